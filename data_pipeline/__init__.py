@@ -1,0 +1,1 @@
+"""From text files to the training stream: sources, tokenizer, shards, packing, loader."""

@@ -1,0 +1,231 @@
+"""`python -m data_pipeline`: prepare a corpus, once, before training.
+
+Exit status: 0 done, 2 an error that the user can mend, 130 interrupted (nothing half-written).
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from configs.errors import UserError
+from data_pipeline import demo
+from data_pipeline.adopt import adopt_tokenizer, train_tokenizer
+from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest
+from data_pipeline.sources import Documents, Unit
+from data_pipeline.staging import leftovers
+from data_pipeline.tokenizer import Tokenizer, load_tokenizer, tokenizer_file
+
+_EXAMPLES = """
+a corpus from your own files, start to end:
+  python -m data_pipeline tokenizer --train train.jsonl --vocab-size 32000 --out corpus
+  python -m data_pipeline tokenize 'train/*.jsonl.gz' --corpus corpus --split train
+  python -m data_pipeline tokenize valid.jsonl --corpus corpus --split valid
+  python -m data_pipeline verify corpus
+
+with the tokenizer of a published model:
+  python -m data_pipeline tokenizer --adopt path/to/tokenizer.json --out corpus
+
+a small corpus without any download:
+  python -m data_pipeline demo --out corpora/demo --vocab-size 2048
+"""
+
+_FILES_HELP = (
+    "text, .jsonl/.json (one object a line) or .parquet files; .gz is read too; quote a pattern"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was left half-written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipeline",
+        description="Turn text into a corpus directory: a tokenizer and splits of token shards.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("tokenizer", help="train a tokenizer, or adopt one")
+    command.set_defaults(run=_tokenizer)
+    origin = command.add_mutually_exclusive_group(required=True)
+    origin.add_argument(
+        "--train",
+        nargs="+",
+        metavar="FILE",
+        help="train SentencePiece on these files, which have to fit in memory: a "
+        "representative part of a large corpus is enough. " + _FILES_HELP,
+    )
+    origin.add_argument(
+        "--adopt", type=Path, metavar="PATH", help="a tokenizer.json or SentencePiece .model file"
+    )
+    command.add_argument("--out", type=Path, required=True, help="the corpus directory")
+    command.add_argument("--vocab-size", type=int, help="number of ids, with --train")
+    command.add_argument("--bos-token", help="with --adopt: the token that begins a text")
+    command.add_argument("--eos-token", help="with --adopt: the token that ends a text")
+    _add_source_options(command)
+
+    command = commands.add_parser("tokenize", help="tokenize files into a split of a corpus")
+    command.set_defaults(run=_tokenize)
+    command.add_argument("files", nargs="+", metavar="FILE", help=_FILES_HELP)
+    command.add_argument("--corpus", type=Path, required=True, help="holds the tokenizer")
+    command.add_argument("--split", required=True, help="name of the split, e.g. train or valid")
+    command.add_argument("--overwrite", action="store_true", help="replace the split if it exists")
+    _add_source_options(command)
+
+    command = commands.add_parser("demo", help="make the demo corpus (the Python reference)")
+    command.set_defaults(run=_demo)
+    command.add_argument("--out", type=Path, required=True, help="the corpus directory")
+    command.add_argument("--vocab-size", type=int, required=True, help="number of ids, e.g. 2048")
+
+    command = commands.add_parser("verify", help="check every byte of a corpus")
+    command.set_defaults(run=_verify)
+    command.add_argument("corpus", type=Path)
+    command.add_argument("--split", help="this split only")
+
+    command = commands.add_parser("info", help="say what a corpus holds")
+    command.set_defaults(run=_info)
+    command.add_argument("corpus", type=Path)
+    return parser
+
+
+def _add_source_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--field", default="text", help="field of the text (default: text)")
+    command.add_argument(
+        "--documents",
+        choices=get_args(Unit),
+        default="line",
+        help="what a document is in a text file; paragraphs end at blank lines (default: line)",
+    )
+    command.add_argument("--skip-bad", action="store_true", help="count bad lines and go on")
+
+
+def _documents(arguments: argparse.Namespace, files: Sequence[str]) -> Documents:
+    return Documents(
+        files,
+        field=arguments.field,
+        unit=arguments.documents,
+        skip_bad=arguments.skip_bad,
+    )
+
+
+def _tokenizer(arguments: argparse.Namespace) -> None:
+    corpus: Path = arguments.out
+    if arguments.train:
+        if arguments.vocab_size is None:
+            raise UserError("--train needs --vocab-size, e.g. --vocab-size 32000")
+        if arguments.bos_token or arguments.eos_token:
+            raise UserError(
+                "--bos-token and --eos-token belong to --adopt: a new tokenizer has both"
+            )
+        documents = _documents(arguments, arguments.train)
+        tokenizer = train_tokenizer(documents, corpus, arguments.vocab_size)
+        _say_skipped(documents.skipped["empty"], documents.skipped["bad"])
+    else:
+        if arguments.vocab_size is not None:
+            raise UserError("--vocab-size belongs to --train: an adopted tokenizer has its own")
+        tokenizer = adopt_tokenizer(
+            arguments.adopt,
+            corpus,
+            bos_token=arguments.bos_token,
+            eos_token=arguments.eos_token,
+        )
+    print(_described(corpus, tokenizer))
+    print(f"next: python -m data_pipeline tokenize FILES --corpus {corpus} --split train")
+
+
+def _tokenize(arguments: argparse.Namespace) -> None:
+    from data_pipeline.writer import write_split
+
+    corpus, split = arguments.corpus, arguments.split
+    if split in ("", ".", "..") or Path(split).name != split:
+        raise UserError(f"--split {split}: a name such as train is expected, not a path")
+    tokenizer = load_tokenizer(corpus)
+    if not corpus.is_dir():
+        raise UserError(f"--corpus {corpus}: the corpus directory is expected, not a file in it")
+    for path in leftovers(corpus / split):
+        print(
+            f"note: {path} is left from a run that was killed, unless one is running; remove it",
+            file=sys.stderr,
+        )
+    documents = _documents(arguments, arguments.files)
+    manifest = write_split(
+        documents,
+        tokenizer,
+        corpus / split,
+        overwrite=arguments.overwrite,
+        skipped=documents.skipped,
+    )
+    print(_summary(corpus / split, manifest))
+    _say_skipped(manifest.skipped_empty, manifest.skipped_bad)
+    print(f"next: python -m data_pipeline verify {corpus}")
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    corpus = demo.prepare_demo(arguments.out, arguments.vocab_size)
+    _info(argparse.Namespace(corpus=corpus))
+    print(f"next: python -m pretrain CONFIG.yaml data.corpus={corpus}")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from data_pipeline.shards import verify_split
+
+    for split in [arguments.split] if arguments.split else _splits(arguments.corpus):
+        manifest = verify_split(arguments.corpus, split)
+        print(f"{_summary(arguments.corpus / split, manifest)}: intact")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    print(_described(arguments.corpus, load_tokenizer(arguments.corpus)))
+    for split in _splits(arguments.corpus):
+        print(_summary(arguments.corpus / split, read_manifest(arguments.corpus / split)))
+
+
+def _splits(corpus: Path) -> list[str]:
+    names = sorted(path.parent.name for path in corpus.glob(f"[!.]*/{FILE_NAME}"))
+    if not names:
+        raise UserError(
+            f"{corpus}: has no split; make one with "
+            f"`python -m data_pipeline tokenize FILES --corpus {corpus} --split train`"
+        )
+    return names
+
+
+def _described(corpus: Path, tokenizer: Tokenizer) -> str:
+    mask = "none of its own" if tokenizer.mask_id is None else str(tokenizer.mask_id)
+    return (
+        f"{tokenizer_file(corpus)}: {tokenizer.vocab_size} ids, BOS {tokenizer.bos_id}, "
+        f"EOS {tokenizer.eos_id}, PAD {tokenizer.pad_id}, mask {mask}"
+    )
+
+
+def _summary(directory: Path, manifest: Manifest) -> str:
+    return (
+        f"{directory}: {manifest.documents} documents, {manifest.tokens} tokens, "
+        f"{manifest.bytes} bytes of text, {len(manifest.shards)} shard"
+        f"{'' if len(manifest.shards) == 1 else 's'}"
+    )
+
+
+def _say_skipped(empty: int, bad: int) -> None:
+    if empty or bad:
+        print(f"left out: {empty} empty documents, {bad} bad lines")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Giving a corpus directory its tokenizer: trained on its text, or adopted from elsewhere."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from configs.errors import UserError
+from data_pipeline.special_tokens import SIDECAR, read_sidecar, write_sidecar
+from data_pipeline.tokenizer import (
+    FILE_NAMES,
+    Tokenizer,
+    load_tokenizer,
+    tokenizer_file,
+    train_sentencepiece,
+)
+
+
+def train_tokenizer(documents: Iterable[str], corpus: Path, vocab_size: int) -> Tokenizer:
+    """Train CORPUS/tokenizer.model; the directory is made if need be.
+
+    Raises:
+        UserError: CORPUS has a tokenizer, or the vocabulary does not fit the documents.
+    """
+    _refuse_second(corpus)
+    with _workshop(corpus) as workshop:
+        train_sentencepiece(documents, workshop / "tokenizer.model", vocab_size)
+        return _install(workshop, corpus)
+
+
+def adopt_tokenizer(
+    source: Path, corpus: Path, *, bos_token: str | None = None, eos_token: str | None = None
+) -> Tokenizer:
+    """Copy a tokenizer into CORPUS and write down which tokens are special.
+
+    Args:
+        source: a `tokenizer.json` or SentencePiece file, or a directory that holds one; a
+            `tokenizer_config.json` beside it is believed.
+        corpus: the corpus directory, made if need be.
+        bos_token: the token that begins a text, where no custom or file says.
+        eos_token: the token that ends one.
+
+    Raises:
+        UserError: CORPUS has a tokenizer; the source has none, or no BOS or EOS.
+    """
+    _refuse_second(corpus)
+    if not source.exists():
+        raise UserError(f"{source}: no such file; a tokenizer.json or .model file is expected")
+    file = tokenizer_file(source)
+    named = {"bos_token": bos_token, "eos_token": eos_token}
+    with _workshop(corpus) as workshop:
+        copy = workshop / ("tokenizer.json" if file.suffix == ".json" else "tokenizer.model")
+        shutil.copyfile(file, copy)
+        sidecar = read_sidecar(file.with_name(SIDECAR))
+        sidecar |= {role: token for role, token in named.items() if token is not None}
+        write_sidecar(workshop / SIDECAR, sidecar)
+        tokenizer = load_tokenizer(copy)
+        found = {
+            "bos_token": tokenizer.bos_id,
+            "eos_token": tokenizer.eos_id,
+            "pad_token": tokenizer.pad_id,
+            "mask_token": tokenizer.mask_id,
+        }
+        pieces = {
+            role: tokenizer.id_to_piece(index) for role, index in found.items() if index is not None
+        }
+        write_sidecar(workshop / SIDECAR, pieces)
+        return _install(workshop, corpus)
+
+
+def _refuse_second(corpus: Path) -> None:
+    for name in FILE_NAMES:
+        if (corpus / name).exists():
+            raise UserError(
+                f"{corpus / name}: exists already, and splits depend on it; choose another --out, "
+                "or remove it"
+            )
+
+
+@contextmanager
+def _workshop(corpus: Path) -> Iterator[Path]:
+    """A temporary directory inside `corpus`, so that files move out of it by a mere rename."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(dir=corpus, prefix=".tokenizer-") as name:
+            yield Path(name)
+    except BaseException:
+        with suppress(OSError):  # only if nothing else is in it
+            corpus.rmdir()
+        raise
+
+
+def _install(workshop: Path, corpus: Path) -> Tokenizer:
+    # The tokenizer's own file moves last: where it is, its sidecar is too.
+    for file in sorted(workshop.iterdir(), key=lambda file: file.name in FILE_NAMES):
+        file.replace(corpus / file.name)
+    return load_tokenizer(corpus)

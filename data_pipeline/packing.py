@@ -1,0 +1,185 @@
+"""How documents become samples of L positions: wrapped, padded, or held out for evaluation.
+
+`wrap` is MDLM's packing (Sahoo et al. 2024, arXiv:2406.07524, its `wrap: True` data): the
+stream, in which EOS ends each document, is cut into pieces of L-2 tokens, each framed by
+BOS and EOS; the remainder is left out. `pad` is that of its LM1B runs: one document a
+sample. Both are computed from the sample's number, so there is no index to build or keep.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from configs.errors import UserError
+from data_pipeline.shards import Split
+
+FRAME = 2  # BOS and EOS
+
+
+class Packing(Protocol):
+    """Numbered samples of a split."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Samples [B]: `tokens` int64 [B, L] and `valid` bool [B, L], False on padding."""
+        ...
+
+
+def pack(split: Split, sequence_length: int, how: Literal["wrap", "pad"]) -> Packing:
+    """The packing of that name.
+
+    Raises:
+        UserError: the sequence length is below 3, or no sample can be filled.
+    """
+    if how == "wrap":
+        return Wrapped(split, sequence_length)
+    if how == "pad":
+        return Padded(split, sequence_length)
+    raise UserError(f"packing '{how}' is unknown; choose wrap or pad")
+
+
+class Wrapped:
+    """Pieces of the stream, L-2 tokens each, between BOS and EOS; all of it is valid.
+
+    Raises:
+        UserError: the sequence length is below 3, or longer than the split.
+    """
+
+    def __init__(self, split: Split, sequence_length: int) -> None:
+        _check_length(sequence_length)
+        self._split = split
+        self._sequence_length = sequence_length
+        if not len(self):
+            raise UserError(
+                f"{split.directory}: a sequence length of {sequence_length} that no sample can "
+                f"fill: the split has {split.num_tokens} tokens; the longest possible is "
+                f"{split.num_tokens + FRAME}"
+            )
+
+    def __len__(self) -> int:
+        return self._split.num_tokens // (self._sequence_length - FRAME)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Packing.read`."""
+        pieces = _stream_pieces(self._split, self._sequence_length - FRAME, indices)
+        tokens = _framed(self._split, pieces)
+        return {"tokens": tokens, "valid": np.ones_like(tokens, dtype=bool)}
+
+
+class Padded:
+    """One document a sample: BOS, its tokens, EOS, then PAD, which is not valid.
+
+    Documents of more than L-2 tokens make several samples. Keeps 16 bytes a document.
+
+    Raises:
+        UserError: the sequence length is below 3, or every document is empty.
+    """
+
+    def __init__(self, split: Split, sequence_length: int) -> None:
+        _check_length(sequence_length)
+        self._split = split
+        self._sequence_length = sequence_length
+        self._starts = split.document_starts()
+        lengths = np.diff(self._starts) - 1  # without the document's own EOS
+        pieces = -(-lengths // (sequence_length - FRAME))
+        self._first_sample = np.concatenate([[0], np.cumsum(pieces)])
+        if not len(self):
+            raise UserError(f"{split.directory}: every document is empty, no sample can be filled")
+
+    def __len__(self) -> int:
+        return int(self._first_sample[-1])
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Packing.read`."""
+        length, manifest = self._sequence_length, self._split.manifest
+        tokens = np.full((len(indices), length), manifest.pad_id, dtype=np.int64)
+        valid = np.zeros(tokens.shape, dtype=bool)
+        documents = np.searchsorted(self._first_sample, indices, side="right") - 1
+        for row, (index, document) in enumerate(zip(indices, documents, strict=True)):
+            piece = int(index - self._first_sample[document])
+            start = int(self._starts[document]) + piece * (length - FRAME)
+            stop = min(start + length - FRAME, int(self._starts[document + 1]) - 1)
+            end = stop - start + FRAME
+            tokens[row, :end] = _framed(self._split, self._split.tokens(start, stop)[None])[0]
+            valid[row, :end] = True
+        return {"tokens": tokens, "valid": valid}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Consecutive windows that hold every token of a split exactly once, for evaluation.
+
+    All have L positions, L-2 of them from the stream; the last has fewer where the stream
+    does not divide. `len()` counts it.
+    """
+
+    split: Split
+    sequence_length: int
+
+    def __len__(self) -> int:
+        return -(-self.split.num_tokens // (self.sequence_length - FRAME))
+
+    @property
+    def num_full(self) -> int:
+        """How many windows have all L positions."""
+        return self.split.num_tokens // (self.sequence_length - FRAME)
+
+    def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """Windows [start, stop): the full ones as one batch, then the short one by itself.
+
+        Each batch, of B windows and L positions (the short one's B is 1, its L its own):
+            tokens    int64 [B, L]  between BOS and EOS
+            scored    bool  [B, L]  True on the stream's tokens, False on the frame
+            document  int64 [B, L]  number of the document in the split, -1 on the frame
+        """
+        assert 0 <= start <= stop <= len(self), (start, stop, len(self))
+        full_stop = min(stop, self.num_full)
+        if start < full_stop:
+            yield self._batch(start, full_stop)
+        if start < stop and stop > self.num_full:
+            yield self._batch(self.num_full, stop)
+
+    def _batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        size = self.sequence_length - FRAME
+        first, last = start * size, min(stop * size, self.split.num_tokens)
+        tokens = _framed(self.split, self.split.tokens(first, last).reshape(stop - start, -1))
+        scored = np.zeros(tokens.shape, dtype=bool)
+        scored[:, 1:-1] = True
+        document = np.full(tokens.shape, -1, dtype=np.int64)
+        document[:, 1:-1] = self.split.document_of(first, last).reshape(stop - start, -1)
+        return {"tokens": tokens, "scored": scored, "document": document}
+
+
+def held_out(split: Split, sequence_length: int) -> Windows:
+    """The split's windows for evaluation; a split shorter than one window is one short one.
+
+    Raises:
+        UserError: the sequence length is below 3.
+    """
+    _check_length(sequence_length)
+    return Windows(split=split, sequence_length=sequence_length)
+
+
+def _check_length(sequence_length: int) -> None:
+    if sequence_length < FRAME + 1:
+        raise UserError(
+            f"a sequence length of {sequence_length} is too short: BOS and EOS take two "
+            f"positions, so it has to be {FRAME + 1} or more"
+        )
+
+
+def _stream_pieces(split: Split, size: int, indices: np.ndarray) -> np.ndarray:
+    """Pieces [B] of the stream: int64 [B, size]."""
+    starts = [int(index) * size for index in indices]
+    pieces = [split.tokens(start, start + size) for start in starts]
+    return np.stack(pieces) if pieces else np.empty((0, size), dtype=np.int64)
+
+
+def _framed(split: Split, pieces: np.ndarray) -> np.ndarray:
+    """BOS before and EOS after each of pieces [B, l]: int64 [B, l + 2]."""
+    tokens = np.pad(pieces, ((0, 0), (1, 1)))
+    tokens[:, 0], tokens[:, -1] = split.manifest.bos_id, split.manifest.eos_id
+    return tokens

@@ -1,0 +1,175 @@
+"""Writing a split: documents to token ids, ids to shards, with EOS after every document.
+
+EOS is in the stream, so that the `.bin` files end to end are what is packed (`packing.py`).
+"""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Never
+
+import numpy as np
+from tqdm import tqdm
+
+from configs.errors import UserError
+from data_pipeline.indexed import indexed_dataset, token_dtype
+from data_pipeline.manifest import Manifest, Shard, file_sha256, write_manifest
+from data_pipeline.staging import staged_directory
+from data_pipeline.tokenizer import Tokenizer, is_lossless
+
+COUNTS = "counts.npy"
+
+_BATCH_CHARACTERS = 2**20  # tokenized at once; bounds the memory, not the documents
+_ROUND_TRIPS = 100  # documents tested for survival
+
+_log = logging.getLogger(__name__)
+
+
+def write_split(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    directory: Path,
+    *,
+    shard_tokens: int = 2**28,
+    overwrite: bool = False,
+    skipped: Mapping[str, int] | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Tokenize documents into `directory`, which appears when everything is written.
+
+    Args:
+        documents: texts; read once, in order.
+        tokenizer: its file has to lie in the parent directory when the split is opened.
+        directory: CORPUS/SPLIT.
+        shard_tokens: a shard is closed by the document that reaches this many tokens.
+        overwrite: whether an existing split may be replaced.
+        skipped: counts "empty" and "bad", read after the last document (`Documents.skipped`).
+        progress: whether to show a progress bar on standard error.
+
+    Raises:
+        UserError: the split exists, there is no document, or whatever `documents` raises.
+    """
+    stream = iter(documents)
+    with staged_directory(directory, overwrite=overwrite) as staging:
+        first = list(islice(stream, _ROUND_TRIPS))
+        if not first:
+            raise UserError(f"{directory}: there is no document to write")
+        lossless = is_lossless(tokenizer, first)
+        if not lossless:
+            _log.warning(
+                "warning: this tokenizer does not give back the text it was given: "
+                "bits per byte of this corpus will be wrong"
+            )
+        writer = _ShardWriter(staging, tokenizer, shard_tokens)
+        with _progress_bar(progress) as bar:
+            for texts in _batches(chain(first, stream)):
+                bar.update(writer.add(texts))
+        shards = writer.close()
+        np.save(staging / COUNTS, writer.counts)
+        left_out = Counter(skipped)  # zero where a key is missing
+        manifest = Manifest(
+            tokenizer_sha256=tokenizer.sha256,
+            vocab_size=tokenizer.vocab_size,
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            mask_id=tokenizer.mask_id,
+            lossless=lossless,
+            documents=sum(shard.documents for shard in shards),
+            tokens=sum(shard.tokens for shard in shards),
+            bytes=writer.num_bytes,
+            skipped_empty=left_out["empty"],
+            skipped_bad=left_out["bad"],
+            shards=tuple(shards),
+            counts_sha256=file_sha256(staging / COUNTS),
+        )
+        write_manifest(manifest, staging)
+    return manifest
+
+
+class _ShardWriter:
+    """Appends documents to the open shard and opens the next when it is full."""
+
+    def __init__(self, directory: Path, tokenizer: Tokenizer, shard_tokens: int) -> None:
+        assert shard_tokens > 0, shard_tokens
+        self._megatron = indexed_dataset()
+        self._directory = directory
+        self._tokenizer = tokenizer
+        self._shard_tokens = shard_tokens
+        self._dtype = token_dtype(tokenizer.vocab_size)
+        self._shards: list[Shard] = []
+        self._open()
+        self.counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+        self.num_bytes = 0
+
+    def add(self, texts: list[str]) -> int:
+        """Append documents; returns how many tokens they are."""
+        eos = [self._tokenizer.eos_id]
+        documents = [np.array(ids + eos, np.int64) for ids in self._tokenizer.encode(texts)]
+        for tokens in documents:
+            if self._tokens >= self._shard_tokens:
+                self._finish()
+                self._open()
+            self._builder.add_document(tokens, [len(tokens)])
+            self._documents += 1
+            self._tokens += len(tokens)
+        stream = np.concatenate(documents)
+        self.counts += np.bincount(stream, minlength=len(self.counts))
+        self.num_bytes += sum(len(text.encode("utf-8")) for text in texts)
+        return len(stream)
+
+    def close(self) -> list[Shard]:
+        """Finish the last shard; returns all of them."""
+        self._finish()
+        return self._shards
+
+    def _open(self) -> None:
+        self._name = f"{len(self._shards):05d}"
+        self._bin = self._directory / f"{self._name}.bin"
+        self._builder = self._megatron.IndexedDatasetBuilder(str(self._bin), dtype=self._dtype)
+        self._documents = self._tokens = 0
+
+    def _finish(self) -> None:
+        idx = self._bin.with_suffix(".idx")
+        self._builder.finalize(str(idx))
+        self._shards.append(
+            Shard(
+                name=self._name,
+                documents=self._documents,
+                tokens=self._tokens,
+                bin_bytes=self._bin.stat().st_size,
+                idx_bytes=idx.stat().st_size,
+                sha256_bin=file_sha256(self._bin),
+                sha256_idx=file_sha256(idx),
+            )
+        )
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _progress_bar(shown: bool) -> "tqdm[Never]":
+    """A bar in a terminal; in a log file a line every half minute, and none for short work."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        desc="tokenizing",
+        unit="tok",
+        unit_scale=True,
+        disable=not shown,
+        ascii=not terminal,
+        delay=0 if terminal else 30,
+        mininterval=0.1 if terminal else 30,
+    )

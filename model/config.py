@@ -1,0 +1,86 @@
+"""The architecture of the denoiser, as numbers and choices."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ROWS_MULTIPLE = 128
+"""The embedding is padded to a multiple of this whatever the layout, so that its rows
+divide among tensor-parallel ranks and a checkpoint fits every one of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A bidirectional DiT over token ids (Sahoo et al. 2024, appendix; Peebles & Xie 2023).
+
+    Args:
+        vocab_size: V, the ids of the tokenizer without a [MASK] of our own.
+        mask_id: the tokenizer's own mask token, where it has one; else [MASK] is V.
+        width: D. num_heads: H. num_layers: blocks between embedding and head.
+        mlp_width: hidden width of the MLP; 4 D, or 8/3 D rounded up to 64s for swiglu.
+        conditioning_width: C, of the vector that adaLN turns into shifts and scales.
+        time_conditioning: whether the level reaches the network; off, it sees level 0.
+        tied_head: use the embedding as the head's weight.
+        hide_padding: hide invalid positions from attention (MDLM's release shows them).
+
+    Raises:
+        ValueError: where the numbers do not fit together.
+    """
+
+    vocab_size: int
+    mask_id: int | None = None
+    width: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    mlp_width: int | None = None
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    conditioning_width: int = 128
+    time_conditioning: bool = False
+    tied_head: bool = False
+    hide_padding: bool = False
+    rotary_base: float = 10_000.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "num_layers", "num_heads", "conditioning_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.num_heads} heads")
+        if self.head_width % 2:
+            raise ValueError(f"rotary positions need an even head width, not {self.head_width}")
+        if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
+            raise ValueError(
+                f"mask_id {self.mask_id} is no id of a vocabulary of {self.vocab_size}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+
+    @property
+    def head_width(self) -> int:
+        """E = D / H."""
+        return self.width // self.num_heads
+
+    @property
+    def hidden_width(self) -> int:
+        """Hidden width of the MLP."""
+        if self.mlp_width is not None:
+            return self.mlp_width
+        if self.mlp == "gelu":
+            return 4 * self.width
+        return -(-8 * self.width // (3 * 64)) * 64
+
+    @property
+    def mask(self) -> int:
+        """The id of [MASK]."""
+        return self.vocab_size if self.mask_id is None else self.mask_id
+
+    @property
+    def num_ids(self) -> int:
+        """Ids that may occur in the input: V, and [MASK] where it is our own."""
+        return max(self.vocab_size, self.mask + 1)
+
+    @property
+    def num_rows(self) -> int:
+        """R, the padded rows of embedding and head."""
+        return -(-self.num_ids // ROWS_MULTIPLE) * ROWS_MULTIPLE

@@ -1,0 +1,31 @@
+"""Floating-point operations and parameters of the denoiser, counted from its shape.
+
+A bidirectional model does 6 N + 12 layers D L operations a token, forward and backward
+(Kaplan et al. 2020, table 1, without the causal half), where N counts the weights that
+run per token: not the input embedding, not the per-sequence adaLN, and the head only for
+the share of the positions at which it runs.
+"""
+
+from model.config import ModelConfig
+
+
+def block_parameters(config: ModelConfig) -> int:
+    """Weights of one block that run at every token (attention and MLP, biases included)."""
+    width, hidden = config.width, config.hidden_width
+    gated = config.mlp == "swiglu"
+    mlp = (3 if gated else 2) * width * hidden + (0 if gated else hidden + width)
+    return 4 * width * width + mlp
+
+
+def per_token_parameters(config: ModelConfig, head_share: float = 1.0) -> float:
+    """N: weights that run per token, the head at a share of the positions."""
+    head = config.num_rows * config.width
+    return config.num_layers * block_parameters(config) + head_share * head
+
+
+def training_flops_per_token(
+    config: ModelConfig, sequence_length: int, head_share: float = 1.0
+) -> float:
+    """Forward and backward, attention counted whole."""
+    attention = 12 * config.num_layers * config.width * sequence_length
+    return 6 * per_token_parameters(config, head_share) + attention

@@ -1,0 +1,54 @@
+"""The sampling loop: from masks and a prompt to text, with any sampler."""
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from model.draws import Draws
+from model.prediction import Prediction
+from model.samplers import Sampler, Step
+from model.schedules import Schedule
+
+
+class CountingPredict:
+    """A denoiser as samplers see it, which counts its evaluations (NFE)."""
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        self._denoise = denoise
+        self.evaluations = 0
+
+    def __call__(self, ids_BL: Tensor, level_B1: Tensor, where_BL: Tensor) -> Prediction:
+        """One evaluation of the network."""
+        self.evaluations += 1
+        return Prediction(self._denoise(ids_BL, level_B1, where_BL))
+
+
+def generate(
+    ids_BL: Tensor,
+    position_B: Tensor,
+    predict: CountingPredict,
+    *,
+    sampler: Sampler,
+    schedule: Schedule,
+    draws: Draws,
+    mask: int,
+) -> Iterator[Tensor]:
+    """Yield the ids after every step, ``[B, L]``; after the last one no [MASK] is left.
+
+    Args:
+        ids_BL: the start: [MASK] where text is wanted; every other id stays as it is.
+        position_B: int64 number of each sample; it alone tells the samples' draws apart.
+    """
+    levels = sampler.levels().to(ids_BL.device)
+    for number in range(sampler.steps):
+        step = Step(
+            number=number,
+            t=levels[number],
+            s=levels[number + 1],
+            mask=mask,
+            position_B=position_B,
+            schedule=schedule.exact(),
+            draws=draws,
+        )
+        ids_BL = sampler.step(ids_BL, step, predict)
+        yield ids_BL

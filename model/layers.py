@@ -1,0 +1,175 @@
+"""The layers of the denoiser: embedding, DiT block, head.
+
+Each takes and returns a tuple of tensors: floating ones first, integers last, so that a
+pipeline may cut between any two of them. The architecture is MDLM's (Sahoo et al. 2024):
+adaLN-zero blocks (Peebles & Xie 2023), rotary positions (Su et al. 2021).
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import attention
+from model.config import ModelConfig
+from model.linears import LayerFactory
+
+Stream = tuple[Tensor, ...]
+"""``(h_BLD, c_BKC)``, and ``valid_BL`` (uint8) behind them if padding is hidden."""
+
+FREQUENCIES = 256
+"""Width of the sinusoidal features of the level, before the MLP (DiT's choice)."""
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm over the width, with a gain and no bias."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.width))
+        self.root_mean_square = config.norm == "rmsnorm"
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """The same shape, normalised."""
+        if self.root_mean_square:
+            return F.rms_norm(x_BLD, self.weight.shape, self.weight, eps=1e-5)
+        return F.layer_norm(x_BLD, self.weight.shape, self.weight, eps=1e-5)
+
+
+def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
+    """adaLN: ``x (1 + scale) + shift``."""
+    return torch.addcmul(shift_BKD, x_BLD, 1 + scale_BKD)
+
+
+@lru_cache(maxsize=16)
+def _rotary_table(
+    length: int, width: int, base: float, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
+    angle = torch.cat((angle, angle), dim=-1)[:, None, :]
+    return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+
+
+def rotate(x_BLHE: Tensor, base: float) -> Tensor:
+    """Rotary positions, rotating dimension i with i + E/2 (Su et al. 2021, eq. 34)."""
+    length, width = x_BLHE.shape[1], x_BLHE.shape[3]
+    cos, sin = _rotary_table(length, width, base, x_BLHE.device, x_BLHE.dtype)
+    first, second = x_BLHE.chunk(2, dim=-1)
+    return x_BLHE * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention; q, k and v stay apart, so that heads may be split over ranks."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        width = config.width
+        self.q = factory.column(width, width, bias=False)
+        self.k = factory.column(width, width, bias=False)
+        self.v = factory.column(width, width, bias=False)
+        self.out = factory.row(width, width, bias=False)
+        self.head_width = config.head_width
+        self.rotary_base = config.rotary_base
+
+    def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
+        """``[B, L, D]`` to ``[B, L, D]``."""
+        q, k, v = (p(x_BLD).unflatten(-1, (-1, self.head_width)) for p in (self.q, self.k, self.v))
+        q, k = rotate(q, self.rotary_base), rotate(k, self.rotary_base)
+        return self.out(attention(q, k, v, valid_BL).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two layers with GELU (tanh form), or SwiGLU (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        width, hidden = config.width, config.hidden_width
+        gated = config.mlp == "swiglu"
+        self.up = factory.column(width, hidden, bias=not gated)
+        self.gate = factory.column(width, hidden, bias=False) if gated else None
+        self.down = factory.row(hidden, width, bias=not gated)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """``[B, L, D]`` to ``[B, L, D]``."""
+        if self.gate is None:
+            return self.down(F.gelu(self.up(x_BLD), approximate="tanh"))
+        return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
+
+
+class Embedding(nn.Module):
+    """Ids and levels into the stream: the first layer."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.tokens = factory.embedding(config.num_rows, config.width)
+        self.time_in = nn.Linear(FREQUENCIES, config.conditioning_width)
+        self.time_out = nn.Linear(config.conditioning_width, config.conditioning_width)
+        self.time_conditioning = config.time_conditioning
+        self.hide_padding = config.hide_padding
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
+        """``(level_BK, ids_BL[, valid_BL])`` to the stream."""
+        level_BK, ids_BL, *valid = inputs
+        if not self.time_conditioning:
+            level_BK = torch.zeros_like(level_BK[:, :1])
+        features = sinusoid(1000.0 * level_BK).to(self.time_in.weight.dtype)
+        c_BKC = F.silu(self.time_out(F.silu(self.time_in(features))))
+        return (self.tokens(ids_BL), c_BKC, *valid)
+
+
+def sinusoid(x_BK: Tensor) -> Tensor:
+    """Cosines, then sines, at geometric frequencies from 1 to 1/10000: ``[B, K, 256]``."""
+    half = FREQUENCIES // 2
+    step = torch.arange(half, dtype=torch.float32, device=x_BK.device) / half
+    angle = x_BK.float()[..., None] * torch.exp(-math.log(10_000.0) * step)
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+class Block(nn.Module):
+    """One DiT block: attention, then the MLP, each modulated and gated by the level."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config)
+        self.attention = SelfAttention(config, factory)
+        self.mlp_norm = Norm(config)
+        self.mlp = Mlp(config, factory)
+        self.modulation = nn.Linear(config.conditioning_width, 6 * config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, stream: Stream) -> Stream:
+        """The stream, with its first tensor updated."""
+        x, c, *rest = stream
+        valid = rest[0].bool() if rest else None
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).chunk(6, dim=-1)
+        attended = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), valid)
+        x = torch.addcmul(x, gate_a, self.dropout(attended))
+        changed = self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m))
+        return (torch.addcmul(x, gate_m, self.dropout(changed)), c, *rest)
+
+
+class OutputLayer(nn.Module):
+    """The stream into logits, at the wanted positions only: the last layer."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.norm = Norm(config)
+        self.modulation = nn.Linear(config.conditioning_width, 2 * config.width)
+        excluded = torch.ones(config.num_rows, dtype=torch.bool)
+        excluded[: config.vocab_size] = False
+        excluded[config.mask] = True
+        self.head = factory.head(config.width, config.num_rows, excluded, bias=not config.tied_head)
+
+    def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
+        """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
+        x, c, *_ = stream
+        row_M, column_M = where_BL.nonzero(as_tuple=True)
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        if c.shape[1] == 1:
+            shift_MD, scale_MD = shift[row_M, 0], scale[row_M, 0]
+        else:
+            shift_MD, scale_MD = shift[row_M, column_M], scale[row_M, column_M]
+        return self.head(modulate(self.norm(x[row_M, column_M]), shift_MD, scale_MD))

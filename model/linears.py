@@ -1,0 +1,70 @@
+"""The layer factory: the one seam through which tensor parallelism enters the model.
+
+The denoiser asks a factory for its wide layers and never learns whether it holds whole
+matrices or shards. Column layers split their outputs, row layers their inputs, in the
+sense of Shoeybi et al. 2019 (Megatron-LM, section 3); here nothing is split.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerFactory(Protocol):
+    """What :mod:`model.layers` builds from. All layers map ``[..., in]`` to ``[..., out]``."""
+
+    def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """A linear layer whose outputs may be split over ranks."""
+
+    def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """A linear layer whose inputs may be split; its output is whole on every rank."""
+
+    def embedding(self, num_rows: int, width: int) -> nn.Module:
+        """Ids ``[B, L]`` to ``[B, L, width]``; ``.weight`` is ``[num_rows, width]``."""
+
+    def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
+        """Hidden ``[M, width]`` to logits ``[M, num_rows]``, -inf where ``excluded``."""
+
+
+class Head(nn.Module):
+    """A linear layer whose bias carries the -inf of the excluded rows, at no cost.
+
+    The gradient at an excluded row is exactly zero, since its probability is.
+    """
+
+    def __init__(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_rows, width))
+        self.bias = nn.Parameter(torch.empty(num_rows)) if bias else None
+        exclusion = torch.zeros(num_rows).masked_fill(excluded, -torch.inf)
+        self.register_buffer("exclusion", exclusion, persistent=False)
+        self.exclusion: Tensor
+
+    def forward(self, hidden_MD: Tensor) -> Tensor:
+        """Logits ``[M, R]``."""
+        offset_R = self.exclusion.to(self.weight.dtype)
+        if self.bias is not None:
+            offset_R = self.bias + offset_R
+        return F.linear(hidden_MD, self.weight, offset_R)
+
+
+class DenseFactory:
+    """Whole matrices on one device."""
+
+    def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """A plain linear layer."""
+        return nn.Linear(num_in, num_out, bias=bias)
+
+    def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """A plain linear layer."""
+        return nn.Linear(num_in, num_out, bias=bias)
+
+    def embedding(self, num_rows: int, width: int) -> nn.Module:
+        """A plain embedding."""
+        return nn.Embedding(num_rows, width)
+
+    def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
+        """A plain head."""
+        return Head(width, num_rows, excluded, bias=bias)

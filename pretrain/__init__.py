@@ -1,0 +1,1 @@
+"""Everything that trains the model at scale: ``python -m pretrain CONFIG.yaml``."""

@@ -1,0 +1,157 @@
+"""``python -m pretrain CONFIG.yaml [more.yaml ...] [key.sub=value ...]``."""
+
+from pretrain import preemption
+
+if __name__ == "__main__":
+    preemption.install()
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import UserError
+from configs.load import load, to_plain, to_yaml
+from pretrain import launch
+from pretrain.rank import train_rank
+
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
+
+EPILOG = """\
+examples:
+  python -m pretrain configs/tiny.yaml                        20 steps on the demo corpus
+  python -m pretrain configs/demo.yaml parallel.data=2        two ranks on this machine
+  python -m pretrain configs/tiny.yaml optim.lr=1e-3 run_dir=runs/lr-1e-3
+  python -m pretrain configs/demo.yaml --dry-run              what it would do
+  torchrun --nproc-per-node 8 -m pretrain configs/mdlm/owt.yaml
+
+A run lives in its run directory and goes on from its newest checkpoint when it is started
+again. SIGTERM, SIGUSR1, SIGUSR2 or one Ctrl-C save and stop it after the present step.
+
+exit status: 0 done (or stopped by stop_after), 1 failed, 2 wrong input, 75 stopped by a
+signal and resumable, 130 left at once after a second Ctrl-C
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain",
+        description="Train a text diffusion model, or go on training it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="CONFIG.yaml | key.sub=value",
+        help="configuration files, merged left to right, then single settings",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and plan, and stop"
+    )
+    parser.add_argument("--json", action="store_true", help="with --dry-run: as JSON")
+    return parser
+
+
+def external_world() -> launch.World | None:
+    """The rank that torchrun, or a SLURM task, made of this process; None if started plainly."""
+    if "RANK" not in os.environ:
+        return None
+    try:
+        return launch.World(
+            rank=int(os.environ["RANK"]),
+            size=int(os.environ["WORLD_SIZE"]),
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            init_method="env://",
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"RANK is set, but {error} is missing or no number: start with torchrun, "
+            "or unset RANK to start ranks here"
+        ) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        return _run(arguments)
+    except UserError as error:
+        if first:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return preemption.INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    world = external_world()
+    files = [Path(word) for word in arguments.words if "=" not in word]
+    if not files:
+        raise UserError("name a configuration file, such as configs/tiny.yaml")
+    launch.preload()
+
+    from pretrain.config import RunConfig
+    from pretrain.run_directory import RunDirectory, run_path
+
+    config = load(RunConfig, files, [word for word in arguments.words if "=" in word])
+    path = run_path(config, files)
+
+    from pretrain import plan
+
+    ranks = world.size if world else None
+    if arguments.dry_run:
+        if arguments.json:
+            print(
+                json.dumps(
+                    {
+                        "config": to_plain(config),
+                        "run_dir": str(path),
+                        "plan": plan.as_json(config, ranks),
+                    },
+                    indent=2,
+                )
+            )
+        else:
+            print(f"{to_yaml(config)}\nrun directory    {path}\n{plan.describe(config, ranks)}")
+        return 0
+
+    RunDirectory(path).check(config)
+    numbers = plan.plan(config, ranks)
+    _check_data(config)
+    if _is_done(config, path):
+        if world is None or world.rank == 0:
+            print(f"{path} is done: {config.steps} steps; set steps=N to go on", file=sys.stderr)
+        return 0
+    if preemption.reason():
+        return preemption.STOPPED
+
+    if world is not None:
+        return train_rank(world, config, path)
+    return launch.run_local(numbers.ranks, train_rank, config, path)
+
+
+def _check_data(config: "RunConfig") -> None:
+    """Open the corpus once before any rank is started, for the errors that this may give."""
+    from model.draws import Draws
+    from pretrain.data import open_corpus
+
+    open_corpus(config, Draws(seed=config.seed, split="train", batch=config.global_batch))
+
+
+def _is_done(config: "RunConfig", path: Path) -> bool:
+    from pretrain.checkpoint import store
+    from pretrain.run_directory import RunDirectory
+
+    newest, _ = store.newest(RunDirectory(path).checkpoints)
+    return newest is not None and store.Reader(newest).state["step"] >= config.steps
+
+
+if __name__ == "__main__":
+    sys.exit(main())

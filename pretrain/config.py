@@ -1,0 +1,248 @@
+"""The configuration of a training run: what YAML files and ``key=value`` words set.
+
+Every default of the trainer stands here and nowhere else. What makes two runs the same
+run (model, objective, data, optimizer, seed, global batch) is :func:`differences`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from configs.load import Plugin, to_plain
+from model.config import ModelConfig
+
+
+def _at_least(owner: Any, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the text comes from and how it becomes samples.
+
+    Args:
+        corpus: a corpus directory made by ``python -m data_pipeline``, or ``demo``: the
+            Python language reference, prepared on first use.
+        demo_dir: where the demo corpus is kept.
+        sequence_length: L, frame included.
+        packing: ``wrap`` concatenates documents and cuts; ``pad`` keeps them apart.
+        train_split, valid_split: names of the corpus's splits.
+    """
+
+    corpus: str
+    demo_dir: str = "runs/corpora"
+    sequence_length: int
+    packing: Literal["wrap", "pad"] = "wrap"
+    train_split: str = "train"
+    valid_split: str = "valid"
+
+    def __post_init__(self) -> None:
+        _at_least(self, 3, "sequence_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Learning rate over the run: linear warm-up, then constant, cosine or wsd.
+
+    Args:
+        name: ``wsd`` holds the rate and lets it fall linearly over the last
+            ``decay_share`` of the steps (Hu et al. 2024, MiniCPM).
+        warmup: steps of linear warm-up from 0.
+        final: the rate at the end, as a share of ``lr`` (cosine and wsd).
+    """
+
+    name: Literal["constant", "cosine", "wsd"] = "constant"
+    warmup: int = 0
+    final: float = 0.0
+    decay_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "warmup", "final")
+        if not 0 < self.decay_share <= 1:
+            raise ValueError(f"decay_share must lie in (0, 1], not {self.decay_share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW; norms, biases and embeddings are never decayed.
+
+    Args:
+        clip: bound on the global gradient norm; 0 turns clipping off.
+    """
+
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "lr", "eps", "weight_decay", "clip")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), not {list(self.betas)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """Exponential moving average of the weights, decay min(decay, (1+n)/(10+n)); 0 is off."""
+
+    decay: float = 0.9999
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), not {self.decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How a run is spread over ranks; it changes the cost of a run, never its numbers.
+
+    Args:
+        data: data-parallel size D; by default what the ranks leave over, or 1.
+        tensor, pipeline: tensor- and pipeline-parallel sizes T and P.
+        zero_stage: what DeepSpeed shards over D: 1 optimizer state, 2 also gradients.
+            0 runs as 1.
+        micro_batch: samples of a rank per forward pass; by default all of its share.
+    """
+
+    data: int | None = None
+    tensor: int = 1
+    pipeline: int = 1
+    zero_stage: int = 1
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "data", "tensor", "pipeline", "micro_batch")
+        if self.zero_stage not in (0, 1, 2):
+            raise ValueError(f"zero_stage must be 0, 1 or 2, not {self.zero_stage}")
+        if self.tensor > 1 or self.pipeline > 1:
+            raise ValueError(
+                "tensor and pipeline parallelism are not built yet; set both to 1 and use data"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Args: every: steps between saves (one is always saved at the end); keep_last: how many."""
+
+    every: int = 1000
+    keep_last: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "every", "keep_last")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Validation while training.
+
+    Args:
+        every: steps between validations; 0 for none.
+        samples: corruptions of each held-out window; more make the number less noisy.
+        batch: windows per forward pass.
+        windows: use only so many windows; by default all of the split.
+    """
+
+    every: int = 0
+    samples: int = 1
+    batch: int = 32
+    windows: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "every")
+        _at_least(self, 1, "samples", "batch", "windows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Args: every: steps between rows of metrics.jsonl."""
+
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """Weights & Biases beside metrics.jsonl. ``offline`` needs no account and no network."""
+
+    mode: Literal["disabled", "offline", "online"] = "offline"
+    project: str = "palimpsest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run.
+
+    Args:
+        seed: of weights, noise and order of the data.
+        precision: of the weights in forward and backward; masters are always fp32.
+        steps: optimizer steps of the whole run.
+        global_batch: N, samples per step over all ranks; accumulation follows from it.
+        run_dir: where the run lives; runs/<name of the last configuration file> if unset.
+        stop_after: end cleanly after this step, saved, to be resumed later.
+        max_skipped_steps: steps in a row with a non-finite gradient before the run ends.
+        compile: run the denoiser through torch.compile.
+        profile_step: write a torch profiler trace of this step.
+    """
+
+    seed: int = 0
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    steps: int
+    global_batch: int
+    run_dir: str | None = None
+    stop_after: int | None = None
+    max_skipped_steps: int = 10
+    compile: bool = False
+    profile_step: int | None = None
+    model: ModelConfig
+    objective: Annotated[Any, Plugin("model.objectives")]
+    data: DataConfig
+    optim: OptimConfig = OptimConfig()
+    ema: EmaConfig = EmaConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
+    log: LogConfig = LogConfig()
+    wandb: WandbConfig = WandbConfig()
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "steps", "global_batch", "stop_after", "max_skipped_steps")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in [0, 2^63), not {self.seed}")
+        self.objective.check(self.model)
+
+    @property
+    def last_step(self) -> int:
+        """Where this start of the run ends: ``steps``, or ``stop_after`` if that is sooner."""
+        return self.steps if self.stop_after is None else min(self.steps, self.stop_after)
+
+
+IDENTITY = ("seed", "global_batch", "model", "objective", "data", "optim", "ema")
+"""The keys that make a run the same run; all others may change when it is resumed."""
+
+_WHERE_ONLY = {"data.demo_dir"}
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """What makes ``new`` another run than ``old``: ``key: was ..., is ...`` for each."""
+    before, after = to_plain(old), to_plain(new)
+    found = []
+    for key in IDENTITY:
+        found += _leaves(key, before[key], after[key])
+    return found
+
+
+def _leaves(key: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = dict.fromkeys([*old, *new])
+        return [
+            line
+            for name in names
+            for line in _leaves(f"{key}.{name}", old.get(name), new.get(name))
+        ]
+    return [] if old == new or key in _WHERE_ONLY else [f"{key}: was {old}, is {new}"]

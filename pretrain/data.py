@@ -1,0 +1,79 @@
+"""The corpus of a run, opened and checked: training stream, held-out windows, counts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import UserError
+from data_pipeline.demo import prepare_demo
+from data_pipeline.loader import Stream
+from data_pipeline.packing import Windows, held_out, pack
+from data_pipeline.shards import Split, open_split
+from data_pipeline.tokenizer import Tokenizer, load_tokenizer
+from model.draws import Draws
+from pretrain.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Everything that is read from disk while a run trains.
+
+    Args:
+        path: of the corpus directory.
+        stream: the endless training stream.
+        windows: the held-out split, cut for evaluation; None if there is no such split.
+    """
+
+    path: Path
+    tokenizer: Tokenizer
+    train: Split
+    stream: Stream
+    valid: Split | None
+    windows: Windows | None
+
+
+def corpus_path(config: RunConfig) -> Path:
+    """The corpus directory; the demo corpus is prepared if it is not there yet."""
+    if config.data.corpus != "demo":
+        return Path(config.data.corpus)
+    vocab_size = config.model.vocab_size
+    return prepare_demo(Path(config.data.demo_dir) / f"demo-{vocab_size}", vocab_size)
+
+
+def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
+    """Open both splits.
+
+    Raises:
+        UserError: where the corpus is missing or damaged, or does not fit the model.
+    """
+    path = corpus_path(config)
+    tokenizer = load_tokenizer(path)
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise UserError(
+            f"model.vocab_size is {config.model.vocab_size}, but the tokenizer of {path} has "
+            f"{tokenizer.vocab_size} ids; set model.vocab_size={tokenizer.vocab_size}"
+        )
+    if tokenizer.mask_id != config.model.mask_id:
+        raise UserError(
+            f"model.mask_id is {config.model.mask_id}, but the tokenizer of {path} has "
+            f"{tokenizer.mask_id}; set model.mask_id={tokenizer.mask_id}"
+        )
+    length = config.data.sequence_length
+    train = open_split(path, config.data.train_split, tokenizer=tokenizer)
+    packed = pack(train, length, config.data.packing)
+    valid = None
+    if (path / config.data.valid_split).exists():
+        valid = open_split(path, config.data.valid_split, tokenizer=tokenizer)
+    elif config.eval.every:
+        raise UserError(
+            f"eval.every is {config.eval.every}, but {path} has no split "
+            f"'{config.data.valid_split}'; make one with `python -m data_pipeline tokenize`, "
+            "or set eval.every=0"
+        )
+    return Corpus(
+        path=path,
+        tokenizer=tokenizer,
+        train=train,
+        stream=Stream(packed, draws.key("permutation")),
+        valid=valid,
+        windows=None if valid is None else held_out(valid, length),
+    )

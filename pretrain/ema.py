@@ -1,0 +1,56 @@
+"""Exponential moving average of the weights, kept as shards beside the fp32 masters.
+
+Averaging is element by element, so each rank averages what it owns and nothing moves.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pretrain.config import EmaConfig
+
+
+class OwnsMasters(Protocol):
+    """The part of an engine that averaging needs."""
+
+    @property
+    def masters(self) -> list[Tensor]:
+        """Flat fp32 masters of this rank."""
+
+    def refresh(self) -> None:
+        """Give every rank weights that follow from the masters as they now are."""
+
+
+class Ema:
+    """Averages laid out like the masters; with decay 0 they are the masters' values."""
+
+    def __init__(self, config: EmaConfig, masters: Sequence[Tensor]) -> None:
+        self._decay = config.decay
+        self.shadows = [master.detach().clone() for master in masters]
+
+    @torch.no_grad()
+    def update(self, masters: Sequence[Tensor], step: int) -> None:
+        """After step ``step`` (from 1), with decay min(decay, (1 + step) / (10 + step))."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for shadow, master in zip(self.shadows, masters, strict=True):
+            shadow.lerp_(master, 1 - decay)
+
+    @contextmanager
+    def applied(self, engine: OwnsMasters) -> Iterator[None]:
+        """The engine with averaged weights; afterwards it has its own back, bit by bit."""
+        own = [master.clone() for master in engine.masters]
+        self._load(engine, self.shadows)
+        try:
+            yield
+        finally:
+            self._load(engine, own)
+
+    @staticmethod
+    def _load(engine: OwnsMasters, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for master, value in zip(engine.masters, values, strict=True):
+                master.copy_(value)
+        engine.refresh()

@@ -1,0 +1,127 @@
+"""The held-out bound: NELBO in nats, its uncertainty, and what to compare it with.
+
+Every token of the split is scored once per sample: the documents' own tokens and their
+EOS; the BOS and EOS that frame a window are given, and are not counted. The bound is
+exact in the sense of :meth:`model.objectives.Objective.bound_corrupt`. Losses are summed
+by document, so that the confidence interval is a bootstrap over documents.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipeline.packing import Windows
+from model.config import ModelConfig
+from model.draws import Draws
+from model.objectives import Objective
+from model.prediction import Prediction
+
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``(ids_BL, level_BK, where_BL)`` to logits ``[M, R]``."""
+
+BOOTSTRAPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which items a rank evaluates: every ``size``-th batch, from ``rank`` on."""
+
+    rank: int = 0
+    size: int = 1
+
+
+def document_losses(
+    denoise: Denoise,
+    objective: Objective,
+    model: ModelConfig,
+    windows: Windows,
+    *,
+    seed: int,
+    samples: int,
+    batch: int,
+    num_windows: int | None = None,
+    share: Share = Share(),
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Nats and tokens of each document, ``[documents, 2]`` float64, summed over ``samples``.
+
+    The corruptions depend on the seed, the window and the sample only: neither on the
+    batch size nor on the share. Sum the results of all shares.
+    """
+    total = min(num_windows or len(windows), len(windows))
+    draws = Draws(seed=seed, split="valid", batch=total * samples)
+    sums = torch.zeros(windows.split.num_documents, 2, dtype=torch.float64)
+    for number, (first, tokens, scored, document) in enumerate(_batches(windows, total, batch)):
+        if number % share.size == share.rank:
+            for sample in range(samples):
+                position = (first + torch.arange(len(tokens))) * samples + sample
+                given = {"tokens": tokens, "valid": torch.ones_like(scored), "position": position}
+                inputs = {key: value.to(device) for key, value in given.items()}
+                noisy = objective.bound_corrupt(inputs, scored.to(device), draws, model)
+                logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
+                losses_M = objective.token_losses(Prediction(logits), noisy).double().cpu()
+                sums[:, 0].index_add_(0, document[noisy.where_BL.cpu()], losses_M)
+            sums[:, 1].index_add_(
+                0, document[scored], torch.full((int(scored.sum()),), float(samples)).double()
+            )
+        on_batch(len(tokens))
+    return sums
+
+
+def _batches(
+    windows: Windows, total: int, batch: int
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """First window, tokens, scored, document of each batch; a shorter window comes alone."""
+    for start in range(0, total, batch):
+        first = start
+        for part in windows.read(start, min(total, start + batch)):
+            yield (
+                first,
+                torch.from_numpy(part["tokens"]),
+                torch.from_numpy(part["scored"]),
+                torch.from_numpy(part["document"]),
+            )
+            first += len(part["tokens"])
+
+
+def unigram_nats(train_counts: np.ndarray, valid_counts: np.ndarray) -> float:
+    """Cross-entropy in nats per token of the add-one unigram model of the training counts."""
+    probability = (train_counts + 1) / (train_counts.sum() + len(train_counts))
+    return float(-(valid_counts * np.log(probability)).sum() / valid_counts.sum())
+
+
+def summarise(
+    sums: Tensor, *, unigram: float, num_bytes: int, num_tokens: int, seed: int
+) -> dict[str, Any]:
+    """The numbers that are reported, from the documents' nats and tokens.
+
+    Args:
+        unigram: nats per token of the unigram model on the same tokens.
+        num_bytes, num_tokens: of the whole split, which convert nats per token into bits
+            per byte.
+
+    Returns:
+        ``nelbo`` and ``nelbo_ci95`` in nats per token, ``perplexity``, ``bits_per_byte``,
+        ``unigram``, ``ratio`` = nelbo / unigram, ``documents`` and ``tokens`` scored.
+    """
+    scored = sums[sums[:, 1] > 0].numpy()
+    nelbo = float(scored[:, 0].sum() / scored[:, 1].sum())
+    random = np.random.default_rng(seed)
+    resampled = scored[random.integers(0, len(scored), (BOOTSTRAPS, len(scored)))].sum(axis=1)
+    low, high = np.quantile(resampled[:, 0] / resampled[:, 1], [0.025, 0.975])
+    return {
+        "nelbo": nelbo,
+        "nelbo_ci95": [float(low), float(high)],
+        "perplexity": math.exp(nelbo),
+        "bits_per_byte": nelbo / math.log(2) * num_tokens / num_bytes,
+        "unigram": unigram,
+        "ratio": nelbo / unigram,
+        "documents": len(scored),
+        "tokens": num_tokens,
+    }

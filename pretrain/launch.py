@@ -1,0 +1,174 @@
+"""The one spawner of local ranks: plain starts, the demo and the tests use it.
+
+Ranks are forked from a server process that has imported the engines once, so that four
+of them start in about the time of one. They live in sessions of their own: a Ctrl-C at
+the terminal reaches the parent only, which passes every signal on once. A rank whose
+parent is gone leaves by itself; when one rank fails the others are ended and its
+traceback is the first thing that is printed.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from pretrain import preemption
+
+GRACE_S = 10.0
+"""How long the other ranks may live on after one has failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Where a process stands among the ranks.
+
+    Args:
+        init_method: how they find each other, as torch.distributed takes it.
+        local_size: ranks that share this machine, and so its cores.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    init_method: str
+
+
+def preload() -> None:
+    """Start importing the engines in the server process, while the caller goes on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pretrain.trainer"])
+    multiprocessing.forkserver.ensure_running()
+
+
+def run_local(size: int, target: Callable[..., int], *args: Any) -> int:
+    """Run ``target(world, *args)`` on ``size`` ranks of this machine; return the exit status.
+
+    Signals noted by :mod:`pretrain.preemption` in this process are passed on to all ranks.
+
+    Returns:
+        The status that the ranks returned, or that of the first one to fail.
+    """
+    context = multiprocessing.get_context("forkserver")
+    alive_reader, alive_writer = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory(prefix="palimpsest-") as scratch, alive_writer:
+        ranks = []
+        for rank in range(size):
+            world = World(
+                rank=rank,
+                size=size,
+                local_rank=rank,
+                local_size=size,
+                init_method=f"file://{scratch}/rendezvous",
+            )
+            process = context.Process(
+                target=_rank_main,
+                args=(world, alive_reader, Path(scratch), target, args),
+                name=f"rank-{rank}",
+            )
+            process.start()
+            ranks.append(process)
+        try:
+            return _watch(ranks, Path(scratch))
+        finally:
+            for process in ranks:
+                process.kill()
+                process.join()
+
+
+def _watch(ranks: Sequence[ForkServerProcess], scratch: Path) -> int:
+    """Wait for all ranks, passing signals on; end them all once one has failed."""
+    passed = 0
+    deadline: float | None = None
+    first_failure: tuple[int, int] | None = None
+    running = dict(enumerate(ranks))
+    while running:
+        multiprocessing.connection.wait([p.sentinel for p in running.values()], timeout=0.1)
+        for number in preemption.received()[passed:]:
+            passed += 1
+            for process in running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid or 0, number)
+        for rank, process in list(running.items()):
+            if process.exitcode is None:
+                continue
+            del running[rank]
+            if process.exitcode not in (0, preemption.STOPPED) and first_failure is None:
+                first_failure = (rank, process.exitcode)
+                deadline = time.monotonic() + GRACE_S
+        if deadline is not None and time.monotonic() > deadline:
+            break
+    if first_failure is None:
+        return max(process.exitcode or 0 for process in ranks)
+    rank = _first_to_fail(scratch, first_failure[0])
+    return _report(rank, ranks[rank].exitcode, scratch)
+
+
+def _first_to_fail(scratch: Path, default: int) -> int:
+    """The rank whose account of its end is the oldest: the others failed because of it."""
+    accounts = sorted(scratch.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime_ns)
+    return int(accounts[0].stem.removeprefix("rank-")) if accounts else default
+
+
+def _report(rank: int, code: int | None, scratch: Path) -> int:
+    account = scratch / f"rank-{rank}.txt"
+    if account.exists():
+        print(account.read_text(encoding="utf-8").rstrip(), file=sys.stderr)
+    if code == 2:
+        return 2
+    if code is not None and code < 0:
+        print(f"rank {rank} was killed by signal {-code}; the run has ended", file=sys.stderr)
+    elif code == preemption.INTERRUPTED:
+        return code
+    else:
+        print(f"rank {rank} failed; the run has ended", file=sys.stderr)
+    return 1
+
+
+def _rank_main(
+    world: World,
+    alive: Connection,
+    scratch: Path,
+    target: Callable[..., int],
+    args: tuple[Any, ...],
+) -> None:
+    """The life of one rank."""
+    os.setsid()
+    preemption.install()
+    threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
+    try:
+        code = target(world, *args)
+    except UserError as error:
+        code = 2
+        _account(scratch, world.rank, f"error: {error}")
+    except BaseException:
+        code = 1
+        _account(scratch, world.rank, f"[rank {world.rank}] {traceback.format_exc()}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of gloo and wandb may still run; nothing of theirs is owed to anyone.
+    os._exit(code)
+
+
+def _account(scratch: Path, rank: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        (scratch / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
+
+
+def _leave_with_parent(alive: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        alive.recv_bytes()
+    os._exit(1)

@@ -1,0 +1,47 @@
+"""The optimizer's two decisions: which weights decay, and the learning rate of a step."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.config import OptimConfig
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """The rate of step ``step`` (from 1) of ``steps``: a pure function, with no state to save."""
+    schedule = config.schedule
+    if step < schedule.warmup:
+        return config.lr * step / schedule.warmup
+    return config.lr * _after_warmup(config, step, steps)
+
+
+def _after_warmup(config: OptimConfig, step: int, steps: int) -> float:
+    schedule = config.schedule
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "cosine":
+        done = (step - schedule.warmup) / max(1, steps - schedule.warmup)
+        share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    else:
+        share = min(1.0, (steps - step) / max(1.0, schedule.decay_share * steps))
+    return schedule.final + (1 - schedule.final) * share
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Matrices, which decay, and all else (norms, biases, embeddings), which does not."""
+    decayed: list[Tensor] = []
+    kept: list[Tensor] = []
+    for name, parameter in module.named_parameters():
+        is_matrix = parameter.ndim >= 2 and not name.endswith("tokens.weight")
+        (decayed if is_matrix else kept).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+
+
+def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """PyTorch's AdamW over the groups of ``module``."""
+    groups = parameter_groups(module, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)

@@ -1,0 +1,305 @@
+"""The training loop. It knows no objective by name, no SLURM and no launcher.
+
+A step takes samples ``[(step - 1) N, step N)`` of the stream: which rank holds which of
+them, and in how many micro-batches, is cost only. Sums and counts are reduced over all
+ranks and divided once, and every random number names the sample it is for.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.load import to_plain
+from model.denoiser import Denoiser
+from model.draws import Draws
+from model.objectives import LEVEL_BUCKETS, LossSums
+from pretrain import preemption
+from pretrain.checkpoint import store, training
+from pretrain.config import RunConfig
+from pretrain.data import open_corpus
+from pretrain.ema import Ema
+from pretrain.evaluate import Share, document_losses, summarise, unigram_nats
+from pretrain.launch import World
+from pretrain.layout import micro_batch
+from pretrain.metrics import Metrics, Row, Wandb
+from pretrain.optim import learning_rate
+from pretrain.parallel.mesh import Mesh
+from pretrain.parallel.zero import MicroBatch, ZeroEngine
+from pretrain.progress import Progress
+from pretrain.run_directory import RunDirectory
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row had a gradient that was not finite."""
+
+
+def train(world: World, config: RunConfig, path: Path) -> int:
+    """One rank's part of a run, from its newest checkpoint on; returns the exit status."""
+    mesh = Mesh(world)
+    directory = RunDirectory(path)
+    attempt = directory.begin(config) if mesh.is_first else 0
+    trainer = None
+    try:
+        trainer = Trainer(config, directory, mesh, attempt)
+        return trainer.run()
+    except BaseException as error:
+        if mesh.is_first:
+            step = trainer.step if trainer else 0
+            directory.write_status("failed", step, attempt, f"{type(error).__name__}: {error}")
+        raise
+
+
+class Trainer:
+    """A run on one rank: built from its configuration, resumed, then run."""
+
+    def __init__(
+        self, config: RunConfig, directory: RunDirectory, mesh: Mesh, attempt: int
+    ) -> None:
+        self.config, self.directory, self.mesh, self.attempt = config, directory, mesh, attempt
+        self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+        self.corpus = open_corpus(config, self.draws)
+        denoiser = Denoiser(config.model, seed=config.seed)
+        self.engine = ZeroEngine(denoiser, config.objective, config, mesh)
+        self.ema = Ema(config.ema, self.engine.masters)
+        self.step = 0
+        self.tokens_seen = 0
+        self.optimizer_step = 0
+        self.skipped_in_a_row = 0
+        self.saved_step = -1
+        notes = self._resume()
+        if config.compile:
+            self.engine.compile()
+        self.progress = Progress(config.last_step, self.step, shown=mesh.is_first)
+        for note in notes:
+            self.progress.say(note)
+        if mesh.is_first:
+            self.metrics = Metrics(directory.metrics, self.step)
+            self.wandb = Wandb(config, directory.path, to_plain(config))
+
+    # -- the loop -------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Train to the last step, or to a request to stop; returns the exit status."""
+        config = self.config
+        self._status("running", "")
+        stopping = False
+        logged_at, logged_tokens = time.perf_counter(), self.tokens_seen
+        while self.step < config.last_step and not stopping:
+            self.step += 1
+            started = time.perf_counter()
+            batches = list(self._read())
+            waited = time.perf_counter() - started
+            micro_batches, own_count = self._corrupt(batches)
+            count, stopping = self._agree(own_count)
+            rate = learning_rate(config.optim, self.step, config.steps)
+            with self._profiler():
+                sums = self.engine.train_step(micro_batches, count, rate)
+            self.tokens_seen += count
+            self._guard()
+            if not self.engine.skipped:
+                self.optimizer_step += 1
+                self.ema.update(self.engine.masters, self.optimizer_step)
+            if self._due(config.log.every):
+                row = self._training_row(sums, count, rate)
+                now = time.perf_counter()
+                row["perf/tokens_per_second"] = (self.tokens_seen - logged_tokens) / (
+                    now - logged_at
+                )
+                row["perf/step_time_s"] = now - started
+                row["perf/data_wait_s"] = waited
+                row["perf/peak_memory_bytes"] = _peak_memory(self.mesh.device)
+                logged_at, logged_tokens = now, self.tokens_seen
+                self._write(row)
+                self.progress.note(row["loss"], row["perf/tokens_per_second"])
+            self.progress.advance()
+            if config.eval.every and self._due(config.eval.every):
+                self._validate()
+                logged_at, logged_tokens = time.perf_counter(), self.tokens_seen
+            if self.step % config.checkpoint.every == 0:
+                self._save()
+        return self._finish(stopping)
+
+    def _read(self) -> Iterator[dict[str, Tensor]]:
+        """This rank's micro-batches of the step, on its device."""
+        size = micro_batch(self.config, self.mesh.data_size)
+        first = (self.step - 1) * self.config.global_batch
+        stride = size * self.mesh.data_size
+        for start in range(first, first + self.config.global_batch, stride):
+            mine = start + self.mesh.data_rank * size
+            batch = self.corpus.stream.batch(np.arange(mine, mine + size))
+            yield {key: value.to(self.mesh.device) for key, value in batch.items()}
+
+    def _corrupt(self, batches: list[dict[str, Tensor]]) -> tuple[list[MicroBatch], Tensor]:
+        """The noisy micro-batches, and this rank's count of tokens."""
+        micro_batches = [
+            (self.config.objective.corrupt(batch, self.draws, self.config.model), batch["valid"])
+            for batch in batches
+        ]
+        return micro_batches, torch.stack([noisy.count for noisy, _ in micro_batches]).sum()
+
+    def _agree(self, count: Tensor) -> tuple[int, bool]:
+        """The count of the global batch, and whether any rank was asked to stop."""
+        asked = torch.tensor(int(preemption.reason() is not None), device=count.device)
+        total, stop = self.mesh.sum(torch.stack([count, asked])).tolist()
+        return total, stop > 0
+
+    def _guard(self) -> None:
+        """Count skipped steps, and end the run when there are too many in a row."""
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if self.engine.skipped else 0
+        if not self.skipped_in_a_row:
+            return
+        last = self.step * self.config.global_batch
+        first = last - self.skipped_in_a_row * self.config.global_batch
+        where = f"stream positions {first} to {last - 1}"
+        if self.skipped_in_a_row >= self.config.max_skipped_steps:
+            raise NonFiniteError(
+                f"the gradient was not finite {self.skipped_in_a_row} steps in a row ({where}); "
+                "lower optim.lr, or look at these samples"
+            )
+        self.progress.say(f"step {self.step}: the gradient is not finite, skipped ({where})")
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _profiler(self) -> AbstractContextManager[Any]:
+        if self.step != self.config.profile_step or not self.mesh.is_first:
+            return nullcontext()
+        trace = self.directory.path / f"profile-{self.step}.json"
+        self.progress.say(f"profiling step {self.step} into {trace}")
+        return torch.profiler.profile(
+            on_trace_ready=lambda profile: profile.export_chrome_trace(str(trace))
+        )
+
+    # -- what is written ------------------------------------------------------------------
+
+    def _training_row(self, sums: LossSums, count: int, rate: float) -> Row:
+        packed = torch.cat([sums.loss[None], sums.level_loss, sums.level_count]).double()
+        loss, *levels = self.mesh.sum(packed).tolist()
+        level_loss, level_count = levels[:LEVEL_BUCKETS], levels[LEVEL_BUCKETS:]
+        row: Row = {
+            "step": self.step,
+            "tokens_seen": self.tokens_seen,
+            "loss": loss / count,
+            "grad_norm": self.engine.grad_norm,
+            "train/loss": loss / count,
+            "train/grad_norm": self.engine.grad_norm,
+            "train/lr": rate,
+        }
+        for bucket, (part, tokens) in enumerate(zip(level_loss, level_count, strict=True)):
+            if tokens:
+                row[f"train/loss_level_{bucket / LEVEL_BUCKETS:.1f}"] = part / tokens
+        return row
+
+    def _validate(self) -> None:
+        """The held-out bound with averaged weights, as a row of its own."""
+        corpus, config = self.corpus, self.config
+        assert corpus.windows is not None
+        assert corpus.valid is not None
+        with self.ema.applied(self.engine):
+            sums = document_losses(
+                self.engine.predict,
+                config.objective,
+                config.model,
+                corpus.windows,
+                seed=config.seed,
+                samples=config.eval.samples,
+                batch=config.eval.batch,
+                num_windows=config.eval.windows,
+                share=Share(rank=self.mesh.data_rank, size=self.mesh.data_size),
+                device=self.mesh.device,
+            )
+        summary = summarise(
+            self.mesh.sum(sums.to(self.mesh.device)).cpu(),
+            unigram=unigram_nats(corpus.train.counts(), corpus.valid.counts()),
+            num_bytes=corpus.valid.manifest.bytes,
+            num_tokens=corpus.valid.num_tokens,
+            seed=config.seed,
+        )
+        names = ("nelbo", "perplexity", "bits_per_byte", "ratio")
+        row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
+        self._write(row | {f"val/{name}": summary[name] for name in names})
+        self.progress.say(
+            f"step {self.step}: held-out NELBO {summary['nelbo']:.4f} nats per token, "
+            f"{summary['ratio']:.3f} of the unigram's"
+        )
+
+    def _write(self, row: Row) -> None:
+        if self.mesh.is_first:
+            self.metrics.write(row)
+            self.wandb.write(row)
+            if self.wandb.note:
+                self.progress.say(self.wandb.note)
+                self.wandb.note = ""
+
+    def _status(self, state: Any, reason: str) -> None:
+        if self.mesh.is_first:
+            self.directory.write_status(state, self.step, self.attempt, reason)
+
+    # -- beginning and end ----------------------------------------------------------------
+
+    def _resume(self) -> list[str]:
+        """Go on from the newest whole checkpoint, if there is one; what to tell the user."""
+        checkpoints = self.directory.checkpoints
+        if self.mesh.is_first:
+            store.sweep(checkpoints)
+        self.mesh.barrier()
+        newest, problems = store.newest(checkpoints)
+        if newest is None:
+            return problems
+        state = training.restore(newest, self.engine, self.ema)
+        self.step = self.saved_step = state["step"]
+        self.tokens_seen = state["tokens_seen"]
+        self.optimizer_step = state["optimizer_step"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        return [*problems, f"resuming from {newest}"]
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "tokens_seen": self.tokens_seen,
+            "optimizer_step": self.optimizer_step,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "config": to_plain(self.config),
+        }
+        training.save(
+            self.directory.checkpoints,
+            state,
+            self.engine,
+            self.ema,
+            self.mesh,
+            self.config.checkpoint.keep_last,
+        )
+        self.saved_step = self.step
+
+    def _finish(self, stopping: bool) -> int:
+        if self.saved_step != self.step:
+            self._save()
+        done = self.step >= self.config.steps
+        if done:
+            self._status("done", "")
+        elif stopping:
+            self._status("stopped", preemption.reason() or "another rank was asked to stop")
+        else:
+            self._status("stopped", "stop_after")
+        self.progress.close()
+        if self.mesh.is_first:
+            self.metrics.close()
+            self.wandb.close()
+        self.mesh.barrier()
+        self.mesh.close()
+        return preemption.STOPPED if stopping and not done else 0
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Peak bytes on the GPU, or the peak resident size of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

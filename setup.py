@@ -1,0 +1,57 @@
+"""Packaging: what you see at the top level is what you import."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGES = ("configs", "data_pipeline", "model", "pretrain", "slurm", "tools")
+
+setup(
+    name="palimpsest",
+    version="0.1.0",
+    description="Distributed pretraining of large text diffusion models",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    package_dir={"": "."},
+    packages=find_packages(
+        include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]
+    ),
+    package_data={"configs": ["*.yaml", "*/*.yaml"]},
+    install_requires=[
+        # The upper bound keeps pip from replacing an installed CPU build by a CUDA one.
+        "torch>=2.8,<=2.13.0",
+        "deepspeed>=0.19,<0.20",
+        "megatron-core>=0.16.1,<0.17",
+        "datasets>=4,<6",
+        "sentencepiece>=0.2,<0.3",
+        "wandb>=0.20,<1",
+        "submitit>=1.5,<2",
+        "matplotlib>=3.8,<4",
+        "numpy>=1.26,<3",
+        "pydantic>=2.12,<3",
+        "PyYAML>=6,<7",
+        "safetensors>=0.5,<1",
+        "tokenizers>=0.20,<1",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "flash": ["flash-attn>=2.6,<3"],
+        "test": [
+            "hypothesis>=6.100,<7",
+            "mypy>=1.15,<3",
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            "ruff>=0.15,<0.18",
+            "types-PyYAML>=6",
+            "types-tqdm>=4.66",
+        ],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Private :: Do Not Upload",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+    ],
+)

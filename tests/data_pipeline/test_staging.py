@@ -1,0 +1,61 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from data_pipeline.staging import leftovers, staged_directory
+
+
+def test_appears_at_the_end_with_ordinary_permissions(tmp_path: Path) -> None:
+    final = tmp_path / "a/b"
+    with staged_directory(final) as staging:
+        (staging / "file").write_text("x")
+        assert not final.exists()
+        assert leftovers(final) == [staging]
+    assert (final / "file").read_text() == "x"
+    assert leftovers(final) == []
+    os.mkdir(tmp_path / "plain")
+    assert stat.S_IMODE(final.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail_half_way() -> None:
+        with staged_directory(tmp_path / "a") as staging:
+            (staging / "file").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        fail_half_way()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_to_replace_unless_told(tmp_path: Path) -> None:
+    final = tmp_path / "a"
+    final.mkdir()
+    with staged_directory(final) as staging:  # an empty directory is as good as none
+        (staging / "old").write_text("x")
+    with pytest.raises(UserError, match="exists already"), staged_directory(final):
+        raise AssertionError("the check comes before the work")
+    with pytest.raises(OSError, match="disk"), staged_directory(final, overwrite=True):
+        raise OSError("disk full")
+    assert (final / "old").exists()
+    with staged_directory(final, overwrite=True) as staging:
+        (staging / "new").write_text("x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
+
+
+def test_the_slower_of_two_gets_an_error(tmp_path: Path) -> None:
+    final = tmp_path / "a"
+
+    def race() -> None:
+        with staged_directory(final) as slower:
+            (slower / "slower").write_text("x")
+            with staged_directory(final) as faster:
+                (faster / "faster").write_text("x")
+
+    with pytest.raises(UserError, match="exists already"):
+        race()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "faster"]
