@@ -24,7 +24,7 @@ setup(
         "torch>=2.8,<=2.13.0",
         "deepspeed>=0.19,<0.20",
         "megatron-core>=0.16.1,<0.17",
-        "datasets>=4,<6",
+        "datasets>=5,<6",
         "sentencepiece>=0.2,<0.3",
         "wandb>=0.20,<1",
         "submitit>=1.5,<2",

@@ -1,6 +1,6 @@
 """The sampling loop: from masks and a prompt to text, with any sampler."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -32,12 +32,14 @@ def generate(
     schedule: Schedule,
     draws: Draws,
     mask: int,
-) -> Iterator[Tensor]:
-    """Yield the ids after every step, ``[B, L]``; after the last one no [MASK] is left.
+    on_step: Callable[[Tensor], object] = lambda ids_BL: None,
+) -> Tensor:
+    """The ids ``[B, L]`` after the last step, when no [MASK] is left.
 
     Args:
         ids_BL: the start: [MASK] where text is wanted; every other id stays as it is.
         position_B: int64 number of each sample; it alone tells the samples' draws apart.
+        on_step: called with the ids after every step.
     """
     levels = sampler.levels().to(ids_BL.device)
     for number in range(sampler.steps):
@@ -51,4 +53,5 @@ def generate(
             draws=draws,
         )
         ids_BL = sampler.step(ids_BL, step, predict)
-        yield ids_BL
+        on_step(ids_BL)
+    return ids_BL

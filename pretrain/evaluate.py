@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.packing import Windows
+from data_pipeline.shards import Split
 from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import Objective
@@ -47,7 +48,7 @@ def document_losses(
     num_windows: int | None = None,
     share: Share = Share(),
     device: torch.device | str = "cpu",
-    on_batch: Callable[[int], None] = lambda done: None,
+    on_batch: Callable[[int], object] = lambda done: None,
 ) -> Tensor:
     """Nats and tokens of each document, ``[documents, 2]`` float64, summed over ``samples``.
 
@@ -96,32 +97,32 @@ def unigram_nats(train_counts: np.ndarray, valid_counts: np.ndarray) -> float:
     return float(-(valid_counts * np.log(probability)).sum() / valid_counts.sum())
 
 
-def summarise(
-    sums: Tensor, *, unigram: float, num_bytes: int, num_tokens: int, seed: int
-) -> dict[str, Any]:
-    """The numbers that are reported, from the documents' nats and tokens.
+def summarise(sums: Tensor, train: Split, valid: Split, *, seed: int) -> dict[str, Any]:
+    """The numbers that are reported, from the documents' nats and tokens ``[documents, 2]``.
 
     Args:
-        unigram: nats per token of the unigram model on the same tokens.
-        num_bytes, num_tokens: of the whole split, which convert nats per token into bits
-            per byte.
+        train: the split whose unigram is compared with; valid: the split that was scored.
+        seed: of the bootstrap.
 
     Returns:
         ``nelbo`` and ``nelbo_ci95`` in nats per token, ``perplexity``, ``bits_per_byte``,
-        ``unigram``, ``ratio`` = nelbo / unigram, ``documents`` and ``tokens`` scored.
+        ``unigram``, ``ratio`` = nelbo / unigram, and the ``documents`` and ``tokens`` of the
+        split.
     """
     scored = sums[sums[:, 1] > 0].numpy()
     nelbo = float(scored[:, 0].sum() / scored[:, 1].sum())
     random = np.random.default_rng(seed)
     resampled = scored[random.integers(0, len(scored), (BOOTSTRAPS, len(scored)))].sum(axis=1)
     low, high = np.quantile(resampled[:, 0] / resampled[:, 1], [0.025, 0.975])
+    unigram = unigram_nats(train.counts(), valid.counts())
+    tokens_per_byte = valid.num_tokens / valid.manifest.bytes
     return {
         "nelbo": nelbo,
         "nelbo_ci95": [float(low), float(high)],
         "perplexity": math.exp(nelbo),
-        "bits_per_byte": nelbo / math.log(2) * num_tokens / num_bytes,
+        "bits_per_byte": nelbo / math.log(2) * tokens_per_byte,
         "unigram": unigram,
         "ratio": nelbo / unigram,
         "documents": len(scored),
-        "tokens": num_tokens,
+        "tokens": valid.num_tokens,
     }

@@ -24,11 +24,12 @@ from pretrain.checkpoint import store, training
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus
 from pretrain.ema import Ema
-from pretrain.evaluate import Share, document_losses, summarise, unigram_nats
+from pretrain.evaluate import Share, document_losses, summarise
 from pretrain.launch import World
 from pretrain.layout import micro_batch
 from pretrain.metrics import Metrics, Row, Wandb
 from pretrain.optim import learning_rate
+from pretrain.pace import Pace, peak_memory
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.zero import MicroBatch, ZeroEngine
 from pretrain.progress import Progress
@@ -72,6 +73,7 @@ class Trainer:
         self.optimizer_step = 0
         self.skipped_in_a_row = 0
         self.saved_step = -1
+        self.elapsed_before = 0.0
         notes = self._resume()
         if config.compile:
             self.engine.compile()
@@ -89,12 +91,13 @@ class Trainer:
         config = self.config
         self._status("running", "")
         stopping = False
-        logged_at, logged_tokens = time.perf_counter(), self.tokens_seen
+        self._began = time.perf_counter()
+        pace = Pace(self.tokens_seen)
         while self.step < config.last_step and not stopping:
             self.step += 1
-            started = time.perf_counter()
+            pace.step_begins()
             batches = list(self._read())
-            waited = time.perf_counter() - started
+            pace.data_is_there()
             micro_batches, own_count = self._corrupt(batches)
             count, stopping = self._agree(own_count)
             rate = learning_rate(config.optim, self.step, config.steps)
@@ -106,21 +109,15 @@ class Trainer:
                 self.optimizer_step += 1
                 self.ema.update(self.engine.masters, self.optimizer_step)
             if self._due(config.log.every):
-                row = self._training_row(sums, count, rate)
-                now = time.perf_counter()
-                row["perf/tokens_per_second"] = (self.tokens_seen - logged_tokens) / (
-                    now - logged_at
-                )
-                row["perf/step_time_s"] = now - started
-                row["perf/data_wait_s"] = waited
-                row["perf/peak_memory_bytes"] = _peak_memory(self.mesh.device)
-                logged_at, logged_tokens = now, self.tokens_seen
+                row = self._training_row(sums, count, rate) | pace.measured(self.tokens_seen)
+                row["perf/elapsed_s"] = self._elapsed()
+                row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
                 self._write(row)
                 self.progress.note(row["loss"], row["perf/tokens_per_second"])
             self.progress.advance()
             if config.eval.every and self._due(config.eval.every):
                 self._validate()
-                logged_at, logged_tokens = time.perf_counter(), self.tokens_seen
+                pace.restart(self.tokens_seen)
             if self.step % config.checkpoint.every == 0:
                 self._save()
         return self._finish(stopping)
@@ -214,13 +211,8 @@ class Trainer:
                 share=Share(rank=self.mesh.data_rank, size=self.mesh.data_size),
                 device=self.mesh.device,
             )
-        summary = summarise(
-            self.mesh.sum(sums.to(self.mesh.device)).cpu(),
-            unigram=unigram_nats(corpus.train.counts(), corpus.valid.counts()),
-            num_bytes=corpus.valid.manifest.bytes,
-            num_tokens=corpus.valid.num_tokens,
-            seed=config.seed,
-        )
+        total = self.mesh.sum(sums.to(self.mesh.device)).cpu()
+        summary = summarise(total, corpus.train, corpus.valid, seed=config.seed)
         names = ("nelbo", "perplexity", "bits_per_byte", "ratio")
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
         self._write(row | {f"val/{name}": summary[name] for name in names})
@@ -236,6 +228,10 @@ class Trainer:
             if self.wandb.note:
                 self.progress.say(self.wandb.note)
                 self.wandb.note = ""
+
+    def _elapsed(self) -> float:
+        """Seconds in the training loop, over all starts of the run."""
+        return self.elapsed_before + time.perf_counter() - self._began
 
     def _status(self, state: Any, reason: str) -> None:
         if self.mesh.is_first:
@@ -257,6 +253,7 @@ class Trainer:
         self.tokens_seen = state["tokens_seen"]
         self.optimizer_step = state["optimizer_step"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.elapsed_before = state["elapsed_s"]
         return [*problems, f"resuming from {newest}"]
 
     def _save(self) -> None:
@@ -265,6 +262,7 @@ class Trainer:
             "tokens_seen": self.tokens_seen,
             "optimizer_step": self.optimizer_step,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "elapsed_s": self._elapsed(),
             "config": to_plain(self.config),
         }
         training.save(
@@ -294,12 +292,3 @@ class Trainer:
         self.mesh.barrier()
         self.mesh.close()
         return preemption.STOPPED if stopping and not done else 0
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Peak bytes on the GPU, or the peak resident size of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -41,7 +41,9 @@ class Step:
 class Sampler(Protocol):
     """A plan and a step."""
 
-    steps: int
+    @property
+    def steps(self) -> int:
+        """Steps from pure noise to text."""
 
     def levels(self) -> Tensor:
         """The decreasing levels ``[steps + 1]``, from 1 to 0, float64."""

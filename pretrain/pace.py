@@ -1,0 +1,45 @@
+"""How fast a run goes, and how much memory it has needed."""
+
+import time
+
+import torch
+
+
+class Pace:
+    """Times between logged rows; ``tokens`` is what had been seen when it was made."""
+
+    def __init__(self, tokens: int) -> None:
+        self._step_at = self._waited = 0.0
+        self.restart(tokens)
+
+    def restart(self, tokens: int) -> None:
+        """Measure from now on, leaving out what has passed (a validation, say)."""
+        self._logged_at, self._logged_tokens = time.perf_counter(), tokens
+
+    def step_begins(self) -> None:
+        """The clock of the step starts."""
+        self._step_at = time.perf_counter()
+
+    def data_is_there(self) -> None:
+        """The batch of the step has been read."""
+        self._waited = time.perf_counter() - self._step_at
+
+    def measured(self, tokens: int) -> dict[str, float]:
+        """The metrics of the step that ends now; tokens per second since the last row."""
+        now = time.perf_counter()
+        per_second = (tokens - self._logged_tokens) / (now - self._logged_at)
+        self.restart(tokens)
+        return {
+            "perf/tokens_per_second": per_second,
+            "perf/step_time_s": now - self._step_at,
+            "perf/data_wait_s": self._waited,
+        }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes on the GPU, or the peak resident size of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,1 @@
+"""Commands around a run: sample, evaluate, report, bench, demo."""

@@ -1,0 +1,1 @@
+"""`python -m tools.bench`: measurements of this machine, each with its own comparison."""

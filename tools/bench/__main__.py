@@ -1,0 +1,32 @@
+"""`python -m tools.bench`: one subcommand for each comparison, one file for each subcommand.
+
+Exit status: 0 measured, 1 a target missed under ``--check``, 2 an error, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tools.bench import train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.bench", description="Measure this machine and this code."
+    )
+    train.add_parser(parser.add_subparsers(required=True, metavar="COMMAND"))
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

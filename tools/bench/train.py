@@ -1,0 +1,327 @@
+"""`train`: our training step against a plain one, on one machine, in one run.
+
+A step is corrupt, forward, loss, backward and AdamW, with the same optimizer on both
+sides. In bf16 both sides keep an fp32 master of every weight in the same way: the
+gradients are copied up, AdamW steps the masters, and they are copied back down. Before
+any timing both sides must give the same loss on the same corrupted batch.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.config import ModelConfig
+from model.denoiser import Denoiser
+from model.draws import Draws
+from model.objectives import Noisy, sum_losses
+from model.objectives.mdlm import Mdlm
+from model.prediction import Prediction
+from pretrain.config import OptimConfig
+from pretrain.host_memory import keep_freed_memory
+from pretrain.optim import adamw
+from tools.bench import reference
+from tools.bench.measure import interleaved, machine_facts, ratio
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PAIRS = ("fp32:fp32", "bf16:fp32", "bf16:bf16")
+TOLERANCE = 1e-4
+"""Relative difference of the two losses, in fp32, above which nothing is timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One shape, and what is compared at it.
+
+    Args:
+        targets: by pair ``ours:reference`` of precisions, the speed-up to reach; None for
+            a figure that is printed and has no target.
+    """
+
+    name: str
+    targets: dict[str, float | None]
+    vocab_size: int = 8192
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    batch: int = 16
+    length: int = 256
+
+
+CASES = (
+    Case(name="fp32", targets={"fp32:fp32": 1.7}),
+    Case(name="bf16", targets={"bf16:fp32": 3.5, "bf16:bf16": None}),
+    Case(name="large-vocabulary", targets={"fp32:fp32": 3.0}, vocab_size=50257),
+)
+_SHAPE = ("vocab_size", "width", "layers", "heads", "batch", "length")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "train",
+        help="our training step against a plain reference step",
+        description="Times our step and a plain MDLM step in turn and prints their ratio. A shape "
+        "given here replaces that of the selected cases, whose targets then do not apply.",
+    )
+    names = [case.name for case in CASES]
+    parser.add_argument("--case", action="append", choices=names, help="default: all of them")
+    for name in _SHAPE:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PAIRS, metavar="OURS:REFERENCE", help=", ".join(PAIRS)
+    )
+    parser.add_argument("--steps", type=int, default=2, help="in a row for one figure (default 2)")
+    parser.add_argument("--repeats", type=int, default=5, help="figures for a side (default 5)")
+    parser.add_argument(
+        "--carry-over", action="store_true",
+        help="the reference also rewrites visible positions into one-hots, as the public code "
+        "does; slower, and not needed for the loss",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print a table, write JSON; returns the exit status."""
+    keep_freed_memory()
+    device = _device(arguments.device)
+    cases = _cases(arguments)
+    facts = machine_facts(device)
+    rounds = sum(len(_sides(case)) for case in cases) * (arguments.repeats + 1)
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=rounds, unit="round", desc="bench train") as bar:
+        for case in cases:
+            bar.set_postfix_str(case.name)
+            rows += measure(
+                case, device, steps=arguments.steps, repeats=arguments.repeats,
+                carry_over=arguments.carry_over, advance=bar.update,
+            )  # fmt: skip
+    print(_table(rows))
+    print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+    if arguments.json is not None:
+        result = {"benchmark": "train", "machine": facts, "comparisons": rows}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    missed = any(row["met"] is False for row in rows)
+    return 1 if arguments.check and missed else 0
+
+
+def measure(
+    case: Case,
+    device: torch.device,
+    *,
+    steps: int,
+    repeats: int,
+    carry_over: bool,
+    advance: Callable[[], object],
+) -> list[dict[str, Any]]:
+    """One row of figures for each pair of the case.
+
+    Raises:
+        ValueError: if the two sides disagree about the loss.
+    """
+    config = _model_config(case)
+    weights = _weights(config, device)
+    tokens_BL = torch.randint(
+        case.vocab_size, (case.batch, case.length), generator=torch.Generator().manual_seed(0)
+    ).to(device)
+    _refuse_different_losses(weights, tokens_BL, carry_over)
+    sides: dict[str, Callable[[], object]] = {}
+    for who, precision in _sides(case):
+        trained = MasterWeights(deepcopy(weights), DTYPES[precision])
+        sides[f"{who} {precision}"] = (
+            OurStep(trained, tokens_BL)
+            if who == "ours"
+            else ReferenceStep(trained, tokens_BL, carry_over)
+        )
+    seconds = interleaved(
+        sides, steps=steps, repeats=repeats, synchronize=_synchronize(device), advance=advance
+    )
+    shape = {name: getattr(case, name) for name in _SHAPE}
+    rows = []
+    for pair, target in case.targets.items():
+        ours_precision, reference_precision = pair.split(":")
+        ours = seconds[f"ours {ours_precision}"]
+        plain = seconds[f"reference {reference_precision}"]
+        speedup = ratio(plain, ours)
+        rows.append(
+            {
+                "case": case.name,
+                **shape,
+                "ours": ours_precision,
+                "reference": reference_precision,
+                "ours_seconds": ours,
+                "reference_seconds": plain,
+                "ours_tokens_per_second": tokens_BL.numel() / median(ours),
+                "reference_tokens_per_second": tokens_BL.numel() / median(plain),
+                "ratio": speedup,
+                "target": target,
+                "met": None if target is None else speedup >= target,
+            }
+        )
+    return rows
+
+
+class MasterWeights:
+    """A denoiser in some precision, and AdamW over its weights in fp32."""
+
+    def __init__(self, denoiser: Denoiser, dtype: torch.dtype) -> None:
+        self._master = denoiser
+        self.denoiser = denoiser
+        if dtype != torch.float32:
+            self.denoiser = deepcopy(denoiser).to(dtype)
+        self._optimizer = adamw(self._master, OptimConfig())
+
+    def update(self, loss: Tensor) -> None:
+        """Backward, and one step of AdamW."""
+        loss.backward()
+        if self.denoiser is not self._master:
+            for low, high in self._both():
+                assert low.grad is not None
+                high.grad, low.grad = low.grad.float(), None
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self.denoiser is not self._master:
+            with torch.no_grad():
+                for low, high in self._both():
+                    low.copy_(high)
+
+    def _both(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.denoiser.parameters(), self._master.parameters(), strict=True)
+
+
+class OurStep:
+    """A step as :mod:`pretrain` takes it, without its engine."""
+
+    def __init__(self, trained: MasterWeights, tokens_BL: Tensor) -> None:
+        self._trained, self._tokens_BL = trained, tokens_BL
+        self._valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
+        self._draws = Draws(seed=0, split="train", batch=tokens_BL.shape[0])
+        self._position_B = torch.arange(tokens_BL.shape[0], device=tokens_BL.device)
+
+    def __call__(self) -> None:
+        """One step, and on to the next positions of the stream."""
+        noisy = our_corrupt(self._tokens_BL, self._position_B, self._draws, self._trained.denoiser)
+        self._trained.update(our_loss(self._trained.denoiser, noisy, self._valid_BL))
+        self._position_B = self._position_B + self._position_B.numel()
+
+
+class ReferenceStep:
+    """The plain step."""
+
+    def __init__(self, trained: MasterWeights, tokens_BL: Tensor, carry_over: bool) -> None:
+        self._trained, self._tokens_BL, self._carry_over = trained, tokens_BL, carry_over
+
+    def __call__(self) -> None:
+        """One step."""
+        denoiser, tokens_BL = self._trained.denoiser, self._tokens_BL
+        noisy_BL, t_B = reference.corrupt(tokens_BL, denoiser.config.mask)
+        loss = reference.mean_loss(denoiser, noisy_BL, t_B, tokens_BL, carry_over=self._carry_over)
+        self._trained.update(loss)
+
+
+def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: Denoiser) -> Noisy:
+    """MDLM's corruption of tokens without padding."""
+    valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
+    batch = {"tokens": tokens_BL, "valid": valid_BL, "position": position_B}
+    return Mdlm().corrupt(batch, draws, denoiser.config)
+
+
+def our_loss(denoiser: Denoiser, noisy: Noisy, valid_BL: Tensor) -> Tensor:
+    """Nats a token, with the sums by level that training reports."""
+    logits = denoiser(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
+    losses_M = Mdlm().token_losses(Prediction(logits), noisy)
+    return sum_losses(losses_M, noisy, valid_BL).loss / noisy.count
+
+
+def _refuse_different_losses(denoiser: Denoiser, tokens_BL: Tensor, carry_over: bool) -> None:
+    draws = Draws(seed=1, split="train", batch=tokens_BL.shape[0])
+    position_B = torch.arange(tokens_BL.shape[0], device=tokens_BL.device)
+    noisy = our_corrupt(tokens_BL, position_B, draws, denoiser)
+    with torch.no_grad():
+        ours = float(our_loss(denoiser, noisy, torch.ones_like(tokens_BL, dtype=torch.bool)))
+        plain = float(
+            reference.mean_loss(
+                denoiser, noisy.ids_BL, noisy.level_BK[:, 0], tokens_BL, carry_over=carry_over
+            )
+        )
+    if not abs(ours - plain) <= TOLERANCE * abs(plain):
+        raise ValueError(
+            f"our loss {ours:.6f} and the reference's {plain:.6f} differ on one corrupted batch: "
+            "one of the steps is wrong, so their times mean nothing"
+        )
+
+
+def _weights(config: ModelConfig, device: torch.device) -> Denoiser:
+    """Initial weights, moved off the zeros at which every network predicts the same."""
+    denoiser = Denoiser(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+    return denoiser.to(device)
+
+
+def _model_config(case: Case) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=case.vocab_size,
+        width=case.width,
+        num_layers=case.layers,
+        num_heads=case.heads,
+    )
+
+
+def _sides(case: Case) -> list[tuple[str, str]]:
+    """Who runs in which precision, ours first, each once."""
+    pairs = [pair.split(":") for pair in case.targets]
+    sides = [("ours", ours) for ours, _ in pairs] + [("reference", plain) for _, plain in pairs]
+    return list(dict.fromkeys(sides))
+
+
+def _cases(arguments: argparse.Namespace) -> list[Case]:
+    cases = [case for case in CASES if arguments.case is None or case.name in arguments.case]
+    shape = {name: getattr(arguments, name) for name in _SHAPE if getattr(arguments, name)}
+    changed = []
+    for case in cases:
+        pairs = arguments.precisions or case.targets
+        targets = {pair: None if shape else case.targets.get(pair) for pair in pairs}
+        changed.append(dataclasses.replace(case, targets=targets, **shape))
+    return changed
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _synchronize(device: torch.device) -> Callable[[], None]:
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{'case':<17}{'V':>7}{'ours':>6}{'ref.':>6}{'ours ms':>10}{'ref. ms':>10}"
+        f"{'ours tok/s':>12}{'ref. tok/s':>12}{'ratio':>8}{'target':>8}"
+    ]
+    for row in rows:
+        ours, plain = (1e3 * median(row[f"{who}_seconds"]) for who in ("ours", "reference"))
+        target = "-" if row["target"] is None else f"{row['target']:.1f}x"
+        tick = {None: "", True: " ✓", False: " ✗"}[row["met"]]
+        lines.append(
+            f"{row['case']:<17}{row['vocab_size']:>7}{row['ours']:>6}{row['reference']:>6}"
+            f"{ours:>10.1f}{plain:>10.1f}{row['ours_tokens_per_second']:>12,.0f}"
+            f"{row['reference_tokens_per_second']:>12,.0f}{row['ratio']:>7.2f}x{target:>8}{tick}"
+        )
+    return "\n".join(lines)

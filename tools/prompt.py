@@ -1,0 +1,54 @@
+"""Prompts: text that stays fixed, with blanks for the model to fill.
+
+``___`` is an equal share of the free length, ``___{7}`` exactly seven tokens. A prompt
+without a blank is a beginning: a blank follows it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from configs.errors import UserError
+from data_pipeline.tokenizer import Tokenizer
+
+_BLANK = re.compile(r"___(?:\{(\d+)\})?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """Ids of a window, BOS and EOS included, and which of them are blanks."""
+
+    ids: list[int]
+    blank: list[bool]
+
+
+def parse(prompt: str, tokenizer: Tokenizer, length: int, mask: int) -> Template:
+    """The template of ``length`` positions that a prompt stands for.
+
+    Raises:
+        UserError: where the prompt does not fit, or leaves no blank to fill.
+    """
+    if not _BLANK.search(prompt):
+        prompt += "___"
+    parts = _BLANK.split(prompt)
+    texts, sizes = parts[0::2], parts[1::2]
+    pieces = tokenizer.encode(texts)
+    exact = sum(int(size) for size in sizes if size is not None)
+    free = length - 2 - sum(len(piece) for piece in pieces) - exact
+    open_blanks = sum(size is None for size in sizes)
+    if free < 0 or (open_blanks and free < open_blanks):
+        needed = length - free + open_blanks
+        raise UserError(f"the prompt needs --length {needed} or more, not {length}")
+    shares = iter(_shares(free, open_blanks))
+    ids, blank = [tokenizer.bos_id, *pieces[0]], [False] * (1 + len(pieces[0]))
+    for size, piece in zip(sizes, pieces[1:], strict=True):
+        num = next(shares) if size is None else int(size)
+        ids += [mask] * num + piece
+        blank += [True] * num + [False] * len(piece)
+    if not any(blank):
+        raise UserError("the prompt has no blank to fill; write ___ where text is wanted")
+    return Template(ids=[*ids, tokenizer.eos_id], blank=[*blank, False])
+
+
+def _shares(total: int, num: int) -> list[int]:
+    """``total`` in ``num`` parts that differ by one at most, the longer ones first."""
+    return [total // num + (i < total % num) for i in range(num)] if num else []

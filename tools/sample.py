@@ -1,0 +1,137 @@
+"""``python -m tools.sample RUN``: text from a run or checkpoint.
+
+    python -m tools.sample runs/demo --num 4 --length 128 --steps 64
+    python -m tools.sample runs/demo --prompt 'The "assert" statement'
+    python -m tools.sample runs/demo --prompt 'if ___{12}: return ___' --length 64
+
+Text of a prompt stays as it is; ``___`` is an equal share of the free length, ``___{n}``
+exactly n tokens. The same seed gives the same samples, whatever the batch.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from configs.errors import UserError
+from data_pipeline.tokenizer import Tokenizer, load_tokenizer
+from model.draws import Draws
+from model.generate import CountingPredict, generate
+from model.samplers.ancestral import Ancestral
+from pretrain.checkpoint.weights import Loaded, load_denoiser
+from pretrain.data import corpus_path
+from tools import command
+from tools.prompt import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Texts, and evaluations of the network (NFE) for each of them."""
+
+    texts: list[str]
+    evaluations: list[int]
+
+
+def sample(
+    loaded: Loaded,
+    tokenizer: Tokenizer,
+    *,
+    prompt: str,
+    num: int,
+    length: int,
+    sampler: Ancestral,
+    seed: int,
+    batch: int,
+) -> Samples:
+    """``num`` texts of ``length`` positions, frame included, around the prompt."""
+    mask = loaded.config.model.mask
+    template = parse(prompt, tokenizer, length, mask)
+    device = next(loaded.denoiser.parameters()).device
+    draws = Draws(seed=seed, split="sample", batch=num)
+    texts: list[str] = []
+    evaluations: list[int] = []
+    with (
+        torch.inference_mode(),
+        tqdm(total=num * sampler.steps, unit="step", desc="sample", disable=None) as bar,
+    ):
+        for first in range(0, num, batch):
+            position_B = torch.arange(first, min(num, first + batch), device=device)
+            ids_BL = torch.tensor(template.ids, device=device).repeat(len(position_B), 1)
+            predict = CountingPredict(loaded.denoiser)
+            drawn_BL = generate(
+                ids_BL,
+                position_B,
+                predict,
+                sampler=sampler,
+                schedule=loaded.config.objective.schedule,
+                draws=draws,
+                mask=mask,
+                on_step=lambda ids_BL: bar.update(len(ids_BL)),
+            )
+            texts += [tokenizer.decode(row) for row in drawn_BL.tolist()]
+            evaluations += [predict.evaluations] * len(position_B)
+    return Samples(texts=texts, evaluations=evaluations)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="run directory or checkpoint")
+    parser.add_argument("--num", type=int, default=4, help="how many texts (default 4)")
+    parser.add_argument(
+        "--length", type=int, help="positions, BOS and EOS included (default: as trained)"
+    )
+    parser.add_argument("--steps", type=int, default=64, help="of the sampler (default 64)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="of the token draws; 0 takes the likeliest"
+    )
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    parser.add_argument("--batch", type=int, default=16, help="texts per forward pass")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+
+    def sample_run() -> int:
+        if arguments.num < 1 or arguments.batch < 1:
+            raise UserError("--num and --batch must be at least 1")
+        try:
+            sampler = Ancestral(steps=arguments.steps, temperature=arguments.temperature)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        loaded = load_denoiser(arguments.run, arguments.weights, command.best_device())
+        samples = sample(
+            loaded,
+            load_tokenizer(corpus_path(loaded.config)),
+            prompt=arguments.prompt,
+            num=arguments.num,
+            length=arguments.length or loaded.config.data.sequence_length,
+            sampler=sampler,
+            seed=arguments.seed,
+            batch=arguments.batch,
+        )
+        if arguments.json:
+            print(json.dumps({**vars(samples), "seed": arguments.seed, "step": loaded.step}))
+            return 0
+        for number, text in enumerate(samples.texts, 1):
+            print(f"--- sample {number} of {len(samples.texts)}\n{text}")
+        return 0
+
+    return command.run(sample_run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
