@@ -93,9 +93,9 @@ def _watch(ranks: Sequence[ForkServerProcess], scratch: Path) -> int:
     """Wait for all ranks, passing signals on; end them all once one has failed."""
     passed = 0
     deadline: float | None = None
-    first_failure: tuple[int, int] | None = None
+    failed: dict[int, int] = {}
     running = dict(enumerate(ranks))
-    while running:
+    while running and (deadline is None or time.monotonic() < deadline):
         multiprocessing.connection.wait([p.sentinel for p in running.values()], timeout=0.1)
         for number in preemption.received()[passed:]:
             passed += 1
@@ -106,35 +106,39 @@ def _watch(ranks: Sequence[ForkServerProcess], scratch: Path) -> int:
             if process.exitcode is None:
                 continue
             del running[rank]
-            if process.exitcode not in (0, preemption.STOPPED) and first_failure is None:
-                first_failure = (rank, process.exitcode)
-                deadline = time.monotonic() + GRACE_S
-        if deadline is not None and time.monotonic() > deadline:
-            break
-    if first_failure is None:
+            if process.exitcode not in (0, preemption.STOPPED):
+                failed[rank] = process.exitcode
+                deadline = deadline or time.monotonic() + GRACE_S
+    if not failed:
         return max(process.exitcode or 0 for process in ranks)
-    rank = _first_to_fail(scratch, first_failure[0])
-    return _report(rank, ranks[rank].exitcode, scratch)
+    rank = _first_to_fail(failed, scratch)
+    return _report(rank, failed[rank], scratch)
 
 
-def _first_to_fail(scratch: Path, default: int) -> int:
-    """The rank whose account of its end is the oldest: the others failed because of it."""
+def _first_to_fail(failed: dict[int, int], scratch: Path) -> int:
+    """The rank because of which the others failed.
+
+    One that a signal killed left no account, and the others lost their peer; else it is the
+    one whose account is the oldest.
+    """
+    for rank, code in failed.items():
+        if code < 0:
+            return rank
     accounts = sorted(scratch.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime_ns)
-    return int(accounts[0].stem.removeprefix("rank-")) if accounts else default
+    named = [int(path.stem.removeprefix("rank-")) for path in accounts]
+    return next((rank for rank in named if rank in failed), next(iter(failed)))
 
 
-def _report(rank: int, code: int | None, scratch: Path) -> int:
+def _report(rank: int, code: int, scratch: Path) -> int:
     account = scratch / f"rank-{rank}.txt"
     if account.exists():
         print(account.read_text(encoding="utf-8").rstrip(), file=sys.stderr)
     if code == 2:
         return 2
-    if code is not None and code < 0:
-        print(f"rank {rank} was killed by signal {-code}; the run has ended", file=sys.stderr)
-    elif code == preemption.INTERRUPTED:
+    if code == preemption.INTERRUPTED:
         return code
-    else:
-        print(f"rank {rank} failed; the run has ended", file=sys.stderr)
+    how = f"was killed by signal {-code}" if code < 0 else "failed"
+    print(f"rank {rank} {how}; the run has ended", file=sys.stderr)
     return 1
 
 

@@ -40,11 +40,13 @@ def mean_loss(
     """
     mask = denoiser.config.mask
     logits_BLR = logits(denoiser, noisy_BL, t_B).float()
-    log_p_BLR = F.log_softmax(logits_BLR, dim=-1)
     visible_BL = noisy_BL != mask
     if carry_over:
+        log_p_BLR = logits_BLR - logits_BLR.logsumexp(dim=-1, keepdim=True)
         log_p_BLR[visible_BL] = -1e6
         log_p_BLR[visible_BL, noisy_BL[visible_BL]] = 0.0
+    else:
+        log_p_BLR = F.log_softmax(logits_BLR, dim=-1)
     log_p_BL = log_p_BLR.gather(-1, ids_BL[..., None]).squeeze(-1)
     sigma_B = -torch.log1p(-(1 - EPS) * t_B)
     dsigma_B = (1 - EPS) / (1 - (1 - EPS) * t_B)

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.load import load
+from model.denoiser import Denoiser
+from pretrain.config import RunConfig
+
+FOLDER = Path(__file__).parents[2] / "configs"
+FILES = sorted(FOLDER.glob("*.yaml")) + sorted(FOLDER.glob("mdlm/*.yaml"))
+NAMES = [str(path.relative_to(FOLDER)) for path in FILES]
+
+
+def test_the_shipped_files_are_found() -> None:
+    assert {"demo.yaml", "tiny.yaml", "mdlm/lm1b.yaml", "mdlm/owt.yaml"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_shipped_file_loads_and_its_model_builds(path: Path) -> None:
+    config = load(RunConfig, [path])
+    with torch.device("meta"):
+        model = Denoiser(config.model)
+    config.objective.check(config.model)
+    head = model.get_parameter(f"layers.{config.model.num_layers + 1}.head.weight")
+    assert head.shape == (config.model.num_rows, config.model.width)
+
+
+def test_the_openwebtext_model_has_the_published_size() -> None:
+    with torch.device("meta"):
+        model = Denoiser(load(RunConfig, [FOLDER / "mdlm/owt.yaml"]).model)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(170e6, rel=5e-3)

@@ -1,0 +1,50 @@
+"""What several tests need: a prepared corpus, and a configuration that trains in seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.load import load
+from data_pipeline.demo import prepare_demo
+from pretrain.config import RunConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of demo corpora, as ``data.demo_dir`` names it."""
+    directory = tmp_path_factory.mktemp("corpora")
+    prepare_demo(directory / "demo-1024", 1024)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def corpus(demo_dir: Path) -> Path:
+    return demo_dir / "demo-1024"
+
+
+@pytest.fixture
+def tiny(demo_dir: Path, tmp_path: Path):
+    """Words for ``python -m pretrain``: the tiny configuration in a run directory of its own."""
+
+    def words(*overrides: str, run: str = "run") -> list[str]:
+        return [
+            str(ROOT / "configs" / "tiny.yaml"),
+            f"run_dir={tmp_path / run}",
+            f"data.demo_dir={demo_dir}",
+            *overrides,
+        ]
+
+    return words
+
+
+@pytest.fixture
+def tiny_config(tiny) -> RunConfig:
+    file, *overrides = tiny()
+    return load(RunConfig, [Path(file)], overrides)

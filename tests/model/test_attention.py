@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import Tensor
+
+from model.attention import attention
+
+
+def heads(num: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(num)
+    return [
+        torch.randn(3, 6, 2, 4, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+        for _ in range(3)
+    ]
+
+
+def explicit(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
+    scores = torch.einsum("bihe,bjhe->bhij", q, k) / q.shape[-1] ** 0.5
+    if valid is not None:
+        scores = scores.masked_fill(~valid[:, None, None, :], -torch.inf)
+    return torch.einsum("bhij,bjhe->bihe", scores.softmax(-1), v)
+
+
+VALID = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("valid", [None, VALID], ids=["all", "padded"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)],
+    ids=str,
+)
+def test_attention_is_a_softmax_average(
+    valid: Tensor | None, dtype: torch.dtype, tolerance: float
+) -> None:
+    q, k, v = heads(1, dtype)
+    out = attention(q, k, v, valid)
+    assert (out.shape, out.dtype) == (q.shape, dtype)
+    expected = explicit(q.double(), k.double(), v.double(), valid)
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("valid", [None, VALID], ids=["all", "padded"])
+def test_gradients_are_those_of_the_softmax_average(valid: Tensor | None) -> None:
+    inputs = heads(2)
+    probe = torch.linspace(-1, 1, inputs[0].numel(), dtype=torch.float64).view_as(inputs[0])
+    found = torch.autograd.grad((attention(*inputs, valid) * probe).sum(), inputs)
+    expected = torch.autograd.grad((explicit(*inputs, valid) * probe).sum(), inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_sample_without_valid_keys_gives_zeros_and_finite_gradients(dtype: torch.dtype) -> None:
+    valid = VALID.clone()
+    valid[1] = False
+    inputs = heads(3, dtype)
+    out = attention(*inputs, valid)
+    assert (out[1] == 0).all()
+    assert out[0].abs().min() > 0
+    grads = torch.autograd.grad(out.square().sum(), inputs)
+    for grad in grads:
+        assert grad.isfinite().all()
+        assert (grad[1] == 0).all()
+    assert grads[0][0].abs().max() > 0

@@ -1,0 +1,50 @@
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.config import ModelConfig
+from model.denoiser import Denoiser
+from model.flops import block_parameters, per_token_parameters, training_flops_per_token
+from model.layers import Block
+from model.linears import DenseFactory
+
+TINY: dict[str, Any] = {"vocab_size": 5, "width": 4, "num_heads": 1, "num_layers": 2}
+
+
+def test_numbers_computed_by_hand() -> None:
+    gelu = ModelConfig(**TINY)
+    assert block_parameters(gelu) == 4 * 16 + (4 * 16 + 16) + (16 * 4 + 4)
+    assert per_token_parameters(gelu) == 936
+    assert per_token_parameters(gelu, head_share=0.5) == 680
+    assert training_flops_per_token(gelu, 8) == 6384
+    assert training_flops_per_token(gelu, 8, head_share=0.5) == 4848
+    swiglu = ModelConfig(**TINY, mlp="swiglu")
+    assert block_parameters(swiglu) == 4 * 16 + 3 * 4 * 64
+    assert training_flops_per_token(swiglu, 8, head_share=0.0) == 6 * 2 * 832 + 768
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+@pytest.mark.parametrize("mlp_width", [None, 7])
+def test_a_block_has_the_parameters_counted(mlp: Any, mlp_width: int | None) -> None:
+    config = ModelConfig(vocab_size=5, width=12, num_heads=2, mlp=mlp, mlp_width=mlp_width)
+    names = dict(Block(config, DenseFactory()).named_parameters())
+    counted = {n: p for n, p in names.items() if "modulation" not in n and "norm" not in n}
+    assert len(names) - len(counted) == 4
+    assert block_parameters(config) == sum(p.numel() for p in counted.values())
+
+
+def test_the_formula_agrees_with_the_operations_torch_performs() -> None:
+    config = ModelConfig(
+        vocab_size=100, width=32, num_heads=2, num_layers=2, mlp="swiglu", conditioning_width=1
+    )
+    length = 48
+    model = Denoiser(config).double()
+    ids = torch.arange(length)[None] % 100
+    where = torch.arange(length)[None] % 2 == 0
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(ids, torch.ones(1, 1), where)[:, :100].sum().backward()
+    formula = training_flops_per_token(config, length, head_share=0.5) * length
+    assert formula <= counter.get_total_flops() <= 1.01 * formula

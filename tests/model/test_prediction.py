@@ -1,0 +1,143 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.draws import Draws
+from model.prediction import Prediction
+
+DRAWS = Draws(seed=0, split="sample", batch=1)
+
+
+def random_logits(rows: int, columns: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rows)
+    return torch.randn(rows, columns, generator=generator)
+
+
+def test_log_prob_is_a_log_softmax() -> None:
+    logits = random_logits(6, 9)
+    ids = torch.tensor([0, 8, 3, 3, 5, 1])
+    expected = logits.double().log_softmax(-1)[torch.arange(6), ids]
+    found = Prediction(logits).log_prob(ids)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_log_prob_of_half_precision_logits_is_computed_in_float32() -> None:
+    logits = random_logits(6, 9).bfloat16()
+    ids = torch.zeros(6, dtype=torch.int64)
+    found = Prediction(logits).log_prob(ids)
+    assert found.dtype == torch.float32
+    expected = logits.double().log_softmax(-1)[:, 0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_excluded_ids_have_no_probability_and_no_gradient() -> None:
+    logits = random_logits(5, 8)
+    logits[:, [2, 6, 7]] = -torch.inf
+    leaf = logits.clone().requires_grad_()
+    ids = torch.tensor([0, 1, 3, 4, 5])
+    log_prob = Prediction(leaf).log_prob(ids)
+    expected = logits[:, [0, 1, 3, 4, 5]].log_softmax(-1).diagonal()
+    torch.testing.assert_close(log_prob, expected)
+    log_prob.sum().backward()
+    assert leaf.grad is not None
+    assert (leaf.grad[:, [2, 6, 7]] == 0).all()
+    assert (leaf.grad[:, [0, 1, 3, 4, 5]] != 0).all()
+    assert (Prediction(logits).log_prob(torch.full((5,), 6)) == -torch.inf).all()
+
+
+def sample_counts(probability: Tensor, num: int, temperature: float) -> Tensor:
+    logits = probability.log().expand(num, -1)
+    position = torch.arange(num) // 10
+    column = torch.arange(num) % 10
+    drawn = Prediction(logits).sample(DRAWS, "token", position, column, temperature)
+    assert drawn.dtype == torch.int64
+    return torch.bincount(drawn, minlength=len(probability))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_samples_follow_the_softmax(
+    temperature: float, chi_square: Callable[[Tensor, Tensor], float]
+) -> None:
+    probability = torch.tensor([0.5, 0.25, 0.0, 0.15, 0.1 - 1.5e-3, 1e-3, 5e-4, 0.0])
+    counts = sample_counts(probability, 40_000, temperature)
+    expected = (probability.double().log() / temperature).softmax(-1)
+    assert chi_square(counts, expected) < 4.5
+
+
+def test_temperature_zero_takes_the_likeliest() -> None:
+    logits = random_logits(50, 7)
+    index = torch.arange(50)
+    drawn = Prediction(logits).sample(DRAWS, "token", index, index, 0.0)
+    assert torch.equal(drawn, logits.argmax(-1))
+    assert len(drawn.unique()) > 1
+
+
+def test_excluded_ids_are_never_drawn_even_at_a_high_temperature() -> None:
+    probability = torch.tensor([0.0, 0.9, 0.0, 0.1, 0.0])
+    counts = sample_counts(probability, 20_000, 50.0)
+    assert counts[[0, 2, 4]].tolist() == [0, 0, 0]
+    assert counts[[1, 3]].min() > 9000
+
+
+def test_a_draw_depends_on_its_position_and_column_alone() -> None:
+    logits = random_logits(60, 12)
+    position, column = torch.arange(60) // 6 + 2**33, torch.arange(60) % 6
+    whole = Prediction(logits).sample(DRAWS, "token", position, column, 1.0)
+    kept = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:25]
+    part = Prediction(logits[kept]).sample(DRAWS, "token", position[kept], column[kept], 1.0)
+    assert torch.equal(whole[kept], part)
+
+
+@pytest.mark.parametrize("change", ["position", "column", "kind", "seed"])
+def test_every_part_of_the_key_changes_the_draws(change: str) -> None:
+    logits = torch.zeros(1, 1000).expand(40, -1)
+    position, column = torch.arange(40) // 8, torch.arange(40) % 8
+    drawn = Prediction(logits).sample(DRAWS, "token", position, column, 1.0)
+    assert len(drawn.unique()) > 35
+    other = Prediction(logits).sample(
+        Draws(seed=1, split="sample", batch=1) if change == "seed" else DRAWS,
+        "other" if change == "kind" else "token",
+        position + 5 if change == "position" else position,
+        column + 8 if change == "column" else column,
+        1.0,
+    )
+    assert (drawn == other).sum() <= 2
+
+
+class OneExtremeDraw(Draws):
+    """Every uniform is 1/2, but that of id 1, which is as near to 1 as 50 bits can say."""
+
+    def uniform_at(self, kind: str, position: Tensor, coordinate: Tensor) -> Tensor:
+        position, coordinate = torch.broadcast_tensors(position, coordinate)
+        return 1 - torch.where(coordinate % 4 == 1, 2.0**-50, 0.5).double()
+
+
+@pytest.mark.parametrize(("handicap", "wins"), [(20.0, True), (33.0, True), (36.0, False)])
+def test_gumbel_noise_has_the_tail_that_rare_tokens_need(handicap: float, wins: bool) -> None:
+    # -log(-log(1 - 2^-50)) = 34.66 against .37; in float32 the tail ends at 16.6 or is inf.
+    logits = torch.tensor([[0.0, -handicap, -50.0, -50.0]])
+    zero = torch.zeros(1, dtype=torch.int64)
+    extreme = OneExtremeDraw(seed=0, split="sample", batch=1)
+    drawn = Prediction(logits).sample(extreme, "token", zero, zero, 1.0)
+    assert drawn.item() == int(wins)
+
+
+def test_rare_tokens_are_drawn_as_often_as_they_should() -> None:
+    rare = 200
+    probability = torch.full((rare + 1,), 3e-5)
+    probability[0] = 1 - rare * 3e-5
+    counts = sample_counts(probability, 5_000, 1.0)
+    expected = 5_000 * rare * 3e-5
+    assert abs(counts[1:].sum() - expected) < 4 * expected**0.5
+    assert counts[1:].max() <= 4
+
+
+def test_sampling_leaves_the_logits_as_they_are() -> None:
+    logits = random_logits(4, 5).double()
+    before = logits.clone()
+    index = torch.arange(4)
+    Prediction(logits).sample(DRAWS, "token", index, index, 0.7)
+    assert torch.equal(logits, before)

@@ -1,0 +1,218 @@
+"""Training through the real engine: one curve, whatever the ranks, stops and resumes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.__main__ import main
+from pretrain.checkpoint import store
+from pretrain.checkpoint.weights import load_denoiser
+from pretrain.metrics import read_rows
+
+TIMES = ("perf/",)
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    """The rows of a run without times and throughputs."""
+    return [
+        {key: value for key, value in row.items() if not key.startswith(TIMES)}
+        for row in read_rows(run / "metrics.jsonl")
+    ]
+
+
+def training(run: Path, key: str) -> list[float]:
+    return [row[key] for row in curve(run) if key in row]
+
+
+@pytest.fixture(scope="session")
+def reference(demo_dir: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run on one rank, uninterrupted, with Adam's eps at 1e-6."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    words = [str(root / "configs/tiny.yaml"), f"run_dir={run}", f"data.demo_dir={demo_dir}"]
+    assert main([*words, "optim.eps=1e-6"]) == 0
+    return run
+
+
+def test_a_run_directory_holds_what_it_should(reference: Path) -> None:
+    names = {path.name for path in reference.iterdir()}
+    assert names == {
+        "config.yaml", "metrics.jsonl", "run.json", "status.json",
+        "checkpoints", "samples", "plots",
+    }  # fmt: skip
+    status = json.loads((reference / "status.json").read_text())
+    assert (status["state"], status["step"], status["attempt"]) == ("done", 20, 1)
+    rows = curve(reference)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 21))
+    assert [row["step"] for row in rows if "val/nelbo" in row] == [20]
+    assert any(key.startswith("train/loss_level_") for key in rows[0])
+    facts = json.loads((reference / "run.json").read_text())
+    assert facts["packages"]["torch"] == torch.__version__
+
+
+def test_it_learns(reference: Path) -> None:
+    losses = training(reference, "loss")
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("parallel.data=2",),
+        ("parallel.data=2", "parallel.zero_stage=2"),
+        ("parallel.data=2", "parallel.micro_batch=1"),
+        ("parallel.micro_batch=2",),
+    ],
+    ids=" ".join,
+)
+def test_the_curve_does_not_depend_on_the_layout(
+    reference: Path, tiny, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    assert main(tiny("optim.eps=1e-6", *words)) == 0
+    run = tmp_path / "run"
+    assert training(run, "loss") == pytest.approx(training(reference, "loss"), rel=1e-5)
+    assert training(run, "grad_norm") == pytest.approx(training(reference, "grad_norm"), rel=1e-4)
+    assert training(run, "val/nelbo") == pytest.approx(training(reference, "val/nelbo"), rel=1e-5)
+    assert training(run, "tokens_seen") == training(reference, "tokens_seen")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stopping_and_resuming_changes_nothing(tiny, tmp_path: Path, precision: str) -> None:
+    words = (f"precision={precision}", "parallel.data=2", "optim.weight_decay=0.1")
+    assert main(tiny(*words, run="whole")) == 0
+    assert main(tiny(*words, "stop_after=7", run="parts")) == 0
+    status = json.loads((tmp_path / "parts" / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("stopped", "stop_after")
+    assert main(tiny(*words, "stop_after=12", run="parts")) == 0
+    assert main(tiny(*words, run="parts")) == 0
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+    assert json.loads((tmp_path / "parts" / "status.json").read_text())["attempt"] == 3
+    ends = [load_denoiser(tmp_path / name, "ema").denoiser for name in ("whole", "parts")]
+    for one, other in zip(*(end.parameters() for end in ends), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_two_ranks_resumes_on_one(reference: Path, tiny, tmp_path: Path) -> None:
+    words = ("optim.eps=1e-6",)
+    assert main(tiny(*words, "parallel.data=2", "stop_after=8")) == 0
+    assert main(tiny(*words)) == 0
+    got = training(tmp_path / "run", "loss")
+    assert got == pytest.approx(training(reference, "loss"), rel=1e-5)
+
+
+def test_a_finished_run_says_so(reference: Path, root: Path, demo_dir: Path, capsys) -> None:
+    before = (reference / "metrics.jsonl").read_bytes()
+    words = [str(root / "configs/tiny.yaml"), f"run_dir={reference}", f"data.demo_dir={demo_dir}"]
+    assert main([*words, "optim.eps=1e-6"]) == 0
+    assert "is done: 20 steps" in capsys.readouterr().err
+    assert (reference / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_run_may_not_use_the_directory(
+    reference: Path, root: Path, demo_dir: Path, capsys
+) -> None:
+    words = [str(root / "configs/tiny.yaml"), f"run_dir={reference}", f"data.demo_dir={demo_dir}"]
+    assert main([*words, "optim.eps=1e-6", "optim.lr=1.0", "seed=3"]) == 2
+    error = capsys.readouterr().err
+    assert "seed: was 0, is 3" in error
+    assert "optim.lr: was 0.003, is 1.0" in error
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(tiny, tmp_path: Path) -> None:
+    assert main(tiny("stop_after=12")) == 0
+    run = tmp_path / "run"
+    whole = curve(run)
+    (newest, _) = store.newest(run / "checkpoints")
+    assert newest is not None
+    (newest / "rank-00000.safetensors").unlink()
+    _, error = start(tiny("stop_after=12")).communicate(timeout=60)
+    assert "rank-00000.safetensors is missing" in error
+    assert curve(run) == whole
+
+
+def test_a_gradient_that_is_never_finite_ends_the_run(tiny, tmp_path: Path) -> None:
+    process = start(tiny("optim.lr=1e30", "optim.clip=0", "max_skipped_steps=3"))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the gradient was not finite 3 steps in a row (stream positions" in error
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed"
+
+
+def start(words: list[str], *launcher: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, "-m", "pretrain", *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    wait_until(lambda: any(row["step"] >= step for row in read_rows(run / "metrics.jsonl")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_stops_the_run_and_it_resumes(tiny, tmp_path: Path, number: int) -> None:
+    words = tiny("steps=100000", "parallel.data=2", "eval.every=0", "checkpoint.every=100000")
+    process = start(words)
+    wait_for_step(tmp_path / "run", 3)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 75
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("stopped", signal.Signals(number).name)
+    rows = curve(tmp_path / "run")
+    assert status["step"] == rows[-1]["step"] == len(rows)
+    newest, _ = store.newest(tmp_path / "run" / "checkpoints")
+    assert newest == store.path_of(tmp_path / "run" / "checkpoints", status["step"])
+
+
+def test_a_killed_rank_ends_the_run_and_leaves_what_was_saved(tiny, tmp_path: Path) -> None:
+    words = tiny("steps=100000", "parallel.data=2", "eval.every=0", "checkpoint.every=5")
+    process = start(words)
+    run = tmp_path / "run"
+    wait_for_step(run, 11)
+    ranks = descendants(process.pid)
+    os.kill(ranks[-1], signal.SIGKILL)
+    started = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    assert time.monotonic() - started < 30
+    assert process.returncode == 1
+    assert "was killed by signal 9" in error
+    newest, problems = store.newest(run / "checkpoints")
+    assert newest is not None
+    assert not problems
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below ``pid``; the last is the youngest of the deepest: a rank."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *descendants(int(child))]
+    return found
+
+
+def test_torchrun_starts_it_too(tiny, tmp_path: Path, reference: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = tiny("optim.eps=1e-6", "stop_after=5")
+    done = subprocess.run([*command, "-m", "pretrain", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    got = training(tmp_path / "run", "loss")
+    assert got == pytest.approx(training(reference, "loss")[:5], rel=1e-5)
+
+
+def test_wandb_offline_never_stops_a_run(tiny, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    assert main(tiny("wandb.mode=offline", "stop_after=2")) == 0
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
