@@ -80,7 +80,7 @@ class Padded:
 
     def __init__(self, split: Split, sequence_length: int) -> None:
         _check_length(sequence_length)
-        self._split = split
+        self.split = split
         self._sequence_length = sequence_length
         self._starts = split.document_starts()
         lengths = np.diff(self._starts) - 1  # without the document's own EOS
@@ -92,28 +92,53 @@ class Padded:
     def __len__(self) -> int:
         return int(self._first_sample[-1])
 
+    def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The document of each sample, and whether the sample ends it: int64 [B], bool [B]."""
+        documents = np.searchsorted(self._first_sample, indices, side="right") - 1
+        return documents, indices + 1 == self._first_sample[documents + 1]
+
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """See `Packing.read`."""
-        length, manifest = self._sequence_length, self._split.manifest
+        length, manifest = self._sequence_length, self.split.manifest
         tokens = np.full((len(indices), length), manifest.pad_id, dtype=np.int64)
         valid = np.zeros(tokens.shape, dtype=bool)
-        documents = np.searchsorted(self._first_sample, indices, side="right") - 1
+        documents, _ = self.locate(indices)
         for row, (index, document) in enumerate(zip(indices, documents, strict=True)):
             piece = int(index - self._first_sample[document])
             start = int(self._starts[document]) + piece * (length - FRAME)
             stop = min(start + length - FRAME, int(self._starts[document + 1]) - 1)
             end = stop - start + FRAME
-            tokens[row, :end] = _framed(self._split, self._split.tokens(start, stop)[None])[0]
+            tokens[row, :end] = _framed(self.split, self.split.tokens(start, stop)[None])[0]
             valid[row, :end] = True
         return {"tokens": tokens, "valid": valid}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Windows:
-    """Consecutive windows that hold every token of a split exactly once, for evaluation.
+class Windows(Protocol):
+    """Numbered windows that hold every token of a split exactly once, for evaluation."""
 
-    All have L positions, L-2 of them from the stream; the last has fewer where the stream
-    does not divide. `len()` counts it.
+    @property
+    def split(self) -> Split:
+        """What is cut into windows."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """Windows [start, stop), in batches of windows of one length l.
+
+        tokens    int64 [B, l]  framed by BOS and EOS as in training
+        valid     bool  [B, l]  False on padding
+        scored    bool  [B, l]  True on the stream's tokens, EOS of documents included
+        document  int64 [B, l]  number of the document in the split, -1 where not scored
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappedWindows:
+    """Consecutive pieces of the stream: L-2 tokens each, fewer in the last one.
+
+    The frame is not scored: it stands in the same places in every window.
     """
 
     split: Split
@@ -128,13 +153,7 @@ class Windows:
         return self.split.num_tokens // (self.sequence_length - FRAME)
 
     def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
-        """Windows [start, stop): the full ones as one batch, then the short one by itself.
-
-        Each batch, of B windows and L positions (the short one's B is 1, its L its own):
-            tokens    int64 [B, L]  between BOS and EOS
-            scored    bool  [B, L]  True on the stream's tokens, False on the frame
-            document  int64 [B, L]  number of the document in the split, -1 on the frame
-        """
+        """See `Windows.read`; the short window comes by itself."""
         assert 0 <= start <= stop <= len(self), (start, stop, len(self))
         full_stop = min(stop, self.num_full)
         if start < full_stop:
@@ -150,17 +169,51 @@ class Windows:
         scored[:, 1:-1] = True
         document = np.full(tokens.shape, -1, dtype=np.int64)
         document[:, 1:-1] = self.split.document_of(first, last).reshape(stop - start, -1)
-        return {"tokens": tokens, "scored": scored, "document": document}
+        valid = np.ones_like(scored)
+        return {"tokens": tokens, "valid": valid, "scored": scored, "document": document}
 
 
-def held_out(split: Split, sequence_length: int) -> Windows:
-    """The split's windows for evaluation; a split shorter than one window is one short one.
+@dataclass(frozen=True, kw_only=True)
+class PaddedWindows:
+    """One document a window, cut where it is longer than L-2 tokens, padded as in training.
+
+    The EOS that ends a document is scored; BOS, and the EOS of a cut, are not.
+    """
+
+    padded: Padded
+
+    @property
+    def split(self) -> Split:
+        """What is cut into windows."""
+        return self.padded.split
+
+    def __len__(self) -> int:
+        return len(self.padded)
+
+    def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """See `Windows.read`."""
+        indices = np.arange(start, stop)
+        arrays = self.padded.read(indices)
+        valid = arrays["valid"]
+        documents, ends_document = self.padded.locate(indices)
+        scored = valid.copy()
+        scored[:, 0] = False
+        last = valid.sum(axis=1) - 1
+        scored[np.arange(len(indices)), last] = ends_document
+        document = np.where(scored, documents[:, None], -1)
+        yield {**arrays, "scored": scored, "document": document}
+
+
+def held_out(split: Split, sequence_length: int, how: Literal["wrap", "pad"]) -> Windows:
+    """The split's windows for evaluation, packed as for training; none of it is left out.
 
     Raises:
-        UserError: the sequence length is below 3.
+        UserError: the sequence length is below 3, or every document is empty (pad).
     """
+    if how == "pad":
+        return PaddedWindows(padded=Padded(split, sequence_length))
     _check_length(sequence_length)
-    return Windows(split=split, sequence_length=sequence_length)
+    return WrappedWindows(split=split, sequence_length=sequence_length)
 
 
 def _check_length(sequence_length: int) -> None:

@@ -75,5 +75,5 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
         train=train,
         stream=Stream(packed, draws.key("permutation")),
         valid=valid,
-        windows=None if valid is None else held_out(valid, length),
+        windows=None if valid is None else held_out(valid, length, config.data.packing),
     )

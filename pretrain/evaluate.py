@@ -1,7 +1,7 @@
 """The held-out bound: NELBO in nats, its uncertainty, and what to compare it with.
 
 Every token of the split is scored once per sample: the documents' own tokens and their
-EOS; the BOS and EOS that frame a window are given, and are not counted. The bound is
+EOS; what else frames a window is given, and is not counted. The bound is
 exact in the sense of :meth:`model.objectives.Objective.bound_corrupt`. Losses are summed
 by document, so that the confidence interval is a bootstrap over documents.
 """
@@ -22,8 +22,8 @@ from model.draws import Draws
 from model.objectives import Objective
 from model.prediction import Prediction
 
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``(ids_BL, level_BK, where_BL)`` to logits ``[M, R]``."""
+Denoise = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""``(ids_BL, level_BK, where_BL, valid_BL)`` to logits ``[M, R]``."""
 
 BOOTSTRAPS = 1000
 
@@ -58,36 +58,29 @@ def document_losses(
     total = min(num_windows or len(windows), len(windows))
     draws = Draws(seed=seed, split="valid", batch=total * samples)
     sums = torch.zeros(windows.split.num_documents, 2, dtype=torch.float64)
-    for number, (first, tokens, scored, document) in enumerate(_batches(windows, total, batch)):
+    for number, (first, part) in enumerate(_batches(windows, total, batch)):
+        document, scored = part["document"], part["scored"]
         if number % share.size == share.rank:
+            given = {key: part[key].to(device) for key in ("tokens", "valid")}
+            window = first + torch.arange(len(scored), device=device)
             for sample in range(samples):
-                position = (first + torch.arange(len(tokens))) * samples + sample
-                given = {"tokens": tokens, "valid": torch.ones_like(scored), "position": position}
-                inputs = {key: value.to(device) for key, value in given.items()}
+                inputs = given | {"position": window * samples + sample}
                 noisy = objective.bound_corrupt(inputs, scored.to(device), draws, model)
-                logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
+                logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL, given["valid"])
                 losses_M = objective.token_losses(Prediction(logits), noisy).double().cpu()
                 sums[:, 0].index_add_(0, document[noisy.where_BL.cpu()], losses_M)
-            sums[:, 1].index_add_(
-                0, document[scored], torch.full((int(scored.sum()),), float(samples)).double()
-            )
-        on_batch(len(tokens))
+            tokens = torch.full((int(scored.sum()),), float(samples), dtype=torch.float64)
+            sums[:, 1].index_add_(0, document[scored], tokens)
+        on_batch(len(scored))
     return sums
 
 
-def _batches(
-    windows: Windows, total: int, batch: int
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """First window, tokens, scored, document of each batch; a shorter window comes alone."""
+def _batches(windows: Windows, total: int, batch: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """The number of the first window, and the arrays of ``Windows.read`` as tensors."""
     for start in range(0, total, batch):
         first = start
         for part in windows.read(start, min(total, start + batch)):
-            yield (
-                first,
-                torch.from_numpy(part["tokens"]),
-                torch.from_numpy(part["scored"]),
-                torch.from_numpy(part["document"]),
-            )
+            yield first, {key: torch.from_numpy(array) for key, array in part.items()}
             first += len(part["tokens"])
 
 

@@ -34,6 +34,14 @@ def install() -> None:
         signal.signal(number, _note)
 
 
+def restore() -> None:
+    """Give signals back their ordinary meaning: Ctrl-C raises KeyboardInterrupt."""
+    _received.clear()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def received() -> list[int]:
     """The signals noted so far, oldest first."""
     return list(_received)

@@ -5,6 +5,11 @@ draws samples and pictures, and says what was made. Every step is one of the ord
 commands. Started again, it goes on where it was, or says that it is done.
 """
 
+from pretrain import preemption
+
+if __name__ == "__main__":
+    preemption.install()
+
 import argparse
 import json
 import sys
@@ -14,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import load
-from pretrain import preemption
 from pretrain.__main__ import main as pretrain
 from pretrain.config import RunConfig
 from pretrain.run_directory import RunDirectory, run_path, write_json
@@ -62,6 +66,7 @@ def demo(words: Sequence[str]) -> int:
         _say(f"stopped and saved; run the same command again to go on from {run}")
     if code or RunDirectory(run).read_status().get("state") != "done":
         return code
+    preemption.restore()
     summary = _finish(run, config)
     summary["seconds_total"] = time.monotonic() - started
     write_json(summary_file, summary)
@@ -163,5 +168,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    preemption.install()
     sys.exit(main())

@@ -35,7 +35,7 @@ def evaluate(
     tokenizer = load_tokenizer(path)
     train = open_split(path, config.data.train_split, tokenizer=tokenizer)
     split = open_split(path, split_name, tokenizer=tokenizer)
-    windows = held_out(split, config.data.sequence_length)
+    windows = held_out(split, config.data.sequence_length, config.data.packing)
     device = next(loaded.denoiser.parameters()).device
     with (
         torch.inference_mode(),

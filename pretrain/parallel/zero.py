@@ -94,10 +94,12 @@ class ZeroEngine:
         return bool(self.optimizer.overflow)
 
     @torch.no_grad()
-    def predict(self, ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor) -> Tensor:
+    def predict(
+        self, ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor, valid_BL: Tensor
+    ) -> Tensor:
         """Logits ``[M, R]`` with the present weights, without gradient."""
         self.engine.eval()
-        return self.engine.module(ids_BL, level_BK, where_BL)
+        return self.engine.module(ids_BL, level_BK, where_BL, valid_BL)
 
     # -- what this rank owns --------------------------------------------------------------
 

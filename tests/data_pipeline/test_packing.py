@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from data_pipeline.packing import held_out, pack
+from data_pipeline.packing import WrappedWindows, held_out, pack
 from data_pipeline.shards import Split, open_split
 
 BOS, EOS, PAD = 1, 2, 3
@@ -60,7 +60,7 @@ def test_padded_holds_each_document_once(split: Split, length: int) -> None:
 
 @pytest.mark.parametrize("length", [3, 50, 777, 10**6])
 def test_windows_score_every_token_once(split: Split, length: int) -> None:
-    windows = held_out(split, length)
+    windows = held_out(split, length, "wrap")
     seen, documents, count = [], [], 0
     for start in range(0, len(windows), 7):
         for batch in windows.read(start, min(start + 7, len(windows))):
@@ -82,8 +82,28 @@ def test_windows_score_every_token_once(split: Split, length: int) -> None:
     assert (np.diff(numbers) >= 0).all()
 
 
+@pytest.mark.parametrize("length", [3, 5, 50, 777])
+def test_padded_windows_score_every_token_once(split: Split, length: int) -> None:
+    windows = held_out(split, length, "pad")
+    packed = pack(split, length, "pad")
+    seen, documents = [], []
+    for start in range(0, len(windows), 7):
+        indices = np.arange(start, min(start + 7, len(windows)))
+        [batch] = windows.read(indices[0], indices[-1] + 1)
+        assert np.array_equal(batch["tokens"], packed.read(indices)["tokens"])
+        assert np.array_equal(batch["valid"], packed.read(indices)["valid"])
+        assert not (batch["scored"] & ~batch["valid"]).any()
+        assert np.array_equal(batch["document"] >= 0, batch["scored"])
+        seen.append(batch["tokens"][batch["scored"]])
+        documents.append(batch["document"][batch["scored"]])
+    assert np.array_equal(np.concatenate(seen), split.tokens(0, split.num_tokens))
+    counted = np.bincount(np.concatenate(documents))
+    assert np.array_equal(counted, np.diff(split.document_starts()))
+
+
 def test_no_short_window_where_the_stream_divides(split: Split) -> None:
-    windows = held_out(split, split.num_tokens + 2)
+    windows = held_out(split, split.num_tokens + 2, "wrap")
+    assert isinstance(windows, WrappedWindows)
     assert len(windows) == windows.num_full == 1
     [only] = windows.read(0, 1)
     assert only["tokens"].shape == (1, split.num_tokens + 2)
@@ -95,7 +115,7 @@ def test_lengths_that_cannot_be(split: Split) -> None:
         with pytest.raises(UserError, match="sequence length of 2 is too short"):
             make(2)
     with pytest.raises(UserError, match="sequence length of 2 is too short"):
-        held_out(split, 2)
+        held_out(split, 2, "wrap")
     longest = split.num_tokens + 2
     assert len(pack(split, longest, "wrap")) == 1
     with pytest.raises(UserError, match=rf"no sample can fill: .* longest possible is {longest}$"):
