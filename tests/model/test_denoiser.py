@@ -180,13 +180,29 @@ def test_one_level_a_sample_equals_the_same_level_at_every_token(on: bool) -> No
     torch.testing.assert_close(model(ids, level), per_token, rtol=1e-5, atol=1e-5)
 
 
-def test_a_level_of_its_own_reaches_a_token() -> None:
-    model = perturbed(Denoiser(config(time_conditioning=True, num_layers=1)))
+@pytest.mark.parametrize("layer", [1, 2], ids=["block", "head"])
+def test_a_level_of_its_own_reaches_a_token(layer: int) -> None:
+    model = Denoiser(config(time_conditioning=True, num_layers=1))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in (model.layers[layer].modulation.weight, model.layers[2].head.weight):
+            weight.normal_(generator=generator)
     ids, level = inputs(model.config, rows=1)
     levels = level.expand(-1, LENGTH).clone()
     levels[0, 4] = 0.9
     change = (model(ids, levels) - model(ids, level))[:, :VOCAB].abs().max(1).values
+    assert change[4] > 0.01
     assert change.argmax() == 4
+    if layer == 2:
+        assert (change > 1e-5).sum() == 1
+
+
+def test_without_time_conditioning_levels_per_token_cost_nothing() -> None:
+    for on in (False, True):
+        model = Denoiser(config(time_conditioning=on))
+        ids, level = inputs(model.config)
+        _, c_BKC = model.layers[0]((level.expand(-1, LENGTH), ids))
+        assert c_BKC.shape == (3, LENGTH if on else 1, 8)
 
 
 @pytest.mark.parametrize("hide", [False, True])

@@ -173,5 +173,6 @@ def test_keys_are_64_bits_and_their_own_for_every_use() -> None:
     assert len(set(keys)) == 4
     assert len({key >> 32 for key in keys}) == 4
     assert len({key & FULL for key in keys}) == 4
+    assert all(key >> 32 != key & FULL for key in keys)
     assert max(keys) < 2**64
     assert draws(batch=9).key("a") == keys[0]

@@ -231,7 +231,7 @@ def test_an_evaluation_without_free_tokens_scores_nothing() -> None:
     assert row_losses(constant(torch.zeros(VOCAB)), noisy).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, LogLinear(eps=0.3), Cosine(eps=0.3)], ids=repr)
 def test_the_level_of_an_evaluation_is_a_beta_order_statistic(schedule: Any) -> None:
     rows, length, num = 4000, 6, 4
     free = torch.tensor(free_pattern(num, length)).expand(rows, length)

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
-from tools.bench import reference, train
+from tools.bench import reference, steps, train
 from tools.bench.__main__ import main
 
 SHAPE = {"vocab_size": 50, "width": 16, "layers": 1, "heads": 2, "batch": 2, "length": 8}
@@ -51,8 +51,8 @@ def test_the_reference_has_our_loss_and_gradients(
     denoiser = tiny_denoiser(time_conditioning)
     tokens_BL = torch.randint(150, (6, 20), generator=torch.Generator().manual_seed(1))
     draws = Draws(seed=3, split="train", batch=6)
-    noisy = train.our_corrupt(tokens_BL, torch.arange(6), draws, denoiser)
-    ours = train.our_loss(denoiser, noisy, torch.ones_like(tokens_BL, dtype=torch.bool))
+    noisy = steps.our_corrupt(tokens_BL, torch.arange(6), draws, denoiser)
+    ours = steps.our_loss(denoiser, noisy, torch.ones_like(tokens_BL, dtype=torch.bool))
     plain = reference.mean_loss(
         denoiser, noisy.ids_BL, noisy.level_BK[:, 0], tokens_BL, carry_over=carry_over
     )
@@ -72,7 +72,7 @@ def test_both_corruptions_mask_as_much_and_nothing_else_changes() -> None:
     assert torch.equal(noisy_BL[~masked_BL], tokens_BL[~masked_BL])
     assert float(t_B.min()) >= reference.EPS
     assert float(t_B.max()) <= 1.0
-    noisy = train.our_corrupt(
+    noisy = steps.our_corrupt(
         tokens_BL, torch.arange(64), Draws(seed=0, split="train", batch=64), tiny_denoiser(False)
     )
     assert float(masked_BL.float().mean()) == pytest.approx(0.5, abs=0.05)

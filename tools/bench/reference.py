@@ -31,7 +31,7 @@ def corrupt(ids_BL: Tensor, mask: int) -> tuple[Tensor, Tensor]:
 
 
 def mean_loss(
-    denoiser: Denoiser, noisy_BL: Tensor, t_B: Tensor, ids_BL: Tensor, *, carry_over: bool = False
+    denoiser: Denoiser, noisy_BL: Tensor, t_B: Tensor, ids_BL: Tensor, *, carry_over: bool
 ) -> Tensor:
     """The continuous-time bound (eq. 10) in nats a token, averaged over all tokens.
 

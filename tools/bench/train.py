@@ -1,15 +1,14 @@
 """`train`: our training step against a plain one, on one machine, in one run.
 
 A step is corrupt, forward, loss, backward and AdamW, with the same optimizer on both
-sides. In bf16 both sides keep an fp32 master of every weight in the same way: the
-gradients are copied up, AdamW steps the masters, and they are copied back down. Before
-any timing both sides must give the same loss on the same corrupted batch.
+sides (:mod:`tools.bench.steps`). Before any timing both sides must give the same loss on
+the same corrupted batch.
 """
 
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +22,10 @@ from tqdm import tqdm
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
-from model.objectives import Noisy, sum_losses
-from model.objectives.mdlm import Mdlm
-from model.prediction import Prediction
-from pretrain.config import OptimConfig
 from pretrain.host_memory import keep_freed_memory
-from pretrain.optim import adamw
 from tools.bench import reference
 from tools.bench.measure import interleaved, machine_facts, ratio
+from tools.bench.steps import MasterWeights, OurStep, ReferenceStep, our_corrupt, our_loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PAIRS = ("fp32:fp32", "bf16:fp32", "bf16:bf16")
@@ -76,16 +71,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     names = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=names, help="default: all of them")
     for name in _SHAPE:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_positive, metavar="N")
     parser.add_argument(
         "--precisions", nargs="+", choices=PAIRS, metavar="OURS:REFERENCE", help=", ".join(PAIRS)
     )
-    parser.add_argument("--steps", type=int, default=2, help="in a row for one figure (default 2)")
-    parser.add_argument("--repeats", type=int, default=5, help="figures for a side (default 5)")
     parser.add_argument(
-        "--carry-over", action="store_true",
-        help="the reference also rewrites visible positions into one-hots, as the public code "
-        "does; slower, and not needed for the loss",
+        "--steps", type=_positive, default=2, help="in a row for one figure (default 2)"
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, default=5, help="figures for a side (default 5)"
+    )
+    parser.add_argument(
+        "--carry-over", action=argparse.BooleanOptionalAction, default=True,
+        help="whether the reference rewrites visible positions into one-hots, as the public code "
+        "does; the loss is the same without, and the reference faster",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
@@ -109,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
                 carry_over=arguments.carry_over, advance=bar.update,
             )  # fmt: skip
     print(_table(rows))
+    form = "with" if arguments.carry_over else "without"
+    print(f"reference: head and softmax at every position, {form} the carry-over of visible tokens")
     print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     if arguments.json is not None:
         result = {"benchmark": "train", "machine": facts, "comparisons": rows}
@@ -159,6 +160,7 @@ def measure(
             {
                 "case": case.name,
                 **shape,
+                "carry_over": carry_over,
                 "ours": ours_precision,
                 "reference": reference_precision,
                 "ours_seconds": ours,
@@ -171,78 +173,6 @@ def measure(
             }
         )
     return rows
-
-
-class MasterWeights:
-    """A denoiser in some precision, and AdamW over its weights in fp32."""
-
-    def __init__(self, denoiser: Denoiser, dtype: torch.dtype) -> None:
-        self._master = denoiser
-        self.denoiser = denoiser
-        if dtype != torch.float32:
-            self.denoiser = deepcopy(denoiser).to(dtype)
-        self._optimizer = adamw(self._master, OptimConfig())
-
-    def update(self, loss: Tensor) -> None:
-        """Backward, and one step of AdamW."""
-        loss.backward()
-        if self.denoiser is not self._master:
-            for low, high in self._both():
-                assert low.grad is not None
-                high.grad, low.grad = low.grad.float(), None
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        if self.denoiser is not self._master:
-            with torch.no_grad():
-                for low, high in self._both():
-                    low.copy_(high)
-
-    def _both(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.denoiser.parameters(), self._master.parameters(), strict=True)
-
-
-class OurStep:
-    """A step as :mod:`pretrain` takes it, without its engine."""
-
-    def __init__(self, trained: MasterWeights, tokens_BL: Tensor) -> None:
-        self._trained, self._tokens_BL = trained, tokens_BL
-        self._valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
-        self._draws = Draws(seed=0, split="train", batch=tokens_BL.shape[0])
-        self._position_B = torch.arange(tokens_BL.shape[0], device=tokens_BL.device)
-
-    def __call__(self) -> None:
-        """One step, and on to the next positions of the stream."""
-        noisy = our_corrupt(self._tokens_BL, self._position_B, self._draws, self._trained.denoiser)
-        self._trained.update(our_loss(self._trained.denoiser, noisy, self._valid_BL))
-        self._position_B = self._position_B + self._position_B.numel()
-
-
-class ReferenceStep:
-    """The plain step."""
-
-    def __init__(self, trained: MasterWeights, tokens_BL: Tensor, carry_over: bool) -> None:
-        self._trained, self._tokens_BL, self._carry_over = trained, tokens_BL, carry_over
-
-    def __call__(self) -> None:
-        """One step."""
-        denoiser, tokens_BL = self._trained.denoiser, self._tokens_BL
-        noisy_BL, t_B = reference.corrupt(tokens_BL, denoiser.config.mask)
-        loss = reference.mean_loss(denoiser, noisy_BL, t_B, tokens_BL, carry_over=self._carry_over)
-        self._trained.update(loss)
-
-
-def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: Denoiser) -> Noisy:
-    """MDLM's corruption of tokens without padding."""
-    valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
-    batch = {"tokens": tokens_BL, "valid": valid_BL, "position": position_B}
-    return Mdlm().corrupt(batch, draws, denoiser.config)
-
-
-def our_loss(denoiser: Denoiser, noisy: Noisy, valid_BL: Tensor) -> Tensor:
-    """Nats a token, with the sums by level that training reports."""
-    logits = denoiser(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
-    losses_M = Mdlm().token_losses(Prediction(logits), noisy)
-    return sum_losses(losses_M, noisy, valid_BL).loss / noisy.count
 
 
 def _refuse_different_losses(denoiser: Denoiser, tokens_BL: Tensor, carry_over: bool) -> None:
@@ -298,6 +228,13 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
         targets = {pair: None if shape else case.targets.get(pair) for pair in pairs}
         changed.append(dataclasses.replace(case, targets=targets, **shape))
     return changed
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
 
 
 def _device(name: str) -> torch.device:

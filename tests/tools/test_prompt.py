@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from data_pipeline.tokenizer import Tokenizer, load_tokenizer
+from tools.prompt import parse
+
+MASK = 1024
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus: Path) -> Tokenizer:
+    return load_tokenizer(corpus)
+
+
+def blanks(flags: list[bool]) -> list[int]:
+    """Lengths of the runs of blanks."""
+    runs = "".join("x" if flag else " " for flag in flags).split()
+    return [len(run) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("", [30]),
+        ("___", [30]),
+        ("___{4}", None),
+        ("a___b", [28]),
+        ("a___b___c", [14, 13]),
+        ("a___{5}b___", [5, 23]),
+    ],
+)
+def test_blanks_share_the_free_length(tokenizer, prompt: str, expected: list[int] | None) -> None:
+    length = 32 if expected else 6
+    template = parse(prompt, tokenizer, length, MASK)
+    assert len(template.ids) == len(template.blank) == length
+    assert (template.ids[0], template.ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
+    assert blanks(template.blank) == (expected or [4])
+    assert [i == MASK for i in template.ids] == template.blank
+
+
+def test_fixed_text_stands_where_it_was_written(tokenizer) -> None:
+    template = parse('The "if" statement___{3} is used___', tokenizer, 40, MASK)
+    fixed = [i for i, blank in zip(template.ids, template.blank, strict=True) if not blank]
+    assert tokenizer.decode(fixed) == 'The "if" statement is used'
+
+
+def test_text_without_a_blank_is_a_beginning(tokenizer) -> None:
+    template = parse("The statement", tokenizer, 40, MASK)
+    first = template.blank.index(True)
+    assert tokenizer.decode(template.ids[:first]) == "The statement"
+    assert all(template.blank[first:-1])
+
+
+@pytest.mark.parametrize("prompt", ["a long text that does not fit at all ___", "___{30}___"])
+def test_a_prompt_that_does_not_fit_names_the_length_it_needs(tokenizer, prompt: str) -> None:
+    with pytest.raises(UserError, match=r"needs --length (\d+) or more, not 8") as caught:
+        parse(prompt, tokenizer, 8, MASK)
+    needed = int(str(caught.value).split("--length ")[1].split()[0])
+    assert any(parse(prompt, tokenizer, needed, MASK).blank)
+    with pytest.raises(UserError):
+        parse(prompt, tokenizer, needed - 1, MASK)
+
+
+def test_a_prompt_of_no_free_length_is_refused(tokenizer) -> None:
+    with pytest.raises(UserError, match="no blank to fill"):
+        parse("___{0}", tokenizer, 2, MASK)

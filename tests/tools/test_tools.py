@@ -1,0 +1,146 @@
+"""The commands around a run, on one tiny run made by the demo itself."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_pipeline.shards import open_split
+from tools import demo, evaluate, report, sample
+
+
+@pytest.fixture(scope="module")
+def run(demo_dir: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo of 20 steps on two ranks."""
+    path = tmp_path_factory.mktemp("demo") / "run"
+    words = [
+        str(root / "configs" / "demo.yaml"),
+        f"run_dir={path}",
+        f"data.demo_dir={demo_dir}",
+        "steps=20",
+        "eval.every=10",
+        "wandb.mode=disabled",
+    ]
+    assert demo.main(words) == 0
+    return path
+
+
+def summary(run: Path) -> dict:
+    return json.loads((run / "summary.json").read_text())
+
+
+def test_the_demo_sums_up_what_it_made(run: Path) -> None:
+    got = summary(run)
+    for key in (
+        "nelbo", "nelbo_ci95", "unigram", "ratio", "bits_per_byte", "tokens_seen",
+        "seconds_training", "seconds_total", "samples",
+    ):  # fmt: skip
+        assert key in got, key
+    assert got["tokens_seen"] == 20 * 16 * 128
+    assert got["nelbo_ci95"][0] < got["nelbo"] < got["nelbo_ci95"][1]
+    assert got["ratio"] == pytest.approx(got["nelbo"] / got["unigram"])
+    assert got["seconds_training"] < got["seconds_total"]
+    assert len(got["samples"]) == 4
+    assert {p.name for p in (run / "samples").iterdir()} == {"free.txt", "infilled.txt"}
+
+
+def test_the_pictures_are_pictures(run: Path) -> None:
+    for name in ("loss.png", "levels.png"):
+        data = (run / "plots" / name).read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert len(data) > 10_000
+
+
+def test_the_demo_says_that_it_is_done(run: Path, root: Path, capsys) -> None:
+    before = (run / "metrics.jsonl").read_bytes()
+    words = [str(root / "configs" / "demo.yaml"), f"run_dir={run}", "steps=20"]
+    assert demo.main(words) == 0
+    assert "is done already" in capsys.readouterr().out
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_stopped_demo_goes_on(run: Path, root: Path, demo_dir: Path, tmp_path: Path) -> None:
+    words = [
+        str(root / "configs" / "demo.yaml"),
+        f"run_dir={tmp_path / 'parts'}",
+        f"data.demo_dir={demo_dir}",
+        "steps=20",
+        "eval.every=10",
+        "wandb.mode=disabled",
+    ]
+    assert demo.main([*words, "stop_after=7"]) == 0
+    assert not (tmp_path / "parts" / "summary.json").exists()
+    assert demo.main(words) == 0
+    assert summary(tmp_path / "parts")["nelbo"] == summary(run)["nelbo"]
+    assert summary(tmp_path / "parts")["samples"] == summary(run)["samples"]
+
+
+def test_evaluate_prints_json_and_does_not_depend_on_the_batch(
+    run: Path, corpus: Path, capsys
+) -> None:
+    got = []
+    for batch in ("8", "50"):
+        assert evaluate.main([str(run), "--samples", "2", "--batch", batch]) == 0
+        got.append(json.loads(capsys.readouterr().out))
+    assert got[0]["nelbo"] == pytest.approx(got[1]["nelbo"], rel=1e-6)
+    assert got[0]["tokens"] == open_split(corpus, "valid").num_tokens
+    assert (got[0]["weights"], got[0]["split"], got[0]["step"]) == ("ema", "valid", 20)
+
+
+def test_the_unigram_is_the_add_one_model_of_the_training_split(run: Path, corpus: Path) -> None:
+    train, valid = open_split(corpus, "train"), open_split(corpus, "valid")
+    total = train.num_tokens + 1024
+    counts = torch.bincount(torch.from_numpy(train.tokens(0, train.num_tokens)), minlength=1024)
+    tokens = torch.from_numpy(valid.tokens(0, valid.num_tokens))
+    expected = -((counts[tokens] + 1).double() / total).log().mean()
+    assert summary(run)["unigram"] == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_bits_per_byte_is_the_bound_over_the_bytes_of_the_text(run: Path, corpus: Path) -> None:
+    valid = open_split(corpus, "valid")
+    got = summary(run)
+    nats = got["nelbo"] * valid.num_tokens
+    assert got["bits_per_byte"] == pytest.approx(nats / math.log(2) / valid.manifest.bytes)
+
+
+def test_samples_depend_on_the_seed_and_not_on_the_batch(run: Path, capsys) -> None:
+    def texts(*options: str) -> list[str]:
+        base = [str(run), "--json", "--num", "3", "--length", "40", "--steps", "8"]
+        assert sample.main([*base, *options]) == 0
+        return json.loads(capsys.readouterr().out)["texts"]
+
+    first = texts()
+    assert first == texts("--batch", "1")
+    assert first != texts("--seed", "1")
+    assert len(set(first)) == 3
+
+
+def test_a_prompt_stays_as_it_is(run: Path, capsys) -> None:
+    words = ["--prompt", "if ___{6}: return ___", "--length", "40", "--num", "2", "--json"]
+    assert sample.main([str(run), *words]) == 0
+    got = json.loads(capsys.readouterr().out)
+    for text in got["texts"]:
+        assert text.startswith("if ")
+        assert ": return " in text
+    assert all(0 < n <= 64 for n in got["evaluations"])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        (sample, ["nowhere"], "neither a checkpoint nor a run with one"),
+        (evaluate, ["nowhere"], "neither a checkpoint nor a run with one"),
+        (report, ["nowhere"], "has no metrics yet"),
+        (sample, ["RUN", "--steps", "0"], "steps must be at least 1"),
+        (sample, ["RUN", "--num", "0"], "at least 1"),
+        (sample, ["RUN", "--length", "5", "--prompt", "much too long a text"], "--length"),
+        (evaluate, ["RUN", "--split", "test"], "test"),
+    ],
+)
+def test_wrong_words_are_one_error(run: Path, capsys, command, words, message: str) -> None:
+    assert command.main([str(run) if word == "RUN" else word for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
