@@ -15,10 +15,11 @@ import dataclasses
 import difflib
 import importlib
 import json
+import math
 import pkgutil
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,11 +50,18 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what :class:`_Loader` would read as a float."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +82,8 @@ class Plugin:
         kind = self.package.rsplit(".", 1)[-1].rstrip("s")
         known = self.names()
         if not isinstance(name, str) or name not in known:
-            raise ValueError(
-                f"unknown {kind} {name!r}{_nearest(str(name), known)}; there are: "
-                + ", ".join(known)
-            )
+            guess = _nearest(str(name), known) or "there are: " + ", ".join(known)
+            raise ValueError(f"unknown {kind} {name!r}; {guess}")
         return _only_dataclass(f"{self.package}.{name}")
 
     def build(self, block: object) -> Any:
@@ -101,7 +107,9 @@ def _only_dataclass(module_name: str) -> type:
     found = [
         value
         for value in vars(module).values()
-        if dataclasses.is_dataclass(value) and getattr(value, "__module__", "") == module_name
+        if isinstance(value, type)
+        and dataclasses.is_dataclass(value)
+        and getattr(value, "__module__", "") == module_name
     ]
     assert len(found) == 1, f"{module_name} must define one dataclass, not {len(found)}"
     return typing.cast(type, found[0])
@@ -161,7 +169,8 @@ def load(schema: type[T], files: Sequence[Path], overrides: Sequence[str] = ()) 
         data = merge(data, read_yaml(path))
     for word in overrides:
         data = merge(data, parse_override(word))
-    return validate(schema, data, where=", ".join(str(path) for path in files))
+    words = ["the words after them"] if overrides else []
+    return validate(schema, data, where=", ".join([*map(str, files), *words]))
 
 
 def validate(schema: type[T], data: Mapping[str, Any], where: str) -> T:
@@ -170,12 +179,23 @@ def validate(schema: type[T], data: Mapping[str, Any], where: str) -> T:
         text = json.dumps(data)
     except TypeError as error:
         raise UserError(f"{where}: {error}; quote dates and other odd values") from error
+    problems = [f"{key}: must be finite" for key in _non_finite(data)]
     try:
-        return TypeAdapter(schema).validate_json(text, strict=True, extra="forbid")
+        config = TypeAdapter(schema).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
-        problems = [_problem(schema, data, item) for item in error.errors()]
+        problems += [_problem(schema, data, item) for item in error.errors()]
+    if not problems:
+        return config
     noun = "problem" if len(problems) == 1 else "problems"
     raise UserError(f"{len(problems)} {noun} in {where}:\n  " + "\n  ".join(problems))
+
+
+def _non_finite(data: Any, key: str = "") -> Iterator[str]:
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            yield from _non_finite(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(data, float) and not math.isfinite(data):
+        yield key
 
 
 def _problem(schema: type, data: Mapping[str, Any], item: Any) -> str:
@@ -184,7 +204,7 @@ def _problem(schema: type, data: Mapping[str, Any], item: Any) -> str:
     if item["type"] == "unexpected_keyword_argument":
         known = _known_keys(schema, data, loc[:-1])
         guess = _nearest(str(loc[-1]), known)
-        return f"{key}: unknown key" + (guess or f"; known here: {', '.join(known)}")
+        return f"{key}: unknown key; {guess or 'known here: ' + ', '.join(known)}"
     if item["type"] == "missing":
         return f"{key}: missing, and it has no default"
     message = item["msg"].removeprefix("Value error, ")
@@ -196,7 +216,7 @@ def _problem(schema: type, data: Mapping[str, Any], item: Any) -> str:
 
 def _nearest(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"did you mean '{close[0]}'?" if close else ""
 
 
 def _known_keys(schema: type, data: Any, loc: Sequence[Any]) -> list[str]:
@@ -247,4 +267,4 @@ def to_plain(config: Any) -> Any:
 
 def to_yaml(config: Any) -> str:
     """The same as YAML text, in the order of the fields."""
-    return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_plain(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -46,7 +46,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 @cache
 def _key(seed: int, split: str, kind: str) -> tuple[int, int]:
-    digest = hashlib.blake2b(f"{seed}/{split}/{kind}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(repr((seed, split, kind)).encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 

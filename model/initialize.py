@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 
 def initialize(module: nn.Module, seed: int) -> None:
-    """Set every parameter of ``module`` in place, by its name, shape and ``seed``."""
+    """Set every parameter of ``module`` in place, by its name, shape and ``seed``.
+
+    Parameters on the meta device have no values and are passed over.
+    """
     for name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            continue
         with torch.no_grad():
             parameter.copy_(initial_value(name, parameter.shape, seed))
 
@@ -24,11 +29,12 @@ def initial_value(name: str, shape: torch.Size, seed: int) -> Tensor:
     owner, _, kind = name.rpartition(".")
     layer = owner.rpartition(".")[2]
     if kind == "bias" or layer in ("modulation", "head"):
-        return torch.zeros(shape)
+        return torch.zeros(shape, device="cpu")
     if layer.endswith("norm"):
-        return torch.ones(shape)
+        return torch.ones(shape, device="cpu")
     std = 0.02 if layer == "tokens" else shape[-1] ** -0.5
-    return torch.empty(shape).normal_(0.0, std, generator=_generator(name, seed))
+    value = torch.empty(shape, device="cpu")
+    return value.normal_(0.0, std, generator=_generator(name, seed))
 
 
 def _generator(name: str, seed: int) -> torch.Generator:

@@ -5,10 +5,10 @@ is computed before it is asked for.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.draws import Draws
+from model.log_prob import LogProb
 
 
 class Prediction:
@@ -19,7 +19,8 @@ class Prediction:
 
     def log_prob(self, ids_M: Tensor) -> Tensor:
         """log p of one id at each position, ``[M]`` float32, with gradient."""
-        return -F.cross_entropy(self.logits_MR.float(), ids_M, reduction="none")
+        log_p_M: Tensor = LogProb.apply(self.logits_MR, ids_M)
+        return log_p_M
 
     def sample(
         self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float

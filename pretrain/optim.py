@@ -44,4 +44,4 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """PyTorch's AdamW over the groups of ``module``."""
     groups = parameter_groups(module, config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from configs.load import load
 from data_pipeline.demo import prepare_demo
 from pretrain.config import RunConfig
+
+# Small tensors gain nothing from threads, and lose much where other work shares the cores.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -47,6 +47,7 @@ class Mdlm:
         alpha_B1 = self.schedule.alpha(t_B1)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
         corrupted_BL = absorbing.corrupt(tokens, alpha_B1, uniform_BL, model.mask)
+        # A [MASK] of the text itself can be neither corrupted nor predicted.
         where_BL = (corrupted_BL == model.mask) & (tokens != model.mask) & valid
         weight_B1 = absorbing.bound_weight(alpha_B1, self.schedule.dalpha(t_B1))
         return Noisy(
@@ -70,6 +71,7 @@ class Mdlm:
         drawn first, weights 1/t make it infinite. k is stratified over ``draws.batch``.
         """
         tokens, position = batch["tokens"], batch["position"]
+        free_BL = free_BL & (tokens != model.mask)
         num_B1 = free_BL.sum(dim=1, keepdim=True)
         masked_B1 = (draws.times(position) * num_B1).long() + 1
         masked_B1 = torch.minimum(masked_B1, num_B1)

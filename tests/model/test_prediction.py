@@ -93,10 +93,10 @@ def test_a_draw_depends_on_its_position_and_column_alone() -> None:
 
 @pytest.mark.parametrize("change", ["position", "column", "kind", "seed"])
 def test_every_part_of_the_key_changes_the_draws(change: str) -> None:
-    logits = torch.zeros(1, 1000).expand(40, -1)
-    position, column = torch.arange(40) // 8, torch.arange(40) % 8
+    logits = torch.zeros(1, 500).expand(20, -1)
+    position, column = torch.arange(20) // 5, torch.arange(20) % 5
     drawn = Prediction(logits).sample(DRAWS, "token", position, column, 1.0)
-    assert len(drawn.unique()) > 35
+    assert len(drawn.unique()) > 16
     other = Prediction(logits).sample(
         Draws(seed=1, split="sample", batch=1) if change == "seed" else DRAWS,
         "other" if change == "kind" else "token",

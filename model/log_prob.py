@@ -1,0 +1,48 @@
+"""log p of one id a row, exact to float32, with little memory.
+
+Cross-entropy keeps the log-softmax and two gradients of its size in float32 beside the
+logits. Here only the logits are kept: a few rows at a time are widened to float32, in the
+forward pass and again in the backward one (cf. Wijmans et al. 2024, "Cut your losses").
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_CHUNK = {"cpu": 2**20}
+"""Logits widened at a time: on a CPU as many as caches and reused heap memory hold."""
+_CHUNK_ELSEWHERE = 2**26
+
+
+class LogProb(torch.autograd.Function):
+    """``(logits_MR, ids_M)`` to log p ``[M]`` float32."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
+        """Softmax and gather, by chunks of rows."""
+        rows = _rows(logits_MR)
+        log_p_M = [
+            torch.log_softmax(logits, dim=-1, dtype=torch.float32).gather(1, ids[:, None])
+            for logits, ids in zip(logits_MR.split(rows), ids_M.split(rows), strict=True)
+        ]
+        ctx.save_for_backward(logits_MR, ids_M)
+        return torch.cat(log_p_M).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None]:
+        """(one-hot - softmax) times the gradient, in the precision of the logits."""
+        logits_MR, ids_M = ctx.saved_tensors
+        grad_MR = torch.empty_like(logits_MR)
+        rows = _rows(logits_MR)
+        parts = (x.split(rows) for x in (grad_MR, logits_MR, ids_M[:, None], grad_M[:, None]))
+        for out, logits, ids, grad in zip(*parts, strict=True):
+            change = torch.softmax(logits, dim=-1, dtype=torch.float32).mul_(-grad)
+            out.copy_(change.scatter_add_(1, ids, grad))
+        return grad_MR, None
+
+
+def _rows(logits_MR: Tensor) -> int:
+    return max(1, _CHUNK.get(logits_MR.device.type, _CHUNK_ELSEWHERE) // logits_MR.shape[1])
