@@ -28,7 +28,7 @@ class Denoiser(nn.Module):
         if config.tied_head:
             last.head.weight = first.tokens.weight
         self.layers = nn.ModuleList([first, *blocks, last])
-        initialize(self, seed)
+        initialize(self, seed, config.initial_embedding_std)
 
     def forward(
         self,

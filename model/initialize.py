@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-def initialize(module: nn.Module, seed: int) -> None:
+def initialize(module: nn.Module, seed: int, embedding_std: float) -> None:
     """Set every parameter of ``module`` in place, by its name, shape and ``seed``.
 
     Parameters on the meta device have no values and are passed over.
@@ -21,10 +21,10 @@ def initialize(module: nn.Module, seed: int) -> None:
         if parameter.is_meta:
             continue
         with torch.no_grad():
-            parameter.copy_(initial_value(name, parameter.shape, seed))
+            parameter.copy_(initial_value(name, parameter.shape, seed, embedding_std))
 
 
-def initial_value(name: str, shape: torch.Size, seed: int) -> Tensor:
+def initial_value(name: str, shape: torch.Size, seed: int, embedding_std: float) -> Tensor:
     """The whole initial tensor of a parameter, float32 on the CPU."""
     owner, _, kind = name.rpartition(".")
     layer = owner.rpartition(".")[2]
@@ -32,7 +32,7 @@ def initial_value(name: str, shape: torch.Size, seed: int) -> Tensor:
         return torch.zeros(shape, device="cpu")
     if layer.endswith("norm"):
         return torch.ones(shape, device="cpu")
-    std = 0.02 if layer == "tokens" else shape[-1] ** -0.5
+    std = embedding_std if layer == "tokens" else shape[-1] ** -0.5
     value = torch.empty(shape, device="cpu")
     return value.normal_(0.0, std, generator=_generator(name, seed))
 

@@ -48,7 +48,7 @@ class ZeroEngine:
         self.fragments = list(self._find_fragments())
         self._create_moments()
         if config.precision != "fp32":
-            self._restore_exact_masters(config.seed)
+            self._restore_exact_masters(config.seed, config.model.initial_embedding_std)
 
     # -- training -------------------------------------------------------------------------
 
@@ -144,11 +144,12 @@ class ZeroEngine:
                 offset=mapping.hp_fragment_address.start,
             )
 
-    def _restore_exact_masters(self, seed: int) -> None:
+    def _restore_exact_masters(self, seed: int, embedding_std: float) -> None:
         """Begin at the exact fp32 initial values; DeepSpeed's masters copy rounded weights."""
         for fragment in self.fragments:
             owned = fragment.range
-            value = initial_value(owned.name, torch.Size(owned.shape), seed).flatten()
+            shape = torch.Size(owned.shape)
+            value = initial_value(owned.name, shape, seed, embedding_std).flatten()
             fragment.of(self.masters).copy_(value[owned.start : owned.start + owned.num])
         self.refresh()
 

@@ -138,7 +138,9 @@ def test_initial_weights_depend_on_name_and_seed_alone() -> None:
 def test_initial_weights_have_the_intended_spread() -> None:
     model = Denoiser(config(width=64, conditioning_width=64)).requires_grad_(False)
     block = model.layers[1]
-    assert model.layers[0].tokens.weight.std() == pytest.approx(0.02, rel=0.05)
+    for settings, std in (({}, 1.0), ({"tied_head": True}, 1 / 8), ({"embedding_std": 0.02}, 0.02)):
+        embedding = Denoiser(config(width=64, **settings)).layers[0].tokens.weight
+        assert embedding.detach().std() == pytest.approx(std, rel=0.05)
     assert block.attention.q.weight.std() == pytest.approx(64**-0.5, rel=0.05)
     assert block.mlp.down.weight.std() == pytest.approx(256**-0.5, rel=0.05)
     for norm in (block.attention_norm, block.mlp_norm, model.layers[-1].norm):

@@ -1,0 +1,25 @@
+"""What a new user does, on a fresh clone with nothing installed: the README's first command."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_make_demo_learns_on_a_fresh_clone(root: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL", "PYTHON"))}
+    subprocess.run(["make", "demo"], cwd=clone, env=environment, check=True)
+    summary = json.loads((clone / "runs" / "demo" / "summary.json").read_text())
+    assert summary["ratio"] <= 0.90
+    assert summary["nelbo_ci95"][0] < summary["nelbo"] < summary["nelbo_ci95"][1]
+    assert len(summary["samples"]) == 4
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
+    )
+    assert status.stdout == ""
