@@ -49,7 +49,6 @@ setup(
         ],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Private :: Do Not Upload",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -47,9 +47,9 @@ def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
 def _rotary_table(
     length: int, width: int, base: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``[L, 1, E/2]``, computed in float64."""
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
-    angle = torch.cat((angle, angle), dim=-1)[:, None, :]
+    angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)[:, None, :]
     return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
 
 
@@ -58,7 +58,9 @@ def rotate(x_BLHE: Tensor, base: float) -> Tensor:
     length, width = x_BLHE.shape[1], x_BLHE.shape[3]
     cos, sin = _rotary_table(length, width, base, x_BLHE.device, x_BLHE.dtype)
     first, second = x_BLHE.chunk(2, dim=-1)
-    return x_BLHE * cos + torch.cat((-second, first), dim=-1) * sin
+    turned_first = torch.addcmul(first * cos, second, sin, value=-1)
+    turned_second = torch.addcmul(second * cos, first, sin)
+    return torch.cat((turned_first, turned_second), dim=-1)
 
 
 class SelfAttention(nn.Module):

@@ -20,8 +20,9 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds per call of every side, one figure for each repeat.
 
-    The sides take turns within a repeat, so that a disturbance meets them all; the first
-    repeat warms caches, kernels and the allocator up and is not counted.
+    The sides take turns within a repeat, so that a disturbance meets them all. Before each
+    figure one call is not counted: in training a step follows its like, and finds its own
+    memory in the allocator and not the other side's. The first repeat does not count either.
 
     Args:
         sides: what to time, by name.
@@ -33,6 +34,7 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(-1, repeats):
         for name, call in sides.items():
+            call()
             synchronize()
             begin = time.perf_counter()
             for _ in range(steps):
