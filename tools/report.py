@@ -84,8 +84,9 @@ def _levels(rows: list[Row], path: Path, name: str) -> Path:
         means = [np.mean([row[key] for row in chosen if key in row] or [np.nan]) for key in keys]
         axes.bar(levels + shift, means, width=0.035, label=f"{label} of the run")
     axes.set(xlabel="noise level", ylabel="loss, nats per token", title=name, xlim=(0, 1))
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
     axes.grid(alpha=0.3, axis="y")
-    axes.legend()
+    axes.legend(loc="upper center", ncol=2)
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path

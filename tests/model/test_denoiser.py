@@ -330,8 +330,9 @@ def test_bfloat16_agrees_with_float32(settings: dict[str, Any]) -> None:
     half = model.bfloat16()(ids, level)
     assert half.dtype == torch.bfloat16
     assert (half[:, excluded_rows(model.config)] == -torch.inf).all()
-    error = (half[:, allowed].float().log_softmax(-1) - full).abs().max()
-    assert error < 0.05 * max(1.0, float(full.detach().std()))
+    error = half[:, allowed].float().log_softmax(-1) - full
+    # A rounding is 2^-9 of a value, and some tens of them lie between the ids and the logits.
+    assert error.square().mean().sqrt() < 10 * 2**-9 * full.std()
 
 
 def test_dropout_acts_in_training_only() -> None:
