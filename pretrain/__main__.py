@@ -95,7 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
     files = [Path(word) for word in arguments.words if "=" not in word]
     if not files:
         raise UserError("name a configuration file, such as configs/tiny.yaml")
-    launch.preload()
+    if world is None and not arguments.dry_run:
+        launch.preload()
 
     from pretrain.config import RunConfig
     from pretrain.run_directory import RunDirectory, run_path

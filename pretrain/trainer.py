@@ -101,6 +101,8 @@ class Trainer:
             micro_batches, own_count = self._corrupt(batches)
             count, stopping = self._agree(own_count)
             rate = learning_rate(config.optim, self.step, config.steps)
+            # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
+            torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
             with self._profiler():
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count

@@ -21,6 +21,7 @@ from typing import Any
 from configs.load import load
 from pretrain.__main__ import main as pretrain
 from pretrain.config import RunConfig
+from pretrain.metrics import read_rows
 from pretrain.run_directory import RunDirectory, run_path, write_json
 
 PROMPT = 'The "___" statement is used to ___.'
@@ -60,15 +61,16 @@ def demo(words: Sequence[str]) -> int:
         print(_describe(json.loads(summary_file.read_text(encoding="utf-8")), run, files[-1]))
         return 0
 
+    trained_before = _seconds_training(run)
     _say(f"1/4  training ({config.steps} steps; Ctrl-C saves, the same command goes on)")
     code = pretrain(list(words))
     if code == preemption.STOPPED:
-        _say(f"stopped and saved; run the same command again to go on from {run}")
+        _say("stopped; nothing is lost, and the same command goes on where this one was")
     if code or RunDirectory(run).read_status().get("state") != "done":
         return code
     preemption.restore()
     summary = _finish(run, config)
-    summary["seconds_total"] = time.monotonic() - started
+    summary["seconds_total"] = trained_before + time.monotonic() - started
     write_json(summary_file, summary)
     print(_describe(summary, run, files[-1]))
     return 0
@@ -80,7 +82,6 @@ def _finish(run: Path, config: RunConfig) -> dict[str, Any]:
     from model.samplers.ancestral import Ancestral
     from pretrain.checkpoint.weights import load_denoiser
     from pretrain.data import corpus_path
-    from pretrain.metrics import read_rows
     from tools.evaluate import evaluate
     from tools.report import report
     from tools.sample import sample
@@ -110,16 +111,21 @@ def _finish(run: Path, config: RunConfig) -> dict[str, Any]:
         (run / "samples" / f"{name}.txt").write_text(body, encoding="utf-8")
     _say("4/4  drawing pictures")
     pictures = report(run, summary["unigram"])
-    training = [row for row in read_rows(RunDirectory(run).metrics) if "train/loss" in row]
     return {
         **summary,
         "tokens_seen": loaded.tokens_seen,
-        "seconds_training": training[-1]["perf/elapsed_s"],
+        "seconds_training": _seconds_training(run),
         "samples": texts["free"],
         "infilled": texts["infilled"],
         "pictures": [str(path) for path in pictures],
         "corpus": str(corpus),
     }
+
+
+def _seconds_training(run: Path) -> float:
+    """Seconds in the training loop so far, over all starts."""
+    rows = read_rows(RunDirectory(run).metrics)
+    return max((row.get("perf/elapsed_s", 0.0) for row in rows), default=0.0)
 
 
 def _describe(summary: dict[str, Any], run: Path, config: Path) -> str:

@@ -83,9 +83,9 @@ def test_the_curve_does_not_depend_on_the_layout(
     assert training(run, "tokens_seen") == training(reference, "tokens_seen")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_stopping_and_resuming_changes_nothing(tiny, tmp_path: Path, precision: str) -> None:
-    words = (f"precision={precision}", "parallel.data=2", "optim.weight_decay=0.1")
+@pytest.mark.parametrize("settings", ["precision=fp32 model.dropout=0.1", "precision=bf16"])
+def test_stopping_and_resuming_changes_nothing(tiny, tmp_path: Path, settings: str) -> None:
+    words = (*settings.split(), "parallel.data=2", "optim.weight_decay=0.1")
     assert main(tiny(*words, run="whole")) == 0
     assert main(tiny(*words, "stop_after=7", run="parts")) == 0
     status = json.loads((tmp_path / "parts" / "status.json").read_text())
