@@ -8,7 +8,7 @@ in torch integer operations, so that a CPU and a GPU draw the same bits.
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return [c0, c1, c2, c3]
 
 
-@cache
+@lru_cache(maxsize=256)
 def _key(seed: int, split: str, kind: str) -> tuple[int, int]:
     digest = hashlib.blake2b(repr((seed, split, kind)).encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")

@@ -1,7 +1,9 @@
-"""What every command here has in common: how errors reach the user."""
+"""What the commands here have in common: how they are called, and how errors reach the user."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -17,6 +19,18 @@ def run(command: Callable[[], int]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of ``python -m tools.NAME RUN``, for a command that loads a model."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m tools.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("run", type=Path, help="run directory or checkpoint")
+    made.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    return made
 
 
 def best_device() -> torch.device:

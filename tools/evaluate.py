@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,14 +56,8 @@ def evaluate(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", type=Path, help="run directory or checkpoint")
+    parser = command.parser("evaluate", __doc__)
     parser.add_argument("--split", help="split of the run's corpus (default: its held-out one)")
-    parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
     parser.add_argument(
         "--samples", type=int, default=4, help="corruptions of each window (default 4)"
     )

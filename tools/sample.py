@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -79,12 +78,7 @@ def sample(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.sample",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", type=Path, help="run directory or checkpoint")
+    parser = command.parser("sample", __doc__)
     parser.add_argument("--num", type=int, default=4, help="how many texts (default 4)")
     parser.add_argument(
         "--length", type=int, help="positions, BOS and EOS included (default: as trained)"
@@ -95,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="of the token draws; 0 takes the likeliest"
     )
-    parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
     parser.add_argument("--batch", type=int, default=16, help="texts per forward pass")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     return parser
