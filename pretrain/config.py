@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from configs.load import Plugin, to_plain
 from model.config import ModelConfig
+from pretrain.layout import misfits
 
 
 def _at_least(owner: Any, least: float, *names: str) -> None:
@@ -98,30 +99,42 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How a run is spread over ranks; it changes the cost of a run, never its numbers.
+    """How a run is spread over D x T x P ranks; it changes its cost, never its numbers.
 
     Args:
         data: data-parallel size D; by default what the ranks leave over, or 1.
-        tensor, pipeline: tensor- and pipeline-parallel sizes T and P.
-        zero_stage: what DeepSpeed shards over D: 1 optimizer state, 2 also gradients.
-            0 runs as 1.
-        micro_batch: samples of a rank per forward pass; by default all of its share.
+        tensor: tensor-parallel size T: every matrix is cut into T parts.
+        pipeline: pipeline-parallel size P: the list of layers is cut into P stages.
+        zero_stage: what DeepSpeed shards over D: 1 optimizer state, 2 also gradients, 3 also
+            weights. 0 runs as 1; with a pipeline only 1 is possible.
+        sequence_parallel: between its matrices, cut the activations along the sequence over
+            the T ranks too (Korthikanti et al. 2022).
+        micro_batch: samples of a rank per forward pass; by default all of its share, with a
+            pipeline a 4 P-th of it.
+        recompute_every: activation checkpointing of every n-th block: 1 is all of them, 0
+            none; backward computes these blocks again instead of keeping their insides.
     """
 
     data: int | None = None
     tensor: int = 1
     pipeline: int = 1
     zero_stage: int = 1
+    sequence_parallel: bool = False
     micro_batch: int | None = None
+    recompute_every: int = 0
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "data", "tensor", "pipeline", "micro_batch")
-        if self.zero_stage not in (0, 1, 2):
-            raise ValueError(f"zero_stage must be 0, 1 or 2, not {self.zero_stage}")
-        if self.tensor > 1 or self.pipeline > 1:
+        _at_least(self, 0, "recompute_every")
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ValueError(f"zero_stage must be 0, 1, 2 or 3, not {self.zero_stage}")
+        if self.pipeline > 1 and self.zero_stage > 1:
             raise ValueError(
-                "tensor and pipeline parallelism are not built yet; set both to 1 and use data"
+                f"zero_stage {self.zero_stage} cannot run with a pipeline, whose stages keep "
+                "their gradients over all micro-batches: set zero_stage to 1, or pipeline to 1"
             )
+        if self.sequence_parallel and self.tensor == 1:
+            raise ValueError("sequence_parallel needs tensor > 1: it shares out T's activations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +201,7 @@ class RunConfig:
         max_skipped_steps: steps in a row with a non-finite gradient before the run ends.
         compile: run the denoiser through torch.compile.
         profile_step: write a torch profiler trace of this step.
+        watchdog_s: seconds without progress after which a rank prints all its stacks; 0 never.
     """
 
     seed: int = 0
@@ -199,6 +213,7 @@ class RunConfig:
     max_skipped_steps: int = 10
     compile: bool = False
     profile_step: int | None = None
+    watchdog_s: float = 300.0
     model: ModelConfig
     objective: Annotated[Any, Plugin("model.objectives")]
     data: DataConfig
@@ -214,7 +229,11 @@ class RunConfig:
         _at_least(self, 1, "steps", "global_batch", "stop_after", "max_skipped_steps")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in [0, 2^63), not {self.seed}")
+        _at_least(self, 0, "watchdog_s")
         self.objective.check(self.model)
+        problems = misfits(self.model, self.data.sequence_length, self.parallel)
+        if problems:
+            raise ValueError("; ".join(problems))
 
     @property
     def last_step(self) -> int:

@@ -1,12 +1,51 @@
 """How a run divides among ranks: sizes that follow from configuration and world."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from configs.errors import UserError
-from pretrain.config import RunConfig
+from model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from pretrain.config import ParallelConfig, RunConfig
+
+MICRO_BATCHES_PER_STAGE = 4
+"""Under a pipeline the share of a rank is cut so far by default: P stages then idle for
+(P - 1) / (4 P + P - 1) of a step, less than a fifth."""
 
 
-def data_size(config: RunConfig, ranks: int | None) -> int:
+def misfits(model: ModelConfig, length: int, layout: "ParallelConfig") -> list[str]:
+    """Why a model, at sequences of ``length``, cannot run under a layout; empty if it can."""
+    found = []
+    sizes = {
+        "model.num_heads": model.num_heads,
+        "the MLP's hidden width": model.hidden_width,
+        "the padded vocabulary": model.num_rows,
+    }
+    for name, size in sizes.items():
+        if size % layout.tensor:
+            found.append(f"{name} ({size}) does not divide by parallel.tensor {layout.tensor}")
+    layers = model.num_layers + 2
+    if layout.pipeline > layers:
+        found.append(
+            f"parallel.pipeline {layout.pipeline} is more than the {layers} layers "
+            "(embedding, blocks, head)"
+        )
+    if layout.sequence_parallel and length % layout.tensor:
+        found.append(
+            f"data.sequence_length ({length}) does not divide by parallel.tensor "
+            f"{layout.tensor}, which parallel.sequence_parallel needs"
+        )
+    if layout.sequence_parallel and model.dropout:
+        found.append(
+            "model.dropout acts on replicated activations only; set it to 0 or "
+            "parallel.sequence_parallel to false"
+        )
+    return found
+
+
+def data_size(config: "RunConfig", ranks: int | None) -> int:
     """D, from the configuration and the number of ranks (None: to be started here).
 
     Raises:
@@ -44,6 +83,13 @@ def data_size(config: RunConfig, ranks: int | None) -> int:
     return size
 
 
-def micro_batch(config: RunConfig, size: int) -> int:
-    """Samples of a rank per forward pass."""
-    return config.parallel.micro_batch or config.global_batch // size
+def micro_batch(config: "RunConfig", size: int) -> int:
+    """Samples of a rank per forward pass, at data-parallel size ``size``."""
+    layout = config.parallel
+    share = config.global_batch // size
+    if layout.micro_batch is not None:
+        return layout.micro_batch
+    if layout.pipeline == 1:
+        return share
+    wanted = min(share, MICRO_BATCHES_PER_STAGE * layout.pipeline)
+    return max(b for b in range(1, share + 1) if share % b == 0 and share // b >= wanted)
