@@ -164,13 +164,19 @@ def parse_override(word: str) -> dict[str, Any]:
 
 def load(schema: type[T], files: Sequence[Path], overrides: Sequence[str] = ()) -> T:
     """The files and overrides as an instance of ``schema``; UserError lists every problem."""
+    words = ["the words after them"] if overrides else []
+    where = ", ".join([*map(str, files), *words])
+    return validate(schema, merged(files, overrides), where=where)
+
+
+def merged(files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
+    """The files and overrides as plain data, not validated."""
     data: dict[str, Any] = {}
     for path in files:
         data = merge(data, read_yaml(path))
     for word in overrides:
         data = merge(data, parse_override(word))
-    words = ["the words after them"] if overrides else []
-    return validate(schema, data, where=", ".join([*map(str, files), *words]))
+    return data
 
 
 def validate(schema: type[T], data: Mapping[str, Any], where: str) -> T:

@@ -1,7 +1,8 @@
 """The DiT denoiser: an ordered list of layers.
 
-One process runs the list from first to last; a pipeline runs pieces of it. The names of
-the parameters (``layers.0.tokens.weight``, ...) are the same under every layout.
+One process runs the list from first to last; a stage of a pipeline builds a span of it
+only. The names of the parameters (``layers.0.tokens.weight``, ...) are the same under
+every layout.
 """
 
 import torch
@@ -9,26 +10,83 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.initialize import initialize
-from model.layers import Block, Embedding, OutputLayer
+from model.layers import Block, Embedding, OutputLayer, Stream
 from model.linears import DenseFactory, LayerFactory
+from model.prediction import Prediction
 
 
 class Denoiser(nn.Module):
-    """Noisy ids and their level to a categorical over the vocabulary at chosen positions."""
+    """Noisy ids and their level to a categorical over the vocabulary at chosen positions.
+
+    Args:
+        factory: builds the wide layers, whole or in part.
+        span: which layers to build (default: all), of ``num_layers`` + 2: the embedding, the
+            blocks, the head.
+        recompute_every: activation checkpointing of every n-th block; 0 for none.
+    """
 
     def __init__(
-        self, config: ModelConfig, *, seed: int = 0, factory: LayerFactory | None = None
+        self,
+        config: ModelConfig,
+        *,
+        seed: int = 0,
+        factory: LayerFactory | None = None,
+        span: range | None = None,
+        recompute_every: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
-        factory = factory or DenseFactory()
-        first = Embedding(config, factory)
-        blocks = [Block(config, factory) for _ in range(config.num_layers)]
-        last = OutputLayer(config, factory)
-        if config.tied_head:
-            last.head.weight = first.tokens.weight
-        self.layers = nn.ModuleList([first, *blocks, last])
-        initialize(self, seed, config.initial_embedding_std)
+        self.last = config.num_layers + 1
+        self.factory = factory or DenseFactory()
+        self.span = range(self.last + 1) if span is None else span
+        self.layers = nn.ModuleDict({str(index): self._build(index) for index in self.span})
+        if config.tied_head and {0, self.last} <= set(self.span):
+            self.output.head.weight = self.embedding.weight
+        for index in self.span:
+            layer = self.layers[str(index)]
+            if isinstance(layer, Block) and recompute_every:
+                layer.recompute = index % recompute_every == 0
+        initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
+
+    def _build(self, index: int) -> nn.Module:
+        if index == 0:
+            return Embedding(self.config, self.factory)
+        kind = OutputLayer if index == self.last else Block
+        return kind(self.config, self.factory)
+
+    @property
+    def embedding(self) -> Embedding:
+        """The first layer, where the span has it."""
+        layer = self.layers["0"]
+        assert isinstance(layer, Embedding)
+        return layer
+
+    @property
+    def output(self) -> OutputLayer:
+        """The last layer, where the span has it."""
+        layer = self.layers[str(self.last)]
+        assert isinstance(layer, OutputLayer)
+        return layer
+
+    def parameter_names(self) -> dict[nn.Parameter, str]:
+        """The canonical name of each parameter; that of a tied weight is its first place's."""
+        names = {parameter: name for name, parameter in self.named_parameters()}
+        if self.config.tied_head and self.last in self.span:
+            names[self.output.weight] = "layers.0.tokens.weight"
+        return names
+
+    def inputs(self, ids_BL: Tensor, level_BK: Tensor, valid_BL: Tensor | None) -> Stream:
+        """What the first layer reads."""
+        if self.config.hide_padding and valid_BL is not None:
+            return (level_BK, ids_BL, valid_BL.to(torch.uint8))
+        return (level_BK, ids_BL)
+
+    def body(self, stream: Stream) -> Stream:
+        """The span's layers, one after the other, but for the last of all."""
+        for name, layer in self.layers.items():
+            if name != str(self.last):
+                stream = layer(stream)
+        return stream
 
     def forward(
         self,
@@ -47,10 +105,17 @@ class Denoiser(nn.Module):
         """
         if where_BL is None:
             where_BL = torch.ones_like(ids_BL, dtype=torch.bool)
-        stream: tuple[Tensor, ...] = (level_BK, ids_BL)
-        if self.config.hide_padding and valid_BL is not None:
-            stream = (*stream, valid_BL.to(torch.uint8))
-        *body, last = self.layers
-        for layer in body:
-            stream = layer(stream)
-        return last(stream, where_BL)
+        logits_MR: Tensor = self.output(
+            self.body(self.inputs(ids_BL, level_BK, valid_BL)), where_BL
+        )
+        return logits_MR
+
+    def predict(
+        self,
+        ids_BL: Tensor,
+        level_BK: Tensor,
+        where_BL: Tensor,
+        valid_BL: Tensor | None = None,
+    ) -> Prediction:
+        """The prediction at the true positions of ``where_BL``."""
+        return Prediction(self(ids_BL, level_BK, where_BL, valid_BL))

@@ -13,14 +13,14 @@ from model.schedules import Schedule
 class CountingPredict:
     """A denoiser as samplers see it, which counts its evaluations (NFE)."""
 
-    def __init__(self, denoise: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-        self._denoise = denoise
+    def __init__(self, predict: Callable[[Tensor, Tensor, Tensor], Prediction]) -> None:
+        self._predict = predict
         self.evaluations = 0
 
     def __call__(self, ids_BL: Tensor, level_B1: Tensor, where_BL: Tensor) -> Prediction:
         """One evaluation of the network."""
         self.evaluations += 1
-        return Prediction(self._denoise(ids_BL, level_B1, where_BL))
+        return self._predict(ids_BL, level_B1, where_BL)
 
 
 def generate(

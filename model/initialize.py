@@ -7,21 +7,27 @@ block is the identity, and an untied head, so that the first loss is exactly log
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from model.linears import LayerFactory
 
-def initialize(module: nn.Module, seed: int, embedding_std: float) -> None:
-    """Set every parameter of ``module`` in place, by its name, shape and ``seed``.
+
+def initialize(
+    names: Mapping[nn.Parameter, str], factory: LayerFactory, seed: int, embedding_std: float
+) -> None:
+    """Set parameters in place, each by its name, its whole shape and ``seed``.
 
     Parameters on the meta device have no values and are passed over.
     """
-    for name, parameter in module.named_parameters():
+    for parameter, name in names.items():
         if parameter.is_meta:
             continue
+        whole = initial_value(name, factory.whole_shape(parameter), seed, embedding_std)
         with torch.no_grad():
-            parameter.copy_(initial_value(name, parameter.shape, seed, embedding_std))
+            parameter.copy_(factory.part(parameter, whole))
 
 
 def initial_value(name: str, shape: torch.Size, seed: int, embedding_std: float) -> Tensor:

@@ -6,11 +6,13 @@ adaLN-zero blocks (Peebles & Xie 2023), rotary positions (Su et al. 2021).
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.attention import attention
 from model.config import ModelConfig
@@ -31,11 +33,12 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.width))
         self.root_mean_square = config.norm == "rmsnorm"
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """The same shape, normalised."""
+    def forward(self, x_BLD: Tensor, spread: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The same shape, normalised; ``spread`` where x holds this rank's positions only."""
+        gain = spread(self.weight) if spread else self.weight
         if self.root_mean_square:
-            return F.rms_norm(x_BLD, self.weight.shape, self.weight, eps=1e-5)
-        return F.layer_norm(x_BLD, self.weight.shape, self.weight, eps=1e-5)
+            return F.rms_norm(x_BLD, gain.shape, gain, eps=1e-5)
+        return F.layer_norm(x_BLD, gain.shape, gain, eps=1e-5)
 
 
 def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
@@ -73,11 +76,13 @@ class SelfAttention(nn.Module):
         self.k = factory.column(width, width, bias=False)
         self.v = factory.column(width, width, bias=False)
         self.out = factory.row(width, width, bias=False)
+        self.enter = factory.enter
         self.head_width = config.head_width
         self.rotary_base = config.rotary_base
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
         """``[B, L, D]`` to ``[B, L, D]``."""
+        x_BLD = self.enter(x_BLD)
         q, k, v = (p(x_BLD).unflatten(-1, (-1, self.head_width)) for p in (self.q, self.k, self.v))
         q, k = rotate(q, self.rotary_base), rotate(k, self.rotary_base)
         return self.out(attention(q, k, v, valid_BL).flatten(2))
@@ -93,9 +98,11 @@ class Mlp(nn.Module):
         self.up = factory.column(width, hidden, bias=not gated)
         self.gate = factory.column(width, hidden, bias=False) if gated else None
         self.down = factory.row(hidden, width, bias=not gated)
+        self.enter = factory.enter
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """``[B, L, D]`` to ``[B, L, D]``."""
+        x_BLD = self.enter(x_BLD)
         if self.gate is None:
             return self.down(F.gelu(self.up(x_BLD), approximate="tanh"))
         return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
@@ -111,6 +118,13 @@ class Embedding(nn.Module):
         self.time_out = nn.Linear(config.conditioning_width, config.conditioning_width)
         self.time_conditioning = config.time_conditioning
         self.hide_padding = config.hide_padding
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The table of token embeddings, or this rank's rows of it."""
+        weight = self.tokens.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
         """``(level_BK, ids_BL[, valid_BL])`` to the stream."""
@@ -131,7 +145,12 @@ def sinusoid(x_BK: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """One DiT block: attention, then the MLP, each modulated and gated by the level."""
+    """One DiT block: attention, then the MLP, each modulated and gated by the level.
+
+    Attributes:
+        recompute: whether backward computes the block's insides again instead of keeping
+            them (activation checkpointing, Chen et al. 2016).
+    """
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -141,15 +160,26 @@ class Block(nn.Module):
         self.mlp = Mlp(config, factory)
         self.modulation = nn.Linear(config.conditioning_width, 6 * config.width)
         self.dropout = nn.Dropout(config.dropout)
+        self.spread = factory.spread
+        self.recompute = False
 
     def forward(self, stream: Stream) -> Stream:
         """The stream, with its first tensor updated."""
+        if self.recompute and torch.is_grad_enabled():
+            recomputed: Stream = checkpoint(self._forward, stream, use_reentrant=False)
+            return recomputed
+        return self._forward(stream)
+
+    def _forward(self, stream: Stream) -> Stream:
         x, c, *rest = stream
         valid = rest[0].bool() if rest else None
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).chunk(6, dim=-1)
-        attended = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), valid)
+        modulation = self.spread(self.modulation(c))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
+        normed = self.attention_norm(x, self.spread)
+        attended = self.attention(modulate(normed, shift_a, scale_a), valid)
         x = torch.addcmul(x, gate_a, self.dropout(attended))
-        changed = self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m))
+        normed = self.mlp_norm(x, self.spread)
+        changed = self.mlp(modulate(normed, shift_m, scale_m))
         return (torch.addcmul(x, gate_m, self.dropout(changed)), c, *rest)
 
 
@@ -164,10 +194,19 @@ class OutputLayer(nn.Module):
         excluded[: config.vocab_size] = False
         excluded[config.mask] = True
         self.head = factory.head(config.width, config.num_rows, excluded, bias=not config.tied_head)
+        self.whole = factory.whole
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The head's matrix, or this rank's rows of it."""
+        weight = self.head.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
         """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
         x, c, *_ = stream
+        x = self.whole(x)
         row_M, column_M = where_BL.nonzero(as_tuple=True)
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         if c.shape[1] == 1:

@@ -5,6 +5,7 @@ matrices or shards. Column layers split their outputs, row layers their inputs, 
 sense of Shoeybi et al. 2019 (Megatron-LM, section 3); here nothing is split.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 
 
 class LayerFactory(Protocol):
-    """What :mod:`model.layers` builds from. All layers map ``[..., in]`` to ``[..., out]``."""
+    """What :mod:`model.layers` builds from. All layers map ``[..., in]`` to ``[..., out]``.
+
+    A factory may also keep only some positions of the stream on a rank (sequence
+    parallelism); :meth:`enter`, :meth:`spread` and :meth:`whole` then lead from one form to
+    the other, each with the backward pass that makes every gradient whole.
+    """
 
     def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
         """A linear layer whose outputs may be split over ranks."""
@@ -26,6 +32,24 @@ class LayerFactory(Protocol):
 
     def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
         """Hidden ``[M, width]`` to logits ``[M, num_rows]``, -inf where ``excluded``."""
+
+    def enter(self, x_BLD: Tensor) -> Tensor:
+        """This rank's stream as column layers read it: all positions."""
+
+    def spread(self, value: Tensor) -> Tensor:
+        """What all ranks hold alike (a gain, a condition ``[B, K, D]``), for use on the stream."""
+
+    def whole(self, x_BLD: Tensor) -> Tensor:
+        """This rank's stream at all positions, for work that every rank does alike."""
+
+    def all_positions(self) -> AbstractContextManager[None]:
+        """The stream uncut meanwhile: held-out windows and prompts may have any length."""
+
+    def whole_shape(self, parameter: Tensor) -> torch.Size:
+        """The shape of a parameter of which this rank may hold a part."""
+
+    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        """What this rank holds of the ``whole`` value of a parameter."""
 
 
 class Head(nn.Module):
@@ -68,3 +92,27 @@ class DenseFactory:
     def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
         """A plain head."""
         return Head(width, num_rows, excluded, bias=bias)
+
+    def enter(self, x_BLD: Tensor) -> Tensor:
+        """The stream."""
+        return x_BLD
+
+    def spread(self, value: Tensor) -> Tensor:
+        """The value."""
+        return value
+
+    def whole(self, x_BLD: Tensor) -> Tensor:
+        """The stream."""
+        return x_BLD
+
+    def all_positions(self) -> AbstractContextManager[None]:
+        """It is never cut."""
+        return nullcontext()
+
+    def whole_shape(self, parameter: Tensor) -> torch.Size:
+        """Its own shape."""
+        return parameter.shape
+
+    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        """All of it."""
+        return whole

@@ -36,10 +36,24 @@ class Prediction:
             column_M: its place in the sequence; one draw per (position, column, id).
             temperature: 0 takes the likeliest id.
         """
+        return self._scores(draws, kind, position_M, column_M, temperature).argmax(dim=-1)
+
+    def _scores(
+        self,
+        draws: Draws,
+        kind: str,
+        position_M: Tensor,
+        column_M: Tensor,
+        temperature: float,
+        *,
+        first_id: int = 0,
+        num_rows: int | None = None,
+    ) -> Tensor:
+        """What sampling maximises, float64, for ids from ``first_id`` on of ``num_rows`` in all."""
         logits = self.logits_MR.double()
         if temperature == 0.0:
-            return logits.argmax(dim=-1)
-        rows = logits.shape[-1]
-        coordinate = column_M[:, None] * rows + torch.arange(rows, device=logits.device)
+            return logits
+        ids = first_id + torch.arange(logits.shape[-1], device=logits.device)
+        coordinate = column_M[:, None] * (num_rows or logits.shape[-1]) + ids
         uniform = draws.uniform_at(kind, position_M[:, None], coordinate)
-        return (logits / temperature - torch.log(-torch.log(uniform))).argmax(dim=-1)
+        return logits / temperature - torch.log(-torch.log(uniform))

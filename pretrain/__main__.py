@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
-from configs.load import load, to_plain, to_yaml
+from configs.load import load, merged, to_plain, to_yaml
 from pretrain import launch
 from pretrain.rank import train_rank
 
@@ -95,13 +95,14 @@ def _run(arguments: argparse.Namespace) -> int:
     files = [Path(word) for word in arguments.words if "=" not in word]
     if not files:
         raise UserError("name a configuration file, such as configs/tiny.yaml")
+    overrides = [word for word in arguments.words if "=" in word]
     if world is None and not arguments.dry_run:
-        launch.preload()
+        launch.preload(tensor=_asks_for_tensor_parallelism(files, overrides))
 
     from pretrain.config import RunConfig
     from pretrain.run_directory import RunDirectory, run_path
 
-    config = load(RunConfig, files, [word for word in arguments.words if "=" in word])
+    config = load(RunConfig, files, overrides)
     path = run_path(config, files)
 
     from pretrain import plan
@@ -136,6 +137,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if world is not None:
         return train_rank(world, config, path)
     return launch.run_local(numbers.ranks, train_rank, config, path)
+
+
+def _asks_for_tensor_parallelism(files: Sequence[Path], overrides: Sequence[str]) -> bool:
+    """Before anything is validated: a guess by which the right imports start early."""
+    layout = merged(files, overrides).get("parallel")
+    return isinstance(layout, dict) and layout.get("tensor", 1) != 1
 
 
 def _check_data(config: "RunConfig") -> None:

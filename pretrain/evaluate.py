@@ -7,9 +7,10 @@ by document, so that the confidence interval is a bootstrap over documents.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,22 +23,28 @@ from model.draws import Draws
 from model.objectives import Objective
 from model.prediction import Prediction
 
-Denoise = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""``(ids_BL, level_BK, where_BL, valid_BL)`` to logits ``[M, R]``."""
+Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Prediction]
+"""``(ids_BL, level_BK, where_BL, valid_BL)`` to the prediction at the M positions."""
 
 BOOTSTRAPS = 1000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Which items a rank evaluates: every ``size``-th batch, from ``rank`` on."""
+    """Which items a rank evaluates: every ``size``-th batch, from ``rank`` on.
+
+    Ranks without a batch of their own in the last round run its first one again and count
+    nothing, since under ZeRO 3 a forward pass is an act of all ranks.
+    """
 
     rank: int = 0
     size: int = 1
 
 
 def document_losses(
-    denoise: Denoise,
+    predict: Predict,
     objective: Objective,
     model: ModelConfig,
     windows: Windows,
@@ -58,20 +65,23 @@ def document_losses(
     total = min(num_windows or len(windows), len(windows))
     draws = Draws(seed=seed, split="valid", batch=total * samples)
     sums = torch.zeros(windows.split.num_documents, 2, dtype=torch.float64)
-    for number, (first, part) in enumerate(_batches(windows, total, batch)):
+    for turn in _batched(_batches(windows, total, batch), share.size):
+        mine = share.rank < len(turn)
+        first, part = turn[share.rank if mine else 0]
         document, scored = part["document"], part["scored"]
-        if number % share.size == share.rank:
-            given = {key: part[key].to(device) for key in ("tokens", "valid")}
-            window = first + torch.arange(len(scored), device=device)
-            for sample in range(samples):
-                inputs = given | {"position": window * samples + sample}
-                noisy = objective.bound_corrupt(inputs, scored.to(device), draws, model)
-                logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL, given["valid"])
-                losses_M = objective.token_losses(Prediction(logits), noisy).double().cpu()
+        given = {key: part[key].to(device) for key in ("tokens", "valid")}
+        window = first + torch.arange(len(scored), device=device)
+        for sample in range(samples):
+            inputs = given | {"position": window * samples + sample}
+            noisy = objective.bound_corrupt(inputs, scored.to(device), draws, model)
+            prediction = predict(noisy.ids_BL, noisy.level_BK, noisy.where_BL, given["valid"])
+            losses_M = objective.token_losses(prediction, noisy).double().cpu()
+            if mine:
                 sums[:, 0].index_add_(0, document[noisy.where_BL.cpu()], losses_M)
+        if mine:
             tokens = torch.full((int(scored.sum()),), float(samples), dtype=torch.float64)
             sums[:, 1].index_add_(0, document[scored], tokens)
-        on_batch(len(scored))
+        on_batch(sum(len(part["scored"]) for _, part in turn))
     return sums
 
 
@@ -82,6 +92,13 @@ def _batches(windows: Windows, total: int, batch: int) -> Iterator[tuple[int, di
         for part in windows.read(start, min(total, start + batch)):
             yield first, {key: torch.from_numpy(array) for key, array in part.items()}
             first += len(part["tokens"])
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items, the last one perhaps shorter."""
+    iterator = iter(items)
+    while turn := list(islice(iterator, size)):
+        yield turn
 
 
 def unigram_nats(train_counts: np.ndarray, valid_counts: np.ndarray) -> float:

@@ -47,10 +47,15 @@ class World:
     init_method: str
 
 
-def preload() -> None:
-    """Start importing the engines in the server process, while the caller goes on."""
+def preload(*, tensor: bool = False) -> None:
+    """Start importing the engines in the server process, while the caller goes on.
+
+    Args:
+        tensor: Megatron-core too, which takes seconds and only tensor parallelism needs.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pretrain.trainer"])
+    modules = ["pretrain.trainer", *(["pretrain.parallel.tensor"] if tensor else [])]
+    context.set_forkserver_preload(modules)
     multiprocessing.forkserver.ensure_running()
 
 

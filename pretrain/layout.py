@@ -1,11 +1,13 @@
 """How a run divides among ranks: sizes that follow from configuration and world."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
 from configs.errors import UserError
 from model.config import ModelConfig
+from pretrain.partition import balanced, layer_costs
 
 if TYPE_CHECKING:
     from pretrain.config import ParallelConfig, RunConfig
@@ -93,3 +95,21 @@ def micro_batch(config: "RunConfig", size: int) -> int:
         return share
     wanted = min(share, MICRO_BATCHES_PER_STAGE * layout.pipeline)
     return max(b for b in range(1, share + 1) if share % b == 0 and share // b >= wanted)
+
+
+def positions(config: "RunConfig", step: int, rank: int, size: int) -> Iterator[range]:
+    """The stream positions of each micro-batch of a step, for data rank ``rank`` of ``size``.
+
+    A step (from 1) takes N samples in the order of the stream; ranks take turns.
+    """
+    samples = micro_batch(config, size)
+    first = (step - 1) * config.global_batch
+    for start in range(first, first + config.global_batch, samples * size):
+        mine = start + rank * samples
+        yield range(mine, mine + samples)
+
+
+def span_of(model: ModelConfig, length: int, stages: int, stage: int) -> range:
+    """The layers of one stage of a pipeline."""
+    bounds = balanced(layer_costs(model, length), stages)
+    return range(bounds[stage], bounds[stage + 1])

@@ -1,6 +1,7 @@
 """The optimizer's two decisions: which weights decay, and the learning rate of a step."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,13 @@ def _after_warmup(config: OptimConfig, step: int, steps: int) -> float:
     return schedule.final + (1 - schedule.final) * share
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    names: Mapping[nn.Parameter, str], weight_decay: float
+) -> list[dict[str, object]]:
     """Matrices, which decay, and all else (norms, biases, embeddings), which does not."""
     decayed: list[Tensor] = []
     kept: list[Tensor] = []
-    for name, parameter in module.named_parameters():
+    for parameter, name in names.items():
         is_matrix = parameter.ndim >= 2 and not name.endswith("tokens.weight")
         (decayed if is_matrix else kept).append(parameter)
     return [
@@ -41,7 +44,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     ]
 
 
-def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """PyTorch's AdamW over the groups of ``module``."""
-    groups = parameter_groups(module, config.weight_decay)
+def adamw(names: Mapping[nn.Parameter, str], config: OptimConfig) -> torch.optim.AdamW:
+    """PyTorch's AdamW over the groups of parameters with these names."""
+    groups = parameter_groups(names, config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)

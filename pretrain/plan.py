@@ -1,54 +1,91 @@
-"""What a configuration amounts to, before anything runs: sizes, layout, memory, operations."""
+"""What a configuration amounts to, before anything runs: sizes, memory, traffic, operations."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
-import torch
-
 from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.flops import training_flops_per_token
-from pretrain.config import RunConfig
+from pretrain.config import ParallelConfig, RunConfig
+from pretrain.hardware import GIB, Cluster
 from pretrain.layout import data_size, micro_batch
+from pretrain.memory import Memory, memory
+from pretrain.partition import ACTIVE_SHARE
+from pretrain.speed import DEFAULT_MFU, Speed, bubble, speed
+from pretrain.stages import Stage, stages
+from pretrain.traffic import Traffic, traffic
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Numbers of one run; memory is per rank, in bytes.
+    """Numbers of a run under one layout.
 
     Args:
+        layout: with ``data`` and ``micro_batch`` set, and ZeRO from 1.
+        accumulation: micro-batches of a rank and step.
         tokens_per_step: positions of the global batch.
-        activation_bytes: an estimate of what backward keeps, logits included.
+        flops_per_token: forward and backward of the whole model, attention counted whole.
+        stages, stage_memory, stage_traffic: of each of P pipeline stages; bytes are a rank's.
     """
 
     parameters: int
-    ranks: int
-    micro_batch: int
+    layout: ParallelConfig
     accumulation: int
     tokens_per_step: int
     flops_per_token: float
-    weight_bytes: int
-    gradient_bytes: int
-    optimizer_bytes: int
-    ema_bytes: int
-    activation_bytes: int
+    precision: str
+    stages: tuple[Stage, ...]
+    stage_memory: tuple[Memory, ...]
+    stage_traffic: tuple[Traffic, ...]
 
     @property
-    def total_bytes(self) -> int:
-        """All of it."""
-        return (
-            self.weight_bytes
-            + self.gradient_bytes
-            + self.optimizer_bytes
-            + self.ema_bytes
-            + self.activation_bytes
+    def ranks(self) -> int:
+        """D x T x P."""
+        return self.data * self.layout.tensor * self.layout.pipeline
+
+    @property
+    def data(self) -> int:
+        """D."""
+        assert self.layout.data is not None
+        return self.layout.data
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of a rank per forward pass."""
+        assert self.layout.micro_batch is not None
+        return self.layout.micro_batch
+
+    @property
+    def bubble(self) -> float:
+        """The share of a step in which a rank waits for other stages."""
+        return bubble(self.layout.pipeline, self.accumulation)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Of the fullest stage, which must fit."""
+        return max(self.stage_memory, key=lambda memory: memory.total)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """Of the stage that sends most."""
+        return max(self.stage_traffic, key=lambda traffic: traffic.total)
+
+    def speed(self, cluster: Cluster, mfu: float = DEFAULT_MFU) -> Speed:
+        """Predicted seconds of a step, of the slowest stage."""
+        return speed(
+            list(zip(self.stages, self.stage_memory, self.stage_traffic, strict=True)),
+            self.layout,
+            self.precision,
+            self.tokens_per_step // self.data,
+            self.accumulation,
+            cluster,
+            mfu,
         )
 
 
 def count_parameters(config: ModelConfig) -> int:
     """Parameters of the denoiser, the padded rows of its embedding included."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in Denoiser(config).parameters())
+    return sum(stage.parameters for stage in stages(config, 1, 1, 1))
 
 
 def plan(config: RunConfig, ranks: int | None) -> Plan:
@@ -58,61 +95,92 @@ def plan(config: RunConfig, ranks: int | None) -> Plan:
         UserError: where the layout does not divide ranks or batch.
     """
     size = data_size(config, ranks)
-    batch = micro_batch(config, size)
-    parameters = count_parameters(config.model)
-    weight = 4 if config.precision == "fp32" else 2
-    length = config.data.sequence_length
-    owned = -(-parameters // size)
-    gradient_copies = parameters if config.parallel.zero_stage < 2 else owned
+    layout = replace(config.parallel, data=size, micro_batch=micro_batch(config, size))
+    return lay_out(config, layout)
+
+
+def lay_out(config: RunConfig, layout: ParallelConfig) -> Plan:
+    """The plan of a run under a layout, in place of its own, whose sizes are all set."""
+    layout = replace(layout, zero_stage=max(1, layout.zero_stage))
+    assert layout.data is not None
+    assert layout.micro_batch is not None
+    model, length = config.model, config.data.sequence_length
+    accumulation = config.global_batch // (layout.data * layout.micro_batch)
+    parts = stages(model, length, layout.tensor, layout.pipeline)
+    rest = (layout, config.precision, length, accumulation)
     return Plan(
-        parameters=parameters,
-        ranks=size * config.parallel.tensor * config.parallel.pipeline,
-        micro_batch=batch,
-        accumulation=config.global_batch // (size * batch),
+        parameters=count_parameters(model),
+        layout=layout,
+        accumulation=accumulation,
         tokens_per_step=config.global_batch * length,
-        flops_per_token=training_flops_per_token(config.model, length, head_share=0.5),
-        weight_bytes=weight * parameters,
-        gradient_bytes=4 * gradient_copies,
-        optimizer_bytes=12 * owned,
-        ema_bytes=4 * owned,
-        activation_bytes=_activation_bytes(config.model, batch * length, weight),
+        flops_per_token=training_flops_per_token(model, length, head_share=ACTIVE_SHARE),
+        precision=config.precision,
+        stages=parts,
+        stage_memory=tuple(memory(model, stage, *rest) for stage in parts),
+        stage_traffic=tuple(traffic(model, stage, *rest) for stage in parts),
     )
-
-
-def _activation_bytes(config: ModelConfig, tokens: int, weight: int) -> int:
-    """Tensors that the layers of :mod:`model.layers` keep for backward, per token."""
-    mlp_tensors = 3 if config.mlp == "swiglu" else 2
-    block = 15 * config.width + mlp_tensors * config.hidden_width
-    logits = config.num_rows * (weight + 4) // 2  # at about half of the positions
-    return tokens * (config.num_layers * block * weight + logits)
 
 
 def describe(config: RunConfig, ranks: int | None) -> str:
     """The plan as lines for a reader."""
     numbers = plan(config, ranks)
-    layout = config.parallel
-    mib = 2.0**20
+    layout, memory, moved = numbers.layout, numbers.memory, numbers.traffic
+    extras = ", sequence parallel" if layout.sequence_parallel else ""
+    if layout.recompute_every:
+        extras += f", every {layout.recompute_every}. block recomputed"
+    unit, size = ("GiB", GIB) if memory.total > 10 * GIB else ("MiB", 2**20)
+    stage = " of the fullest stage" if layout.pipeline > 1 else ""
     return "\n".join(
         [
             f"parameters       {numbers.parameters:,}",
-            f"layout           {numbers.ranks} ranks: data "
-            f"{numbers.ranks // (layout.tensor * layout.pipeline)} x tensor {layout.tensor} x "
-            f"pipeline {layout.pipeline}, ZeRO {max(1, layout.zero_stage)}, {config.precision}",
-            f"batch            {config.global_batch} samples = {numbers.ranks} ranks x "
-            f"{numbers.accumulation} micro-batches of {numbers.micro_batch}",
+            f"layout           {numbers.ranks} ranks: data {numbers.data} x tensor "
+            f"{layout.tensor} x pipeline {layout.pipeline}, ZeRO {layout.zero_stage}, "
+            f"{config.precision}{extras}",
+            f"batch            {config.global_batch} samples = {numbers.data} data-parallel ranks "
+            f"x {numbers.accumulation} micro-batches of {numbers.micro_batch}",
             f"tokens per step  {numbers.tokens_per_step:,}; of the run "
             f"{numbers.tokens_per_step * config.steps:,}",
-            f"operations       {numbers.flops_per_token * numbers.tokens_per_step:.3g} "
-            "floating-point operations per step",
-            f"memory per rank  about {numbers.total_bytes / mib:,.0f} MiB: weights "
-            f"{numbers.weight_bytes / mib:,.0f}, gradients {numbers.gradient_bytes / mib:,.0f}, "
-            f"optimizer {numbers.optimizer_bytes / mib:,.0f}, EMA {numbers.ema_bytes / mib:,.0f}, "
-            f"activations {numbers.activation_bytes / mib:,.0f} (estimated)",
+            f"operations       {numbers.flops_per_token:.3g} per token, "
+            f"{numbers.flops_per_token * numbers.tokens_per_step:.3g} per step, forward and "
+            "backward",
+            f"memory per rank  about {memory.total / size:,.0f} {unit}{stage}{_kinds(memory, size)}",
+            f"sent per rank    about {moved.total / size:,.0f} {unit} per step{_kinds(moved, size)}",
+            f"pipeline bubble  {numbers.bubble:.1%} of a step",
         ]
     )
 
 
+def _kinds(numbers: Memory | Traffic, unit: int) -> str:
+    """What a total consists of, with three digits or so."""
+    sizes = {kind: value / unit for kind, value in vars(numbers).items() if value}
+    texts = (f"{k} {v:,.0f}" if v >= 100 else f"{k} {v:.3g}" for k, v in sizes.items())
+    return ": " + ", ".join(texts) if sizes else ""
+
+
 def as_json(config: RunConfig, ranks: int | None) -> dict[str, Any]:
-    """The plan for programs."""
-    numbers = plan(config, ranks)
-    return {**vars(numbers), "total_bytes": numbers.total_bytes}
+    """The plan for programs; memory and traffic are in bytes."""
+    return to_plain(plan(config, ranks))
+
+
+def to_plain(numbers: Plan) -> dict[str, Any]:
+    """A plan as dictionaries and scalars."""
+    return {
+        "parameters": numbers.parameters,
+        "ranks": numbers.ranks,
+        "layout": asdict(numbers.layout),
+        "micro_batch": numbers.micro_batch,
+        "accumulation": numbers.accumulation,
+        "tokens_per_step": numbers.tokens_per_step,
+        "flops_per_token": numbers.flops_per_token,
+        "bubble": numbers.bubble,
+        "memory_bytes": {**vars(numbers.memory), "total": numbers.memory.total},
+        "traffic_bytes": {**vars(numbers.traffic), "total": numbers.traffic.total},
+        "stages": [
+            {
+                "layers": [stage.layers.start, stage.layers.stop],
+                "parameters": stage.parameters,
+                "memory_bytes": {**vars(memory), "total": memory.total},
+            }
+            for stage, memory in zip(numbers.stages, numbers.stage_memory, strict=True)
+        ],
+    }

@@ -1,23 +1,120 @@
-"""Ranges of flattened parameters: how ZeRO cuts them, and how checkpoints hold them."""
+"""Ranges of parameters: how layouts cut them, and how checkpoints hold them.
 
-from collections.abc import Sequence
+Tensor parallelism gives a rank a box of a parameter (some of its rows, or columns); ZeRO
+gives it a range of that box, flattened row by row. Such a range is a few boxes of the
+whole parameter again (a partial row, full rows, a partial row), and boxes of two layouts
+can be intersected: that is all that resharding takes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
+class Box:
+    """A box of a whole parameter, and where its elements lie in a flat range.
+
+    Args:
+        corner: its first index in each dimension; sizes: its extent in each.
+        at: place of its first element in the range; its elements follow row by row.
+    """
+
+    corner: tuple[int, ...]
+    sizes: tuple[int, ...]
+    at: int
+
+    @property
+    def num(self) -> int:
+        """Elements."""
+        return math.prod(self.sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Range:
-    """Elements ``start`` to ``start + num`` of a parameter, flattened row by row.
+    """Elements ``start`` to ``start + num`` of a box of a parameter, flattened row by row.
 
     Args:
         name: canonical name of the parameter; shape: of the whole of it.
+        corner: the first index of the box in each dimension; sizes: its extent.
     """
 
     name: str
     shape: tuple[int, ...]
+    corner: tuple[int, ...]
+    sizes: tuple[int, ...]
     start: int
     num: int
+
+    @classmethod
+    def whole(cls, name: str, shape: tuple[int, ...]) -> "Range":
+        """All elements of a parameter."""
+        num, corner = math.prod(shape), (0,) * len(shape)
+        return cls(name=name, shape=shape, corner=corner, sizes=shape, start=0, num=num)
+
+    def boxes(self) -> Iterator[Box]:
+        """The boxes of the whole parameter that make up the range, in its order."""
+        for box in _boxes(self.sizes, self.start, self.num, 0):
+            corner = tuple(a + b for a, b in zip(self.corner, box.corner, strict=True))
+            yield Box(corner=corner, sizes=box.sizes, at=box.at)
+
+
+def _boxes(sizes: tuple[int, ...], start: int, num: int, at: int) -> Iterator[Box]:
+    """Boxes of an array of ``sizes`` that hold its flat elements [start, start + num)."""
+    if num == 0:
+        return
+    if len(sizes) <= 1:
+        corner, extent = ((start,), (num,)) if sizes else ((), ())
+        yield Box(corner=corner, sizes=extent, at=at)
+        return
+    inner = math.prod(sizes[1:])
+    while num:
+        row, column = divmod(start, inner)
+        if column == 0 and num >= inner:
+            rows = num // inner
+            yield Box(
+                corner=(row, *(0 for _ in sizes[1:])),
+                sizes=(rows, *sizes[1:]),
+                at=at,
+            )
+            done = rows * inner
+        else:
+            done = min(num, inner - column)
+            for box in _boxes(sizes[1:], column, done, at):
+                yield Box(corner=(row, *box.corner), sizes=(1, *box.sizes), at=box.at)
+        start, num, at = start + done, num - done, at + done
+
+
+def overlap(one: Box, other: Box) -> tuple[slice, ...] | None:
+    """The indices of the whole parameter that two boxes share; None where they share none."""
+    found = []
+    for a, n, b, m in zip(one.corner, one.sizes, other.corner, other.sizes, strict=True):
+        low, high = max(a, b), min(a + n, b + m)
+        if low >= high:
+            return None
+        found.append(slice(low, high))
+    return tuple(found)
+
+
+def copy_overlap(target: Tensor, wanted: Box, source: Tensor, held: Box) -> int:
+    """Copy what two boxes share from one flat tensor to another; how many elements it was.
+
+    Args:
+        target, source: flat ``[num]`` values of the two boxes themselves.
+    """
+    shared = overlap(wanted, held)
+    if shared is None:
+        return 0
+    into, out_of = (
+        flat.view(box.sizes)[
+            tuple(slice(s.start - c, s.stop - c) for s, c in zip(shared, box.corner, strict=True))
+        ]
+        for flat, box in ((target, wanted), (source, held))
+    )
+    into.copy_(out_of)
+    return into.numel()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +123,14 @@ class Fragment:
 
     Args:
         group: which flat master; offset: of the range in it.
+        is_copy: whether another rank owns the same range too (replicated and tied weights):
+            such a copy is read from a checkpoint and not written into it.
     """
 
     range: Range
     group: int
     offset: int
+    is_copy: bool = False
 
     def of(self, flats: Sequence[Tensor]) -> Tensor:
         """The view ``[num]`` of this range, in tensors that are laid out like the masters."""

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from configs.load import to_plain
-from model.denoiser import Denoiser
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums
 from pretrain import preemption
@@ -25,30 +24,30 @@ from pretrain.config import RunConfig
 from pretrain.data import open_corpus
 from pretrain.ema import Ema
 from pretrain.evaluate import Share, document_losses, summarise
+from pretrain.guard import Guard
 from pretrain.launch import World
-from pretrain.layout import micro_batch
+from pretrain.layout import positions
 from pretrain.metrics import Metrics, Row, Wandb
 from pretrain.optim import learning_rate
 from pretrain.pace import Pace, peak_memory
+from pretrain.parallel import engine
+from pretrain.parallel.engine import MicroBatch
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.zero import MicroBatch, ZeroEngine
 from pretrain.progress import Progress
 from pretrain.run_directory import RunDirectory
-
-
-class NonFiniteError(RuntimeError):
-    """Too many steps in a row had a gradient that was not finite."""
+from pretrain.watchdog import Watchdog
 
 
 def train(world: World, config: RunConfig, path: Path) -> int:
     """One rank's part of a run, from its newest checkpoint on; returns the exit status."""
-    mesh = Mesh(world)
+    mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
     directory = RunDirectory(path)
     attempt = directory.begin(config) if mesh.is_first else 0
     trainer = None
     try:
-        trainer = Trainer(config, directory, mesh, attempt)
-        return trainer.run()
+        with Watchdog(mesh.rank, config.watchdog_s) as watchdog:
+            trainer = Trainer(config, directory, mesh, attempt, watchdog)
+            return trainer.run()
     except BaseException as error:
         if mesh.is_first:
             step = trainer.step if trainer else 0
@@ -60,18 +59,23 @@ class Trainer:
     """A run on one rank: built from its configuration, resumed, then run."""
 
     def __init__(
-        self, config: RunConfig, directory: RunDirectory, mesh: Mesh, attempt: int
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        mesh: Mesh,
+        attempt: int,
+        watchdog: Watchdog,
     ) -> None:
+        self.watchdog = watchdog
         self.config, self.directory, self.mesh, self.attempt = config, directory, mesh, attempt
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.corpus = open_corpus(config, self.draws)
-        denoiser = Denoiser(config.model, seed=config.seed)
-        self.engine = ZeroEngine(denoiser, config.objective, config, mesh)
-        self.ema = Ema(config.ema, self.engine.masters)
+        self.engine = engine.build(config, mesh)
+        self.ema = Ema(config.ema, self.engine.owned.masters)
         self.step = 0
         self.tokens_seen = 0
         self.optimizer_step = 0
-        self.skipped_in_a_row = 0
+        self.guard = Guard(config.max_skipped_steps, config.global_batch)
         self.saved_step = -1
         self.elapsed_before = 0.0
         notes = self._resume()
@@ -95,21 +99,24 @@ class Trainer:
         pace = Pace(self.tokens_seen)
         while self.step < config.last_step and not stopping:
             self.step += 1
+            self.watchdog.beat()
             pace.step_begins()
-            batches = list(self._read())
+            batches = list(self._read()) if self.mesh.reads else []
             pace.data_is_there()
             micro_batches, own_count = self._corrupt(batches)
-            count, stopping = self._agree(own_count)
+            count, stopping = self.mesh.agree(own_count, preemption.reason() is not None)
             rate = learning_rate(config.optim, self.step, config.steps)
             # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
             torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
             with self._profiler():
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count
-            self._guard()
+            note = self.guard.check(self.step, self.engine.skipped)
+            if note:
+                self.progress.say(note)
             if not self.engine.skipped:
                 self.optimizer_step += 1
-                self.ema.update(self.engine.masters, self.optimizer_step)
+                self.ema.update(self.engine.owned.masters, self.optimizer_step)
             if self._due(config.log.every):
                 row = self._training_row(sums, count, rate) | pace.measured(self.tokens_seen)
                 row["perf/elapsed_s"] = self._elapsed()
@@ -126,13 +133,10 @@ class Trainer:
 
     def _read(self) -> Iterator[dict[str, Tensor]]:
         """This rank's micro-batches of the step, on its device."""
-        size = micro_batch(self.config, self.mesh.data_size)
-        first = (self.step - 1) * self.config.global_batch
-        stride = size * self.mesh.data_size
-        for start in range(first, first + self.config.global_batch, stride):
-            mine = start + self.mesh.data_rank * size
-            batch = self.corpus.stream.batch(np.arange(mine, mine + size))
-            yield {key: value.to(self.mesh.device) for key, value in batch.items()}
+        mesh = self.mesh
+        for mine in positions(self.config, self.step, mesh.data_rank, mesh.data_size):
+            batch = self.corpus.stream.batch(np.array(mine))
+            yield {key: value.to(mesh.device) for key, value in batch.items()}
 
     def _corrupt(self, batches: list[dict[str, Tensor]]) -> tuple[list[MicroBatch], Tensor]:
         """The noisy micro-batches, and this rank's count of tokens."""
@@ -140,28 +144,9 @@ class Trainer:
             (self.config.objective.corrupt(batch, self.draws, self.config.model), batch["valid"])
             for batch in batches
         ]
-        return micro_batches, torch.stack([noisy.count for noisy, _ in micro_batches]).sum()
-
-    def _agree(self, count: Tensor) -> tuple[int, bool]:
-        """The count of the global batch, and whether any rank was asked to stop."""
-        asked = torch.tensor(int(preemption.reason() is not None), device=count.device)
-        total, stop = self.mesh.sum(torch.stack([count, asked])).tolist()
-        return total, stop > 0
-
-    def _guard(self) -> None:
-        """Count skipped steps, and end the run when there are too many in a row."""
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if self.engine.skipped else 0
-        if not self.skipped_in_a_row:
-            return
-        last = self.step * self.config.global_batch
-        first = last - self.skipped_in_a_row * self.config.global_batch
-        where = f"stream positions {first} to {last - 1}"
-        if self.skipped_in_a_row >= self.config.max_skipped_steps:
-            raise NonFiniteError(
-                f"the gradient was not finite {self.skipped_in_a_row} steps in a row ({where}); "
-                "lower optim.lr, or look at these samples"
-            )
-        self.progress.say(f"step {self.step}: the gradient is not finite, skipped ({where})")
+        counts = [noisy.count for noisy, _ in micro_batches]
+        none = torch.zeros((), dtype=torch.int64, device=self.mesh.device)
+        return micro_batches, torch.stack([none, *counts]).sum()
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -179,7 +164,7 @@ class Trainer:
 
     def _training_row(self, sums: LossSums, count: int, rate: float) -> Row:
         packed = torch.cat([sums.loss[None], sums.level_loss, sums.level_count]).double()
-        loss, *levels = self.mesh.sum(packed).tolist()
+        loss, *levels = self.mesh.total(packed).tolist()
         level_loss, level_count = levels[:LEVEL_BUCKETS], levels[LEVEL_BUCKETS:]
         row: Row = {
             "step": self.step,
@@ -200,7 +185,7 @@ class Trainer:
         corpus, config = self.corpus, self.config
         assert corpus.windows is not None
         assert corpus.valid is not None
-        with self.ema.applied(self.engine):
+        with self.ema.applied(self.engine.owned):
             sums = document_losses(
                 self.engine.predict,
                 config.objective,
@@ -212,8 +197,9 @@ class Trainer:
                 num_windows=config.eval.windows,
                 share=Share(rank=self.mesh.data_rank, size=self.mesh.data_size),
                 device=self.mesh.device,
+                on_batch=lambda done: self.watchdog.beat(),
             )
-        total = self.mesh.sum(sums.to(self.mesh.device)).cpu()
+        total = self.mesh.total(sums.to(self.mesh.device)).cpu()
         summary = summarise(total, corpus.train, corpus.valid, seed=config.seed)
         names = ("nelbo", "perplexity", "bits_per_byte", "ratio")
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
@@ -250,27 +236,28 @@ class Trainer:
         newest, problems = store.newest(checkpoints)
         if newest is None:
             return problems
-        state = training.restore(newest, self.engine, self.ema)
+        state = training.restore(newest, self.engine.owned, self.ema)
         self.step = self.saved_step = state["step"]
         self.tokens_seen = state["tokens_seen"]
         self.optimizer_step = state["optimizer_step"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.guard.skipped_in_a_row = state["skipped_in_a_row"]
         self.elapsed_before = state["elapsed_s"]
         return [*problems, f"resuming from {newest}"]
 
     def _save(self) -> None:
+        self.watchdog.beat()
         state = {
             "step": self.step,
             "tokens_seen": self.tokens_seen,
             "optimizer_step": self.optimizer_step,
-            "skipped_in_a_row": self.skipped_in_a_row,
+            "skipped_in_a_row": self.guard.skipped_in_a_row,
             "elapsed_s": self._elapsed(),
             "config": to_plain(self.config),
         }
         training.save(
             self.directory.checkpoints,
             state,
-            self.engine,
+            self.engine.owned,
             self.ema,
             self.mesh,
             self.config.checkpoint.keep_last,

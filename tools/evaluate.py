@@ -41,7 +41,7 @@ def evaluate(
         tqdm(total=len(windows), unit="window", desc="evaluate", disable=None) as bar,
     ):
         sums = document_losses(
-            loaded.denoiser,
+            loaded.denoiser.predict,
             config.objective,
             config.model,
             windows,

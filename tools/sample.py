@@ -61,7 +61,7 @@ def sample(
         for first in range(0, num, batch):
             position_B = torch.arange(first, min(num, first + batch), device=device)
             ids_BL = torch.tensor(template.ids, device=device).repeat(len(position_B), 1)
-            predict = CountingPredict(loaded.denoiser)
+            predict = CountingPredict(loaded.denoiser.predict)
             drawn_BL = generate(
                 ids_BL,
                 position_B,

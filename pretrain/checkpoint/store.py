@@ -4,14 +4,15 @@
       manifest.json            format, sizes and checksums of all other files
       state.json               step and plain data of the run
       rank-00000.safetensors   the ranges of parameters whose masters rank 0 owned, as
-      rank-00000.json          ``kind/name``: values, and where they begin: shape, start
+      rank-00000.json          ``kind/name``: values, and what range of the whole they are
       ...
 
-Tensors are flat fp32 ranges of whole parameters, so that a reader can put together any
-range from any number of ranks. A directory without its manifest is no checkpoint, and
-nothing here is a pickle.
+Tensors are flat fp32 ranges of parameters, or of boxes of them (:mod:`pretrain.ranges`),
+so that a reader can put together any range from any number of ranks, under any layout. A
+directory without its manifest is no checkpoint, and nothing here is a pickle.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -27,9 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError
-from pretrain.ranges import Range
+from pretrain.ranges import Range, copy_overlap, overlap
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 _STAGING = ".staging-"
@@ -104,7 +105,7 @@ class Writer:
         for kind, owned in pieces.items():
             for part, value in owned:
                 tensors[f"{kind}/{part.name}"] = value.detach().cpu().contiguous()
-                index[part.name] = {"shape": list(part.shape), "start": part.start, "num": part.num}
+                index[part.name] = dataclasses.asdict(part)
         save_file(tensors, self._staging / f"rank-{rank:05d}.safetensors")
         text = json.dumps(index)
         (self._staging / f"rank-{rank:05d}.json").write_text(text, encoding="utf-8")
@@ -159,7 +160,12 @@ class Reader:
             owned = json.loads(index.read_text(encoding="utf-8"))
             for name, where in owned.items():
                 part = Range(
-                    name=name, shape=tuple(where["shape"]), start=where["start"], num=where["num"]
+                    name=name,
+                    shape=tuple(where["shape"]),
+                    corner=tuple(where["corner"]),
+                    sizes=tuple(where["sizes"]),
+                    start=where["start"],
+                    num=where["num"],
                 )
                 self._pieces.setdefault(name, []).append((index.with_suffix(".safetensors"), part))
 
@@ -184,14 +190,12 @@ class Reader:
         value = torch.empty(wanted.num)
         filled = 0
         for file, part in pieces:
-            low = max(part.start, wanted.start)
-            high = min(part.start + part.num, wanted.start + wanted.num)
-            if low < high:
-                held = self._slice(
-                    file, f"{kind}/{wanted.name}", low - part.start, high - part.start
-                )
-                value[low - wanted.start : high - wanted.start] = held
-                filled += high - low
+            for held in part.boxes():
+                for box in wanted.boxes():
+                    if overlap(box, held) is None:
+                        continue
+                    source = self._slice(file, f"{kind}/{wanted.name}", held.at, held.at + held.num)
+                    filled += copy_overlap(value[box.at : box.at + box.num], box, source, held)
         if filled != wanted.num:
             raise UserError(f"{self.path} holds {filled} of {wanted.num} elements of {wanted.name}")
         return value
@@ -199,9 +203,7 @@ class Reader:
     def whole(self, kind: str) -> Iterator[tuple[str, Tensor]]:
         """Every parameter whole, one after the other, in its own shape."""
         for name, shape in self.shapes().items():
-            num = torch.Size(shape).numel()
-            everything = Range(name=name, shape=shape, start=0, num=num)
-            yield name, self.read(kind, everything).view(shape)
+            yield name, self.read(kind, Range.whole(name, shape)).view(shape)
 
     @staticmethod
     def _slice(file: Path, key: str, start: int, stop: int) -> Tensor:

@@ -12,20 +12,20 @@ from torch import Tensor
 from pretrain.checkpoint.store import Reader, Writer, prune
 from pretrain.ema import Ema
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.zero import ZeroEngine
+from pretrain.parallel.owned import Owned
 
 
-def _kinds(engine: ZeroEngine, ema: Ema) -> dict[str, list[Tensor]]:
+def _kinds(owned: Owned, ema: Ema) -> dict[str, list[Tensor]]:
     return {
-        "master": engine.masters,
-        "exp_avg": engine.moments("exp_avg"),
-        "exp_avg_sq": engine.moments("exp_avg_sq"),
+        "master": owned.masters,
+        "exp_avg": owned.moments("exp_avg"),
+        "exp_avg_sq": owned.moments("exp_avg_sq"),
         "ema": ema.shadows,
     }
 
 
 def save(
-    directory: Path, state: dict[str, Any], engine: ZeroEngine, ema: Ema, mesh: Mesh, keep_last: int
+    directory: Path, state: dict[str, Any], owned: Owned, ema: Ema, mesh: Mesh, keep_last: int
 ) -> None:
     """Save on all ranks; when this returns the checkpoint is committed. ``state`` has a step."""
     writer = Writer(directory, state["step"])
@@ -33,8 +33,8 @@ def save(
         writer.prepare()
     mesh.barrier()
     pieces = {
-        kind: [(fragment.range, fragment.of(flats)) for fragment in engine.fragments]
-        for kind, flats in _kinds(engine, ema).items()
+        kind: [(f.range, f.of(flats)) for f in owned.fragments if not f.is_copy]
+        for kind, flats in _kinds(owned, ema).items()
     }
     writer.write(mesh.rank, pieces)
     mesh.barrier()
@@ -44,12 +44,12 @@ def save(
     mesh.barrier()
 
 
-def restore(path: Path, engine: ZeroEngine, ema: Ema) -> dict[str, Any]:
-    """Load a checkpoint into engine and average; return its ``state``."""
+def restore(path: Path, owned: Owned, ema: Ema) -> dict[str, Any]:
+    """Load a checkpoint into masters, moments and average; return its ``state``."""
     reader = Reader(path)
-    for kind, flats in _kinds(engine, ema).items():
-        for fragment in engine.fragments:
+    for kind, flats in _kinds(owned, ema).items():
+        for fragment in owned.fragments:
             fragment.of(flats).copy_(reader.read(kind, fragment.range))
-    engine.set_optimizer_step(reader.state["optimizer_step"])
-    engine.refresh()
+    owned.set_optimizer_step(reader.state["optimizer_step"])
+    owned.refresh()
     return reader.state

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,7 +25,11 @@ with warnings.catch_warnings():
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     import deepspeed.ops
+    from deepspeed.runtime.pipe.module import PipelineModule
+    from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
     from deepspeed.utils import logger
+
+__all__ = ["PipeModelDataParallelTopology", "PipelineModule"]
 
 logger.setLevel(logging.ERROR)
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -32,13 +37,36 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
-def initialize(**arguments: Any) -> tuple[Any, ...]:
-    """``deepspeed.initialize``, without what it prints about memory."""
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what DeepSpeed prints of memory, seeds and stages while it is set up."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tuple(deepspeed.initialize(**arguments))
+        yield
+
+
+def initialize(**arguments: Any) -> Any:
+    """``deepspeed.initialize``; the engine."""
+    with quiet():
+        return deepspeed.initialize(**arguments)[0]
 
 
 def init_distributed(backend: str) -> None:
     """Let DeepSpeed adopt the process group that exists."""
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+
+_LINEAR = torch.nn.functional.linear
+
+
+def destroy() -> None:
+    """Leave all process groups, and take back what DeepSpeed changed for good.
+
+    ZeRO 3 numbers parameters through the life of a process, and replaces PyTorch's linear
+    function by one whose gradients come in another order. Ranks that meet again, but lived
+    through different runs before, would then disagree: without an error in ZeRO 2.
+    """
+    deepspeed.comm.destroy_process_group()
+    deepspeed.comm.comm.cdb = None
+    torch.nn.functional.linear = _LINEAR
+    deepspeed.zero.Init.param_id = 0

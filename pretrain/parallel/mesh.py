@@ -1,4 +1,9 @@
-"""The mesh of ranks: who this rank is, and sums over all of them."""
+"""The mesh of ranks: tensor, data and pipeline axes, and what is summed over them.
+
+Rank r of D x T x P stands at tensor r mod T, data (r / T) mod D, pipeline r / (T D): the
+order of Megatron, and of DeepSpeed's topology, so that tensor-parallel ranks, which talk
+most, are neighbours on a node.
+"""
 
 import datetime
 import os
@@ -16,17 +21,26 @@ TIMEOUT = datetime.timedelta(minutes=10)
 
 
 class Mesh:
-    """Data-parallel ranks over one process group.
+    """One rank's place, and its process groups.
 
     Attributes:
         rank, size: of all ranks.
+        tensor_rank, tensor_size: of the axis that splits matrices.
         data_rank, data_size: of the axis that splits the batch.
+        pipe_rank, pipe_size: of the axis that splits the list of layers.
+        tensor_group, data_group, pipe_group: the ranks that differ from this one in that axis
+            only; model_group: all that share its part of the batch.
         device: where this rank computes.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, tensor: int = 1, pipeline: int = 1) -> None:
         self.rank, self.size = world.rank, world.size
-        self.data_rank, self.data_size = world.rank, world.size
+        self.tensor_size, self.pipe_size = tensor, pipeline
+        self.data_size = world.size // (tensor * pipeline)
+        assert self.data_size * tensor * pipeline == world.size, (world, tensor, pipeline)
+        self.tensor_rank = world.rank % tensor
+        self.data_rank = world.rank // tensor % self.data_size
+        self.pipe_rank = world.rank // (tensor * self.data_size)
         on_gpu = torch.cuda.is_available()
         if on_gpu:
             torch.cuda.set_device(world.local_rank)
@@ -44,25 +58,83 @@ class Mesh:
             timeout=TIMEOUT,
         )
         deepspeed.init_distributed("nccl" if on_gpu else "gloo")
+        ranks = torch.arange(world.size).view(pipeline, self.data_size, tensor)
+        self.tensor_group = self._group(ranks)
+        self.data_group = self._group(ranks.transpose(1, 2))
+        self.pipe_group = self._group(ranks.permute(1, 2, 0))
+        self.model_group = self._group(ranks.transpose(0, 1).flatten(1))
+        self._pipe_ranks = ranks[:, self.data_rank, self.tensor_rank].tolist()
+
+    def _group(self, rows: Tensor) -> dist.ProcessGroup:
+        """This rank's group, of those that the last axis of ``rows`` lists."""
+        mine = None
+        for members in rows.reshape(-1, rows.shape[-1]).tolist():
+            group = dist.new_group(members, timeout=TIMEOUT)
+            if self.rank in members:
+                mine = group
+        assert mine is not None
+        return mine
 
     @property
     def is_first(self) -> bool:
         """Whether this rank writes what is written once."""
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over all data-parallel ranks; the argument is left as it is."""
-        total = values.clone()
+    @property
+    def is_first_stage(self) -> bool:
+        """Whether this rank holds the embedding."""
+        return self.pipe_rank == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether this rank holds the head, and so the loss."""
+        return self.pipe_rank == self.pipe_size - 1
+
+    @property
+    def reads(self) -> bool:
+        """Whether this rank needs the batch: for the first layer's input or for the loss."""
+        return self.is_first_stage or self.is_last_stage
+
+    @property
+    def counts(self) -> bool:
+        """Whether this rank's sums enter a total: one rank for each part of the batch."""
+        return self.is_last_stage and self.tensor_rank == 0
+
+    def stage(self, index: int) -> int:
+        """The rank of stage ``index`` in this rank's pipeline."""
+        return int(self._pipe_ranks[index])
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over the parts of the batch, on every rank; the argument is left as it is.
+
+        Ranks that share a part of the batch hold the same values, or none that count.
+        """
+        total = values.clone() if self.counts else torch.zeros_like(values)
         dist.all_reduce(total)
         return total
+
+    def agree(self, count: Tensor, asked: bool) -> tuple[int, bool]:
+        """The total of a count, and whether any rank asks; in one reduction."""
+        own = count if self.counts else torch.zeros_like(count)
+        both = torch.stack([own, torch.full_like(own, int(asked))])
+        dist.all_reduce(both)
+        total, askers = both.tolist()
+        return int(total), askers > 0
+
+    def from_last_stage(self, value: Tensor) -> Tensor:
+        """The last stage's value, on every stage; elsewhere the argument is only its shape."""
+        if self.pipe_size > 1:
+            value = value.contiguous()
+            dist.broadcast(value, self.stage(self.pipe_size - 1), group=self.pipe_group)
+        return value
 
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier()
 
     def close(self) -> None:
-        """Leave the process group."""
-        dist.destroy_process_group()
+        """Leave all process groups, so that this process may enter others."""
+        deepspeed.destroy()
 
 
 def available_cores() -> int:

@@ -71,7 +71,7 @@ def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
     torch.testing.assert_close(probability[:, allowed].sum(-1), torch.ones(ids.numel()))
     assert (probability[:, out] == 0).all()
     target = torch.tensor(allowed)[torch.arange(ids.numel()) % len(allowed)]
-    head = model.layers[-1].head
+    head = model.output.head
     weight_grad, *bias_grad = torch.autograd.grad(
         Prediction(logits).log_prob(target).sum(),
         [parameter for parameter in (head.weight, head.bias) if parameter is not None],
@@ -137,15 +137,15 @@ def test_initial_weights_depend_on_name_and_seed_alone() -> None:
 
 def test_initial_weights_have_the_intended_spread() -> None:
     model = Denoiser(config(width=64, conditioning_width=64)).requires_grad_(False)
-    block = model.layers[1]
+    block = model.layers["1"]
     for settings, std in (({}, 1.0), ({"tied_head": True}, 1 / 8), ({"embedding_std": 0.02}, 0.02)):
-        embedding = Denoiser(config(width=64, **settings)).layers[0].tokens.weight
+        embedding = Denoiser(config(width=64, **settings)).embedding.tokens.weight
         assert embedding.detach().std() == pytest.approx(std, rel=0.05)
     assert block.attention.q.weight.std() == pytest.approx(64**-0.5, rel=0.05)
     assert block.mlp.down.weight.std() == pytest.approx(256**-0.5, rel=0.05)
-    for norm in (block.attention_norm, block.mlp_norm, model.layers[-1].norm):
+    for norm in (block.attention_norm, block.mlp_norm, model.output.norm):
         assert (norm.weight == 1).all()
-    for zero in (block.mlp.up.bias, block.modulation.weight, model.layers[-1].head.weight):
+    for zero in (block.mlp.up.bias, block.modulation.weight, model.output.head.weight):
         assert (zero == 0).all()
 
 
@@ -155,7 +155,7 @@ def test_every_block_starts_as_the_identity(settings: dict[str, Any]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, LENGTH, 16, generator=generator)
     c = torch.randn(2, 1, 8, generator=generator)
-    blocks = [layer for layer in model.layers if isinstance(layer, Block)]
+    blocks = [layer for layer in model.layers.values() if isinstance(layer, Block)]
     assert len(blocks) == 2
     for block in blocks:
         assert torch.equal(block((x, c))[0], x)
@@ -187,7 +187,7 @@ def test_a_level_of_its_own_reaches_a_token(layer: int) -> None:
     model = Denoiser(config(time_conditioning=True, num_layers=1))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in (model.layers[layer].modulation.weight, model.layers[2].head.weight):
+        for weight in (model.layers[str(layer)].modulation.weight, model.output.head.weight):
             weight.normal_(generator=generator)
     ids, level = inputs(model.config, rows=1)
     levels = level.expand(-1, LENGTH).clone()
@@ -203,7 +203,7 @@ def test_without_time_conditioning_levels_per_token_cost_nothing() -> None:
     for on in (False, True):
         model = Denoiser(config(time_conditioning=on))
         ids, level = inputs(model.config)
-        _, c_BKC = model.layers[0]((level.expand(-1, LENGTH), ids))
+        _, c_BKC = model.embedding((level.expand(-1, LENGTH), ids))
         assert c_BKC.shape == (3, LENGTH if on else 1, 8)
 
 
@@ -252,7 +252,7 @@ def test_every_parameter_learns(settings: dict[str, Any]) -> None:
 def test_a_tied_head_is_the_embedding() -> None:
     model = Denoiser(config(tied_head=True))
     names = dict(model.named_parameters())
-    assert model.layers[-1].head.weight is model.layers[0].tokens.weight
+    assert model.output.head.weight is model.embedding.tokens.weight
     assert not [name for name in names if ".head." in name]
     assert {"layers.3.head.weight", "layers.3.head.bias"} <= dict(
         Denoiser(config()).named_parameters()

@@ -9,6 +9,7 @@ from torch import Tensor
 from configs.load import Plugin
 from model.draws import Draws
 from model.generate import CountingPredict, generate
+from model.prediction import Prediction
 from model.samplers.ancestral import Ancestral
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
@@ -29,7 +30,8 @@ def states(
     denoise: Callable[..., Tensor] | None = None,
 ) -> tuple[list[Tensor], int]:
     """The ids after every step, and the number of network evaluations."""
-    predict = CountingPredict(denoise or joint.denoise)
+    network = denoise or joint.denoise
+    predict = CountingPredict(lambda *given: Prediction(network(*given)))
     after: list[Tensor] = []
     last_BL = generate(
         ids_BL,

@@ -14,7 +14,6 @@ from model.denoiser import Denoiser
 from model.draws import Draws
 from model.objectives import Noisy, sum_losses
 from model.objectives.mdlm import Mdlm
-from model.prediction import Prediction
 from pretrain.config import OptimConfig
 from pretrain.optim import adamw
 from tools.bench import reference
@@ -28,7 +27,7 @@ class MasterWeights:
         self.denoiser = denoiser
         if dtype != torch.float32:
             self.denoiser = deepcopy(denoiser).to(dtype)
-        self._optimizer = adamw(self._master, OptimConfig())
+        self._optimizer = adamw(self._master.parameter_names(), OptimConfig())
 
     def update(self, loss: Tensor) -> None:
         """Backward, and one step of AdamW."""
@@ -87,6 +86,6 @@ def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: D
 
 def our_loss(denoiser: Denoiser, noisy: Noisy, valid_BL: Tensor) -> Tensor:
     """Nats a token, with the sums by level that training reports."""
-    logits = denoiser(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
-    losses_M = Mdlm().token_losses(Prediction(logits), noisy)
+    prediction = denoiser.predict(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
+    losses_M = Mdlm().token_losses(prediction, noisy)
     return sum_losses(losses_M, noisy, valid_BL).loss / noisy.count

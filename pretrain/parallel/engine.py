@@ -1,0 +1,146 @@
+"""The trainer's view of an engine: optimizer steps, predictions, and what the rank owns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.objectives import LEVEL_BUCKETS, LossSums, Noisy, Objective, sum_losses
+from model.prediction import Prediction
+from pretrain.config import RunConfig
+from pretrain.layout import micro_batch
+from pretrain.optim import adamw
+from pretrain.parallel.forward import Forward, local_denoiser
+from pretrain.parallel.mesh import Mesh
+from pretrain.parallel.owned import Owned, places
+
+MicroBatch = tuple[Noisy, Tensor]
+"""A corrupted micro-batch and its ``valid_BL``."""
+
+
+class Engine(ABC):
+    """A denoiser on its mesh, under one of DeepSpeed's engines.
+
+    Attributes:
+        owned: masters and moments of this rank.
+        predict: the :class:`Forward` pass, to be called by all ranks of a model together.
+    """
+
+    def __init__(self, config: RunConfig, mesh: Mesh) -> None:
+        model = config.model
+        self._mesh, self._objective = mesh, config.objective
+        self._num_micro_batches = (
+            config.global_batch // mesh.data_size // micro_batch(config, mesh.data_size)
+        )
+        self._denoiser = local_denoiser(
+            model, config.parallel, config.data.sequence_length, mesh, config.seed
+        )
+        where = places(self._denoiser, mesh)
+        optimizer = adamw(self._denoiser.parameter_names(), config.optim)
+        self._engine = self._initialize(optimizer, settings(config, mesh))
+        self.owned = Owned(self._engine.optimizer, where)
+        self.owned.begin(config.seed, model.initial_embedding_std)
+        self._forward = Forward(self._denoiser, mesh)
+
+    @abstractmethod
+    def _initialize(self, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
+        """Hand the denoiser over to DeepSpeed; its engine."""
+
+    @abstractmethod
+    def _run(self, micro_batches: Sequence[MicroBatch], scale: float) -> "Sums":
+        """Forward, backward and one optimizer step over this rank's micro-batches."""
+
+    def train_step(
+        self, micro_batches: Sequence[MicroBatch], count: int, learning_rate: float
+    ) -> LossSums:
+        """One optimizer step; the sums of the loss on ranks that have it, elsewhere zeros.
+
+        ``count`` is the number of tokens of the *global* batch. DeepSpeed divides by the
+        accumulation and averages over data-parallel ranks, so each micro-batch's sum is
+        scaled by both: the gradient is that of one sum divided once by one count.
+        """
+        self.owned.set_learning_rate(learning_rate)
+        scale = self._mesh.data_size * self._num_micro_batches / count
+        sums = self._run(micro_batches, scale)
+        return sums.total
+
+    def predict(
+        self, ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor, valid_BL: Tensor | None = None
+    ) -> Prediction:
+        """The prediction with the present weights, without gradient."""
+        self._denoiser.eval()
+        return self._forward(ids_BL, level_BK, where_BL, valid_BL)
+
+    def compile(self) -> None:
+        """Run the forward pass through torch.compile from here on."""
+        self._engine.compile()
+
+    @property
+    def grad_norm(self) -> float:
+        """The global gradient norm of the last step, before clipping."""
+        return float(self._engine.get_global_grad_norm())
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the last step was skipped, its gradient not being finite."""
+        return bool(self._engine.optimizer.overflow)
+
+
+class Sums:
+    """Loss sums of the micro-batches of a step."""
+
+    def __init__(self, objective: Objective, device: torch.device) -> None:
+        self._objective = objective
+        self.total = LossSums(
+            loss=torch.zeros((), device=device),
+            level_loss=torch.zeros(LEVEL_BUCKETS, device=device),
+            level_count=torch.zeros(LEVEL_BUCKETS, device=device),
+        )
+
+    def add(self, prediction: Prediction, micro_batch: MicroBatch) -> Tensor:
+        """The micro-batch's sum of the loss, with gradient."""
+        noisy, valid_BL = micro_batch
+        losses_M = self._objective.token_losses(prediction, noisy)
+        sums = sum_losses(losses_M, noisy, valid_BL)
+        self.total.loss.add_(sums.loss.detach())
+        self.total.level_loss.add_(sums.level_loss)
+        self.total.level_count.add_(sums.level_count)
+        return sums.loss
+
+
+def settings(config: RunConfig, mesh: Mesh) -> dict[str, Any]:
+    """DeepSpeed's configuration."""
+    found: dict[str, Any] = {
+        "train_batch_size": config.global_batch,
+        "train_micro_batch_size_per_gpu": micro_batch(config, mesh.data_size),
+        "gradient_clipping": config.optim.clip,
+        "zero_optimization": {
+            "stage": max(1, config.parallel.zero_stage),
+            "stage3_param_persistence_threshold": PERSISTENT,
+        },
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+    }
+    if config.precision == "bf16":
+        found["bf16"] = {"enabled": True}
+        found["data_types"] = {"grad_accum_dtype": "fp32"}
+    elif config.precision == "fp16":
+        found["fp16"] = {"enabled": True}
+    return found
+
+
+PERSISTENT = 100_000
+"""ZeRO 3 keeps parameters of fewer elements whole on every rank."""
+
+
+def build(config: RunConfig, mesh: Mesh) -> Engine:
+    """The engine for a layout: DeepSpeed's pipeline where there are stages, else plain ZeRO."""
+    if mesh.pipe_size > 1:
+        from pretrain.parallel.pipeline import PipelineEngine
+
+        return PipelineEngine(config, mesh)
+    from pretrain.parallel.zero import ZeroEngine
+
+    return ZeroEngine(config, mesh)

@@ -1,0 +1,65 @@
+"""Megatron-core's tensor-parallel pieces, imported without their noise.
+
+Only tensor parallelism needs them, and the import takes seconds: nothing imports this
+module before a layout with T > 1 is built.
+"""
+
+import warnings
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from megatron.core import ModelParallelConfig, parallel_state
+    from megatron.core.tensor_parallel import (
+        ColumnParallelLinear,
+        RowParallelLinear,
+        VocabParallelEmbedding,
+        copy_to_tensor_model_parallel_region,
+        reduce_from_tensor_model_parallel_region,
+        vocab_parallel_cross_entropy,
+    )
+
+__all__ = ["ColumnParallelLinear", "RowParallelLinear", "VocabParallelEmbedding"]
+
+
+def initialize(tensor_size: int, pipe_size: int) -> None:
+    """Megatron's global groups, anew; over ranks that stand in its own order."""
+    parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=tensor_size, pipeline_model_parallel_size=pipe_size
+    )
+
+
+@cache
+def settings() -> Any:
+    """What our layers are built with: whole in float32 on the CPU, and left uninitialised."""
+    return ModelParallelConfig(
+        use_cpu_initialization=True,
+        perform_initialization=False,
+        gradient_accumulation_fusion=False,
+    )
+
+
+def no_initialization(weight: Tensor) -> None:
+    """Megatron asks for a function, and with ``perform_initialization`` off never calls it."""
+
+
+def copy_forward_sum_backward(x: Tensor) -> Tensor:
+    """Identity; the gradient is summed over the tensor axis."""
+    same: Tensor = copy_to_tensor_model_parallel_region(x)
+    return same
+
+
+def sum_forward_copy_backward(x: Tensor) -> Tensor:
+    """The sum over the tensor axis; the gradient passes as it is."""
+    total: Tensor = reduce_from_tensor_model_parallel_region(x)
+    return total
+
+
+def cross_entropy(logits_MR: Tensor, ids_M: Tensor) -> Tensor:
+    """-log p ``[M]`` float32, of logits split over the tensor axis."""
+    losses_M: Tensor = vocab_parallel_cross_entropy(logits_MR, ids_M)
+    return losses_M

@@ -1,0 +1,125 @@
+"""The denoiser under DeepSpeed's pipeline engine, which runs the 1F1B schedule.
+
+What its own ways would break is set right here. Which layers a stage holds follows from
+their cost. The head, which runs at the noisy positions only, belongs to the loss. Buffers
+are made anew for every tensor, since DeepSpeed reuses them by their place in the tuple
+and not by their kind. A stage with several outputs must not checkpoint reentrantly. And
+in bf16 each gradient is added to its fp32 sum at once, since DeepSpeed would clear those
+of parameters that the loss function uses.
+"""
+
+from collections.abc import Sequence
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.denoiser import Denoiser
+from model.layers import Stream
+from pretrain.config import RunConfig
+from pretrain.parallel import deepspeed
+from pretrain.parallel.engine import Engine, MicroBatch, Sums
+from pretrain.parallel.forward import as_prediction
+from pretrain.parallel.mesh import Mesh
+
+
+class PipelineEngine(Engine):
+    """A stage of several: micro-batches follow one another through them."""
+
+    def __init__(self, config: RunConfig, mesh: Mesh) -> None:
+        self._micro_batches: Sequence[MicroBatch] = ()
+        self._scale = 1.0
+        self._sums = Sums(config.objective, mesh.device)
+        super().__init__(config, mesh)
+
+    def _initialize(self, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
+        settings["pipeline"] = {
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
+            "use_reentrant": False,
+        }
+        if "bf16" in settings:
+            settings["bf16"]["immediate_grad_update"] = True
+        with deepspeed.quiet():
+            stages = Stages(self._denoiser, self._mesh, self._loss)
+        engine = deepspeed.initialize(
+            model=stages, optimizer=optimizer, config=settings, dist_init_required=False
+        )
+        engine._allocate_or_extend_buffers = MethodType(_fresh_buffer, engine)
+        return engine
+
+    def _run(self, micro_batches: Sequence[MicroBatch], scale: float) -> Sums:
+        self._micro_batches, self._scale = micro_batches, scale
+        self._sums = Sums(self._objective, self._mesh.device)
+        inputs = (
+            (self._denoiser.inputs(noisy.ids_BL, noisy.level_BK, valid_BL), torch.tensor(number))
+            for number, (noisy, valid_BL) in enumerate(micro_batches)
+        )
+        self._engine.train_batch(inputs)
+        return self._sums
+
+    def _loss(self, stream: Stream, number: Tensor) -> Tensor:
+        """On the last stage: the loss of micro-batch ``number``, as DeepSpeed's weight asks."""
+        micro_batch = self._micro_batches[int(number)]
+        logits_MR = self._denoiser.output(stream, micro_batch[0].where_BL)
+        return self._sums.add(as_prediction(logits_MR, self._mesh), micro_batch) * self._scale
+
+
+class Stages(deepspeed.PipelineModule):
+    """DeepSpeed's list of layers, of which this rank has those that its denoiser has."""
+
+    def __init__(self, denoiser: Denoiser, mesh: Mesh, loss: Any) -> None:
+        self._span = denoiser.span
+        here = {int(name): layer for name, layer in denoiser.layers.items()}
+        if denoiser.last in here:
+            here[denoiser.last] = InLoss(denoiser.output)
+        super().__init__(
+            layers=[here.get(index, nn.Identity()) for index in range(denoiser.last + 1)],
+            topology=deepspeed.PipeModelDataParallelTopology(
+                num_pp=mesh.pipe_size, num_mp=mesh.tensor_size, num_dp=mesh.data_size
+            ),
+            loss_fn=loss,
+        )
+        self._tied: list[tuple[Tensor, dist.ProcessGroup]] = []
+        if denoiser.config.tied_head:
+            self._tie(denoiser, mesh)
+
+    def _partition_layers(self, method: str = "") -> None:
+        self._set_bounds(start=self._span.start, stop=self._span.stop)
+
+    def _tie(self, denoiser: Denoiser, mesh: Mesh) -> None:
+        """One weight on first and last stage: its gradients are summed, its norm counted once."""
+        ends = torch.tensor([mesh.stage(0), mesh.stage(mesh.pipe_size - 1)])
+        everyone = [torch.empty_like(ends) for _ in range(mesh.size)]
+        dist.all_gather(everyone, ends)
+        pairs = sorted({tuple(pair.tolist()) for pair in everyone})
+        for pair in pairs:
+            group = dist.new_group(pair)
+            if mesh.rank in pair:
+                at_first = mesh.is_first_stage
+                weight: Any = (denoiser.embedding if at_first else denoiser.output).weight
+                weight.ds_pipe_replicated = not at_first
+                self._tied = [(weight, group)]
+
+    def get_tied_weights_and_groups(self) -> list[tuple[Tensor, dist.ProcessGroup]]:
+        """What DeepSpeed sums after the last backward pass of a step."""
+        return self._tied
+
+
+class InLoss(nn.Module):
+    """The place of the output layer in the list: its work is done in the loss function."""
+
+    def __init__(self, output: nn.Module) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, stream: Stream) -> Stream:
+        """The stream, as it is."""
+        return stream
+
+
+def _fresh_buffer(engine: Any, index: int, shape: list[int], dtype: torch.dtype) -> Tensor:
+    """In place of the engine's method of that name, which returns used buffers of any dtype."""
+    return torch.zeros(shape, dtype=dtype, device=engine.device)

@@ -1,0 +1,252 @@
+"""Tensor parallelism: the layer factory that builds shards, from megatron-core's layers.
+
+Column layers hold rows of their matrix, row layers columns, embedding and head rows of
+the vocabulary (Shoeybi et al. 2019, section 3). One copy-and-reduce stands before each
+group of column layers, not in each of them: q, k and v share it.
+
+Parameters carry Megatron's ``tensor_model_parallel`` and ``partition_dim``, by which
+DeepSpeed counts replicated parameters once in the gradient norm. Megatron would set them
+while it initialises; our weights are drawn whole by name, and cut here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.draws import Draws
+from model.linears import Head
+from model.prediction import Prediction
+from pretrain.parallel import megatron, sequence
+from pretrain.parallel.mesh import Mesh
+
+
+class TensorFactory:
+    """Shards of the wide layers, over the tensor axis of a mesh.
+
+    Args:
+        sequence_parallel: also keep only this rank's positions of the stream.
+    """
+
+    def __init__(self, mesh: Mesh, *, sequence_parallel: bool) -> None:
+        self.group, self.rank, self.size = mesh.tensor_group, mesh.tensor_rank, mesh.tensor_size
+        self.sequence_parallel = sequence_parallel
+        megatron.initialize(mesh.tensor_size, mesh.pipe_size)
+
+    # -- layers ---------------------------------------------------------------------------
+
+    def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """Its outputs are split; it does not communicate."""
+        layer = Column(num_in, num_out, bias=bias, group=self.group)
+        _mark(layer.weight, 0)
+        return layer
+
+    def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """Its inputs are split; its output is summed, and then as the stream is."""
+        layer = Row(num_in, num_out, bias=bias, factory=self)
+        _mark(layer.weight, 1)
+        return layer
+
+    def embedding(self, num_rows: int, width: int) -> nn.Module:
+        """Each rank looks up the ids of its rows."""
+        layer = Embedding(num_rows, width, self)
+        _mark(layer.weight, 0)
+        return layer
+
+    def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
+        """Logits of this rank's rows."""
+        layer = ShardedHead(
+            width, num_rows // self.size, excluded.chunk(self.size)[self.rank], bias=bias
+        )
+        _mark(layer.weight, 0)
+        if layer.bias is not None:
+            _mark(layer.bias, 0)
+        return layer
+
+    # -- the stream -----------------------------------------------------------------------
+
+    def enter(self, x_BLD: Tensor) -> Tensor:
+        """All positions; backward sums what the ranks' shards give."""
+        if self.sequence_parallel:
+            gathered: Tensor = sequence.Gather.apply(x_BLD, self.group)
+            return gathered
+        return megatron.copy_forward_sum_backward(x_BLD)
+
+    def leave(self, partial_BLD: Tensor) -> Tensor:
+        """The sum of the ranks' partial products, at this rank's positions."""
+        if self.sequence_parallel:
+            scattered: Tensor = sequence.ReduceScatter.apply(partial_BLD, self.group)
+            return scattered
+        return megatron.sum_forward_copy_backward(partial_BLD)
+
+    def spread(self, value: Tensor) -> Tensor:
+        """The value; where positions are split, its gradient is put together from all."""
+        if not self.sequence_parallel:
+            return value
+        if value.dim() == 3 and value.shape[1] > 1:
+            part: Tensor = sequence.Split.apply(value, self.group)
+            return part
+        return megatron.copy_forward_sum_backward(value)
+
+    def split(self, x_BLD: Tensor) -> Tensor:
+        """This rank's positions of what all ranks hold alike."""
+        if not self.sequence_parallel:
+            return x_BLD
+        part: Tensor = sequence.Split.apply(x_BLD, self.group)
+        return part
+
+    def whole(self, x_BLD: Tensor) -> Tensor:
+        """The stream at all positions."""
+        if not self.sequence_parallel:
+            return x_BLD
+        gathered: Tensor = sequence.Whole.apply(x_BLD, self.group)
+        return gathered
+
+    @contextmanager
+    def all_positions(self) -> Iterator[None]:
+        """The stream uncut meanwhile."""
+        before, self.sequence_parallel = self.sequence_parallel, False
+        try:
+            yield
+        finally:
+            self.sequence_parallel = before
+
+    # -- parameters -----------------------------------------------------------------------
+
+    def whole_shape(self, parameter: Tensor) -> torch.Size:
+        """The shape over all ranks."""
+        shape = list(parameter.shape)
+        if is_sharded(parameter):
+            shape[partition_dim(parameter)] *= self.size
+        return torch.Size(shape)
+
+    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        """This rank's rows or columns."""
+        if not is_sharded(parameter):
+            return whole
+        return whole.chunk(self.size, dim=partition_dim(parameter))[self.rank]
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether each tensor-parallel rank holds another part of it."""
+    return bool(getattr(parameter, "tensor_model_parallel", False))
+
+
+def partition_dim(parameter: Tensor) -> int:
+    """The dimension along which a sharded parameter is cut."""
+    return int(parameter.partition_dim)  # type: ignore[attr-defined]
+
+
+def _mark(parameter: Any, dim: int) -> None:
+    parameter.tensor_model_parallel = True
+    parameter.partition_dim = dim
+    parameter.partition_stride = 1
+
+
+class Column(megatron.ColumnParallelLinear):
+    """Megatron's column-parallel linear layer, which returns its output only."""
+
+    def __init__(self, num_in: int, num_out: int, *, bias: bool, group: dist.ProcessGroup) -> None:
+        super().__init__(
+            num_in,
+            num_out,
+            config=megatron.settings(),
+            init_method=megatron.no_initialization,
+            bias=bias,
+            gather_output=False,
+            disable_grad_reduce=True,  # TensorFactory.enter does it, once for q, k and v
+            tp_group=group,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` to ``[..., out / T]``."""
+        output: Tensor = super().forward(x)[0]
+        return output
+
+
+class Row(megatron.RowParallelLinear):
+    """Megatron's row-parallel linear layer, whose sum may end in a part of the positions."""
+
+    def __init__(self, num_in: int, num_out: int, *, bias: bool, factory: TensorFactory) -> None:
+        super().__init__(
+            num_in,
+            num_out,
+            config=megatron.settings(),
+            init_method=megatron.no_initialization,
+            bias=bias,
+            input_is_parallel=True,
+            skip_bias_add=False,
+            tp_group=factory.group,
+        )
+        self.factory = factory
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, L, in / T]`` to the stream."""
+        output = self.factory.leave(F.linear(x, self.weight))
+        return output if self.bias is None else output + self.factory.spread(self.bias)
+
+
+class Embedding(megatron.VocabParallelEmbedding):
+    """Megatron's vocabulary-parallel embedding, whose output is as the stream is."""
+
+    def __init__(self, num_rows: int, width: int, factory: TensorFactory) -> None:
+        super().__init__(
+            num_rows,
+            width,
+            init_method=megatron.no_initialization,
+            config=megatron.settings(),
+            tp_group=factory.group,
+        )
+        self.factory = factory
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """``[B, L]`` to the stream."""
+        return self.factory.split(super().forward(ids_BL))
+
+
+class ShardedHead(Head):
+    """The head over this rank's rows of the vocabulary."""
+
+    def forward(self, hidden_MD: Tensor) -> Tensor:
+        """Logits ``[M, R / T]``."""
+        return super().forward(megatron.copy_forward_sum_backward(hidden_MD))
+
+
+class ShardedPrediction(Prediction):
+    """A categorical whose logits ``[M, R / T]`` are split over the tensor axis."""
+
+    def __init__(self, logits_MR: Tensor, mesh: Mesh) -> None:
+        super().__init__(logits_MR)
+        self._mesh = mesh
+
+    def log_prob(self, ids_M: Tensor) -> Tensor:
+        """log p of one id at each position, ``[M]`` float32, with gradient, on every rank."""
+        # A copy, since Megatron works in place on logits that are float32 already.
+        return -megatron.cross_entropy(self.logits_MR.to(torch.float32, copy=True), ids_M)
+
+    def sample(
+        self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
+    ) -> Tensor:
+        """See :meth:`Prediction.sample`; the ranks' best candidates meet in float64."""
+        rows = self.logits_MR.shape[-1]
+        first_id = self._mesh.tensor_rank * rows
+        scores = self._scores(
+            draws,
+            kind,
+            position_M,
+            column_M,
+            temperature,
+            first_id=first_id,
+            num_rows=rows * self._mesh.tensor_size,
+        )
+        best_M, id_M = scores.max(dim=-1)
+        bests = [torch.empty_like(best_M) for _ in range(self._mesh.tensor_size)]
+        ids = [torch.empty_like(id_M) for _ in range(self._mesh.tensor_size)]
+        dist.all_gather(bests, best_M, group=self._mesh.tensor_group)
+        dist.all_gather(ids, id_M + first_id, group=self._mesh.tensor_group)
+        winner_1M = torch.stack(bests).argmax(dim=0, keepdim=True)
+        return torch.stack(ids).gather(0, winner_1M)[0]

@@ -1,0 +1,127 @@
+"""Live ranks that do one thing after the other: for checks over many layouts.
+
+Starting a rank costs seconds, a process group next to nothing. So the ranks of a pool
+live on, and for every call some of them meet in a new group.
+"""
+
+import itertools
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pretrain import launch
+from pretrain.launch import World
+
+
+class RankError(RuntimeError):
+    """A rank of a pool failed; the message ends with its traceback."""
+
+
+class Pool:
+    """``size`` local ranks that stay alive between calls; a context manager."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._scratch = tempfile.TemporaryDirectory(prefix="palimpsest-")
+        self._calls = itertools.count()
+        self._ranks: list[tuple[ForkServerProcess, Connection]] = []
+
+    def run(self, size: int, target: Callable[..., Any], *args: Any, timeout_s: float = 240) -> Any:
+        """``target(world, *args)`` on the first ``size`` ranks: their results, by rank.
+
+        Arguments and results are pickled; ``target`` must be importable by name.
+
+        Raises:
+            RankError: a rank failed or did not answer in time. The ranks, which may wait for
+                one another, are ended; the next call starts others.
+        """
+        assert 1 <= size <= self.size, f"a pool of {self.size} ranks cannot run {size}"
+        rendezvous = Path(self._scratch.name) / f"rendezvous-{next(self._calls)}"
+        self._start()
+        for rank, (_, connection) in enumerate(self._ranks[:size]):
+            world = World(
+                rank=rank,
+                size=size,
+                local_rank=rank,
+                local_size=size,
+                init_method=f"file://{rendezvous}",
+            )
+            connection.send((target, world, args))
+        return self._results(size, timeout_s)
+
+    def _results(self, size: int, timeout_s: float) -> list[Any]:
+        results: dict[int, Any] = {}
+        by_connection = {connection: rank for rank, (_, connection) in enumerate(self._ranks)}
+        waiting = [connection for _, connection in self._ranks[:size]]
+        while waiting:
+            ready = wait(waiting, timeout=timeout_s)
+            if not ready:
+                missing = ", ".join(str(by_connection[connection]) for connection in waiting)
+                self.close_ranks()
+                raise RankError(f"no answer from rank {missing} within {timeout_s:.0f} s")
+            for connection in ready:
+                assert isinstance(connection, Connection)
+                rank = by_connection[connection]
+                try:
+                    succeeded, value = connection.recv()
+                except EOFError:
+                    succeeded, value = False, "it ended without a word"
+                if not succeeded:
+                    self.close_ranks()
+                    raise RankError(f"rank {rank} of {size} failed:\n{value}")
+                results[rank] = value
+                waiting.remove(connection)
+        return [results[rank] for rank in range(size)]
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        while len(self._ranks) < self.size:
+            ours, theirs = context.Pipe()
+            rank = len(self._ranks)
+            process = context.Process(target=_serve, args=(theirs,), name=f"pool-{rank}")
+            process.start()
+            theirs.close()
+            self._ranks.append((process, ours))
+
+    def close_ranks(self) -> None:
+        """End all ranks; a later call starts new ones."""
+        for process, connection in self._ranks:
+            process.kill()
+            process.join()
+            connection.close()
+        self._ranks = []
+
+    def __enter__(self) -> Self:
+        launch.preload(tensor=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close_ranks()
+        self._scratch.cleanup()
+
+
+def _serve(connection: Connection) -> None:
+    """The life of a rank: calls, until the pool is gone."""
+    os.setsid()
+    while True:
+        try:
+            target, world, args = connection.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        try:
+            answer = (True, target(world, *args))
+        except BaseException:
+            answer = (False, traceback.format_exc())
+        connection.send(answer)

@@ -1,0 +1,148 @@
+"""What each stage of a layout holds: blocks, and the sizes of a rank's parameters.
+
+Sizes are read off the model's own layers, built on PyTorch's meta device with a factory
+that divides the wide ones by T. One block stands for all: a model of any size is counted
+in milliseconds.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.denoiser import Denoiser
+from model.linears import DenseFactory
+from pretrain.optim import parameter_groups
+from pretrain.partition import balanced, layer_costs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensors:
+    """Some parameters of one rank, by size.
+
+    Args:
+        sizes: pairs of the elements of a tensor, and how many such tensors there are.
+        decayed: elements of those that weight decay applies to.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    decayed: int = 0
+
+    def __add__(self, other: "Tensors") -> "Tensors":
+        return Tensors(sizes=self.sizes + other.sizes, decayed=self.decayed + other.decayed)
+
+    def __mul__(self, times: int) -> "Tensors":
+        sizes = tuple((size, times * num) for size, num in self.sizes) if times else ()
+        return Tensors(sizes=sizes, decayed=times * self.decayed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of P contiguous parts of the layers, as one of T ranks holds it.
+
+    Args:
+        index: of 0 to P - 1. layers: of the embedding (0), the blocks and the head.
+        blocks: those of the layers that are blocks.
+        operations: forward and backward per token, over all T ranks.
+        block_operations: those of one block.
+    """
+
+    index: int
+    layers: range
+    blocks: range
+    tensors: Tensors
+    operations: float
+    block_operations: float
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether it is the first."""
+        return self.layers.start < self.blocks.start
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it is the last."""
+        return self.layers.stop > self.blocks.stop
+
+    @cached_property
+    def parameters(self) -> int:
+        """Elements of all of this rank's parameters."""
+        return sum(size * num for size, num in self.tensors.sizes)
+
+
+@lru_cache(maxsize=1024)
+def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple[Stage, ...]:
+    """The stages of a layout, by the cut that the engines use."""
+    embedding, block, head = _layers(model, tensor)
+    costs = layer_costs(model, length)
+    found = []
+    for index, (start, stop) in enumerate(pairwise(balanced(costs, pipeline))):
+        blocks = range(max(start, 1), min(stop, model.num_layers + 1))
+        tensors = block * len(blocks)
+        if start == 0:
+            tensors += embedding
+        if stop == len(costs):
+            tensors += head
+            if model.tied_head and start > 0:
+                tensors += Tensors(sizes=((model.num_rows // tensor * model.width, 1),))
+        found.append(
+            Stage(
+                index=index,
+                layers=range(start, stop),
+                blocks=blocks,
+                tensors=tensors,
+                operations=sum(costs[max(1, start) : stop]),
+                block_operations=costs[1],
+            )
+        )
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _layers(model: ModelConfig, tensor: int) -> tuple[Tensors, Tensors, Tensors]:
+    """Embedding, block and head; a tied head's weight is with the embedding."""
+    with torch.device("meta"):
+        denoiser = Denoiser(replace(model, num_layers=1), factory=_Parts(tensor))
+    names = denoiser.parameter_names()
+    groups: Any = parameter_groups(names, 0.0)
+    decayed = set(groups[0]["params"])
+    found = [Tensors(), Tensors(), Tensors()]
+    for parameter, name in names.items():
+        size = parameter.numel()
+        found[int(name.split(".")[1])] += Tensors(
+            sizes=((size, 1),), decayed=size if parameter in decayed else 0
+        )
+    embedding, block, head = found
+    return embedding, block, head
+
+
+class _Parts(DenseFactory):
+    """Layers of the sizes that one of ``tensor`` ranks holds; they are never run.
+
+    Two are not what they stand for, since these would import a compiler on the meta device,
+    which takes longer than all the rest: an embedding drawn from a normal, and the head.
+    """
+
+    def __init__(self, tensor: int) -> None:
+        self._tensor = tensor
+
+    def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """Some of the outputs."""
+        return nn.Linear(num_in, num_out // self._tensor, bias=bias)
+
+    def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
+        """Some of the inputs; the bias is whole."""
+        return nn.Linear(num_in // self._tensor, num_out, bias=bias)
+
+    def embedding(self, num_rows: int, width: int) -> nn.Module:
+        """Some of the rows."""
+        empty = torch.empty(num_rows // self._tensor, width)
+        return nn.Embedding.from_pretrained(empty, freeze=False)
+
+    def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
+        """Some of the rows."""
+        return nn.Linear(width, num_rows // self._tensor, bias=bias)

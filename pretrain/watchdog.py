@@ -1,0 +1,63 @@
+"""A watch over one rank: when it stands still, it says where.
+
+In a collective every rank waits for the slowest, so one rank's stall stalls all; each then
+prints its own stacks, and the one that is not waiting for the others is the culprit.
+"""
+
+import sys
+import threading
+import time
+import traceback
+from types import TracebackType
+from typing import Self
+
+
+class Watchdog:
+    """Prints the stacks of all threads after ``seconds`` without a :meth:`beat`; 0 is off.
+
+    It prints once for each stall, and leaves the process to go on or to time out.
+    """
+
+    def __init__(self, rank: int, seconds: float) -> None:
+        self._rank, self._seconds = rank, seconds
+        self._last_beat = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def beat(self) -> None:
+        """There is progress."""
+        self._last_beat = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.beat()
+        if self._seconds:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        reported = 0.0
+        while not self._ended.wait(min(1.0, self._seconds / 4)):
+            beat = self._last_beat
+            if beat != reported and time.monotonic() - beat > self._seconds:
+                reported = beat
+                # One write, so that the reports of several ranks do not mingle.
+                sys.stderr.write(self._report())
+                sys.stderr.flush()
+
+    def _report(self) -> str:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        lines = [f"[rank {self._rank}] no progress for {self._seconds:g} s; its stacks:\n"]
+        for number, frame in sys._current_frames().items():
+            if number == threading.get_ident():
+                continue
+            lines.append(f"[rank {self._rank}] thread {names.get(number, number)}:\n")
+            lines += traceback.format_stack(frame)
+        return "".join(lines)

@@ -1,0 +1,1 @@
+"""Checks that a machine computes what it should: oracles of the objectives, and invariance."""

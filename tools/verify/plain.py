@@ -1,0 +1,47 @@
+"""The truth that every layout is held to: a plain PyTorch loop, with no engine in it.
+
+One process sees the whole global batch at once, divides one sum by one count, clips with
+PyTorch's own function and steps PyTorch's own AdamW.
+"""
+
+import torch
+
+from model.denoiser import Denoiser
+from model.draws import Draws
+from model.objectives import sum_losses
+from pretrain.config import RunConfig
+from pretrain.optim import adamw, learning_rate
+from tools.verify.synthetic import batch
+
+
+class PlainLoop:
+    """A training run of one process; ``losses`` and ``grad_norms`` grow by one a step."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+        self.denoiser = Denoiser(config.model, seed=config.seed)
+        self.optimizer = adamw(self.denoiser.parameter_names(), config.optim)
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
+
+    def step(self) -> None:
+        """The next step."""
+        config, number = self.config, len(self.losses)
+        first = number * config.global_batch
+        samples = batch(config, self.draws, range(first, first + config.global_batch))
+        noisy = config.objective.corrupt(samples, self.draws, config.model)
+        prediction = self.denoiser.predict(
+            noisy.ids_BL, noisy.level_BK, noisy.where_BL, samples["valid"]
+        )
+        losses_M = config.objective.token_losses(prediction, noisy)
+        loss = sum_losses(losses_M, noisy, samples["valid"]).loss / noisy.count
+        self.optimizer.zero_grad()
+        loss.backward()
+        clip = config.optim.clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optim, number + 1, config.steps)
+        self.optimizer.step()
+        self.losses.append(float(loss.detach()))
+        self.grad_norms.append(float(norm))

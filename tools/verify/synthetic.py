@@ -1,0 +1,84 @@
+"""A corpus that needs no disk: tokens and uneven lengths, drawn by stream position."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.load import validate
+from model.draws import Draws
+from pretrain.config import RunConfig
+
+
+def run_config(**changes: Any) -> RunConfig:
+    """A model that trains in moments and divides under T = 4 and P = 4; blocks are merged in."""
+    plain: dict[str, Any] = {
+        "precision": "fp32",
+        "steps": 20,
+        "global_batch": 16,
+        "model": {
+            "vocab_size": 90,
+            "width": 32,
+            "num_layers": 4,
+            "num_heads": 4,
+            "conditioning_width": 16,
+            "time_conditioning": True,
+        },
+        "objective": {"name": "mdlm"},
+        "data": {"corpus": "synthetic", "sequence_length": 16},
+        # Adam magnifies rounding where gradients vanish; its eps bounds by how much.
+        "optim": {"lr": 3e-3, "eps": 1e-6, "weight_decay": 0.1},
+        "parallel": {},
+    }
+    for key, value in changes.items():
+        plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
+    return validate(RunConfig, plain, where="the synthetic run")
+
+
+def batch(config: RunConfig, draws: Draws, positions: Sequence[int]) -> dict[str, Tensor]:
+    """Samples of the stream: a skewed unigram, and lengths from 1 to L, most of them short."""
+    position_B = torch.tensor(positions)
+    length = config.data.sequence_length
+    uniform_BL = draws.uniform("text", position_B, length)
+    share_B1 = draws.uniform("length", position_B, 1) ** 2
+    return {
+        "tokens": (uniform_BL**2 * config.model.vocab_size).long(),
+        "valid": torch.arange(length) < 1 + share_B1 * (length - 1),
+        "position": position_B,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticWindows:
+    """Held-out windows, each a document of its own, the last one short."""
+
+    config: RunConfig
+    num: int = 7
+
+    @property
+    def split(self) -> Any:
+        """What the evaluator asks of a split."""
+        return SimpleNamespace(num_documents=self.num)
+
+    def __len__(self) -> int:
+        return self.num
+
+    def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """See :class:`data_pipeline.packing.Windows`."""
+        draws = Draws(seed=1, split="windows", batch=self.num)
+        for first, last in ((start, min(stop, self.num - 1)), (max(start, self.num - 1), stop)):
+            if first < last:
+                short = 3 if last == self.num else 0
+                arrays = {
+                    key: value[:, : self.config.data.sequence_length - short].numpy()
+                    for key, value in batch(self.config, draws, range(first, last)).items()
+                    if key != "position"
+                }
+                document = np.arange(first, last)[:, None]
+                arrays["scored"] = arrays["valid"]
+                arrays["document"] = np.where(arrays["valid"], document, -1)
+                yield arrays
