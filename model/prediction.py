@@ -36,9 +36,9 @@ class Prediction:
             column_M: its place in the sequence; one draw per (position, column, id).
             temperature: 0 takes the likeliest id.
         """
-        return self._scores(draws, kind, position_M, column_M, temperature).argmax(dim=-1)
+        return self.scores(draws, kind, position_M, column_M, temperature).argmax(dim=-1)
 
-    def _scores(
+    def scores(
         self,
         draws: Draws,
         kind: str,

@@ -2,10 +2,10 @@
 
 State follows Rajbhandari et al. 2020 (ZeRO, section 3) with the paddings of DeepSpeed
 0.19: stages 1 and 2 pad the flat decayed parameters, and the others, to multiples of 2 D;
-stage 3 pads each parameter to a multiple of D and keeps small ones whole besides; the fp32 run has fp32
-masters apart from its weights too. Activations follow Korthikanti et al. 2022 (section 4),
-counted tensor by tensor as :mod:`model.layers` saves them on a GPU; they are an estimate,
-since kernels and allocators differ.
+stage 3 pads each parameter to a multiple of D and keeps small ones whole besides. Masters
+are apart from the weights in fp32 too. Activations follow Korthikanti et al. 2022 (section
+4), counted tensor by tensor as :mod:`model.layers` saves them on a GPU; they are an
+estimate, since kernels and allocators differ.
 """
 
 import math

@@ -143,8 +143,10 @@ def describe(config: RunConfig, ranks: int | None) -> str:
             f"operations       {numbers.flops_per_token:.3g} per token, "
             f"{numbers.flops_per_token * numbers.tokens_per_step:.3g} per step, forward and "
             "backward",
-            f"memory per rank  about {memory.total / size:,.0f} {unit}{stage}{_kinds(memory, size)}",
-            f"sent per rank    about {moved.total / size:,.0f} {unit} per step{_kinds(moved, size)}",
+            f"memory per rank  about {memory.total / size:,.0f} {unit}{stage}"
+            + _kinds(memory, size),
+            f"sent per rank    about {moved.total / size:,.0f} {unit} per step"
+            + _kinds(moved, size),
             f"pipeline bubble  {numbers.bubble:.1%} of a step",
         ]
     )

@@ -8,6 +8,7 @@ import torch
 from configs.load import load
 from data_pipeline.demo import prepare_demo
 from pretrain.config import RunConfig
+from pretrain.pool import Pool
 
 # Small tensors gain nothing from threads, and lose much where other work shares the cores.
 torch.set_num_threads(1)
@@ -31,6 +32,13 @@ def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(demo_dir: Path) -> Path:
     return demo_dir / "demo-1024"
+
+
+@pytest.fixture(scope="session")
+def pool():
+    """Four live ranks, for everything that takes more than one process."""
+    with Pool(4) as ranks:
+        yield ranks
 
 
 @pytest.fixture

@@ -20,17 +20,7 @@ from pretrain.hardware import GIB, GPUS, LINK_SHARE, Cluster, find
 from pretrain.partition import ACTIVE_SHARE
 from pretrain.recommend import Candidate
 from pretrain.speed import DEFAULT_MFU
-from tools import command
-
-UNITS = {"GiB": GIB, "MiB": 2**20}
-HEADS = (
-    *("D", "T", "P", "ZeRO", "with", "micro-batches", "bubble"),
-    *("weights", "grads", "optimizer", "EMA", "activations", "buffers", "total"),
-    *("tensor", "pipeline", "data", "tokens/s", "MFU"),
-)
-
-ROWS = 10
-"""Layouts that fit and that do not, shown without ``--all``."""
+from tools import command, layout_table
 
 EPILOG = f"""\
 examples:
@@ -49,12 +39,6 @@ GPUs: {", ".join(GPUS)}
 
 exit status: 0 a layout is recommended, 1 nothing fits, 2 wrong input
 """
-
-LEGEND = f"""\
-D x T x P ranks: data, tensor, pipeline. SP: parallel.sequence_parallel. R1, R2: every, or every
-second, block recomputed (parallel.recompute_every). Memory is that of the fullest stage and may
-fill {recommend.USABLE:.0%} of a GPU; "data" is gradients and weights; MFU is of the whole step, waiting
-included. Bytes of parameters and optimizer are exact; activations and times are estimates."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,8 +102,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     own, remark = _configured(config, cluster, arguments.mfu)
     print(_facts(config, cluster, arguments.mfu, ordered[0]))
     print()
-    print(_table(_rows(ordered, chosen, own, everything=arguments.all), chosen, own, cluster))
-    print(_left_out(ordered, everything=arguments.all) + LEGEND)
+    print(layout_table.table(ordered, chosen, own, cluster, everything=arguments.all))
     if remark:
         print(f"\nyour layout: {remark}")
     print()
@@ -166,94 +149,9 @@ def _facts(config: RunConfig, cluster: Cluster, mfu: float, one: Candidate) -> s
     )
 
 
-def _rows(
-    ordered: list[Candidate],
-    chosen: Candidate | None,
-    own: Candidate | None,
-    *,
-    everything: bool,
-) -> list[Candidate]:
-    shown = ordered if everything else ordered[:ROWS]
-    extra = [chosen] if chosen is not None and chosen not in shown else []
-    if own is not None and all(own.plan.layout != one.plan.layout for one in (*shown, *extra)):
-        extra.append(own)
-    return [*shown, *extra]
-
-
-def _left_out(ordered: list[Candidate], *, everything: bool) -> str:
-    rest = [] if everything else ordered[ROWS:]
-    if not rest:
-        return ""
-    fitting = sum(one.fits for one in rest)
-    return f"{fitting} slower layouts fit too, {len(rest) - fitting} do not fit: see --all.\n"
-
-
-def _table(
-    shown: list[Candidate], chosen: Candidate | None, own: Candidate | None, cluster: Cluster
-) -> str:
-    """One line for each layout, in columns under two lines of headings."""
-    peak = cluster.ranks * cluster.gpu.flops(shown[0].plan.precision)
-    memory_unit = _unit(max(one.plan.memory.total for one in shown))
-    traffic_unit = _unit(max(one.plan.traffic.total for one in shown))
-    cells = [_cells(one, peak, UNITS[memory_unit], UNITS[traffic_unit]) for one in shown]
-    widths = [max(map(len, column)) for column in zip(HEADS, *cells, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (HEADS, *cells)
-    ]
-    memory, traffic = (sum(width + 2 for width in widths[:n]) for n in (7, 14))
-    groups = f"{'':{memory}}{f'memory per GPU, {memory_unit}':{traffic - memory}}"
-    marks = ["", *(_mark(one, chosen, own) for one in shown)]
-    return "\n".join(
-        [
-            f"{groups}sent per GPU and step, {traffic_unit}",
-            *(f"{line}  {mark}".rstrip() for line, mark in zip(lines, marks, strict=True)),
-        ]
-    )
-
-
-def _mark(one: Candidate, chosen: Candidate | None, own: Candidate | None) -> str:
-    said = {
-        "does not fit": not one.fits,
-        "recommended": chosen is not None and one.plan.layout == chosen.plan.layout,
-        "yours": own is not None and one.plan.layout == own.plan.layout,
-    }
-    return ", ".join(word for word, holds in said.items() if holds)
-
-
-def _unit(largest: float) -> str:
-    return "GiB" if largest >= 10 * GIB else "MiB"
-
-
-def _cells(one: Candidate, peak: float, memory_unit: int, traffic_unit: int) -> list[str]:
-    """One layout, in the order of ``HEADS``."""
-    numbers, layout = one.plan, one.plan.layout
-    extras = ["SP"] if layout.sequence_parallel else []
-    if layout.recompute_every:
-        extras.append(f"R{layout.recompute_every}")
-    memory, moved = numbers.memory, numbers.traffic
-    return [
-        *(str(size) for size in (numbers.data, layout.tensor, layout.pipeline, layout.zero_stage)),
-        " ".join(extras) or "-",
-        f"{numbers.accumulation} x {numbers.micro_batch}",
-        f"{numbers.bubble:.1%}",
-        *(_number(value / memory_unit) for value in (*vars(memory).values(), memory.total)),
-        _number((moved.tensor + moved.vocabulary) / traffic_unit),
-        _number(moved.pipeline / traffic_unit),
-        _number((moved.gradients + moved.weights) / traffic_unit),
-        f"{one.tokens_per_second:,.0f}",
-        f"{numbers.flops_per_token * one.tokens_per_second / peak:.1%}",
-    ]
-
-
-def _number(size: float) -> str:
-    return "0" if size == 0 else f"{size:,.1f}" if size < 100 else f"{size:,.0f}"
-
-
 def _recommendation(config: RunConfig, cluster: Cluster, chosen: Candidate) -> str:
     seconds = chosen.speed.step
-    hours = config.steps * seconds / 3600
-    duration = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
+    whole = config.steps * seconds
     shares = ", ".join(
         f"{name} {value / seconds:.0%}"
         for name, value in vars(chosen.speed).items()
@@ -267,10 +165,18 @@ def _recommendation(config: RunConfig, cluster: Cluster, chosen: Candidate) -> s
             f"  {' '.join(words(chosen.plan.layout, config.parallel))}",
             "",
             f"Expect {seconds:.3g} s per step ({shares}) and {chosen.tokens_per_second:,.0f} "
-            f"tokens/s: {config.steps:,} steps in {duration}, "
-            f"{hours * cluster.ranks:,.0f} GPU-hours.",
+            f"tokens/s: {config.steps:,} steps in {_duration(whole)}, "
+            f"{whole * cluster.ranks / 3600:,.0f} GPU-hours.",
         ]
     )
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there are two or more."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.3g} seconds"
 
 
 def words(layout: ParallelConfig, configured: ParallelConfig) -> list[str]:

@@ -7,6 +7,7 @@ hangs every later run. So its builder is marked incompatible before anything ask
 """
 
 import contextlib
+import inspect
 import io
 import logging
 import os
@@ -27,6 +28,7 @@ with warnings.catch_warnings():
     import deepspeed.ops
     from deepspeed.runtime.pipe.module import PipelineModule
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
+    from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
     from deepspeed.utils import logger
 
 __all__ = ["PipeModelDataParallelTopology", "PipelineModule"]
@@ -57,16 +59,21 @@ def init_distributed(backend: str) -> None:
 
 
 _LINEAR = torch.nn.functional.linear
+_MODULE_COUNT = (
+    inspect.signature(DeepSpeedZeRoOffload._register_deepspeed_module).parameters["count"].default
+)
 
 
 def destroy() -> None:
     """Leave all process groups, and take back what DeepSpeed changed for good.
 
-    ZeRO 3 numbers parameters through the life of a process, and replaces PyTorch's linear
-    function by one whose gradients come in another order. Ranks that meet again, but lived
-    through different runs before, would then disagree: without an error in ZeRO 2.
+    ZeRO 3 numbers parameters and modules through the life of a process, and replaces
+    PyTorch's linear function by one whose gradients come in another order. Ranks that meet
+    again, but lived through different runs before, would then disagree: without an error
+    in ZeRO 2.
     """
     deepspeed.comm.destroy_process_group()
     deepspeed.comm.comm.cdb = None
     torch.nn.functional.linear = _LINEAR
     deepspeed.zero.Init.param_id = 0
+    _MODULE_COUNT[0] = 0

@@ -11,6 +11,7 @@ from model.objectives import LEVEL_BUCKETS, LossSums, Noisy, Objective, sum_loss
 from model.prediction import Prediction
 from pretrain.config import RunConfig
 from pretrain.layout import micro_batch
+from pretrain.memory import PERSISTENT, bucket_elements
 from pretrain.optim import adamw
 from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.mesh import Mesh
@@ -39,7 +40,8 @@ class Engine(ABC):
         )
         where = places(self._denoiser, mesh)
         optimizer = adamw(self._denoiser.parameter_names(), config.optim)
-        self._engine = self._initialize(optimizer, settings(config, mesh))
+        num_parameters = sum(parameter.numel() for parameter in where)
+        self._engine = self._initialize(optimizer, settings(config, mesh, num_parameters))
         self.owned = Owned(self._engine.optimizer, where)
         self.owned.begin(config.seed, model.initial_embedding_std)
         self._forward = Forward(self._denoiser, mesh)
@@ -110,8 +112,8 @@ class Sums:
         return sums.loss
 
 
-def settings(config: RunConfig, mesh: Mesh) -> dict[str, Any]:
-    """DeepSpeed's configuration."""
+def settings(config: RunConfig, mesh: Mesh, num_parameters: int) -> dict[str, Any]:
+    """DeepSpeed's configuration, for a rank that holds so many parameters."""
     found: dict[str, Any] = {
         "train_batch_size": config.global_batch,
         "train_micro_batch_size_per_gpu": micro_batch(config, mesh.data_size),
@@ -119,20 +121,20 @@ def settings(config: RunConfig, mesh: Mesh) -> dict[str, Any]:
         "zero_optimization": {
             "stage": max(1, config.parallel.zero_stage),
             "stage3_param_persistence_threshold": PERSISTENT,
+            # By default its buffers are for the largest models, whatever the model.
+            "reduce_bucket_size": bucket_elements(num_parameters),
         },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,
     }
     if config.precision == "bf16":
-        found["bf16"] = {"enabled": True}
+        # Each gradient goes into its fp32 sum at once: none is kept twice, and those of
+        # parameters that a pipeline's loss function uses are not lost.
+        found["bf16"] = {"enabled": True, "immediate_grad_update": True}
         found["data_types"] = {"grad_accum_dtype": "fp32"}
     elif config.precision == "fp16":
         found["fp16"] = {"enabled": True}
     return found
-
-
-PERSISTENT = 100_000
-"""ZeRO 3 keeps parameters of fewer elements whole on every rank."""
 
 
 def build(config: RunConfig, mesh: Mesh) -> Engine:

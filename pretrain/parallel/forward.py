@@ -85,7 +85,7 @@ class Forward:
         mesh = self._mesh
         stream = self._denoiser.body(inputs if mesh.is_first_stage else self._receive())
         if mesh.is_last_stage:
-            return self._denoiser.output(stream, where_BL)  # type: ignore[no-any-return]
+            return self._denoiser.output(stream, where_BL)
         self._send(stream)
         return torch.empty(0)
 

@@ -3,9 +3,8 @@
 What its own ways would break is set right here. Which layers a stage holds follows from
 their cost. The head, which runs at the noisy positions only, belongs to the loss. Buffers
 are made anew for every tensor, since DeepSpeed reuses them by their place in the tuple
-and not by their kind. A stage with several outputs must not checkpoint reentrantly. And
-in bf16 each gradient is added to its fp32 sum at once, since DeepSpeed would clear those
-of parameters that the loss function uses.
+and not by their kind. A stage with several outputs must not checkpoint reentrantly. (And
+see ``immediate_grad_update`` in :func:`pretrain.parallel.engine.settings`.)
 """
 
 from collections.abc import Sequence
@@ -40,8 +39,6 @@ class PipelineEngine(Engine):
             "grad_partitioned": False,
             "use_reentrant": False,
         }
-        if "bf16" in settings:
-            settings["bf16"]["immediate_grad_update"] = True
         with deepspeed.quiet():
             stages = Stages(self._denoiser, self._mesh, self._loss)
         engine = deepspeed.initialize(

@@ -234,7 +234,7 @@ class ShardedPrediction(Prediction):
         """See :meth:`Prediction.sample`; the ranks' best candidates meet in float64."""
         rows = self.logits_MR.shape[-1]
         first_id = self._mesh.tensor_rank * rows
-        scores = self._scores(
+        scores = self.scores(
             draws,
             kind,
             position_M,

@@ -1,6 +1,7 @@
 """What a user gets wrong, and what ``python -m pretrain`` says: one clear error, status 2."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,8 +19,15 @@ BAD = {
     "model.vocab_size=1000": None,
     "parallel.data=3": "does not divide by the data-parallel size 3; choose a multiple of 3",
     "parallel.micro_batch=3": "does not divide by parallel.micro_batch 3",
-    "parallel.tensor=2": "tensor and pipeline parallelism are not built yet",
-    "parallel.zero_stage=4": "zero_stage must be 0, 1 or 2",
+    "parallel.tensor=3": "model.num_heads (4) does not divide by parallel.tensor 3",
+    "parallel.pipeline=5": "parallel.pipeline 5 is more than the 4 layers",
+    "parallel={pipeline: 2, zero_stage: 2}": "zero_stage 2 cannot run with a pipeline",
+    "parallel={tensor: 4, sequence_parallel: true} data.sequence_length=62": (
+        "data.sequence_length (62) does not divide by parallel.tensor 4"
+    ),
+    "parallel={tensor: 2, sequence_parallel: true} model.dropout=0.1": "model.dropout acts on",
+    "parallel.sequence_parallel=true": "sequence_parallel needs tensor > 1",
+    "parallel.zero_stage=4": "zero_stage must be 0, 1, 2 or 3",
     "data.sequence_length=2": "sequence_length must be at least 3",
     "data.sequence_length=200000": "longest",
     "data.corpus=nowhere": "nowhere",
@@ -31,7 +39,7 @@ BAD = {
 
 @pytest.mark.parametrize(("word", "message"), [(k, v) for k, v in BAD.items() if v])
 def test_a_wrong_word_is_one_error(tiny, capsys, word: str, message: str) -> None:
-    assert main(tiny(word)) == 2
+    assert main(tiny(*re.split(r" (?=\w+\.)", word))) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ")

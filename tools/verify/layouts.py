@@ -2,13 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.draws import Draws
 from model.generate import CountingPredict, generate
+from model.objectives import Noisy
+from model.prediction import Prediction
 from model.samplers.ancestral import Ancestral
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, document_losses
@@ -30,7 +31,9 @@ class Outcome:
         initial, final: this rank's pieces of the fp32 masters, before and after.
         noise: for each stream position, a digest of all that corruption made of it.
         document_nats: of the held-out windows, after the last step.
-        samples: ids drawn with the last weights.
+        samples: texts drawn with the last weights.
+        drawn: one id for each noisy position of the first batch, with the last weights.
+        logits: at these positions, where one rank has them whole.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -40,6 +43,8 @@ class Outcome:
     noise: dict[int, str] = field(default_factory=dict)
     document_nats: list[float] = field(default_factory=list)
     samples: list[list[int]] = field(default_factory=list)
+    drawn: list[int] = field(default_factory=list)
+    logits: Tensor | None = None
 
 
 def run(world: World, config: RunConfig, steps: int) -> Outcome:
@@ -50,15 +55,24 @@ def run(world: World, config: RunConfig, steps: int) -> Outcome:
     return outcome
 
 
+def run_all_cut(world: World, config: RunConfig, steps: int) -> Outcome:
+    """:func:`run` under ZeRO 3 with even the smallest parameters cut."""
+    usual, engine.PERSISTENT = engine.PERSISTENT, 0
+    try:
+        return run(world, config, steps)
+    finally:
+        engine.PERSISTENT = usual
+
+
 def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     trained = engine.build(config, mesh)
     outcome = Outcome(initial=_masters(trained))
     for step in range(1, steps + 1):
         micro_batches = []
-        count = torch.zeros((), dtype=torch.int64)
+        count = torch.zeros((), dtype=torch.int64, device=mesh.device)
         for mine in positions(config, step, mesh.data_rank, mesh.data_size) if mesh.reads else ():
-            samples = batch(config, draws, mine)
+            samples = batch(config, draws, mine, mesh.device)
             noisy = config.objective.corrupt(samples, draws, config.model)
             micro_batches.append((noisy, samples["valid"]))
             count += noisy.count
@@ -70,20 +84,25 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
         outcome.grad_norms.append(trained.grad_norm)
     outcome.final = _masters(trained)
     outcome.document_nats = _evaluate(trained, mesh, config)
-    outcome.samples = _sample(trained, config)
+    outcome.samples = _sample(trained, mesh, config)
+    outcome.drawn, outcome.logits = _draw(trained, mesh, config)
     return outcome
 
 
 def _masters(trained: Engine) -> list[tuple[Range, Tensor]]:
     masters = trained.owned.masters
-    return [(fragment.range, fragment.of(masters).clone()) for fragment in trained.owned.fragments]
+    return [
+        (fragment.range, fragment.of(masters).cpu().clone()) for fragment in trained.owned.fragments
+    ]
 
 
 def _digests(position_B: Tensor, noisy: dict[str, Tensor]) -> dict[int, str]:
     """By stream position, a digest of the sample's row of every tensor."""
-    rows = [value for value in noisy.values() if value.dim() > 0]
+    rows = [value.cpu() for value in noisy.values() if value.dim() > 0]
     return {
-        position: hashlib.sha256(b"".join(value[row].numpy().tobytes() for value in rows)).hexdigest()
+        position: hashlib.sha256(
+            b"".join(value[row].numpy().tobytes() for value in rows)
+        ).hexdigest()
         for row, position in enumerate(position_B.tolist())
     }
 
@@ -98,16 +117,18 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
         samples=2,
         batch=2,
         share=Share(rank=mesh.data_rank, size=mesh.data_size),
+        device=mesh.device,
     )
-    nats: list[float] = mesh.total(sums)[:, 0].tolist()
+    nats: list[float] = mesh.total(sums.to(mesh.device))[:, 0].tolist()
     return nats
 
 
-def _sample(trained: Engine, config: RunConfig, num: int = 4) -> list[list[int]]:
+def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> list[list[int]]:
     """The same texts on every rank: none of the draws names a rank."""
+    shape = (num, config.data.sequence_length - 3)
     drawn = generate(
-        torch.full((num, config.data.sequence_length - 3), config.model.mask),
-        torch.arange(num),
+        torch.full(shape, config.model.mask, device=mesh.device),
+        torch.arange(num, device=mesh.device),
         CountingPredict(trained.predict),
         sampler=Ancestral(steps=6),
         schedule=config.objective.schedule,
@@ -116,6 +137,35 @@ def _sample(trained: Engine, config: RunConfig, num: int = 4) -> list[list[int]]
     )
     texts: list[list[int]] = drawn.tolist()
     return texts
+
+
+DRAW = "check"
+"""The kind of the draws of :attr:`Outcome.drawn`."""
+
+
+def _draw(trained: Engine, mesh: Mesh, config: RunConfig) -> tuple[list[int], Tensor | None]:
+    noisy, valid_BL, draw = _noisy_draw(config, mesh.device)
+    prediction = trained.predict(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
+    logits_MR = getattr(prediction, "logits_MR", None)
+    return prediction.sample(*draw).tolist(), None if logits_MR is None else logits_MR.cpu()
+
+
+def near_ties(config: RunConfig, logits_MR: Tensor, tie: float) -> Tensor:
+    """Of each of :attr:`Outcome.drawn`, whether its two best candidates lie within ``tie``."""
+    _, _, draw = _noisy_draw(config, torch.device("cpu"))
+    best = Prediction(logits_MR).scores(*draw).topk(2, dim=-1).values
+    return best[:, 0] - best[:, 1] < tie
+
+
+def _noisy_draw(
+    config: RunConfig, device: torch.device
+) -> tuple[Noisy, Tensor, tuple[Draws, str, Tensor, Tensor, float]]:
+    """The first batch, corrupted; its ``valid_BL``; how an id is drawn at each noisy place."""
+    draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+    samples = batch(config, draws, range(config.global_batch), device)
+    noisy = config.objective.corrupt(samples, draws, config.model)
+    row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+    return noisy, samples["valid"], (draws, DRAW, samples["position"][row_M], column_M, 1.0)
 
 
 def assemble(pieces: list[tuple[Range, Tensor]]) -> dict[str, Tensor]:
@@ -156,8 +206,6 @@ def merged_noise(outcomes: list[Outcome]) -> dict[int, str]:
 
 
 def deviation(found: list[float], truth: list[float]) -> float:
-    """The largest relative deviation."""
-    assert len(found) == len(truth)
-    return max(abs(a - b) / abs(b) for a, b in zip(found, truth, strict=True))
-
-
+    """The largest relative deviation; NaN where a number is."""
+    found_N, truth_N = (torch.tensor(values, dtype=torch.float64) for values in (found, truth))
+    return float(((found_N - truth_N) / truth_N).abs().max())

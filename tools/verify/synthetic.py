@@ -39,15 +39,20 @@ def run_config(**changes: Any) -> RunConfig:
     return validate(RunConfig, plain, where="the synthetic run")
 
 
-def batch(config: RunConfig, draws: Draws, positions: Sequence[int]) -> dict[str, Tensor]:
+def batch(
+    config: RunConfig,
+    draws: Draws,
+    positions: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
     """Samples of the stream: a skewed unigram, and lengths from 1 to L, most of them short."""
-    position_B = torch.tensor(positions)
+    position_B = torch.tensor(positions, device=device)
     length = config.data.sequence_length
     uniform_BL = draws.uniform("text", position_B, length)
     share_B1 = draws.uniform("length", position_B, 1) ** 2
     return {
         "tokens": (uniform_BL**2 * config.model.vocab_size).long(),
-        "valid": torch.arange(length) < 1 + share_B1 * (length - 1),
+        "valid": torch.arange(length, device=device) < 1 + share_B1 * (length - 1),
         "position": position_B,
     }
 

@@ -1,0 +1,212 @@
+"""One run under every layout: the same weights to begin with, noise, curve, bound, samples.
+
+Truth is a plain PyTorch loop over the whole global batch, of samples most of which are
+short. Adam's eps is 1e-6 here, since Adam magnifies rounding where gradients vanish.
+"""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from model.draws import Draws
+from model.prediction import Prediction
+from pretrain.config import RunConfig
+from pretrain.pool import Pool
+from tools.verify import layouts
+from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
+from tools.verify.plain import PlainLoop
+from tools.verify.synthetic import batch, run_config
+
+STEPS = 20
+TIE = 1e-5
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adaln": {},
+    "tied": {"model": {"tied_head": True}},
+    "llama": {
+        "model": {"mlp": "swiglu", "mlp_width": 64, "norm": "rmsnorm", "hide_padding": True}
+    },
+}
+LAYOUTS: list[tuple[int, dict[str, Any]]] = [
+    (1, {"micro_batch": 8}),
+    (1, {"micro_batch": 4}),
+    (1, {"recompute_every": 1}),
+    (1, {"recompute_every": 2}),
+    (1, {"zero_stage": 3}),
+    (2, {}),
+    (2, {"zero_stage": 2, "micro_batch": 2}),
+    (2, {"zero_stage": 3}),
+    (2, {"tensor": 2}),
+    (2, {"tensor": 2, "sequence_parallel": True, "recompute_every": 1}),
+    (2, {"pipeline": 2}),
+    (2, {"pipeline": 2, "recompute_every": 1, "micro_batch": 4}),
+    (4, {}),
+    (4, {"tensor": 2}),
+    (4, {"tensor": 2, "zero_stage": 2}),
+    (4, {"tensor": 2, "zero_stage": 3}),
+    (4, {"tensor": 2, "sequence_parallel": True}),
+    (4, {"pipeline": 2}),
+    (4, {"tensor": 2, "pipeline": 2, "micro_batch": 4}),
+    (4, {"tensor": 2, "pipeline": 2, "sequence_parallel": True, "micro_batch": 4}),
+    (4, {"tensor": 4}),
+    (4, {"pipeline": 4, "micro_batch": 4}),
+]
+CASES = [("adaln", size, layout) for size, layout in LAYOUTS]
+CASES += [
+    (settings, size, layout)
+    for settings in ("tied", "llama")
+    for size, layout in (
+        (2, {"pipeline": 2}),
+        (4, {"tensor": 2, "pipeline": 2, "micro_batch": 4}),
+        (4, {"tensor": 2, "zero_stage": 3}),
+        (2, {"tensor": 2, "sequence_parallel": True}),
+    )
+]
+
+
+def name_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return "-".join(f"{key}{number}" for key, number in value.items()) or "data"
+    return str(value)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    """The plain loop after all its steps, by name of the settings."""
+    found: dict[str, PlainLoop] = {}
+
+    def loop(settings: str, **changes: Any) -> PlainLoop:
+        key = f"{settings} {changes}"
+        if key not in found:
+            found[key] = PlainLoop(run_config(**SETTINGS[settings], **changes))
+            for _ in range(STEPS):
+                found[key].step()
+        return found[key]
+
+    return loop
+
+
+@pytest.fixture(scope="module")
+def one(pool: Pool) -> Any:
+    """The run on one rank, by name of the settings."""
+    found: dict[str, Outcome] = {}
+
+    def outcome(settings: str) -> Outcome:
+        if settings not in found:
+            (found[settings],) = pool.run(1, layouts.run, run_config(**SETTINGS[settings]), STEPS)
+        return found[settings]
+
+    return outcome
+
+
+def near_ties(config: RunConfig, logits_MR: torch.Tensor) -> torch.Tensor:
+    """Of each draw, whether the two best candidates lie within ``TIE`` of each other."""
+    draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+    samples = batch(config, draws, range(config.global_batch))
+    noisy = config.objective.corrupt(samples, draws, config.model)
+    row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+    scores = Prediction(logits_MR).scores(
+        draws, layouts.DRAW, samples["position"][row_M], column_M, 1.0
+    )
+    best = scores.topk(2, dim=-1).values
+    return best[:, 0] - best[:, 1] < TIE
+
+
+@pytest.mark.parametrize(("settings", "size", "layout"), CASES, ids=name_of)
+def test_the_layout_changes_nothing(
+    pool: Pool, plain: Any, one: Any, settings: str, size: int, layout: dict[str, Any]
+) -> None:
+    config = run_config(**SETTINGS[settings], parallel=layout)
+    outcomes = pool.run(size, layouts.run, config, STEPS)
+    truth, single, first = plain(settings), one(settings), outcomes[0]
+
+    for other in outcomes[1:]:  # every rank reports the same, bit by bit
+        assert other.losses == first.losses
+        assert other.grad_norms == first.grad_norms
+        assert other.document_nats == first.document_nats
+        assert other.samples == first.samples
+        assert other.drawn == first.drawn
+
+    initial = assemble([piece for outcome in outcomes for piece in outcome.initial])
+    drawn_whole = assemble(single.initial)
+    assert initial.keys() == drawn_whole.keys()
+    assert all(torch.equal(initial[name], drawn_whole[name]) for name in initial)
+    assert merged_noise(outcomes) == single.noise
+
+    assert deviation(first.losses, truth.losses) < 1e-5
+    assert deviation(first.grad_norms, truth.grad_norms) < 1e-4
+    assert deviation(first.grad_norms[:1], truth.grad_norms[:1]) < 1e-6
+    assert deviation(first.document_nats, single.document_nats) < 1e-5
+
+    assert single.logits is not None
+    ties = near_ties(config, single.logits)
+    assert ties.sum() <= 1
+    differs = torch.tensor(first.drawn) != torch.tensor(single.drawn)
+    assert not (differs & ~ties).any()
+    assert first.samples == single.samples
+
+
+def test_one_rank_is_the_plain_loop(plain: Any, one: Any) -> None:
+    loop = plain("adaln")
+    final = assemble(one("adaln").final)
+    for parameter, name in loop.denoiser.parameter_names().items():
+        torch.testing.assert_close(final[name], parameter.detach(), rtol=0, atol=2e-5)
+
+
+def test_noise_differs_between_stream_positions(one: Any) -> None:
+    noise = one("adaln").noise
+    assert len(noise) == STEPS * 16
+    assert len(set(noise.values())) == len(noise)
+
+
+def test_the_global_norm_is_clipped(pool: Pool, plain: Any) -> None:
+    """A clip far below the norm acts at every step, on ranks that hold different parts."""
+    changes = {"optim": {"clip": 0.05}}
+    truth = plain("adaln", **changes)
+    assert min(truth.grad_norms) > 0.1
+    for layout in ({"tensor": 2, "pipeline": 2, "micro_batch": 4}, {"tensor": 2, "zero_stage": 3}):
+        config = run_config(**changes, parallel=layout)
+        first = pool.run(4, layouts.run, config, STEPS)[0]
+        assert deviation(first.losses, truth.losses) < 1e-5
+        assert deviation(first.grad_norms, truth.grad_norms) < 1e-4
+
+
+BF16 = [
+    (2, {"pipeline": 2}),
+    (2, {"tensor": 2, "sequence_parallel": True}),
+    (2, {"zero_stage": 2}),
+    (4, {"tensor": 2, "pipeline": 2, "micro_batch": 4}),
+    (4, {"tensor": 2, "zero_stage": 3}),
+]
+
+
+@pytest.mark.parametrize("settings", ["adaln", "tied"])
+def test_in_bf16_the_curves_agree_to_two_percent(pool: Pool, settings: str) -> None:
+    """The head's own gradient too, which DeepSpeed's pipeline would drop (see pipeline.py)."""
+    (truth,) = pool.run(1, layouts.run, run_config(**SETTINGS[settings], precision="bf16"), STEPS)
+    for size, layout in BF16 if settings == "adaln" else BF16[:1]:
+        config = run_config(**SETTINGS[settings], precision="bf16", parallel=layout)
+        found = pool.run(size, layouts.run, config, STEPS)[0]
+        assert deviation(found.losses, truth.losses) < 0.02, layout
+        assert deviation(found.grad_norms, truth.grad_norms) < 0.02, layout
+
+
+def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
+    """By default small parameters stay whole on every rank."""
+    for size, layout in ((2, {}), (4, {"tensor": 2, "recompute_every": 1})):
+        config = run_config(parallel={**layout, "zero_stage": 3})
+        first = pool.run(size, layouts.run_all_cut, config, STEPS)[0]
+        assert deviation(first.losses, plain("adaln").losses) < 1e-5
+        assert deviation(first.grad_norms, plain("adaln").grad_norms) < 1e-4
+
+
+def test_pieces_of_a_parameter_that_disagree_are_found(one: Any) -> None:
+    pieces = one("adaln").initial
+    changed = [(owned, value + 1) for owned, value in pieces[:1]]
+    with pytest.raises(ValueError, match="two ranks hold different values"):
+        assemble([*pieces, *changed])
+    owned, value = pieces[0]
+    short = dataclasses.replace(owned, num=owned.num - 1)
+    with pytest.raises(ValueError, match="no rank holds all of"):
+        assemble([(short, value[:-1])])

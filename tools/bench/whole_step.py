@@ -1,0 +1,75 @@
+"""A whole training step in plain PyTorch: the step of :mod:`tools.bench.steps`, and clipping.
+
+This is the yardstick of `parallel`, which asks what the engines cost beside it, and what
+`gpu` times where no engine is installed. Nothing of :mod:`pretrain.parallel` is imported.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.denoiser import Denoiser
+from model.draws import Draws
+from model.objectives.mdlm import Mdlm
+from pretrain.config import DataConfig, ParallelConfig, RunConfig
+from tools.bench.steps import MasterWeights, OurStep, our_loss
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class ClippedWeights(MasterWeights):
+    """Weights, fp32 masters and AdamW, before whose step the gradient is clipped."""
+
+    def __init__(self, denoiser: Denoiser, dtype: torch.dtype, clip: float) -> None:
+        super().__init__(denoiser, dtype)
+        self._clip = clip
+        self._optimizer.register_step_pre_hook(self._clip_gradients)
+
+    def _clip_gradients(self, *_: object) -> None:
+        torch.nn.utils.clip_grad_norm_(self._master.parameters(), self._clip)
+
+
+def run_config(
+    model: ModelConfig, batch: int, length: int, precision: Any, **layout: int
+) -> RunConfig:
+    """MDLM with the default optimizer, and no corpus; ``layout`` as in :class:`ParallelConfig`."""
+    return RunConfig(
+        steps=1_000_000,
+        global_batch=batch,
+        precision=precision,
+        model=model,
+        objective=Mdlm(),
+        data=DataConfig(corpus="none", sequence_length=length),
+        parallel=ParallelConfig(**layout),
+    )
+
+
+def synthetic_tokens(config: RunConfig) -> Tensor:
+    """``[N, L]``: the same ids at every step, which draws other noise for them."""
+    shape = (config.global_batch, config.data.sequence_length)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(config.model.vocab_size, shape, generator=generator)
+
+
+def plain_step(config: RunConfig, device: torch.device) -> tuple[OurStep, Denoiser]:
+    """The step, and the denoiser that it trains."""
+    denoiser = Denoiser(config.model, seed=config.seed).to(device)
+    trained = ClippedWeights(denoiser, DTYPES[config.precision], config.optim.clip)
+    return OurStep(trained, synthetic_tokens(config).to(device)), trained.denoiser
+
+
+def present_loss(config: RunConfig, predicts: Any) -> float:
+    """Nats a token of the present weights, on one corrupted batch.
+
+    Args:
+        predicts: a denoiser, or anything else with its ``predict``.
+    """
+    tokens_BL = synthetic_tokens(config)
+    valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
+    batch = {"tokens": tokens_BL, "valid": valid_BL, "position": torch.arange(len(tokens_BL))}
+    draws = Draws(seed=config.seed + 1, split="train", batch=len(tokens_BL))
+    noisy = config.objective.corrupt(batch, draws, config.model)
+    with torch.no_grad():
+        return float(our_loss(predicts, noisy, valid_BL))

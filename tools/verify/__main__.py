@@ -1,0 +1,159 @@
+"""``python -m tools.verify``: whether this installation computes what it should.
+
+Run it once on every new machine or cluster node, before training there. It checks
+
+oracles    of the noise and of every installed objective: quantities that are known exactly
+           (published vectors, log-likelihoods of distributions small enough to enumerate)
+layouts    that data, tensor, pipeline and sequence parallelism, ZeRO, accumulation and
+           recomputation give the numbers of a plain PyTorch loop: a few steps of a small
+           model under each layout that fits into --ranks
+
+and stops at the first check that breaks. Ranks are processes on this machine: one for each
+GPU over NCCL, or, without GPUs, on its cores over gloo.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import torch
+
+from configs.errors import UserError
+from pretrain.pool import Pool, RankError
+from tools import command
+from tools.verify import oracles, table
+from tools.verify.check import Check, Comparison, Verdict
+
+RANKS = 4
+STEPS = 8
+"""The first three train no weight of a block, since what follows the blocks starts at zero."""
+
+EPILOG = """\
+Each row shows the comparison that came nearest its bound; --json has them all.
+
+examples:
+  python -m tools.verify                      everything that 4 ranks can run
+  python -m tools.verify --ranks 8            on a node of 8 GPUs
+  python -m tools.verify --only oracles       seconds, in one process
+
+exit status: 0 all checks hold, 1 one broke, 2 wrong input
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.verify",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--ranks",
+        type=int,
+        metavar="N",
+        help=f"processes, at most one a GPU (default {RANKS}, or as many as there are GPUs)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"of training under each layout (default {STEPS})"
+    )
+    parser.add_argument("--only", choices=("oracles", "layouts"), help="leave the others out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    return command.run(lambda: _verify(arguments))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    ranks = _ranks(arguments.ranks)
+    if arguments.steps < 1:
+        raise UserError(f"--steps must be at least 1, not {arguments.steps}")
+    if arguments.json and not arguments.json.resolve().parent.is_dir():
+        raise UserError(f"--json {arguments.json}: its directory does not exist; create it first")
+    began = time.perf_counter()
+    known = table.facts(ranks)
+    print(f"{table.line(known)}\n\n{table.HEAD}", flush=True)
+    verdicts = []
+    with contextlib.closing(_checks(arguments.only, ranks, arguments.steps)) as checks:
+        for check in checks:
+            verdict = _judge(check)
+            print(table.row(verdict), flush=True)
+            verdicts.append(verdict)
+            if not verdict.holds:
+                break
+    if arguments.json:
+        record = {"facts": known, "checks": [table.record(verdict) for verdict in verdicts]}
+        arguments.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    if not verdicts[-1].holds:
+        again = ["--ranks", str(ranks), "--steps", str(arguments.steps)]
+        print(table.breakage(verdicts[-1], known, again))
+        return 1
+    print(f"\nall {len(verdicts)} checks hold, in {time.perf_counter() - began:.0f} s")
+    if arguments.only != "oracles":
+        _tell_left_out(ranks)
+    return 0
+
+
+def _ranks(asked: int | None) -> int:
+    """How many ranks there may be, or are by default."""
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
+    if asked is None:
+        return RANKS if num_gpus is None else min(RANKS, num_gpus)
+    if asked < 1:
+        raise UserError(f"--ranks must be at least 1, not {asked}")
+    if num_gpus is not None and asked > num_gpus:
+        raise UserError(
+            f"--ranks {asked} is more than the {num_gpus} GPUs of this machine, and each rank "
+            f"needs one; use --ranks {num_gpus}, or hide the GPUs to check with CPU ranks "
+            "(CUDA_VISIBLE_DEVICES=)"
+        )
+    return asked
+
+
+def _checks(only: str | None, ranks: int, steps: int) -> Generator[Check, None, None]:
+    if only != "layouts":
+        yield from oracles.checks(command.best_device())
+    if only != "oracles":
+        from tools.verify import invariance  # imports the engines, which takes seconds
+
+        with Pool(min(ranks, invariance.MOST_RANKS)) as pool:
+            yield from invariance.Invariance(pool=pool, steps=steps).checks()
+
+
+def _judge(check: Check) -> Verdict:
+    """The verdict; an oracle that raises is as broken as one that deviates."""
+    began = time.perf_counter()
+    comparisons: list[Comparison] = []
+    error = ""
+    try:
+        comparisons = check.compare()
+    except (RankError, oracles.NoOracleError) as told:
+        error = str(told)
+    except Exception:
+        error = traceback.format_exc()
+    return Verdict(
+        name=check.name,
+        seconds=time.perf_counter() - began,
+        comparisons=tuple(comparisons),
+        error=error,
+    )
+
+
+def _tell_left_out(ranks: int) -> None:
+    from tools.verify.invariance import left_out
+
+    names = left_out(ranks)
+    if names:
+        print(f"not checked, since {ranks} ranks are too few: {'; '.join(names)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

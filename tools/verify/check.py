@@ -1,0 +1,66 @@
+"""A check: a name, and what it compares with what is known."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How far one thing lies from what it must be.
+
+    Args:
+        what: the thing and its measure ("loss", "-log p of 31 sequences").
+        deviation: relative where anything is allowed; else the number of things that differ.
+        allowed: 0 asks for equality.
+        figures: the numbers behind it, for whoever has to find out why.
+    """
+
+    what: str
+    deviation: float
+    allowed: float = 0.0
+    figures: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as it must be; NaN is not."""
+        return self.deviation <= self.allowed
+
+    @property
+    def strain(self) -> float:
+        """The share of what is allowed that is used up; infinite where it does not hold."""
+        if not self.holds:
+            return math.inf
+        return self.deviation / self.allowed if self.allowed else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Comparisons that are made together; an exception says that they could not be made."""
+
+    name: str
+    compare: Callable[[], list[Comparison]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What came of a check.
+
+    Args:
+        error: why there are no comparisons, if there are none.
+    """
+
+    name: str
+    seconds: float
+    comparisons: tuple[Comparison, ...] = ()
+    error: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether comparisons were made and all of them hold."""
+        return bool(self.comparisons) and all(one.holds for one in self.comparisons)
+
+    @property
+    def worst(self) -> Comparison | None:
+        """The comparison nearest its bound, or beyond it."""
+        return max(self.comparisons, key=lambda one: one.strain, default=None)

@@ -1,0 +1,182 @@
+"""What is known exactly about MDLM: its bound is tight where the denoiser is right.
+
+With the true conditionals of a small joint distribution in the place of the network, the
+continuous-time NELBO of every sequence is -log p (Sahoo et al. 2024, eq. 10: under SUBS
+and with x_theta = E[x_0 | x_t] nothing is lost for any order of revealing). The noise is
+not drawn but enumerated, so that nothing is left to chance.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.load import Plugin
+from model.config import ModelConfig
+from model.draws import Draws
+from model.objectives import Batch, Noisy
+from model.objectives.mdlm import Mdlm
+from model.prediction import Prediction
+from model.schedules.loglinear import LogLinear
+from tools.verify.check import Check, Comparison
+from tools.verify.joint import Joint
+from tools.verify.scripted import Scripted
+
+ALLOWED = 1e-6
+"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+
+NODES = 32
+"""Of the Gauss-Legendre rule over time, whose error is far below float32's."""
+
+
+def oracles() -> Iterator[Check]:
+    """Checks of :class:`model.objectives.mdlm.Mdlm` and of the schedules."""
+    yield Check(name="mdlm: held-out bound", compare=_held_out)
+    yield Check(name="mdlm: training loss", compare=_training)
+    yield Check(name="mdlm: uniform predictor", compare=_uniform)
+
+
+def _joints() -> list[Joint]:
+    return [Joint.random(2, 2), Joint.random(3, 3)]
+
+
+def _held_out() -> list[Comparison]:
+    """All tokens, and some given the others: over every number and order of masked ones."""
+    found, truth = [], []
+    for joint in _joints():
+        for free in itertools.product([False, True], repeat=joint.length):
+            if any(free):
+                free_L = torch.tensor(free)
+                found.append(_bound(joint, free_L))
+                given_NL = joint.outcomes.masked_fill(free_L, joint.mask)
+                truth.append(joint.masked_log_prob(given_NL) - joint.log_prob)
+    return [_relative("-log p, all or given some", torch.cat(found), torch.cat(truth))]
+
+
+def _bound(joint: Joint, free_L: Tensor) -> Tensor:
+    """The expected held-out loss of each outcome, ``[N]``."""
+    num, length = int(free_L.sum()), joint.length
+    order_PL = torch.tensor(list(itertools.permutations(range(length))))
+    time_K = (torch.arange(num).double() + 0.5) / num
+    batch, draws = _every_outcome(
+        joint,
+        time_K.repeat_interleave(len(order_PL)),
+        ((order_PL + 0.5) / length).double().repeat(num, 1),
+    )
+    free_BL = free_L.expand(batch["tokens"].shape)
+    noisy = Mdlm().bound_corrupt(batch, free_BL, draws, joint.config)
+    return _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1).mean(dim=1)
+
+
+def _training() -> list[Comparison]:
+    """Under every schedule without its small constants the training loss integrates to -log p."""
+    plugin = Plugin("model.schedules")
+    comparisons = []
+    for name in plugin.names():
+        objective = Mdlm(schedule=plugin.build(name).exact(), t_min=0.0)
+        found = torch.cat([_integral(objective, joint) for joint in _joints()])
+        truth = torch.cat([-joint.log_prob for joint in _joints()])
+        comparisons.append(_relative(f"-log p, {name} schedule", found, truth))
+    return comparisons
+
+
+def _integral(objective: Mdlm, joint: Joint) -> Tensor:
+    """The expected training loss of each outcome, over all times and masks, ``[N]``."""
+    time_W, pattern_WL, weight_W = _times_and_masks(joint.length)
+    batch, draws = _every_outcome(joint, time_W, pattern_WL)
+    noisy = objective.corrupt(batch, draws, joint.config)
+    losses_NW = _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1)
+    return losses_NW @ (weight_W * _probability(objective, time_W, pattern_WL))
+
+
+def _uniform() -> list[Comparison]:
+    """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
+    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    held_out = Draws(seed=5, split="verify", batch=64)
+    position_B = torch.arange(64)
+    batch = {
+        "tokens": (7 * held_out.uniform("text", position_B, 12)).long(),
+        "position": position_B,
+    }
+    free_BL = held_out.uniform("free", position_B, 12) < position_B[:, None] / 64
+    free_BL[:, 0] = True
+    noisy = Mdlm().bound_corrupt(batch, free_BL, held_out, model)
+    score_B = _losses(noisy, _uniform_logits(noisy, model)) / free_BL.sum(dim=1)
+
+    objective = Mdlm(schedule=LogLinear(eps=0.1), t_min=1e-3)
+    time_W, pattern_WL, weight_W = _times_and_masks(length=4)
+    draws = Scripted(time_B1=time_W[:, None], uniform_BL=pattern_WL)
+    noisy = objective.corrupt(_batch(torch.zeros_like(pattern_WL).long()), draws, model)
+    time_W = objective.t_min + (1 - objective.t_min) * time_W
+    chance_W = weight_W * _probability(objective, time_W, pattern_WL)
+    score = _losses(noisy, _uniform_logits(noisy, model)) @ chance_W / 4
+    known = torch.tensor([math.log(7)], dtype=torch.float64)
+    return [
+        _relative("log V, held out", score_B, known.expand(64)),
+        _relative("(1 - eps) log V, in training", score[None], 0.9 * known),
+    ]
+
+
+def _every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Batch, Draws]:
+    """Each of N outcomes under each of W cases of the noise, ``[N W, L]``."""
+    num = len(joint.outcomes)
+    batch = _batch(joint.outcomes.repeat_interleave(len(time_W), dim=0))
+    time_B1 = time_W.repeat(num)[:, None]
+    return batch, Scripted(time_B1=time_B1, uniform_BL=uniform_WL.repeat(num, 1))
+
+
+def _batch(tokens_BL: Tensor) -> Batch:
+    return {
+        "tokens": tokens_BL,
+        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
+        "position": torch.arange(len(tokens_BL)),
+    }
+
+
+def _times_and_masks(length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Times ``[W]``, a uniform of 1 where to mask and 0 elsewhere ``[W, L]``, weights ``[W]``."""
+    node, weight = np.polynomial.legendre.leggauss(NODES)
+    pattern_ZL = torch.tensor(list(itertools.product([0.0, 1.0], repeat=length))).double()
+    time_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
+    return (
+        ((time_T + 1) / 2).repeat_interleave(len(pattern_ZL)),
+        pattern_ZL.repeat(NODES, 1),
+        (weight_T / 2).repeat_interleave(len(pattern_ZL)),
+    )
+
+
+def _probability(objective: Mdlm, time_W: Tensor, pattern_WL: Tensor) -> Tensor:
+    """Of each pattern of masks at its time, ``[W]``."""
+    alpha_W1 = objective.schedule.alpha(time_W)[:, None]
+    return torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
+
+
+def _denoised(joint: Joint, noisy: Noisy) -> Tensor:
+    return joint.denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
+
+
+def _uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
+    logits_MR = torch.zeros(int(noisy.where_BL.sum()), model.num_ids)
+    logits_MR[:, model.mask] = -torch.inf
+    return logits_MR
+
+
+def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
+    """Of every sample, ``[B]`` float64."""
+    losses_M = Mdlm().token_losses(Prediction(logits_MR), noisy).double()
+    zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
+    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
+
+
+def _relative(what: str, found: Tensor, truth: Tensor) -> Comparison:
+    apart = ((found - truth) / truth).abs()
+    worst = int(apart.argmax())
+    return Comparison(
+        what=what,
+        deviation=float(apart.max()),
+        allowed=ALLOWED,
+        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
+    )

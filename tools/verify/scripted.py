@@ -1,0 +1,30 @@
+"""Draws that are told: over all cases with their weights, a sum is an expectation, exactly."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from model.draws import Draws
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scripted(Draws):
+    """At stream position r, row r of what it was given, whatever the draw is for.
+
+    Args:
+        time_B1: times; uniform_BL: uniforms.
+    """
+
+    seed: int = 0
+    split: str = "scripted"
+    batch: int = 1
+    time_B1: Tensor
+    uniform_BL: Tensor
+
+    def times(self, position_B: Tensor, kind: str = "time") -> Tensor:
+        """See :meth:`model.draws.Draws.times`."""
+        return self.time_B1[position_B]
+
+    def uniform(self, kind: str, position_B: Tensor, num: int) -> Tensor:
+        """See :meth:`model.draws.Draws.uniform`."""
+        return self.uniform_BL[position_B, :num]
