@@ -57,25 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def external_world() -> launch.World | None:
-    """The rank that torchrun, or a SLURM task, made of this process; None if started plainly."""
-    if "RANK" not in os.environ:
-        return None
-    try:
-        return launch.World(
-            rank=int(os.environ["RANK"]),
-            size=int(os.environ["WORLD_SIZE"]),
-            local_rank=int(os.environ["LOCAL_RANK"]),
-            local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-            init_method="env://",
-        )
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"RANK is set, but {error} is missing or no number: start with torchrun, "
-            "or unset RANK to start ranks here"
-        ) from error
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parser().parse_args(argv)
@@ -91,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    world = external_world()
+    world = launch.external_world(os.environ)
     files = [Path(word) for word in arguments.words if "=" not in word]
     if not files:
         raise UserError("name a configuration file, such as configs/tiny.yaml")

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -45,6 +45,25 @@ class World:
     local_rank: int
     local_size: int
     init_method: str
+
+
+def external_world(environ: Mapping[str, str]) -> World | None:
+    """The rank that torchrun, or a SLURM task, made of this process; None if started plainly."""
+    if "RANK" not in environ:
+        return None
+    try:
+        return World(
+            rank=int(environ["RANK"]),
+            size=int(environ["WORLD_SIZE"]),
+            local_rank=int(environ["LOCAL_RANK"]),
+            local_size=int(environ.get("LOCAL_WORLD_SIZE", "1")),
+            init_method="env://",
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"RANK is set, but {error} is missing or no number: start with torchrun, "
+            "or unset RANK to start ranks here"
+        ) from error
 
 
 def preload(*, tensor: bool = False) -> None:

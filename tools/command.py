@@ -1,13 +1,26 @@
-"""What the commands here have in common: how they are called, and how errors reach the user."""
+"""What the commands here have in common: how they are called, and how errors reach the user.
+
+A command that loads a model runs in one process, or on as many ranks as its words ask for:
+``python -m tools.evaluate RUN parallel.tensor=2`` starts two here, under torchrun it uses
+those that are there.
+"""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from configs.errors import UserError
+from configs.load import merged, validate
+from pretrain import launch
+from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
+from pretrain.config import ParallelConfig
+from pretrain.launch import World
 
 
 def run(command: Callable[[], int]) -> int:
@@ -29,8 +42,63 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("run", type=Path, help="run directory or checkpoint")
+    made.add_argument(
+        "words",
+        nargs="*",
+        metavar="parallel.key=value",
+        help="spread the model over ranks: parallel.tensor=T, pipeline=P, data=D (default 1 each)",
+    )
     made.add_argument("--weights", choices=("ema", "raw"), default="ema")
     return made
+
+
+Work = Callable[[Loaded, argparse.Namespace], int]
+
+
+def with_model(work: Work, arguments: argparse.Namespace) -> int:
+    """``work(loaded, arguments)`` in this process, or on the ranks that the words ask for.
+
+    Args:
+        work: a function of a module, which every rank imports by name.
+    """
+    layout = _layout(arguments.words)
+    world = launch.external_world(os.environ)
+    check_layout(arguments.run, layout)
+    size = layout.tensor * layout.pipeline
+    ranks = world.size if world else size * (layout.data or 1)
+    if ranks % size or layout.data not in (None, ranks // size):
+        raise UserError(f"{ranks} ranks are not data x tensor x pipeline of {layout}")
+    if world is not None:
+        return on_rank(world, work, arguments, layout)
+    if ranks > 1:
+        launch.preload(tensor=layout.tensor > 1)
+        return launch.run_local(ranks, on_rank, work, arguments, layout)
+    return work(load_denoiser(arguments.run, arguments.weights, best_device()), arguments)
+
+
+def on_rank(world: World, work: Work, arguments: argparse.Namespace, layout: ParallelConfig) -> int:
+    """One rank's part of :func:`with_model`."""
+    from pretrain.parallel.mesh import Mesh
+
+    mesh = Mesh(world, tensor=layout.tensor, pipeline=layout.pipeline)
+    loaded = load_denoiser(arguments.run, arguments.weights, mesh.device, layout=layout, mesh=mesh)
+    code = work(loaded, arguments)
+    mesh.barrier()
+    mesh.close()
+    return code
+
+
+def _layout(words: list[str]) -> ParallelConfig:
+    given = merged([], words)
+    others = sorted(given.keys() - {"parallel"})
+    if others:
+        raise UserError(f"only parallel.* can be set here, not {', '.join(others)}")
+    return validate(ParallelConfig, given.get("parallel", {}), where="the words after RUN")
+
+
+def progress(loaded: Loaded, total: int, unit: str, name: str) -> "tqdm[Any]":
+    """A progress bar at a terminal, of the process that speaks for all."""
+    return tqdm(total=total, unit=unit, desc=name, disable=None if loaded.is_first else True)
 
 
 def best_device() -> torch.device:

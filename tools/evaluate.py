@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from configs.errors import UserError
 from data_pipeline.packing import held_out
 from data_pipeline.shards import open_split
 from data_pipeline.tokenizer import load_tokenizer
-from pretrain.checkpoint.weights import Loaded, Which, load_denoiser
+from pretrain.checkpoint.weights import Loaded, Which
 from pretrain.data import corpus_path
 from pretrain.evaluate import document_losses, summarise
 from tools import command
@@ -35,24 +34,24 @@ def evaluate(
     train = open_split(path, config.data.train_split, tokenizer=tokenizer)
     split = open_split(path, split_name, tokenizer=tokenizer)
     windows = held_out(split, config.data.sequence_length, config.data.packing)
-    device = next(loaded.denoiser.parameters()).device
     with (
         torch.inference_mode(),
-        tqdm(total=len(windows), unit="window", desc="evaluate", disable=None) as bar,
+        command.progress(loaded, len(windows), "window", "evaluate") as bar,
     ):
         sums = document_losses(
-            loaded.denoiser.predict,
+            loaded.predict,
             config.objective,
             config.model,
             windows,
             seed=seed,
             samples=samples,
             batch=batch,
-            device=device,
+            share=loaded.share,
+            device=loaded.device,
             on_batch=bar.update,
         )
     facts = {"split": split_name, "weights": which, "samples": samples, "step": loaded.step}
-    return {**summarise(sums, train, split, seed=seed), **facts}
+    return {**summarise(loaded.total(sums), train, split, seed=seed), **facts}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,27 +65,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
+    summary = evaluate(
+        loaded,
+        arguments.split or loaded.config.data.valid_split,
+        which=arguments.weights,
+        samples=arguments.samples,
+        batch=arguments.batch,
+        seed=arguments.seed,
+    )
+    if loaded.is_first:
+        print(json.dumps(summary, indent=2))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
 
     def evaluate_run() -> int:
         if arguments.samples < 1 or arguments.batch < 1:
             raise UserError("--samples and --batch must be at least 1")
-        loaded = load_denoiser(arguments.run, arguments.weights, command.best_device())
-        summary = evaluate(
-            loaded,
-            arguments.split or loaded.config.data.valid_split,
-            which=arguments.weights,
-            samples=arguments.samples,
-            batch=arguments.batch,
-            seed=arguments.seed,
-        )
-        print(json.dumps(summary, indent=2))
-        return 0
+        return command.with_model(_work, arguments)
 
     return command.run(evaluate_run)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its importable name: ranks are to find this module's functions too.
+    from tools.evaluate import main as command_main
+
+    sys.exit(command_main())

@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
 from model.generate import CountingPredict, generate
 from model.samplers.ancestral import Ancestral
-from pretrain.checkpoint.weights import Loaded, load_denoiser
+from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path
 from tools import command
 from tools.prompt import parse
@@ -50,18 +49,17 @@ def sample(
     """``num`` texts of ``length`` positions, frame included, around the prompt."""
     mask = loaded.config.model.mask
     template = parse(prompt, tokenizer, length, mask)
-    device = next(loaded.denoiser.parameters()).device
     draws = Draws(seed=seed, split="sample", batch=num)
-    texts: list[str] = []
-    evaluations: list[int] = []
+    mine: list[tuple[int, str, int]] = []
     with (
         torch.inference_mode(),
-        tqdm(total=num * sampler.steps, unit="step", desc="sample", disable=None) as bar,
+        command.progress(loaded, num * sampler.steps, "step", "sample") as bar,
     ):
-        for first in range(0, num, batch):
-            position_B = torch.arange(first, min(num, first + batch), device=device)
-            ids_BL = torch.tensor(template.ids, device=device).repeat(len(position_B), 1)
-            predict = CountingPredict(loaded.denoiser.predict)
+        firsts = range(0, num, batch)
+        for first in firsts[loaded.share.rank :: loaded.share.size]:
+            position_B = torch.arange(first, min(num, first + batch), device=loaded.device)
+            ids_BL = torch.tensor(template.ids, device=loaded.device).repeat(len(position_B), 1)
+            predict = CountingPredict(loaded.predict)
             drawn_BL = generate(
                 ids_BL,
                 position_B,
@@ -70,11 +68,15 @@ def sample(
                 schedule=loaded.config.objective.schedule,
                 draws=draws,
                 mask=mask,
-                on_step=lambda ids_BL: bar.update(len(ids_BL)),
+                on_step=lambda ids_BL: bar.update(len(ids_BL) * loaded.share.size),
             )
-            texts += [tokenizer.decode(row) for row in drawn_BL.tolist()]
-            evaluations += [predict.evaluations] * len(position_B)
-    return Samples(texts=texts, evaluations=evaluations)
+            for position, ids_L in zip(position_B.tolist(), drawn_BL.tolist(), strict=True):
+                mine.append((position, tokenizer.decode(ids_L), predict.evaluations))
+    everyone = sorted(item for items in loaded.gather(mine) for item in items)
+    return Samples(
+        texts=[text for _, text, _ in everyone],
+        evaluations=[evaluations for _, _, evaluations in everyone],
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,37 +96,49 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
+    samples = sample(
+        loaded,
+        load_tokenizer(corpus_path(loaded.config)),
+        prompt=arguments.prompt,
+        num=arguments.num,
+        length=arguments.length or loaded.config.data.sequence_length,
+        sampler=_sampler(arguments),
+        seed=arguments.seed,
+        batch=arguments.batch,
+    )
+    if not loaded.is_first:
+        return 0
+    if arguments.json:
+        print(json.dumps({**vars(samples), "seed": arguments.seed, "step": loaded.step}))
+        return 0
+    for number, text in enumerate(samples.texts, 1):
+        print(f"--- sample {number} of {len(samples.texts)}\n{text}")
+    return 0
+
+
+def _sampler(arguments: argparse.Namespace) -> Ancestral:
+    try:
+        return Ancestral(steps=arguments.steps, temperature=arguments.temperature)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
 
     def sample_run() -> int:
         if arguments.num < 1 or arguments.batch < 1:
             raise UserError("--num and --batch must be at least 1")
-        try:
-            sampler = Ancestral(steps=arguments.steps, temperature=arguments.temperature)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        loaded = load_denoiser(arguments.run, arguments.weights, command.best_device())
-        samples = sample(
-            loaded,
-            load_tokenizer(corpus_path(loaded.config)),
-            prompt=arguments.prompt,
-            num=arguments.num,
-            length=arguments.length or loaded.config.data.sequence_length,
-            sampler=sampler,
-            seed=arguments.seed,
-            batch=arguments.batch,
-        )
-        if arguments.json:
-            print(json.dumps({**vars(samples), "seed": arguments.seed, "step": loaded.step}))
-            return 0
-        for number, text in enumerate(samples.texts, 1):
-            print(f"--- sample {number} of {len(samples.texts)}\n{text}")
-        return 0
+        _sampler(arguments)
+        return command.with_model(_work, arguments)
 
     return command.run(sample_run)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its importable name: ranks are to find this module's functions too.
+    from tools.sample import main as command_main
+
+    sys.exit(command_main())

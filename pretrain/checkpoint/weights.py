@@ -1,29 +1,72 @@
-"""A model from a checkpoint, whole and on one device, for sampling, evaluation and export."""
+"""A model from a checkpoint, for sampling, evaluation and export: whole, or shared by ranks."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
 from configs.errors import UserError
 from configs.load import validate
 from model.denoiser import Denoiser
+from model.prediction import Prediction
 from pretrain.checkpoint import store
-from pretrain.config import RunConfig
+from pretrain.config import ParallelConfig, RunConfig
+from pretrain.evaluate import Share
+from pretrain.layout import misfits
+from pretrain.parallel.forward import Forward, local_denoiser
+from pretrain.parallel.places import places
+
+if TYPE_CHECKING:
+    from pretrain.parallel.mesh import Mesh
 
 Which = Literal["ema", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A denoiser in evaluation mode and where it comes from."""
+    """A denoiser in evaluation mode and where it comes from.
+
+    Args:
+        denoiser: all of it, or this rank's part under the ``mesh``.
+    """
 
     denoiser: Denoiser
     config: RunConfig
     checkpoint: Path
     step: int
     tokens_seen: int
+    device: torch.device
+    mesh: "Mesh | None" = None
+
+    def predict(
+        self, ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor, valid_BL: Tensor | None = None
+    ) -> Prediction:
+        """The prediction at the positions ``where_BL``; the ranks of a model call together."""
+        if self.mesh is None:
+            return self.denoiser.predict(ids_BL, level_BK, where_BL, valid_BL)
+        return Forward(self.denoiser, self.mesh)(ids_BL, level_BK, where_BL, valid_BL)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.mesh is None or self.mesh.is_first
+
+    @property
+    def share(self) -> Share:
+        """Which part of the work this process does."""
+        if self.mesh is None:
+            return Share()
+        return Share(rank=self.mesh.data_rank, size=self.mesh.data_size)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all shares."""
+        return values if self.mesh is None else self.mesh.total(values.to(self.device)).cpu()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all shares, in their order."""
+        return [value] if self.mesh is None else self.mesh.gather(value)
 
 
 def find(where: Path) -> Path:
@@ -41,23 +84,57 @@ def find(where: Path) -> Path:
     return newest
 
 
-def load_denoiser(where: Path, which: Which, device: torch.device | str = "cpu") -> Loaded:
-    """The averaged (``ema``) or last (``raw``) fp32 weights of a run or checkpoint."""
+def check_layout(where: Path, layout: ParallelConfig) -> None:
+    """UserError unless there is a checkpoint, and its model divides as ``layout`` asks."""
+    path = find(where)
+    config = _config(store.Reader(path))
+    problems = misfits(config.model, config.data.sequence_length, layout)
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def load_denoiser(
+    where: Path,
+    which: Which,
+    device: torch.device | str = "cpu",
+    *,
+    layout: ParallelConfig | None = None,
+    mesh: "Mesh | None" = None,
+) -> Loaded:
+    """The averaged (``ema``) or last (``raw``) fp32 weights of a run or checkpoint.
+
+    Args:
+        layout, mesh: to load this rank's part only; it is read without the rest.
+    """
     path = find(where)
     reader = store.Reader(path)
-    config = validate(RunConfig, reader.state["config"], where=f"{path}/state.json")
-    denoiser = Denoiser(config.model)
-    parameters = dict(denoiser.named_parameters())
-    missing = sorted(parameters.keys() ^ reader.shapes().keys())
+    config = _config(reader)
+    if mesh is None:
+        denoiser = Denoiser(config.model)
+    else:
+        length = config.data.sequence_length
+        denoiser = local_denoiser(
+            config.model, layout or ParallelConfig(), length, mesh, config.seed
+        )
+    held = places(denoiser, mesh.tensor_rank if mesh else 0)
+    missing = {place.name for place in held.values()} - reader.shapes().keys()
     if missing:
-        raise UserError(f"{path} does not fit its own configuration: {', '.join(missing)}")
+        raise UserError(f"{path} does not fit its own configuration: {', '.join(sorted(missing))}")
     with torch.no_grad():
-        for name, value in reader.whole("ema" if which == "ema" else "master"):
-            parameters[name].copy_(value)
+        for parameter, place in held.items():
+            value = reader.read("ema" if which == "ema" else "master", place.part)
+            parameter.copy_(value.view(place.sizes))
+    device = torch.device(device)
     return Loaded(
         denoiser=denoiser.to(device).eval(),
         config=config,
         checkpoint=path,
         step=reader.state["step"],
         tokens_seen=reader.state["tokens_seen"],
+        device=device,
+        mesh=mesh,
     )
+
+
+def _config(reader: store.Reader) -> RunConfig:
+    return validate(RunConfig, reader.state["config"], where=f"{reader.path}/state.json")

@@ -15,7 +15,8 @@ from pretrain.memory import PERSISTENT, bucket_elements
 from pretrain.optim import adamw
 from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.owned import Owned, places
+from pretrain.parallel.owned import Owned
+from pretrain.parallel.places import places
 
 MicroBatch = tuple[Noisy, Tensor]
 """A corrupted micro-batch and its ``valid_BL``."""
@@ -38,7 +39,7 @@ class Engine(ABC):
         self._denoiser = local_denoiser(
             model, config.parallel, config.data.sequence_length, mesh, config.seed
         )
-        where = places(self._denoiser, mesh)
+        where = places(self._denoiser, mesh.tensor_rank)
         optimizer = adamw(self._denoiser.parameter_names(), config.optim)
         num_parameters = sum(parameter.numel() for parameter in where)
         self._engine = self._initialize(optimizer, settings(config, mesh, num_parameters))

@@ -5,6 +5,8 @@ that the stages work at the same time. What a caller asks of the prediction is c
 the last stage and sent to the others: samplers and the evaluator run alike on all ranks.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -17,14 +19,16 @@ from model.linears import LayerFactory
 from model.prediction import Prediction
 from pretrain.config import ParallelConfig
 from pretrain.layout import span_of
-from pretrain.parallel.mesh import Mesh
+
+if TYPE_CHECKING:
+    from pretrain.parallel.mesh import Mesh
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int64)
 _MAX_TENSORS, _MAX_DIM = 8, 4
 
 
 def local_denoiser(
-    model: ModelConfig, layout: ParallelConfig, length: int, mesh: Mesh, seed: int
+    model: ModelConfig, layout: ParallelConfig, length: int, mesh: "Mesh", seed: int
 ) -> Denoiser:
     """The layers of this rank's stage, cut for its place on the tensor axis.
 
@@ -45,7 +49,7 @@ def local_denoiser(
     )
 
 
-def as_prediction(logits_MR: Tensor, mesh: Mesh) -> Prediction:
+def as_prediction(logits_MR: Tensor, mesh: "Mesh") -> Prediction:
     """The prediction of logits that this rank computed: whole, or its part of the vocabulary."""
     if mesh.tensor_size == 1:
         return Prediction(logits_MR)
@@ -57,7 +61,7 @@ def as_prediction(logits_MR: Tensor, mesh: Mesh) -> Prediction:
 class Forward:
     """Predictions of a local denoiser; all ranks of a pipeline and tensor group call together."""
 
-    def __init__(self, denoiser: Denoiser, mesh: Mesh) -> None:
+    def __init__(self, denoiser: Denoiser, mesh: "Mesh") -> None:
         self._denoiser, self._mesh = denoiser, mesh
 
     @torch.no_grad()
@@ -117,7 +121,7 @@ class Forward:
 class RemotePrediction(Prediction):
     """The last stage's prediction, as all stages see it."""
 
-    def __init__(self, last: Prediction | None, mesh: Mesh) -> None:
+    def __init__(self, last: Prediction | None, mesh: "Mesh") -> None:
         self._last, self._mesh = last, mesh
 
     def log_prob(self, ids_M: Tensor) -> Tensor:

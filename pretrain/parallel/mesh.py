@@ -7,6 +7,7 @@ most, are neighbours on a node.
 
 import datetime
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -127,6 +128,12 @@ class Mesh:
             value = value.contiguous()
             dist.broadcast(value, self.stage(self.pipe_size - 1), group=self.pipe_group)
         return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """The plain values of all parts of the batch, in their order, on every rank."""
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, (self.counts, self.data_rank, value))
+        return [value for counts, _, value in sorted(everyone, key=lambda x: x[1]) if counts]
 
     def barrier(self) -> None:
         """Wait for every rank."""

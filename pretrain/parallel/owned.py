@@ -7,57 +7,14 @@ views: those two by DeepSpeed's own map, the third by the order of its partition
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.denoiser import Denoiser
 from model.initialize import initial_value
-from pretrain.parallel.mesh import Mesh
-from pretrain.ranges import Fragment, Range
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """What this rank's tensor-parallel part of a parameter is: a box of the whole of it."""
-
-    name: str
-    shape: tuple[int, ...]
-    corner: tuple[int, ...]
-    sizes: tuple[int, ...]
-    is_copy: bool
-
-    def fragment(self, start: int, num: int, group: int, offset: int) -> Fragment:
-        """The range [start, start + num) of the flattened part."""
-        owned = Range(
-            name=self.name,
-            shape=self.shape,
-            corner=self.corner,
-            sizes=self.sizes,
-            start=start,
-            num=num,
-        )
-        return Fragment(range=owned, group=group, offset=offset, is_copy=self.is_copy)
-
-
-def places(denoiser: Denoiser, mesh: Mesh) -> dict[nn.Parameter, Place]:
-    """The place of each parameter; to be asked before DeepSpeed changes their shapes."""
-    found = {}
-    tied_copy = denoiser.config.tied_head and not mesh.is_first_stage
-    for parameter, name in denoiser.parameter_names().items():
-        sizes = tuple(parameter.shape)
-        shape = tuple(denoiser.factory.whole_shape(parameter))
-        corner = tuple(
-            mesh.tensor_rank * n if n != m else 0 for n, m in zip(sizes, shape, strict=True)
-        )
-        replicated = shape == sizes and mesh.tensor_rank > 0
-        tied = tied_copy and name == "layers.0.tokens.weight"
-        found[parameter] = Place(
-            name=name, shape=shape, corner=corner, sizes=sizes, is_copy=replicated or tied
-        )
-    return found
+from pretrain.parallel.places import Place
+from pretrain.ranges import Fragment
 
 
 class Owned:

@@ -5,26 +5,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.draws import Draws, philox
-
-FULL = 0xFFFFFFFF
+from tools.verify.randomness import FULL, VECTORS
 
 
 def draws(seed: int = 5, split: str = "train", batch: int = 8) -> Draws:
     return Draws(seed=seed, split=split, batch=batch)
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "words"),
-    [
-        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        ((FULL,) * 4, (FULL,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("counter", "key", "words"), VECTORS)
 def test_philox_gives_the_published_vectors(
     counter: tuple[int, ...], key: tuple[int, int], words: tuple[int, ...]
 ) -> None:

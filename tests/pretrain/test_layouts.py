@@ -10,23 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from model.draws import Draws
-from model.prediction import Prediction
-from pretrain.config import RunConfig
 from pretrain.pool import Pool
 from tools.verify import layouts
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
 from tools.verify.plain import PlainLoop
-from tools.verify.synthetic import batch, run_config
+from tools.verify.synthetic import run_config
 
 STEPS = 20
 TIE = 1e-5
 SETTINGS: dict[str, dict[str, Any]] = {
     "adaln": {},
     "tied": {"model": {"tied_head": True}},
-    "llama": {
-        "model": {"mlp": "swiglu", "mlp_width": 64, "norm": "rmsnorm", "hide_padding": True}
-    },
+    "llama": {"model": {"mlp": "swiglu", "mlp_width": 64, "norm": "rmsnorm", "hide_padding": True}},
 }
 LAYOUTS: list[tuple[int, dict[str, Any]]] = [
     (1, {"micro_batch": 8}),
@@ -100,19 +95,6 @@ def one(pool: Pool) -> Any:
     return outcome
 
 
-def near_ties(config: RunConfig, logits_MR: torch.Tensor) -> torch.Tensor:
-    """Of each draw, whether the two best candidates lie within ``TIE`` of each other."""
-    draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-    samples = batch(config, draws, range(config.global_batch))
-    noisy = config.objective.corrupt(samples, draws, config.model)
-    row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
-    scores = Prediction(logits_MR).scores(
-        draws, layouts.DRAW, samples["position"][row_M], column_M, 1.0
-    )
-    best = scores.topk(2, dim=-1).values
-    return best[:, 0] - best[:, 1] < TIE
-
-
 @pytest.mark.parametrize(("settings", "size", "layout"), CASES, ids=name_of)
 def test_the_layout_changes_nothing(
     pool: Pool, plain: Any, one: Any, settings: str, size: int, layout: dict[str, Any]
@@ -140,7 +122,7 @@ def test_the_layout_changes_nothing(
     assert deviation(first.document_nats, single.document_nats) < 1e-5
 
     assert single.logits is not None
-    ties = near_ties(config, single.logits)
+    ties = layouts.near_ties(config, single.logits, TIE)
     assert ties.sum() <= 1
     differs = torch.tensor(first.drawn) != torch.tensor(single.drawn)
     assert not (differs & ~ties).any()

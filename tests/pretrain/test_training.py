@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.load import load
 from pretrain.__main__ import main
 from pretrain.checkpoint import store
 from pretrain.checkpoint.weights import load_denoiser
+from pretrain.config import RunConfig
 from pretrain.metrics import read_rows
+from pretrain.plan import plan
+from pretrain.pool import Pool
+from pretrain.rank import train_rank
+from pretrain.run_directory import RunDirectory, run_path
 
 TIMES = ("perf/",)
 
@@ -30,6 +36,20 @@ def curve(run: Path) -> list[dict[str, float]]:
 
 def training(run: Path, key: str) -> list[float]:
     return [row[key] for row in curve(run) if key in row]
+
+
+@pytest.fixture
+def train(pool: Pool, tiny) -> Callable[..., None]:
+    """Train on the live ranks of the pool, as ``python -m pretrain`` does on fresh ones."""
+
+    def start_on_pool(*words: str, run: str = "run") -> None:
+        file, *overrides = tiny(*words, run=run)
+        config = load(RunConfig, [Path(file)], overrides)
+        path = run_path(config, [Path(file)])
+        RunDirectory(path).check(config)
+        assert set(pool.run(plan(config, None).ranks, train_rank, config, path)) == {0}
+
+    return start_on_pool
 
 
 @pytest.fixture(scope="session")
@@ -69,13 +89,15 @@ def test_it_learns(reference: Path) -> None:
         ("parallel.data=2", "parallel.zero_stage=2"),
         ("parallel.data=2", "parallel.micro_batch=1"),
         ("parallel.micro_batch=2",),
+        ("parallel.data=2", "parallel.zero_stage=3"),
+        ("parallel.tensor=2", "parallel.pipeline=2", "parallel.micro_batch=4"),
     ],
     ids=" ".join,
 )
 def test_the_curve_does_not_depend_on_the_layout(
-    reference: Path, tiny, tmp_path: Path, words: tuple[str, ...]
+    reference: Path, train, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    assert main(tiny("optim.eps=1e-6", *words)) == 0
+    train("optim.eps=1e-6", *words)
     run = tmp_path / "run"
     assert training(run, "loss") == pytest.approx(training(reference, "loss"), rel=1e-5)
     assert training(run, "grad_norm") == pytest.approx(training(reference, "grad_norm"), rel=1e-4)
@@ -83,15 +105,23 @@ def test_the_curve_does_not_depend_on_the_layout(
     assert training(run, "tokens_seen") == training(reference, "tokens_seen")
 
 
-@pytest.mark.parametrize("settings", ["precision=fp32 model.dropout=0.1", "precision=bf16"])
-def test_stopping_and_resuming_changes_nothing(tiny, tmp_path: Path, settings: str) -> None:
-    words = (*settings.split(), "parallel.data=2", "optim.weight_decay=0.1")
-    assert main(tiny(*words, run="whole")) == 0
-    assert main(tiny(*words, "stop_after=7", run="parts")) == 0
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "precision=fp32 model.dropout=0.1 parallel.data=2",
+        "precision=bf16 parallel.data=2",
+        "precision=bf16 parallel.data=2 parallel.zero_stage=3",
+        "precision=bf16 parallel.tensor=2 parallel.pipeline=2",
+    ],
+)
+def test_stopping_and_resuming_changes_nothing(train, tmp_path: Path, settings: str) -> None:
+    words = (*settings.split(), "optim.weight_decay=0.1")
+    train(*words, run="whole")
+    train(*words, "stop_after=7", run="parts")
     status = json.loads((tmp_path / "parts" / "status.json").read_text())
     assert (status["state"], status["reason"]) == ("stopped", "stop_after")
-    assert main(tiny(*words, "stop_after=12", run="parts")) == 0
-    assert main(tiny(*words, run="parts")) == 0
+    train(*words, "stop_after=12", run="parts")
+    train(*words, run="parts")
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     assert json.loads((tmp_path / "parts" / "status.json").read_text())["attempt"] == 3
     ends = [load_denoiser(tmp_path / name, "ema").denoiser for name in ("whole", "parts")]
@@ -99,12 +129,17 @@ def test_stopping_and_resuming_changes_nothing(tiny, tmp_path: Path, settings: s
         assert torch.equal(one, other)
 
 
-def test_a_checkpoint_of_two_ranks_resumes_on_one(reference: Path, tiny, tmp_path: Path) -> None:
+def test_a_run_goes_on_under_any_other_layout(reference: Path, train, tmp_path: Path) -> None:
     words = ("optim.eps=1e-6",)
-    assert main(tiny(*words, "parallel.data=2", "stop_after=8")) == 0
-    assert main(tiny(*words)) == 0
+    model_parallel = ("parallel.tensor=2", "parallel.pipeline=2", "parallel.micro_batch=4")
+    train(*words, "parallel.data=2", "stop_after=5")
+    train(*words, *model_parallel, "stop_after=10")
+    train(*words, "parallel.data=2", "parallel.zero_stage=3", "stop_after=15")
+    train(*words)
     got = training(tmp_path / "run", "loss")
     assert got == pytest.approx(training(reference, "loss"), rel=1e-5)
+    norms = training(tmp_path / "run", "grad_norm")
+    assert norms == pytest.approx(training(reference, "grad_norm"), rel=1e-4)
 
 
 def test_a_finished_run_says_so(reference: Path, root: Path, demo_dir: Path, capsys) -> None:

@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tools.bench import train
+from tools.bench import gpu, parallel, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.bench", description="Measure this machine and this code."
     )
-    train.add_parser(parser.add_subparsers(required=True, metavar="COMMAND"))
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (train, parallel, gpu):
+        command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     try:
         status: int = arguments.run(arguments)

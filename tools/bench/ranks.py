@@ -1,13 +1,12 @@
 """What the ranks of `parallel` do: the trainer's step under an engine, timed.
 
-A step is what :class:`pretrain.trainer.Trainer` does between reading and logging: corrupt,
-agree on the count, forward, backward, clip, AdamW, and look whether the step was skipped.
+A step is what :class:`pretrain.trainer.Trainer` does between reading and logging, but for
+the average of the weights: corrupt, agree on the count, forward, backward, clip, AdamW.
 """
 
-import dataclasses
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -22,13 +21,18 @@ from tools.bench.measure import interleaved
 from tools.bench.whole_step import plain_step, present_loss, synthetic_tokens
 
 WARM_UP = 4
-"""Steps before anything is timed or compared: the first three train no weight of a block,
-since what follows them starts at zero."""
+"""Steps before anything is compared or timed: what follows a block starts at zero, so its
+weights have no gradient before the third."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """Seconds a step and the loss at the end, by side; threads of the process."""
+    """What a rank measured, by side.
+
+    Args:
+        seconds: of a step, one figure for each repeat.
+        losses: nats a token after the warm-up, on one batch.
+    """
 
     seconds: Mapping[str, list[float]]
     losses: Mapping[str, float]
@@ -39,21 +43,20 @@ class EngineStep:
     """One rank's part of a step; all ranks call it together."""
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
-        self.config, self.mesh = config, mesh
         self.engine = engine.build(config, mesh)
-        self.loss = torch.zeros(())
+        self._config, self._mesh = config, mesh
         self._tokens_NL = synthetic_tokens(config)
         self._draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-        self._step = 0
+        self._number = 0
 
     def __call__(self) -> None:
-        """One step."""
-        config, mesh = self.config, self.mesh
-        self._step += 1
+        """The next step."""
+        config, mesh = self._config, self._mesh
+        self._number += 1
         micro_batches = []
         own_count = torch.zeros((), dtype=torch.int64)
-        mine = positions(config, self._step, mesh.data_rank, mesh.data_size) if mesh.reads else ()
-        for part in mine:
+        mine = positions(config, self._number, mesh.data_rank, mesh.data_size)
+        for part in mine if mesh.reads else ():
             first = part.start % config.global_batch
             tokens_BL = self._tokens_NL[first : first + len(part)]
             valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
@@ -62,26 +65,61 @@ class EngineStep:
             micro_batches.append((noisy, valid_BL))
             own_count += noisy.count
         count, _ = mesh.agree(own_count, asked=False)
-        sums = self.engine.train_step(micro_batches, count, config.optim.lr)
+        self.engine.train_step(micro_batches, count, config.optim.lr)
         assert not self.engine.skipped
-        self.loss = sums.loss / count
 
 
 def against_plain(world: World, config: RunConfig, steps: int, repeats: int) -> Timed:
-    """The engine and the plain loop in turn, in one process."""
+    """The engine and the plain loop in turn, in one process of one rank."""
     mesh = Mesh(world)
     plain, denoiser = plain_step(config, mesh.device)
     ours = EngineStep(config, mesh)
     for _ in range(WARM_UP):
         plain()
         ours()
-    losses = {
-        "plain": present_loss(config, denoiser),
-        "engine": present_loss(config, ours.engine),
-    }
+    losses = {"plain": present_loss(config, denoiser), "engine": present_loss(config, ours.engine)}
     seconds = interleaved(
         {"plain": plain, "engine": ours},
-        steps=steps, repeats=repeats, synchronize=lambda: None, advance=lambda: None,
-    )  # fmt: skip
+        steps=steps,
+        repeats=repeats,
+        synchronize=lambda: None,
+        advance=lambda: None,
+    )
     mesh.close()
     return Timed(seconds=seconds, losses=losses, threads=torch.get_num_threads())
+
+
+def together(world: World, config: RunConfig, steps: int) -> Timed:
+    """The ranks of one layout, with a thread each."""
+    layout = config.parallel
+    mesh = Mesh(world, tensor=layout.tensor, pipeline=layout.pipeline)
+    return _one_figure(mesh, config, steps, mesh.barrier)
+
+
+def apart(world: World, config: RunConfig, steps: int) -> Timed:
+    """Ranks that train each for itself, with a thread each, at the same time."""
+    meeting = world.init_method.removeprefix("file://")
+    single = replace(world, rank=0, size=1, init_method=f"file://{meeting}-{world.rank}")
+
+    def meet() -> None:
+        store = dist.FileStore(f"{meeting}-meeting", world.size)
+        store.set(str(world.rank), "here")
+        store.wait([str(rank) for rank in range(world.size)])
+
+    return _one_figure(Mesh(single), config, steps, meet)
+
+
+def _one_figure(mesh: Mesh, config: RunConfig, steps: int, meet: Callable[[], None]) -> Timed:
+    torch.set_num_threads(1)
+    step = EngineStep(config, mesh)
+    for _ in range(WARM_UP):
+        step()
+    loss = present_loss(config, step.engine)
+    step()
+    meet()
+    begin = time.perf_counter()
+    for _ in range(steps):
+        step()
+    seconds = (time.perf_counter() - begin) / steps
+    mesh.close()
+    return Timed(seconds={"step": [seconds]}, losses={"step": loss}, threads=1)

@@ -13,7 +13,7 @@ from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
 from model.objectives.mdlm import Mdlm
-from pretrain.config import DataConfig, ParallelConfig, RunConfig
+from pretrain.config import DataConfig, RunConfig
 from tools.bench.steps import MasterWeights, OurStep, our_loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -31,10 +31,8 @@ class ClippedWeights(MasterWeights):
         torch.nn.utils.clip_grad_norm_(self._master.parameters(), self._clip)
 
 
-def run_config(
-    model: ModelConfig, batch: int, length: int, precision: Any, **layout: int
-) -> RunConfig:
-    """MDLM with the default optimizer, and no corpus; ``layout`` as in :class:`ParallelConfig`."""
+def run_config(model: ModelConfig, batch: int, length: int, precision: Any) -> RunConfig:
+    """MDLM with the default optimizer, and no corpus."""
     return RunConfig(
         steps=1_000_000,
         global_batch=batch,
@@ -42,7 +40,6 @@ def run_config(
         model=model,
         objective=Mdlm(),
         data=DataConfig(corpus="none", sequence_length=length),
-        parallel=ParallelConfig(**layout),
     )
 
 

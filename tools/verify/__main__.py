@@ -14,6 +14,7 @@ GPU over NCCL, or, without GPUs, on its cores over gloo.
 
 import argparse
 import contextlib
+import importlib
 import json
 import sys
 import time
@@ -24,6 +25,7 @@ from pathlib import Path
 import torch
 
 from configs.errors import UserError
+from pretrain import launch
 from pretrain.pool import Pool, RankError
 from tools import command
 from tools.verify import oracles, table
@@ -31,7 +33,7 @@ from tools.verify.check import Check, Comparison, Verdict
 
 RANKS = 4
 STEPS = 8
-"""The first three train no weight of a block, since what follows the blocks starts at zero."""
+"""The first few train no weight inside a block, whose gates and head start at zero."""
 
 EPILOG = """\
 Each row shows the comparison that came nearest its bound; --json has them all.
@@ -56,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         "--ranks",
         type=int,
         metavar="N",
-        help=f"processes, at most one a GPU (default {RANKS}, or as many as there are GPUs)",
+        help=f"processes, at most one a GPU; more than 8 find nothing to do (default {RANKS}, "
+        "or as many as there are GPUs)",
     )
     parser.add_argument(
         "--steps", type=int, default=STEPS, help=f"of training under each layout (default {STEPS})"
@@ -73,18 +76,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    ranks = _ranks(arguments.ranks)
+    ranks = num_ranks(arguments.ranks)
     if arguments.steps < 1:
         raise UserError(f"--steps must be at least 1, not {arguments.steps}")
     if arguments.json and not arguments.json.resolve().parent.is_dir():
         raise UserError(f"--json {arguments.json}: its directory does not exist; create it first")
+    torch.set_num_threads(1)  # the tensors here are small, and ranks share the cores
     began = time.perf_counter()
     known = table.facts(ranks)
     print(f"{table.line(known)}\n\n{table.HEAD}", flush=True)
     verdicts = []
     with contextlib.closing(_checks(arguments.only, ranks, arguments.steps)) as checks:
         for check in checks:
-            verdict = _judge(check)
+            verdict = judge(check)
             print(table.row(verdict), flush=True)
             verdicts.append(verdict)
             if not verdict.holds:
@@ -102,7 +106,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _ranks(asked: int | None) -> int:
+def num_ranks(asked: int | None) -> int:
     """How many ranks there may be, or are by default."""
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     if asked is None:
@@ -119,16 +123,26 @@ def _ranks(asked: int | None) -> int:
 
 
 def _checks(only: str | None, ranks: int, steps: int) -> Generator[Check, None, None]:
-    if only != "layouts":
-        yield from oracles.checks(command.best_device())
+    device = command.best_device()
     if only != "oracles":
-        from tools.verify import invariance  # imports the engines, which takes seconds
+        launch.preload(tensor=True)  # goes on beside the oracles
+    if only != "layouts":
+        yield from oracles.checks(device)
+    if only != "oracles":
+        yield Check(name="engines", compare=_import_engines)
+        from tools.verify import invariance
 
         with Pool(min(ranks, invariance.MOST_RANKS)) as pool:
-            yield from invariance.Invariance(pool=pool, steps=steps).checks()
+            yield from invariance.Invariance(pool=pool, steps=steps, device=device).checks()
 
 
-def _judge(check: Check) -> Verdict:
+def _import_engines() -> list[Comparison]:
+    """Takes seconds, and fails where DeepSpeed was built for another torch."""
+    importlib.import_module("tools.verify.invariance")
+    return [Comparison(what="errors while importing", deviation=0)]
+
+
+def judge(check: Check) -> Verdict:
     """The verdict; an oracle that raises is as broken as one that deviates."""
     began = time.perf_counter()
     comparisons: list[Comparison] = []
@@ -152,7 +166,7 @@ def _tell_left_out(ranks: int) -> None:
 
     names = left_out(ranks)
     if names:
-        print(f"not checked, since {ranks} ranks are too few: {'; '.join(names)}")
+        print(f"not checked, since it takes more than --ranks {ranks}: {'; '.join(names)}")
 
 
 if __name__ == "__main__":

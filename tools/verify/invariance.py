@@ -70,6 +70,7 @@ CASES = (
     ),
     Case(name="data 2 x pipeline 2", ranks=4, parallel={"pipeline": 2}),
     Case(name="tensor 2 x pipeline 2", ranks=4, parallel={"tensor": 2, "pipeline": 2}),
+    Case(name="data 8", ranks=8),
     Case(name="data 2 x tensor 2 x pipeline 2", ranks=8, parallel={"tensor": 2, "pipeline": 2}),
 )
 BF16 = "pipeline 2, bf16"
@@ -84,10 +85,15 @@ def left_out(ranks: int) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Invariance:
-    """The runs of a pool, compared; what they are compared with is run once."""
+    """The runs of a pool, compared; what they are compared with is run once.
+
+    Args:
+        device: of the plain loop.
+    """
 
     pool: Pool
     steps: int
+    device: torch.device
 
     def checks(self) -> Iterator[Check]:
         """One for each layout that fits."""
@@ -100,9 +106,9 @@ class Invariance:
     @cached_property
     def _plain(self) -> tuple[PlainLoop, dict[str, Tensor]]:
         """The plain loop after its steps, and the weights it began with."""
-        loop = PlainLoop(run_config())
+        loop = PlainLoop(run_config(), self.device)
         names = loop.denoiser.parameter_names()
-        initial = {name: value.detach().clone() for value, name in names.items()}
+        initial = {name: value.detach().cpu().clone() for value, name in names.items()}
         for _ in range(self.steps):
             loop.step()
         return loop, initial

@@ -50,6 +50,7 @@ class Outcome:
 def run(world: World, config: RunConfig, steps: int) -> Outcome:
     """Train for some steps, evaluate, and sample, on one of the ranks."""
     mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
+    torch.set_num_threads(1)  # on busy cores threads were seen to make tiny steps ten times slower
     outcome = _run(mesh, config, steps)
     mesh.close()  # not after an error: the peers' complaints would come before its traceback
     return outcome

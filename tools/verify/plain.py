@@ -17,10 +17,10 @@ from tools.verify.synthetic import batch
 class PlainLoop:
     """A training run of one process; ``losses`` and ``grad_norms`` grow by one a step."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: RunConfig, device: torch.device | str = "cpu") -> None:
+        self.config, self.device = config, device
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-        self.denoiser = Denoiser(config.model, seed=config.seed)
+        self.denoiser = Denoiser(config.model, seed=config.seed).to(device)
         self.optimizer = adamw(self.denoiser.parameter_names(), config.optim)
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
@@ -29,7 +29,8 @@ class PlainLoop:
         """The next step."""
         config, number = self.config, len(self.losses)
         first = number * config.global_batch
-        samples = batch(config, self.draws, range(first, first + config.global_batch))
+        positions = range(first, first + config.global_batch)
+        samples = batch(config, self.draws, positions, self.device)
         noisy = config.objective.corrupt(samples, self.draws, config.model)
         prediction = self.denoiser.predict(
             noisy.ids_BL, noisy.level_BK, noisy.where_BL, samples["valid"]

@@ -15,6 +15,11 @@ from tools.verify.check import Comparison, Verdict
 PACKAGES = ("palimpsest", "torch", "deepspeed", "megatron-core")
 HEAD = f"  {'check':<32}{'time':>7}  {'nearest its bound':<28}{'deviation':>11}{'allowed':>10}"
 
+ADVICE = """\
+Run it again: python -m tools.verify {again}
+If it breaks again, do not train with this installation. Where a version below is not one that
+setup.py asks for, install that one; else send the maintainers everything from BROKEN on."""
+
 
 def facts(ranks: int) -> dict[str, str]:
     """What a report of a break must say about the installation."""
@@ -62,11 +67,11 @@ def row(verdict: Verdict) -> str:
 def _deviation(one: Comparison) -> str:
     if one.allowed:
         return f"{one.deviation:.1e}"
-    return f"{one.deviation:g} differ" if one.deviation else "none"
+    return f"{one.deviation:g} differ" if one.deviation else "0"
 
 
 def _allowed(one: Comparison) -> str:
-    return f"{one.allowed:.0e}" if one.allowed else "none"
+    return f"{one.allowed:.0e}" if one.allowed else "0"
 
 
 def record(verdict: Verdict) -> dict[str, Any]:
@@ -97,15 +102,6 @@ def breakage(verdict: Verdict, known: Mapping[str, str], again: Sequence[str]) -
         lines.append(f"  {mark(one.holds)} {one.what}: {_deviation(one)}{allowed}")
         if not one.holds and one.figures:
             lines += [f"      {text}" for text in one.figures.splitlines()]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Run it again: python -m tools.verify {' '.join(again)}",
-            "If it breaks again, this installation does not compute what it should: do not train "
-            "with it. If the versions",
-            "below are not those that setup.py asks for, install them anew; else send the "
-            "maintainers everything from BROKEN on.",
-            line(known),
-        ]
-    )
+    if verdict.error and "nccl" in known:
+        lines.append("NCCL says more about its own errors under NCCL_DEBUG=INFO.")
+    return "\n".join([*lines, "", ADVICE.format(again=" ".join(again)), line(known)])

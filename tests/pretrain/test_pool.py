@@ -1,0 +1,91 @@
+"""Live ranks: they meet anew at every call, and a failure ends them with the true traceback."""
+
+import os
+import time
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pretrain.launch import World
+from pretrain.parallel.mesh import Mesh
+from pretrain.pool import Pool, RankError
+
+
+def sum_of_ranks(world: World) -> tuple[int, int]:
+    mesh = Mesh(world)
+    total = torch.tensor(mesh.rank + 1)
+    dist.all_reduce(total)
+    mesh.close()
+    return os.getpid(), int(total)
+
+
+def fail_on_one(world: World, who: int) -> None:
+    mesh = Mesh(world)
+    if mesh.rank == who:
+        raise LookupError("this one")
+    mesh.barrier()
+
+
+def sleep(world: World) -> None:
+    time.sleep(60)
+
+
+def test_the_same_processes_meet_again(pool: Pool) -> None:
+    first = pool.run(4, sum_of_ranks)
+    second = pool.run(3, sum_of_ranks)
+    assert [total for _, total in first] == [10] * 4
+    assert [total for _, total in second] == [6] * 3
+    assert [pid for pid, _ in second] == [pid for pid, _ in first[:3]]
+
+
+def test_a_failure_names_its_rank_and_the_next_call_works(pool: Pool) -> None:
+    with pytest.raises(RankError, match="rank 2 of 4 failed") as caught:
+        pool.run(4, fail_on_one, 2)
+    assert "LookupError: this one" in str(caught.value)
+    assert [total for _, total in pool.run(2, sum_of_ranks)] == [3, 3]
+
+
+def test_a_rank_that_does_not_answer_is_named(pool: Pool) -> None:
+    with pytest.raises(RankError, match="no answer from rank 0, 1 within 1 s"):
+        pool.run(2, sleep, timeout_s=1)
+
+
+def places(world: World, tensor: int, pipeline: int) -> dict[str, Any]:
+    mesh = Mesh(world, tensor=tensor, pipeline=pipeline)
+    found = {
+        "at": (mesh.pipe_rank, mesh.data_rank, mesh.tensor_rank),
+        "tensor": dist.get_process_group_ranks(mesh.tensor_group),
+        "data": dist.get_process_group_ranks(mesh.data_group),
+        "pipe": dist.get_process_group_ranks(mesh.pipe_group),
+        "model": dist.get_process_group_ranks(mesh.model_group),
+        "stages": [mesh.stage(index) for index in range(pipeline)],
+        "total": float(mesh.total(torch.tensor(1.0 + mesh.data_rank))),
+        "gathered": mesh.gather(mesh.data_rank),
+        "agreed": mesh.agree(torch.tensor(mesh.data_rank + 1), asked=mesh.rank == 1),
+    }
+    mesh.close()
+    return found
+
+
+def test_the_mesh_has_the_order_of_megatron(pool: Pool) -> None:
+    found = pool.run(4, places, 2, 1)
+    assert [f["at"] for f in found] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
+    assert found[3]["tensor"] == [2, 3]
+    assert found[3]["data"] == [1, 3]
+    assert found[3]["model"] == [2, 3]
+    assert all(f["total"] == 3.0 for f in found)
+    assert all(f["gathered"] == [0, 1] for f in found)
+    assert all(f["agreed"] == (3, True) for f in found)
+
+    found = pool.run(4, places, 2, 2)
+    assert [f["at"] for f in found] == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
+    assert found[1]["pipe"] == found[1]["stages"] == [1, 3]
+    assert found[1]["model"] == [0, 1, 2, 3]
+    assert all(f["total"] == 1.0 for f in found)
+
+    found = pool.run(4, places, 1, 2)
+    assert [f["at"] for f in found] == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]
+    assert found[2]["data"] == [2, 3]
+    assert all(f["gathered"] == [0, 1] for f in found)

@@ -1,0 +1,140 @@
+"""Tensor and sequence parallelism against one process: log p, every gradient, every draw."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.denoiser import Denoiser
+from model.draws import Draws
+from model.initialize import initial_value
+from model.prediction import Prediction
+from pretrain.config import ParallelConfig
+from pretrain.launch import World
+from pretrain.parallel.forward import as_prediction, local_denoiser
+from pretrain.parallel.mesh import Mesh
+from pretrain.parallel.places import places
+from pretrain.pool import Pool
+from pretrain.ranges import Range
+from tools.verify.layouts import assemble
+
+LENGTH, BATCH = 8, 3
+DRAWS = Draws(seed=0, split="test", batch=BATCH)
+
+
+def config(**settings: Any) -> ModelConfig:
+    base = {"vocab_size": 90, "width": 32, "num_layers": 2, "num_heads": 4}
+    return ModelConfig(**{**base, "time_conditioning": True, **settings})
+
+
+def perturb(denoiser: Denoiser, tensor_rank: int) -> None:
+    """Weights away from the zeros at which most gradients vanish, the same under any layout."""
+    for parameter, place in places(denoiser, tensor_rank).items():
+        noise = initial_value(f"noise.{place.name}.q.weight", torch.Size(place.shape), 1, 1.0)
+        with torch.no_grad():
+            parameter.add_(denoiser.factory.part(parameter, noise), alpha=0.3)
+
+
+def given(model: ModelConfig, per_token: bool) -> tuple[Tensor, ...]:
+    position = torch.arange(BATCH)
+    ids = (DRAWS.uniform("ids", position, LENGTH) * model.vocab_size).long()
+    level = DRAWS.uniform("level", position, LENGTH if per_token else 1).float()
+    where = DRAWS.uniform("where", position, LENGTH) < 0.6
+    valid = torch.arange(LENGTH) < torch.tensor([[8], [5], [3]])
+    return ids, level, where, valid
+
+
+def answers(
+    denoiser: Denoiser, prediction: Prediction, inputs: tuple[Tensor, ...], tensor_rank: int
+) -> dict[str, Any]:
+    """log p of every target, draws, and the gradients of the sum of log p, in pieces."""
+    ids, _, where, _ = inputs
+    row, column = where.nonzero(as_tuple=True)
+    log_prob = prediction.log_prob(ids[where])
+    (log_prob * torch.linspace(-1, 1, len(log_prob))).sum().backward()
+    gradients = []
+    for parameter, place in places(denoiser, tensor_rank).items():
+        assert parameter.grad is not None, place.name
+        gradients.append((place.part, parameter.grad.flatten()))
+    return {
+        "log_prob": log_prob.detach(),
+        "drawn": prediction.sample(DRAWS, "token", row, column, 1.0),
+        "greedy": prediction.sample(DRAWS, "token", row, column, 0.0),
+        "gradients": gradients,
+    }
+
+
+def sharded(world: World, model: ModelConfig, sequence: bool, per_token: bool) -> dict[str, Any]:
+    mesh = Mesh(world, tensor=world.size)
+    layout = ParallelConfig(tensor=world.size, sequence_parallel=sequence, recompute_every=2)
+    denoiser = local_denoiser(model, layout, LENGTH, mesh, seed=0)
+    perturb(denoiser, mesh.tensor_rank)
+    inputs = given(model, per_token)
+    found = answers(denoiser, as_prediction(denoiser(*inputs), mesh), inputs, mesh.tensor_rank)
+    mesh.close()
+    return found
+
+
+def close_pieces(pieces: list[tuple[Range, Tensor]]) -> dict[str, Tensor]:
+    """Whole gradients; the replicas of a replicated parameter's may differ by rounding only."""
+    first: dict[Any, Tensor] = {}
+    for owned, value in pieces:
+        same = first.setdefault(owned, value)
+        torch.testing.assert_close(value, same, rtol=1e-4, atol=1e-5)
+    return assemble(list(first.items()))
+
+
+@pytest.mark.parametrize("per_token", [False, True], ids=["level", "levels"])
+@pytest.mark.parametrize("sequence", [False, True], ids=["", "sequence"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"tied_head": True, "hide_padding": True},
+        {"mlp": "swiglu", "mlp_width": 64, "norm": "rmsnorm"},
+    ],
+    ids=["plain", "tied", "llama"],
+)
+@pytest.mark.parametrize("size", [2, 4])
+def test_shards_answer_like_the_whole(
+    pool: Pool, size: int, settings: dict[str, Any], sequence: bool, per_token: bool
+) -> None:
+    model = config(**settings)
+    whole = Denoiser(model)
+    perturb(whole, 0)
+    inputs = given(model, per_token)
+    truth = answers(whole, whole.predict(*inputs), inputs, 0)
+    found = pool.run(size, sharded, model, sequence, per_token)
+    for one in found:
+        torch.testing.assert_close(one["log_prob"], truth["log_prob"], rtol=1e-5, atol=2e-5)
+        assert torch.equal(one["drawn"], truth["drawn"])
+        assert torch.equal(one["greedy"], truth["greedy"])
+    gradients = close_pieces([piece for one in found for piece in one["gradients"]])
+    expected = assemble(truth["gradients"])
+    assert gradients.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_sharded_weight_is_part_of_the_one_drawn_by_name(pool: Pool) -> None:
+    model = config()
+    whole = {name: p for p, name in Denoiser(model).parameter_names().items()}
+    pieces = [piece for part in pool.run(4, initial, model) for piece in part]
+    assert {owned.name for owned, _ in pieces} == whole.keys()
+    for name, value in assemble(pieces).items():
+        assert torch.equal(value, whole[name])
+    split = {owned.name for owned, _ in pieces if owned.sizes != owned.shape}
+    assert "layers.0.tokens.weight" in split
+    assert "layers.3.head.bias" in split
+    assert "layers.1.mlp.down.weight" in split
+    assert "layers.1.mlp.down.bias" not in split
+
+
+def initial(world: World, model: ModelConfig) -> list[tuple[Range, Tensor]]:
+    mesh = Mesh(world, tensor=world.size)
+    denoiser = local_denoiser(model, ParallelConfig(tensor=world.size), LENGTH, mesh, seed=0)
+    found = places(denoiser, mesh.tensor_rank)
+    mesh.close()
+    return [(place.part, p.detach().flatten()) for p, place in found.items()]

@@ -1,0 +1,90 @@
+"""A rank that stands still says where; a rank that fails ends the run with its traceback."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain.watchdog import Watchdog
+
+
+def here_it_stands(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_a_stall_is_reported_once_with_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watchdog(3, 0.2) as watchdog:
+        here_it_stands(0.8)
+        watchdog.beat()
+    error = capsys.readouterr().err
+    assert error.count("[rank 3] no progress for 0.2 s; its stacks:") == 1
+    assert "in here_it_stands" in error
+    assert "thread MainThread" in error
+
+
+def test_progress_keeps_it_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watchdog(0, 0.4) as watchdog:
+        for _ in range(10):
+            time.sleep(0.1)
+            watchdog.beat()
+    with Watchdog(0, 0.0):
+        time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+
+
+def run(tmp_path: Path, source: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """A module whose ``rank(world)`` runs on three local ranks."""
+    (tmp_path / "work.py").write_text(source)
+    main = "import sys; from pretrain.launch import run_local; import work; "
+    command = [sys.executable, "-c", main + "sys.exit(run_local(3, work.rank))"]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    return done, time.monotonic() - started
+
+
+def test_when_one_rank_stalls_all_of_them_say_where(tmp_path: Path) -> None:
+    source = """
+import time
+from pretrain.parallel.mesh import Mesh
+from pretrain.watchdog import Watchdog
+
+def stalls():
+    time.sleep(4)
+
+def rank(world):
+    mesh = Mesh(world)
+    with Watchdog(mesh.rank, 1.0):
+        if mesh.rank == 1:
+            stalls()
+        mesh.barrier()
+    return 0
+"""
+    done, _ = run(tmp_path, source)
+    assert done.returncode == 0, done.stderr
+    for number in range(3):
+        assert f"[rank {number}] no progress for 1 s" in done.stderr
+    assert done.stderr.count("in stalls") == 1
+    assert done.stderr.count("in barrier") >= 2
+
+
+def test_one_rank_that_fails_ends_the_others_in_time(tmp_path: Path) -> None:
+    source = """
+from pretrain.parallel.mesh import Mesh
+
+def rank(world):
+    mesh = Mesh(world)
+    mesh.barrier()
+    if mesh.rank == 2:
+        raise ArithmeticError("the culprit")
+    mesh.barrier()
+    return 0
+"""
+    done, seconds = run(tmp_path, source)
+    assert done.returncode == 1
+    assert seconds < 30
+    assert done.stderr.splitlines()[0].startswith("[rank 2] Traceback")
+    assert "ArithmeticError: the culprit" in done.stderr
+    assert "rank 2 failed; the run has ended" in done.stderr
+    assert "[rank 0]" not in done.stderr

@@ -1,0 +1,127 @@
+"""The oracles of `python -m tools.verify` hold here, and each of them can break."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from model import draws
+from model.draws import Draws
+from model.objectives.mdlm import Mdlm
+from model.processes import absorbing
+from model.schedules.cosine import Cosine
+from model.schedules.loglinear import LogLinear
+from tools.verify import oracles
+from tools.verify.__main__ import judge
+from tools.verify.check import Check
+
+Patch = pytest.MonkeyPatch
+
+
+def by_name() -> dict[str, Check]:
+    return {check.name: check for check in oracles.checks(torch.device("cpu"))}
+
+
+@pytest.mark.parametrize("name", by_name())
+def test_the_oracle_holds(name: str) -> None:
+    comparisons = by_name()[name].compare()
+    assert comparisons
+    for comparison in comparisons:
+        assert comparison.holds, comparison
+
+
+def other_noisy(patch: Patch, method: str, change: Callable[[Any], dict[str, Any]]) -> None:
+    """Let an objective's corruption come out otherwise."""
+    right = getattr(Mdlm, method)
+
+    def wrong(*arguments: Any) -> Any:
+        noisy = right(*arguments)
+        return dataclasses.replace(noisy, **change(noisy))
+
+    patch.setattr(Mdlm, method, wrong)
+
+
+def scaled(patch: Patch, owner: Any, name: str, factor: float = 1.0001) -> None:
+    right = getattr(owner, name)
+    patch.setattr(owner, name, lambda *arguments: right(*arguments) * factor)
+
+
+def held_out_weight(patch: Patch) -> None:
+    other_noisy(patch, "bound_corrupt", lambda noisy: {"weight_BK": noisy.weight_BK * 1.0001})
+
+
+def training_weight(patch: Patch) -> None:
+    other_noisy(patch, "corrupt", lambda noisy: {"weight_BK": noisy.weight_BK * 1.0001})
+
+
+def unmasked_input(patch: Patch) -> None:
+    other_noisy(patch, "bound_corrupt", lambda noisy: {"ids_BL": noisy.target_BL})
+
+
+def a_token_too_few(patch: Patch) -> None:
+    """One masked token of each row goes missing from the loss."""
+
+    def change(noisy: Any) -> dict[str, Any]:
+        first_BL = noisy.where_BL.cumsum(dim=1) == 1
+        return {"where_BL": noisy.where_BL & ~(first_BL & (noisy.where_BL.sum(1) > 1)[:, None])}
+
+    other_noisy(patch, "bound_corrupt", change)
+
+
+def inverted_mask(patch: Patch) -> None:
+    patch.setattr(
+        absorbing,
+        "corrupt",
+        lambda ids, alpha, uniform, mask: torch.where(uniform >= alpha, ids, mask),
+    )
+
+
+def no_division_by_the_masked(patch: Patch) -> None:
+    patch.setattr(absorbing, "bound_weight", lambda alpha, dalpha: -dalpha)
+
+
+def unstratified(patch: Patch) -> None:
+    patch.setattr(
+        Draws, "times", lambda self, position, kind="time": self.uniform(kind, position, 1)
+    )
+
+
+def one_bin(patch: Patch) -> None:
+    patch.setattr(draws, "_spread_bins", lambda num: torch.zeros(num, dtype=torch.int64))
+
+
+BROKEN: list[tuple[Callable[[Patch], None], str]] = [
+    (lambda patch: patch.setattr(draws, "_ROUNDS", 9), "draws: Philox4x32-10"),
+    (lambda patch: patch.setattr(draws, "_WEYL", draws._WEYL[::-1]), "draws: Philox4x32-10"),
+    (unstratified, "draws: stratified times"),
+    (one_bin, "draws: stratified times"),
+    (held_out_weight, "mdlm: held-out bound"),
+    (held_out_weight, "mdlm: uniform predictor"),
+    (unmasked_input, "mdlm: held-out bound"),
+    (a_token_too_few, "mdlm: held-out bound"),
+    (a_token_too_few, "mdlm: uniform predictor"),
+    (lambda patch: scaled(patch, Mdlm, "token_losses"), "mdlm: held-out bound"),
+    (lambda patch: scaled(patch, Mdlm, "token_losses", math.nan), "mdlm: training loss"),
+    (training_weight, "mdlm: training loss"),
+    (training_weight, "mdlm: uniform predictor"),
+    (inverted_mask, "mdlm: training loss"),
+    (no_division_by_the_masked, "mdlm: training loss"),
+    (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: training loss"),
+    (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: uniform predictor"),
+    (lambda patch: scaled(patch, Cosine, "dalpha"), "mdlm: training loss"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "name"), BROKEN)
+def test_the_oracle_finds_what_is_broken(
+    monkeypatch: Patch, breaks: Callable[[Patch], None], name: str
+) -> None:
+    breaks(monkeypatch)
+    assert not judge(by_name()[name]).holds
+
+
+def test_each_oracle_has_been_seen_to_break() -> None:
+    assert by_name().keys() == {name for _, name in BROKEN}
