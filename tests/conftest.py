@@ -7,6 +7,7 @@ import torch
 
 from configs.load import load
 from data_pipeline.demo import prepare_demo
+from pretrain import launch
 from pretrain.config import RunConfig
 from pretrain.pool import Pool
 
@@ -24,6 +25,8 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of demo corpora, as ``data.demo_dir`` names it."""
+    # Whoever trains here starts ranks: their server is to import all engines, and early.
+    launch.preload(tensor=True)
     directory = tmp_path_factory.mktemp("corpora")
     prepare_demo(directory / "demo-1024", 1024)
     return directory

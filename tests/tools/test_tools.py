@@ -2,7 +2,10 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +130,20 @@ def test_a_prompt_stays_as_it_is(run: Path, capsys) -> None:
     assert all(0 < n <= 64 for n in got["evaluations"])
 
 
+def test_several_ranks_evaluate_and_sample_like_one(run: Path) -> None:
+    def output(tool: str, *words: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", f"tools.{tool}", str(run), *words]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    layout = ("parallel.tensor=2", "parallel.pipeline=2")
+    options = ("--json", "--num", "3", "--length", "40", "--steps", "8", "--batch", "1")
+    one = output("sample", *options)
+    assert output("sample", *options, *layout) == one
+    assert output("sample", *options, "parallel.data=2") == one
+    nelbo = output("evaluate", "--samples", "1")["nelbo"]
+    assert output("evaluate", "--samples", "1", *layout)["nelbo"] == pytest.approx(nelbo, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
@@ -137,6 +154,8 @@ def test_a_prompt_stays_as_it_is(run: Path, capsys) -> None:
         (sample, ["RUN", "--num", "0"], "at least 1"),
         (sample, ["RUN", "--length", "5", "--prompt", "much too long a text"], "--length"),
         (evaluate, ["RUN", "--split", "test"], "test"),
+        (evaluate, ["RUN", "parallel.tensor=3"], "does not divide by parallel.tensor 3"),
+        (sample, ["RUN", "seed=3"], "only parallel.* can be set here, not seed"),
     ],
 )
 def test_wrong_words_are_one_error(run: Path, capsys, command, words, message: str) -> None:
