@@ -7,3 +7,7 @@ says what is wrong and what to do about it.
 
 class UserError(ValueError):
     """Input, configuration or environment that the user has to change."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on, for a reason that says it all: one line, exit status 1."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.errors import UserError
+from configs.errors import RunError, UserError
 from configs.load import load, merged, to_plain, to_yaml
 from pretrain import launch
 from pretrain.rank import train_rank
@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if first:
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return preemption.INTERRUPTED
 
@@ -136,10 +139,11 @@ def _check_data(config: "RunConfig") -> None:
 
 def _is_done(config: "RunConfig", path: Path) -> bool:
     from pretrain.checkpoint import store
+    from pretrain.checkpoint.reader import Reader
     from pretrain.run_directory import RunDirectory
 
     newest, _ = store.newest(RunDirectory(path).checkpoints)
-    return newest is not None and store.Reader(newest).state["step"] >= config.steps
+    return newest is not None and Reader(newest).state["step"] >= config.steps
 
 
 if __name__ == "__main__":

@@ -139,13 +139,25 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """Args: every: steps between saves (one is always saved at the end); keep_last: how many."""
+    """How often a run is saved, and which of its checkpoints stay.
+
+    Args:
+        every: steps between saves; one is always made at the end.
+        keep_last: how many of the newest stay.
+        keep_every: those of every so many steps stay too; 0 for none.
+        keep_best: so many with the best held-out bound stay too.
+        asynchronous: write while training goes on, which waits only for a copy in memory.
+    """
 
     every: int = 1000
     keep_last: int = 2
+    keep_every: int = 0
+    keep_best: int = 0
+    asynchronous: bool = True
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "every", "keep_last")
+        _at_least(self, 0, "keep_every", "keep_best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +209,9 @@ class RunConfig:
         steps: optimizer steps of the whole run.
         global_batch: N, samples per step over all ranks; accumulation follows from it.
         run_dir: where the run lives; runs/<name of the last configuration file> if unset.
+        fork_from: a checkpoint or run whose weights this new run begins with.
+        fork_weights: which of them, averaged or raw.
+        fork_optimizer: begin with a fresh optimizer, or keep that run's (raw weights only).
         stop_after: end cleanly after this step, saved, to be resumed later.
         max_skipped_steps: steps in a row with a non-finite gradient before the run ends.
         compile: run the denoiser through torch.compile.
@@ -209,6 +224,9 @@ class RunConfig:
     steps: int
     global_batch: int
     run_dir: str | None = None
+    fork_from: str | None = None
+    fork_weights: Literal["ema", "raw"] = "ema"
+    fork_optimizer: Literal["fresh", "kept"] = "fresh"
     stop_after: int | None = None
     max_skipped_steps: int = 10
     compile: bool = False
@@ -230,6 +248,10 @@ class RunConfig:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in [0, 2^63), not {self.seed}")
         _at_least(self, 0, "watchdog_s")
+        if self.fork_optimizer == "kept" and self.fork_weights == "ema":
+            raise ValueError(
+                "fork_optimizer=kept goes with the weights it was made for: set fork_weights=raw"
+            )
         self.objective.check(self.model)
         problems = misfits(self.model, self.data.sequence_length, self.parallel)
         if problems:

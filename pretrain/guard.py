@@ -1,7 +1,9 @@
 """Steps whose gradient is not finite: DeepSpeed skips them, too many in a row end the run."""
 
+from configs.errors import RunError
 
-class NonFiniteError(RuntimeError):
+
+class NonFiniteError(RunError):
     """Too many steps in a row had a gradient that was not finite."""
 
 

@@ -24,7 +24,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import RunError, UserError
 from pretrain import preemption
 
 GRACE_S = 10.0
@@ -181,6 +181,9 @@ def _rank_main(
         code = target(world, *args)
     except UserError as error:
         code = 2
+        _account(scratch, world.rank, f"error: {error}")
+    except RunError as error:
+        code = 1
         _account(scratch, world.rank, f"error: {error}")
     except BaseException:
         code = 1

@@ -2,7 +2,7 @@
 
 config.yaml     the resolved configuration      run.json      code, packages, hardware
 status.json     state, step, attempt, reason    metrics.jsonl one row per logged step
-checkpoints/    samples/    plots/
+checkpoints/    samples/    plots/              attempts/     one file for each start
 """
 
 import importlib.metadata
@@ -85,9 +85,22 @@ class RunDirectory:
         aside = self.config.with_name(".config.yaml")
         aside.write_text(to_yaml(config), encoding="utf-8")
         aside.replace(self.config)
-        attempt = int(self.read_status().get("attempt", 0)) + 1
+        attempt = self._next_attempt()
         write_json(self.path / "run.json", facts())
         return attempt
+
+    def _next_attempt(self) -> int:
+        """The number of this start, which no other start can have: it makes a file of that name."""
+        attempts = self.path / "attempts"
+        attempts.mkdir(exist_ok=True)
+        number = 1 + max((int(file.name) for file in attempts.iterdir()), default=0)
+        while True:
+            try:
+                (attempts / str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                number += 1
+            else:
+                return number
 
     def read_status(self) -> dict[str, Any]:
         """The contents of status.json; empty if there is none."""

@@ -19,7 +19,8 @@ from configs.load import to_plain
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums
 from pretrain import preemption
-from pretrain.checkpoint import store, training
+from pretrain.checkpoint.training import Checkpoints, SaveError
+from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus
 from pretrain.ema import Ema
@@ -34,7 +35,7 @@ from pretrain.parallel import engine
 from pretrain.parallel.engine import MicroBatch
 from pretrain.parallel.mesh import Mesh
 from pretrain.progress import Progress
-from pretrain.run_directory import RunDirectory
+from pretrain.run_directory import RunDirectory, facts
 from pretrain.watchdog import Watchdog
 
 
@@ -42,7 +43,7 @@ def train(world: World, config: RunConfig, path: Path) -> int:
     """One rank's part of a run, from its newest checkpoint on; returns the exit status."""
     mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
     directory = RunDirectory(path)
-    attempt = directory.begin(config) if mesh.is_first else 0
+    attempt = max(mesh.everyone(directory.begin(config) if mesh.is_first else 0))
     trainer = None
     try:
         with Watchdog(mesh.rank, config.watchdog_s) as watchdog:
@@ -78,6 +79,12 @@ class Trainer:
         self.guard = Guard(config.max_skipped_steps, config.global_batch)
         self.saved_step = -1
         self.elapsed_before = 0.0
+        self.code = facts() if mesh.is_first else {}
+        self.nelbo: float | None = None
+        self.validated_step = -1
+        self.checkpoints = Checkpoints(
+            directory.checkpoints, config, self.engine, self.ema, mesh, attempt
+        )
         notes = self._resume()
         if config.compile:
             self.engine.compile()
@@ -104,16 +111,17 @@ class Trainer:
             batches = list(self._read()) if self.mesh.reads else []
             pace.data_is_there()
             micro_batches, own_count = self._corrupt(batches)
-            count, stopping = self.mesh.agree(own_count, preemption.reason() is not None)
+            asked = int(preemption.reason() is not None)
+            count, askers, *saved = self.mesh.agree(own_count, asked, *self.checkpoints.report())
+            stopping = askers > 0
+            self._say(self.checkpoints.settle(*saved))
             rate = learning_rate(config.optim, self.step, config.steps)
             # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
             torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
             with self._profiler():
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count
-            note = self.guard.check(self.step, self.engine.skipped)
-            if note:
-                self.progress.say(note)
+            self._say(self.guard.check(self.step, self.engine.skipped))
             if not self.engine.skipped:
                 self.optimizer_step += 1
                 self.ema.update(self.engine.owned.masters, self.optimizer_step)
@@ -203,6 +211,7 @@ class Trainer:
         summary = summarise(total, corpus.train, corpus.valid, seed=config.seed)
         names = ("nelbo", "perplexity", "bits_per_byte", "ratio")
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
+        self.nelbo, self.validated_step = summary["nelbo"], self.step
         self._write(row | {f"val/{name}": summary[name] for name in names})
         self.progress.say(
             f"step {self.step}: held-out NELBO {summary['nelbo']:.4f} nats per token, "
@@ -228,21 +237,18 @@ class Trainer:
     # -- beginning and end ----------------------------------------------------------------
 
     def _resume(self) -> list[str]:
-        """Go on from the newest whole checkpoint, if there is one; what to tell the user."""
-        checkpoints = self.directory.checkpoints
-        if self.mesh.is_first:
-            store.sweep(checkpoints)
-        self.mesh.barrier()
-        newest, problems = store.newest(checkpoints)
-        if newest is None:
-            return problems
-        state = training.restore(newest, self.engine.owned, self.ema)
+        """Go on from the newest sound checkpoint, or begin; what to tell the user."""
+        state, notes = self.checkpoints.resume()
+        if state is None:
+            if self.config.fork_from:
+                notes.append(self.checkpoints.fork(find(Path(self.config.fork_from))))
+            return notes
         self.step = self.saved_step = state["step"]
         self.tokens_seen = state["tokens_seen"]
         self.optimizer_step = state["optimizer_step"]
         self.guard.skipped_in_a_row = state["skipped_in_a_row"]
         self.elapsed_before = state["elapsed_s"]
-        return [*problems, f"resuming from {newest}"]
+        return notes
 
     def _save(self) -> None:
         self.watchdog.beat()
@@ -252,21 +258,23 @@ class Trainer:
             "optimizer_step": self.optimizer_step,
             "skipped_in_a_row": self.guard.skipped_in_a_row,
             "elapsed_s": self._elapsed(),
+            "nelbo": self.nelbo if self.validated_step == self.step else None,
+            "code": self.code,
             "config": to_plain(self.config),
         }
-        training.save(
-            self.directory.checkpoints,
-            state,
-            self.engine.owned,
-            self.ema,
-            self.mesh,
-            self.config.checkpoint.keep_last,
-        )
+        self._say(self.checkpoints.save(state))
         self.saved_step = self.step
+
+    def _say(self, note: str | None) -> None:
+        if note:
+            self.progress.say(note)
 
     def _finish(self, stopping: bool) -> int:
         if self.saved_step != self.step:
             self._save()
+        trouble = self.checkpoints.finish()
+        if any(self.mesh.everyone(trouble)):
+            raise SaveError(trouble or "another rank could not save the last checkpoint")
         done = self.step >= self.config.steps
         if done:
             self._status("done", "")

@@ -1,39 +1,34 @@
-"""Checkpoints on disk: written aside by all ranks, committed by one rename.
+"""A directory of checkpoints: what is whole, what is newest, what goes.
 
     step-00000020/
       manifest.json            format, sizes and checksums of all other files
       state.json               step and plain data of the run
-      rank-00000.safetensors   the ranges of parameters whose masters rank 0 owned, as
-      rank-00000.json          ``kind/name``: values, and what range of the whole they are
+      index.json               of every tensor: its shape, and in which file which box is
+      rank-00000.safetensors   the boxes whose masters rank 0 owned
       ...
 
-Tensors are flat fp32 ranges of parameters, or of boxes of them (:mod:`pretrain.ranges`),
-so that a reader can put together any range from any number of ranks, under any layout. A
-directory without its manifest is no checkpoint, and nothing here is a pickle.
+A checkpoint is written aside, in the staging of one attempt, and committed by one rename:
+a directory without its manifest is no checkpoint. Nothing here is a pickle, and nothing
+that cannot be read is ever deleted.
 """
 
-import dataclasses
+import contextlib
 import hashlib
 import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
 from configs.errors import UserError
-from pretrain.ranges import Range, copy_overlap, overlap
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
-_STAGING = ".staging-"
+_STAGING = ".attempt-"
+_LEFT = (".pruned-", ".stale-")
 
 
 def path_of(directory: Path, step: int) -> Path:
@@ -41,8 +36,20 @@ def path_of(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}"
 
 
+def staging_of(directory: Path, attempt: int, step: int) -> Path:
+    """Where an attempt writes the checkpoint of ``step`` before it is one."""
+    return directory / f"{_STAGING}{attempt}" / path_of(directory, step).name
+
+
+def committed(directory: Path) -> list[Path]:
+    """All committed checkpoints, oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted(p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
+
+
 def newest(directory: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, and why newer ones were passed over."""
+    """The newest checkpoint whose files are there at their sizes, and why not a newer one."""
     problems = []
     for path in reversed(committed(directory)):
         try:
@@ -54,16 +61,9 @@ def newest(directory: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
-def committed(directory: Path) -> list[Path]:
-    """All committed checkpoints, oldest first."""
-    if not directory.is_dir():
-        return []
-    return sorted(p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
-
-
 def check(path: Path) -> None:
     """UserError unless the manifest is there and every file has the size it names."""
-    for name, facts in _manifest(path)["files"].items():
+    for name, facts in manifest(path)["files"].items():
         file = path / name
         if not file.exists():
             raise UserError(f"{path} is not whole: {name} is missing")
@@ -73,142 +73,92 @@ def check(path: Path) -> None:
             )
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def damage(path: Path, share: int = 0, shares: int = 1) -> str | None:
+    """What is wrong with a checkpoint, every byte of its files read; None if nothing is.
+
+    Args:
+        share: read only every ``shares``-th file, from number ``share`` on.
+    """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        check(path)
+        for name, facts in sorted(manifest(path)["files"].items())[share::shares]:
+            if sha256(path / name) != facts["sha256"]:
+                return f"{path} is damaged: {name} does not have the checksum it was written with"
+    except (UserError, OSError) as error:
+        return str(error)
+    return None
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint.
+
+    Raises:
+        UserError: it is not there, unreadable, or of another format.
+    """
+    try:
+        found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} is no checkpoint: it has no {MANIFEST}") from error
     except ValueError as error:
         raise UserError(f"{path} is not whole: {MANIFEST} is unreadable") from error
-    if manifest.get("format") != FORMAT:
+    if found.get("format") != FORMAT:
         raise UserError(
-            f"{path} has checkpoint format {manifest.get('format')}; this version reads {FORMAT}"
+            f"{path} has checkpoint format {found.get('format')}; this version reads {FORMAT}"
         )
-    return dict(manifest)
+    return dict(found)
 
 
-class Writer:
-    """One save: every rank calls :meth:`write`, then (after a barrier) one calls commit."""
-
-    def __init__(self, directory: Path, step: int) -> None:
-        self._final = path_of(directory, step)
-        self._staging = directory / f"{_STAGING}{step:08d}"
-
-    def prepare(self) -> None:
-        """On one rank, before all others write: an empty place aside."""
-        shutil.rmtree(self._staging, ignore_errors=True)
-        self._staging.mkdir(parents=True)
-
-    def write(self, rank: int, pieces: Mapping[str, Sequence[tuple[Range, Tensor]]]) -> None:
-        """This rank's ranges: for each kind (master, exp_avg, ...) the ranges it owns."""
-        tensors, index = {}, {}
-        for kind, owned in pieces.items():
-            for part, value in owned:
-                tensors[f"{kind}/{part.name}"] = value.detach().cpu().contiguous()
-                index[part.name] = dataclasses.asdict(part)
-        save_file(tensors, self._staging / f"rank-{rank:05d}.safetensors")
-        text = json.dumps(index)
-        (self._staging / f"rank-{rank:05d}.json").write_text(text, encoding="utf-8")
-
-    def commit(self, state: Mapping[str, Any]) -> Path:
-        """On one rank, after all have written: the manifest, then the rename."""
-        (self._staging / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        files = {
-            file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-            for file in sorted(self._staging.iterdir())
-        }
-        manifest = {"format": FORMAT, "files": files}
-        (self._staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-        if self._final.exists():
-            # Only a resume from an older step, its newer neighbour being broken, comes here.
-            aside = f".replaced-{self._final.name}-{time.time_ns()}"
-            self._final.rename(self._final.with_name(aside))
-        self._staging.rename(self._final)
-        return self._final
-
-
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Checksum of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def prune(directory: Path, keep_last: int) -> None:
-    """Remove all but the newest ``keep_last`` checkpoints, each by one rename first."""
-    for path in committed(directory)[:-keep_last]:
-        doomed = path.with_name(f".pruned-{path.name}")
-        path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+def commit(staging: Path, directory: Path, files: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Complete what lies in ``staging`` with a manifest of ``files``, and rename it into place."""
+    final = directory / staging.name
+    text = json.dumps({"format": FORMAT, "files": files}, indent=2)
+    (staging / MANIFEST).write_text(text, encoding="utf-8")
+    if final.exists():
+        # Only a resume from an older step, its newer neighbour being broken, comes here.
+        final.rename(final.with_name(f".replaced-{final.name}-{time.time_ns()}"))
+    staging.rename(final)
+    with contextlib.suppress(OSError):
+        staging.parent.rmdir()
+    return final
 
 
-def sweep(directory: Path) -> None:
-    """Remove what an interrupted save or pruning left behind."""
-    if directory.is_dir():
-        for path in directory.iterdir():
-            if path.name.startswith((_STAGING, ".pruned-")):
-                shutil.rmtree(path, ignore_errors=True)
+def prune(directory: Path, keep: set[Path]) -> None:
+    """Remove the whole checkpoints that are not in ``keep``, each by one rename first."""
+    for path in whole(directory):
+        if path not in keep:
+            doomed = path.with_name(f".pruned-{path.name}")
+            shutil.rmtree(doomed, ignore_errors=True)
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
-class Reader:
-    """A checkpoint, opened for reading any range of any parameter."""
-
-    def __init__(self, path: Path) -> None:
-        check(path)
-        self.path = path
-        self.state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        self._pieces: dict[str, list[tuple[Path, Range]]] = {}
-        for index in sorted(path.glob("rank-*.json")):
-            owned = json.loads(index.read_text(encoding="utf-8"))
-            for name, where in owned.items():
-                part = Range(
-                    name=name,
-                    shape=tuple(where["shape"]),
-                    corner=tuple(where["corner"]),
-                    sizes=tuple(where["sizes"]),
-                    start=where["start"],
-                    num=where["num"],
-                )
-                self._pieces.setdefault(name, []).append((index.with_suffix(".safetensors"), part))
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every parameter."""
-        return {name: pieces[0][1].shape for name, pieces in self._pieces.items()}
-
-    def read(self, kind: str, wanted: Range) -> Tensor:
-        """The elements of ``wanted``, flat ``[num]`` fp32, put together from all ranks' files.
-
-        Raises:
-            UserError: if the parameter is not there, has another shape, or is not covered.
-        """
-        pieces = self._pieces.get(wanted.name)
-        if pieces is None:
-            raise UserError(f"{self.path} holds no parameter {wanted.name}")
-        shape = pieces[0][1].shape
-        if shape != wanted.shape:
-            raise UserError(
-                f"{self.path}: {wanted.name} has shape {list(shape)}, not {list(wanted.shape)}"
-            )
-        value = torch.empty(wanted.num)
-        filled = 0
-        for file, part in pieces:
-            for held in part.boxes():
-                for box in wanted.boxes():
-                    if overlap(box, held) is None:
-                        continue
-                    source = self._slice(file, f"{kind}/{wanted.name}", held.at, held.at + held.num)
-                    filled += copy_overlap(value[box.at : box.at + box.num], box, source, held)
-        if filled != wanted.num:
-            raise UserError(f"{self.path} holds {filled} of {wanted.num} elements of {wanted.name}")
-        return value
-
-    def whole(self, kind: str) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter whole, one after the other, in its own shape."""
-        for name, shape in self.shapes().items():
-            yield name, self.read(kind, Range.whole(name, shape)).view(shape)
-
-    @staticmethod
-    def _slice(file: Path, key: str, start: int, stop: int) -> Tensor:
+def whole(directory: Path) -> list[Path]:
+    """The committed checkpoints whose files are there at their sizes, oldest first."""
+    found = []
+    for path in committed(directory):
         try:
-            with safe_open(file, framework="pt") as tensors:
-                return tensors.get_slice(key)[start:stop]
-        except SafetensorError as error:
-            raise UserError(f"{file} cannot be read: {error}") from error
+            check(path)
+        except UserError:
+            continue
+        found.append(path)
+    return found
+
+
+def fence(directory: Path, attempt: int) -> None:
+    """Take the staging of all earlier attempts away, so that none of them can still commit.
+
+    Removes what they, and interrupted prunings, left behind.
+    """
+    if not directory.is_dir():
+        return
+    for path in list(directory.iterdir()):
+        if path.name.startswith(_STAGING) and path.name != f"{_STAGING}{attempt}":
+            path = path.rename(path.with_name(f".stale-{path.name[1:]}-{time.time_ns()}"))
+        if path.name.startswith(_LEFT):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,55 +1,136 @@
-"""The state of training, to and from a checkpoint.
+"""The state of training, to and from checkpoints.
 
 Every rank saves the ranges it owns and reads the ranges it owns: masters, both moments
-and the average; the step and plain data are one file for all.
+and the average; the step and plain data are one file for all. What a run needs besides
+(learning rate, noise, order of the data) follows from its configuration and its step.
 """
 
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pretrain.checkpoint.store import Reader, Writer, prune
+from configs.errors import RunError, UserError
+from pretrain.checkpoint import retention, store
+from pretrain.checkpoint.pieces import Piece
+from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.saver import Saver
+from pretrain.config import RunConfig
 from pretrain.ema import Ema
+from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.owned import Owned
 
 
-def _kinds(owned: Owned, ema: Ema) -> dict[str, list[Tensor]]:
-    return {
-        "master": owned.masters,
-        "exp_avg": owned.moments("exp_avg"),
-        "exp_avg_sq": owned.moments("exp_avg_sq"),
-        "ema": ema.shadows,
-    }
+class SaveError(RunError):
+    """The last checkpoint of a run could not be written."""
 
 
-def save(
-    directory: Path, state: dict[str, Any], owned: Owned, ema: Ema, mesh: Mesh, keep_last: int
-) -> None:
-    """Save on all ranks; when this returns the checkpoint is committed. ``state`` has a step."""
-    writer = Writer(directory, state["step"])
-    if mesh.is_first:
-        writer.prepare()
-    mesh.barrier()
-    pieces = {
-        kind: [(f.range, f.of(flats)) for f in owned.fragments if not f.is_copy]
-        for kind, flats in _kinds(owned, ema).items()
-    }
-    writer.write(mesh.rank, pieces)
-    mesh.barrier()
-    if mesh.is_first:
-        writer.commit(state)
-        prune(directory, keep_last)
-    mesh.barrier()
+class Checkpoints:
+    """The checkpoints of one run, as its trainer sees them; all ranks call together."""
 
+    def __init__(
+        self, directory: Path, config: RunConfig, engine: Engine, ema: Ema, mesh: Mesh, attempt: int
+    ) -> None:
+        self._directory, self._config, self._mesh = directory, config, mesh
+        self._engine, self._owned, self._ema = engine, engine.owned, ema
+        self._saver = Saver(
+            directory,
+            rank=mesh.rank,
+            size=mesh.size,
+            attempt=attempt,
+            after_commit=lambda: retention.prune(directory, config.checkpoint),
+        )
+        if mesh.is_first:
+            store.fence(directory, attempt)
+        mesh.barrier()
 
-def restore(path: Path, owned: Owned, ema: Ema) -> dict[str, Any]:
-    """Load a checkpoint into masters, moments and average; return its ``state``."""
-    reader = Reader(path)
-    for kind, flats in _kinds(owned, ema).items():
-        for fragment in owned.fragments:
-            fragment.of(flats).copy_(reader.read(kind, fragment.range))
-    owned.set_optimizer_step(reader.state["optimizer_step"])
-    owned.refresh()
-    return reader.state
+    def _kinds(self) -> dict[str, list[Tensor]]:
+        return {
+            "master": self._owned.masters,
+            "exp_avg": self._owned.moments("exp_avg"),
+            "exp_avg_sq": self._owned.moments("exp_avg_sq"),
+            "ema": self._ema.shadows,
+        }
+
+    # -- save -----------------------------------------------------------------------------
+
+    def save(self, state: dict[str, Any]) -> str | None:
+        """Begin to save; what to tell the user of the save before, which is finished first."""
+        note = self.finish()
+        layout = {"data": self._mesh.data_size, "tensor": self._mesh.tensor_size}
+        layout |= {"pipeline": self._mesh.pipe_size, "zero_stage": self._config.parallel.zero_stage}
+        full = {**state, "layout": layout, "loss_scaler": self._engine.loss_scaler}
+        self._saver.begin(full, self._kinds(), self._owned.fragments)
+        if not self._config.checkpoint.asynchronous:
+            note = self.finish() or note
+        return note
+
+    def report(self) -> tuple[int, int]:
+        """See :meth:`Saver.report`."""
+        return self._saver.report()
+
+    def settle(self, written: int, failed: int) -> str | None:
+        """See :meth:`Saver.settle`."""
+        return self._saver.settle(written, failed)
+
+    def finish(self) -> str | None:
+        """Wait until no save is in flight on any rank; what to tell the user if one failed."""
+        self._saver.wait()
+        note = self._saver.settle(*self._mesh.count(*self._saver.report()))
+        self._saver.wait()
+        note = self._saver.settle(0, 0) or note
+        self._mesh.barrier()
+        return note
+
+    # -- load -----------------------------------------------------------------------------
+
+    def resume(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Load the newest checkpoint that is sound in every byte; its state, and what to say."""
+        notes = []
+        for path in reversed(store.committed(self._directory)):
+            problems = [text for text in self._mesh.everyone(self._damage(path)) if text]
+            if problems:
+                notes.append(f"{problems[0]}; passed over")
+                continue
+            reader = Reader(path)
+            self._read(reader, {kind: kind for kind in self._kinds()})
+            self._owned.set_optimizer_step(reader.state["optimizer_step"])
+            self._engine.loss_scaler = reader.state["loss_scaler"]
+            self._owned.refresh()
+            return reader.state, [*notes, f"resuming from {path}"]
+        return None, notes
+
+    def fork(self, path: Path) -> str:
+        """Begin with the weights of another run's checkpoint; what to say."""
+        config = self._config
+        problems = [text for text in self._mesh.everyone(self._damage(path)) if text]
+        if problems:
+            raise UserError(problems[0])
+        reader = Reader(path)
+        if config.fork_optimizer == "kept":
+            self._read(reader, {kind: kind for kind in self._kinds()})
+            self._owned.set_optimizer_step(reader.state["optimizer_step"])
+        else:
+            weights = "ema" if config.fork_weights == "ema" else "master"
+            self._read(reader, {"master": weights, "ema": weights})
+        self._owned.refresh()
+        return f"beginning with the {config.fork_weights} weights of {path}"
+
+    def _damage(self, path: Path) -> str | None:
+        """What this rank finds wrong with its share of a checkpoint's files."""
+        return store.damage(path, self._mesh.rank, self._mesh.size)
+
+    @torch.no_grad()
+    def _read(self, reader: Reader, sources: dict[str, str]) -> None:
+        """Fill this rank's tensors of each kind from the checkpoint's of another, or the same."""
+        kinds = self._kinds()
+        for kind, source in sources.items():
+            reader.read_into(
+                {
+                    f"{source}/{fragment.range.name}": Piece(
+                        fragment.range, fragment.of(kinds[kind])
+                    )
+                    for fragment in self._owned.fragments
+                }
+            )

@@ -12,6 +12,8 @@ from configs.load import validate
 from model.denoiser import Denoiser
 from model.prediction import Prediction
 from pretrain.checkpoint import store
+from pretrain.checkpoint.pieces import Piece
+from pretrain.checkpoint.reader import Reader
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.evaluate import Share
 from pretrain.layout import misfits
@@ -87,7 +89,7 @@ def find(where: Path) -> Path:
 def check_layout(where: Path, layout: ParallelConfig) -> None:
     """UserError unless there is a checkpoint, and its model divides as ``layout`` asks."""
     path = find(where)
-    config = _config(store.Reader(path))
+    config = _config(Reader(path))
     problems = misfits(config.model, config.data.sequence_length, layout)
     if problems:
         raise UserError("; ".join(problems))
@@ -107,7 +109,7 @@ def load_denoiser(
         layout, mesh: to load this rank's part only; it is read without the rest.
     """
     path = find(where)
-    reader = store.Reader(path)
+    reader = Reader(path)
     config = _config(reader)
     if mesh is None:
         denoiser = Denoiser(config.model)
@@ -117,13 +119,13 @@ def load_denoiser(
             config.model, layout or ParallelConfig(), length, mesh, config.seed
         )
     held = places(denoiser, mesh.tensor_rank if mesh else 0)
-    missing = {place.name for place in held.values()} - reader.shapes().keys()
-    if missing:
-        raise UserError(f"{path} does not fit its own configuration: {', '.join(sorted(missing))}")
-    with torch.no_grad():
-        for parameter, place in held.items():
-            value = reader.read("ema" if which == "ema" else "master", place.part)
-            parameter.copy_(value.view(place.sizes))
+    kind = "ema" if which == "ema" else "master"
+    reader.read_into(
+        {
+            f"{kind}/{place.name}": Piece(place.part, parameter.detach().view(-1))
+            for parameter, place in held.items()
+        }
+    )
     device = torch.device(device)
     return Loaded(
         denoiser=denoiser.to(device).eval(),
@@ -136,5 +138,5 @@ def load_denoiser(
     )
 
 
-def _config(reader: store.Reader) -> RunConfig:
+def _config(reader: Reader) -> RunConfig:
     return validate(RunConfig, reader.state["config"], where=f"{reader.path}/state.json")

@@ -86,6 +86,19 @@ class Engine(ABC):
         return float(self._engine.get_global_grad_norm())
 
     @property
+    def loss_scaler(self) -> dict[str, Any]:
+        """The state of fp16's loss scaling: plain numbers; empty in other precisions."""
+        scaler = getattr(self._engine.optimizer, "loss_scaler", None)
+        if self._engine.fp16_enabled() and scaler is not None:
+            return {k: v for k, v in vars(scaler).items() if isinstance(v, bool | int | float)}
+        return {}
+
+    @loss_scaler.setter
+    def loss_scaler(self, state: dict[str, Any]) -> None:
+        if self._engine.fp16_enabled():
+            vars(self._engine.optimizer.loss_scaler).update(state)
+
+    @property
     def skipped(self) -> bool:
         """Whether the last step was skipped, its gradient not being finite."""
         return bool(self._engine.optimizer.overflow)

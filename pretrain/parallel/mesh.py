@@ -114,13 +114,25 @@ class Mesh:
         dist.all_reduce(total)
         return total
 
-    def agree(self, count: Tensor, asked: bool) -> tuple[int, bool]:
-        """The total of a count, and whether any rank asks; in one reduction."""
+    def agree(self, count: Tensor, *others: int) -> list[int]:
+        """The total of a count, and the sums of other numbers over all ranks; in one reduction."""
         own = count if self.counts else torch.zeros_like(count)
-        both = torch.stack([own, torch.full_like(own, int(asked))])
-        dist.all_reduce(both)
-        total, askers = both.tolist()
-        return int(total), askers > 0
+        return self._sums(torch.cat([own[None], own.new_tensor(others)]))
+
+    def count(self, *numbers: int) -> list[int]:
+        """Their sums over all ranks."""
+        return self._sums(torch.tensor(numbers, device=self.device))
+
+    @staticmethod
+    def _sums(values: Tensor) -> list[int]:
+        dist.all_reduce(values)
+        return [int(value) for value in values.tolist()]
+
+    def everyone(self, value: Any) -> list[Any]:
+        """The plain values of all ranks, on every rank."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def from_last_stage(self, value: Tensor) -> Tensor:
         """The last stage's value, on every stage; elsewhere the argument is only its shape."""
@@ -131,8 +143,7 @@ class Mesh:
 
     def gather(self, value: Any) -> list[Any]:
         """The plain values of all parts of the batch, in their order, on every rank."""
-        everyone: list[Any] = [None] * self.size
-        dist.all_gather_object(everyone, (self.counts, self.data_rank, value))
+        everyone = self.everyone((self.counts, self.data_rank, value))
         return [value for counts, _, value in sorted(everyone, key=lambda x: x[1]) if counts]
 
     def barrier(self) -> None:

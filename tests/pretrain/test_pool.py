@@ -63,7 +63,7 @@ def places(world: World, tensor: int, pipeline: int) -> dict[str, Any]:
         "stages": [mesh.stage(index) for index in range(pipeline)],
         "total": float(mesh.total(torch.tensor(1.0 + mesh.data_rank))),
         "gathered": mesh.gather(mesh.data_rank),
-        "agreed": mesh.agree(torch.tensor(mesh.data_rank + 1), asked=mesh.rank == 1),
+        "agreed": mesh.agree(torch.tensor(mesh.data_rank + 1), 1, mesh.rank),
     }
     mesh.close()
     return found
@@ -77,7 +77,7 @@ def test_the_mesh_has_the_order_of_megatron(pool: Pool) -> None:
     assert found[3]["model"] == [2, 3]
     assert all(f["total"] == 3.0 for f in found)
     assert all(f["gathered"] == [0, 1] for f in found)
-    assert all(f["agreed"] == (3, True) for f in found)
+    assert all(f["agreed"] == [3, 4, 6] for f in found)
 
     found = pool.run(4, places, 2, 2)
     assert [f["at"] for f in found] == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]

@@ -71,7 +71,7 @@ class Shape:
 
 
 DEMO = Shape(name="demo", vocab_size=1024, width=128, layers=4, heads=4, batch=16, length=128)
-LARGER = Shape(name="larger", vocab_size=8192, width=256, layers=6, heads=4, batch=16, length=256)
+LARGER = Shape(name="larger", vocab_size=8192, width=256, layers=6, heads=4, batch=16, length=128)
 ENGINE_SHAPES = (DEMO, LARGER)
 RANKS_SHAPE = DEMO
 

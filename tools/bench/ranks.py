@@ -64,7 +64,7 @@ class EngineStep:
             noisy = config.objective.corrupt(batch, self._draws, config.model)
             micro_batches.append((noisy, valid_BL))
             own_count += noisy.count
-        count, _ = mesh.agree(own_count, asked=False)
+        (count,) = mesh.agree(own_count)
         self.engine.train_step(micro_batches, count, config.optim.lr)
         assert not self.engine.skipped
 

@@ -78,7 +78,7 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
             micro_batches.append((noisy, samples["valid"]))
             count += noisy.count
             outcome.noise |= _digests(samples["position"], vars(noisy))
-        total, _ = mesh.agree(count, asked=False)
+        (total,) = mesh.agree(count)
         rate = learning_rate(config.optim, step, config.steps)
         sums = trained.train_step(micro_batches, total, rate)
         outcome.losses.append(float(mesh.total(sums.loss)) / total)

@@ -1,0 +1,104 @@
+"""Ranges of parameters as PyTorch's distributed checkpoint (DCP) sees them.
+
+DCP's planners think in boxes of whole tensors: what a rank holds, what a checkpoint
+holds, and which boxes of the one lie in the other. A rank's range of a parameter is at
+most a few boxes (:mod:`pretrain.ranges`); :class:`Piece` tells the planners which, and
+hands them the values, which are views into the rank's flat masters.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+)
+from torch.distributed.checkpoint.planner import ReadItem, TensorWriteData, WriteItem, WriteItemType
+
+from pretrain.ranges import Range
+
+
+class Piece(torch.Tensor):
+    """This rank's part of one tensor: it has the whole's shape, and holds a range of it.
+
+    Args:
+        owned: which range; flat: its values ``[num]``, in place.
+    """
+
+    owned: Range
+    flat: Tensor
+
+    @staticmethod
+    def __new__(cls, owned: Range, flat: Tensor) -> "Piece":
+        """A tensor without storage of its own."""
+        piece: Piece = torch.Tensor._make_wrapper_subclass(
+            cls, owned.shape, dtype=flat.dtype, device=flat.device
+        )
+        piece.owned, piece.flat = owned, flat
+        return piece
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Nothing is computed with it."""
+        raise NotImplementedError(f"{func} on a piece of a tensor")
+
+    def chunks(self) -> Iterator[ChunkStorageMetadata]:
+        """The boxes it holds."""
+        for box in self.owned.boxes():
+            yield ChunkStorageMetadata(torch.Size(box.corner), torch.Size(box.sizes))
+
+    def __create_chunk_list__(self) -> list[ChunkStorageMetadata]:
+        """DCP asks for the boxes to be read."""
+        return list(self.chunks())
+
+    def __create_write_items__(self, name: str, piece: Any) -> list[WriteItem]:
+        """DCP asks for the boxes to be written."""
+        return [
+            WriteItem(
+                index=MetadataIndex(name, chunk.offsets),
+                type=WriteItemType.SHARD,
+                tensor_data=TensorWriteData(
+                    chunk=chunk,
+                    properties=TensorProperties(dtype=self.flat.dtype),
+                    size=torch.Size(self.owned.shape),
+                ),
+            )
+            for chunk in self.chunks()
+        ]
+
+    def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
+        """DCP asks for the values of a box."""
+        for box in self.owned.boxes():
+            if torch.Size(box.corner) == index.offset:
+                return self.flat[box.at : box.at + box.num].view(box.sizes)
+        raise ValueError(f"no box at {index.offset} in {self.owned}")
+
+
+def to_write(pieces: dict[str, Piece]) -> Iterator[tuple[str, ChunkStorageMetadata, Tensor]]:
+    """Name, box and values of everything that this rank writes."""
+    planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    planner.set_up_planner(dict(pieces))
+    for item in planner.create_local_plan().items:
+        assert item.tensor_data is not None
+        value = planner.resolve_data(item)
+        assert isinstance(value, Tensor)
+        yield item.index.fqn, item.tensor_data.chunk, value
+
+
+def to_read(pieces: dict[str, Piece], metadata: Metadata) -> Iterator[tuple[ReadItem, Tensor]]:
+    """What to read of a checkpoint, and the view of this rank's values to put it into.
+
+    Raises:
+        RuntimeError, ValueError: the checkpoint has no such tensor, or of another shape.
+    """
+    planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    planner.set_up_planner(dict(pieces), metadata, is_coordinator=False)
+    for item in planner.create_local_plan().items:
+        yield item, planner.resolve_tensor(item).detach()

@@ -1,0 +1,198 @@
+"""Saving behind the back of training.
+
+Training waits for a copy to host memory. A thread of every rank then writes the rank's
+own file; that it is done, or failed, travels with the reduction that every step makes
+anyway (:meth:`Mesh.agree`), so that no thread communicates and no rank polls a file
+system. Once all have written, a thread of the first rank commits. One save is in flight
+at most.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pretrain.checkpoint import store
+from pretrain.checkpoint.pieces import Piece, to_write
+from pretrain.checkpoint.reader import key
+from pretrain.ranges import Fragment
+
+
+class Job:
+    """Work in a thread of its own, whose error waits for who asks."""
+
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        self.error: Exception | None = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            self.error = error
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, one way or the other."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        self._thread.join()
+
+
+class Saver:
+    """One rank's part in saving; all ranks call its methods at the same steps.
+
+    Args:
+        rank, size: of all ranks. attempt: the number of this start, which names the staging.
+        after_commit: called on the first rank once a checkpoint is committed (retention).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        rank: int,
+        size: int,
+        attempt: int,
+        after_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._directory, self._rank, self._size, self._attempt = directory, rank, size, attempt
+        self._after_commit = after_commit
+        self._host: dict[str, list[Tensor]] = {}
+        self._staging = directory
+        self._state: Mapping[str, Any] = {}
+        self._writing: Job | None = None
+        self._committing: Job | None = None
+
+    # -- begin ----------------------------------------------------------------------------
+
+    def begin(
+        self,
+        state: Mapping[str, Any],
+        kinds: Mapping[str, Sequence[Tensor]],
+        fragments: Sequence[Fragment],
+    ) -> None:
+        """Copy what this rank owns, and write it from there; :meth:`settle` must be idle.
+
+        Args:
+            state: plain data with a ``step``, the first rank's counts.
+            kinds: of each kind (master, exp_avg, ...) this rank's flat tensors.
+            fragments: which range of which parameter lies where in them.
+        """
+        assert not self.busy, "one save at a time"
+        self._state = dict(state)
+        self._staging = store.staging_of(self._directory, self._attempt, state["step"])
+        own = [fragment for fragment in fragments if not fragment.is_copy]
+        pieces = {}
+        for kind, flats in kinds.items():
+            copies = self._copied(kind, flats)
+            for fragment in own:
+                piece = Piece(fragment.range, fragment.of(copies))
+                pieces[f"{kind}/{fragment.range.name}"] = piece
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._writing = Job(lambda: self._write(pieces), "checkpoint")
+
+    def _copied(self, kind: str, flats: Sequence[Tensor]) -> list[Tensor]:
+        """Copies in host memory that is kept from save to save."""
+        if kind not in self._host:
+            pinned = torch.cuda.is_available()
+            self._host[kind] = [
+                torch.empty(flat.shape, dtype=flat.dtype, pin_memory=pinned) for flat in flats
+            ]
+        for copy, flat in zip(self._host[kind], flats, strict=True):
+            copy.copy_(flat, non_blocking=True)
+        return self._host[kind]
+
+    def _write(self, pieces: dict[str, Piece]) -> None:
+        """This rank's boxes, and beside them a note of what is in the file."""
+        self._staging.mkdir(parents=True, exist_ok=True)
+        file = self._staging / f"rank-{self._rank:05d}.safetensors"
+        tensors, boxes = {}, []
+        for name, chunk, value in to_write(pieces):
+            offsets = tuple(chunk.offsets)
+            tensors[key(name, offsets)] = value
+            boxes.append(
+                {
+                    "name": name,
+                    "shape": list(pieces[name].owned.shape),
+                    "box": {"offsets": offsets, "sizes": tuple(chunk.sizes), "file": file.name},
+                }
+            )
+        save_file(tensors, file)
+        facts = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+        note = json.dumps({"file": file.name, "facts": facts, "boxes": boxes})
+        self._note(self._rank).write_text(note, encoding="utf-8")
+
+    def _note(self, rank: int) -> Path:
+        return self._staging / f"rank-{rank:05d}.json"
+
+    # -- settle ---------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is under way as far as this rank knows."""
+        return self._writing is not None or self._committing is not None
+
+    def report(self) -> tuple[int, int]:
+        """(1 if this rank has written, 1 if it could not), to be summed over all ranks."""
+        if self._writing is None or not self._writing.done:
+            return 0, 0
+        return (0, 1) if self._writing.error else (1, 0)
+
+    def settle(self, written: int, failed: int) -> str | None:
+        """Go on as the sums of all reports say; what to tell the user, if something failed."""
+        trouble = self._after_committing() if self._committing and self._committing.done else None
+        if self._writing is None or written + failed < self._size:
+            return trouble
+        error, self._writing = self._writing.error, None
+        if not failed:
+            if self._rank == 0:
+                self._committing = Job(self._commit, "commit")
+            return trouble
+        if self._rank == 0:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        return self._complaint(error or f"{failed} of {self._size} ranks could not write")
+
+    def wait(self) -> None:
+        """Until this rank has written, and, on the first one, until a commit has ended."""
+        for job in (self._writing, self._committing):
+            if job is not None:
+                job.wait()
+
+    def _after_committing(self) -> str | None:
+        assert self._committing is not None
+        error, self._committing = self._committing.error, None
+        return self._complaint(error) if error else None
+
+    def _complaint(self, error: object) -> str:
+        return f"checkpoint of step {self._state['step']} could not be saved: {error}"
+
+    def _commit(self) -> None:
+        """On the first rank: index, state, manifest, and the rename."""
+        index: dict[str, dict[str, Any]] = {}
+        files = {}
+        for rank in range(self._size):
+            note = json.loads(self._note(rank).read_text(encoding="utf-8"))
+            files[note["file"]] = note["facts"]
+            for held in note["boxes"]:
+                entry = index.setdefault(held["name"], {"shape": held["shape"], "boxes": []})
+                entry["boxes"].append(held["box"])
+        for name, value in (("index.json", index), ("state.json", self._state)):
+            file = self._staging / name
+            file.write_text(json.dumps(value), encoding="utf-8")
+            files[name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+        for rank in range(self._size):
+            self._note(rank).unlink()
+        store.commit(self._staging, self._directory, files)
+        self._after_commit()
