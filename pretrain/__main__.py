@@ -111,6 +111,8 @@ def _run(arguments: argparse.Namespace) -> int:
     RunDirectory(path).check(config)
     numbers = plan.plan(config, ranks)
     _check_data(config)
+    if config.fork_from:
+        _check_fork(config, Path(config.fork_from))
     if _is_done(config, path):
         if world is None or world.rank == 0:
             print(f"{path} is done: {config.steps} steps; set steps=N to go on", file=sys.stderr)
@@ -135,6 +137,20 @@ def _check_data(config: "RunConfig") -> None:
     from pretrain.data import open_corpus
 
     open_corpus(config, Draws(seed=config.seed, split="train", batch=config.global_batch))
+
+
+def _check_fork(config: "RunConfig", source: Path) -> None:
+    """UserError unless the weights to begin with are there and fit."""
+    import torch
+
+    from model.denoiser import Denoiser
+    from pretrain.checkpoint.reader import Reader
+    from pretrain.checkpoint.weights import find
+
+    with torch.device("meta"):
+        parameters = Denoiser(config.model).parameter_names()
+    shapes = {f"master/{name}": tuple(p.shape) for p, name in parameters.items()}
+    Reader(find(source)).require(shapes)
 
 
 def _is_done(config: "RunConfig", path: Path) -> bool:

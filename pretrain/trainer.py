@@ -241,7 +241,9 @@ class Trainer:
         state, notes = self.checkpoints.resume()
         if state is None:
             if self.config.fork_from:
-                notes.append(self.checkpoints.fork(find(Path(self.config.fork_from))))
+                path = find(Path(self.config.fork_from))
+                self.optimizer_step, note = self.checkpoints.fork(path)
+                notes.append(note)
             return notes
         self.step = self.saved_step = state["step"]
         self.tokens_seen = state["tokens_seen"]
@@ -275,6 +277,7 @@ class Trainer:
         trouble = self.checkpoints.finish()
         if any(self.mesh.everyone(trouble)):
             raise SaveError(trouble or "another rank could not save the last checkpoint")
+        self.checkpoints.close()
         done = self.step >= self.config.steps
         if done:
             self._status("done", "")

@@ -1,5 +1,6 @@
 """What several tests need: a prepared corpus, and a configuration that trains in seconds."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from configs.load import load
 from data_pipeline.demo import prepare_demo
 from pretrain import launch
 from pretrain.config import RunConfig
+from pretrain.plan import plan
 from pretrain.pool import Pool
+from pretrain.rank import train_rank
+from pretrain.run_directory import RunDirectory, run_path
 
 # Small tensors gain nothing from threads, and lose much where other work shares the cores.
 torch.set_num_threads(1)
@@ -63,3 +67,17 @@ def tiny(demo_dir: Path, tmp_path: Path):
 def tiny_config(tiny) -> RunConfig:
     file, *overrides = tiny()
     return load(RunConfig, [Path(file)], overrides)
+
+
+@pytest.fixture
+def train(pool: Pool, tiny) -> Callable[..., None]:
+    """Train on the live ranks of the pool, as ``python -m pretrain`` does on fresh ones."""
+
+    def start_on_pool(*words: str, run: str = "run") -> None:
+        file, *overrides = tiny(*words, run=run)
+        config = load(RunConfig, [Path(file)], overrides)
+        path = run_path(config, [Path(file)])
+        RunDirectory(path).check(config)
+        assert set(pool.run(plan(config, None).ranks, train_rank, config, path)) == {0}
+
+    return start_on_pool

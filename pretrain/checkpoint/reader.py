@@ -50,7 +50,7 @@ class Reader:
             UserError: tensors are missing or have other shapes (all are named), or a file
                 cannot be read.
         """
-        self._compare({name: piece.owned.shape for name, piece in pieces.items()})
+        self.require({name: piece.owned.shape for name, piece in pieces.items()})
         metadata = self._metadata(pieces)
         opened: dict[str, Any] = {}
         filled = dict.fromkeys(pieces, 0)
@@ -85,7 +85,8 @@ class Reader:
         for name, shape in self.shapes(kind).items():
             yield name, self.read(kind, Range.whole(name, shape)).view(shape)
 
-    def _compare(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    def require(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
+        """UserError that names every tensor, by ``kind/name``, that is missing or has another shape."""
         problems = []
         for name, shape in wanted.items():
             held = self._index.get(name)

@@ -116,7 +116,7 @@ class Saver:
 
     def _write(self, pieces: dict[str, Piece]) -> None:
         """This rank's boxes, and beside them a note of what is in the file."""
-        self._staging.mkdir(parents=True, exist_ok=True)
+        self._staging.mkdir(exist_ok=True)
         file = self._staging / f"rank-{self._rank:05d}.safetensors"
         tensors, boxes = {}, []
         for name, chunk, value in to_write(pieces):

@@ -123,8 +123,6 @@ def commit(staging: Path, directory: Path, files: Mapping[str, Mapping[str, Any]
         # Only a resume from an older step, its newer neighbour being broken, comes here.
         final.rename(final.with_name(f".replaced-{final.name}-{time.time_ns()}"))
     staging.rename(final)
-    with contextlib.suppress(OSError):
-        staging.parent.rmdir()
     return final
 
 
@@ -151,14 +149,20 @@ def whole(directory: Path) -> list[Path]:
 
 
 def fence(directory: Path, attempt: int) -> None:
-    """Take the staging of all earlier attempts away, so that none of them can still commit.
+    """Make the place where an attempt stages its saves, and take that of earlier ones away.
 
-    Removes what they, and interrupted prunings, left behind.
+    An earlier attempt that still lives somewhere can then neither commit nor begin a save:
+    saves make no place of that kind. What attempts and prunings left behind is removed.
     """
-    if not directory.is_dir():
-        return
+    (directory / f"{_STAGING}{attempt}").mkdir(parents=True, exist_ok=True)
     for path in list(directory.iterdir()):
         if path.name.startswith(_STAGING) and path.name != f"{_STAGING}{attempt}":
             path = path.rename(path.with_name(f".stale-{path.name[1:]}-{time.time_ns()}"))
         if path.name.startswith(_LEFT):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def leave(directory: Path, attempt: int) -> None:
+    """At the end of an attempt, when no save is in flight."""
+    with contextlib.suppress(OSError):
+        (directory / f"{_STAGING}{attempt}").rmdir()

@@ -33,6 +33,7 @@ class Checkpoints:
         self, directory: Path, config: RunConfig, engine: Engine, ema: Ema, mesh: Mesh, attempt: int
     ) -> None:
         self._directory, self._config, self._mesh = directory, config, mesh
+        self._attempt = attempt
         self._engine, self._owned, self._ema = engine, engine.owned, ema
         self._saver = Saver(
             directory,
@@ -83,6 +84,11 @@ class Checkpoints:
         self._mesh.barrier()
         return note
 
+    def close(self) -> None:
+        """At the end of the run, after :meth:`finish`."""
+        if self._mesh.is_first:
+            store.leave(self._directory, self._attempt)
+
     # -- load -----------------------------------------------------------------------------
 
     def resume(self) -> tuple[dict[str, Any] | None, list[str]]:
@@ -101,21 +107,23 @@ class Checkpoints:
             return reader.state, [*notes, f"resuming from {path}"]
         return None, notes
 
-    def fork(self, path: Path) -> str:
-        """Begin with the weights of another run's checkpoint; what to say."""
+    def fork(self, path: Path) -> tuple[int, str]:
+        """Begin with the weights of another run; the optimizer's steps so far, and what to say."""
         config = self._config
         problems = [text for text in self._mesh.everyone(self._damage(path)) if text]
         if problems:
             raise UserError(problems[0])
         reader = Reader(path)
+        steps = 0
         if config.fork_optimizer == "kept":
+            steps = reader.state["optimizer_step"]
             self._read(reader, {kind: kind for kind in self._kinds()})
-            self._owned.set_optimizer_step(reader.state["optimizer_step"])
+            self._owned.set_optimizer_step(steps)
         else:
             weights = "ema" if config.fork_weights == "ema" else "master"
             self._read(reader, {"master": weights, "ema": weights})
         self._owned.refresh()
-        return f"beginning with the {config.fork_weights} weights of {path}"
+        return steps, f"beginning with the {config.fork_weights} weights of {path}"
 
     def _damage(self, path: Path) -> str | None:
         """What this rank finds wrong with its share of a checkpoint's files."""

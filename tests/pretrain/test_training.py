@@ -12,16 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.load import load
 from pretrain.__main__ import main
 from pretrain.checkpoint import store
-from pretrain.checkpoint.weights import load_denoiser
-from pretrain.config import RunConfig
 from pretrain.metrics import read_rows
-from pretrain.plan import plan
-from pretrain.pool import Pool
-from pretrain.rank import train_rank
-from pretrain.run_directory import RunDirectory, run_path
 
 TIMES = ("perf/",)
 
@@ -36,20 +29,6 @@ def curve(run: Path) -> list[dict[str, float]]:
 
 def training(run: Path, key: str) -> list[float]:
     return [row[key] for row in curve(run) if key in row]
-
-
-@pytest.fixture
-def train(pool: Pool, tiny) -> Callable[..., None]:
-    """Train on the live ranks of the pool, as ``python -m pretrain`` does on fresh ones."""
-
-    def start_on_pool(*words: str, run: str = "run") -> None:
-        file, *overrides = tiny(*words, run=run)
-        config = load(RunConfig, [Path(file)], overrides)
-        path = run_path(config, [Path(file)])
-        RunDirectory(path).check(config)
-        assert set(pool.run(plan(config, None).ranks, train_rank, config, path)) == {0}
-
-    return start_on_pool
 
 
 @pytest.fixture(scope="session")
@@ -103,43 +82,6 @@ def test_the_curve_does_not_depend_on_the_layout(
     assert training(run, "grad_norm") == pytest.approx(training(reference, "grad_norm"), rel=1e-4)
     assert training(run, "val/nelbo") == pytest.approx(training(reference, "val/nelbo"), rel=1e-5)
     assert training(run, "tokens_seen") == training(reference, "tokens_seen")
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        "precision=fp32 model.dropout=0.1 parallel.data=2",
-        "precision=bf16 parallel.data=2",
-        "precision=bf16 parallel.data=2 parallel.zero_stage=3",
-        "precision=bf16 parallel.tensor=2 parallel.pipeline=2",
-    ],
-)
-def test_stopping_and_resuming_changes_nothing(train, tmp_path: Path, settings: str) -> None:
-    words = (*settings.split(), "optim.weight_decay=0.1")
-    train(*words, run="whole")
-    train(*words, "stop_after=7", run="parts")
-    status = json.loads((tmp_path / "parts" / "status.json").read_text())
-    assert (status["state"], status["reason"]) == ("stopped", "stop_after")
-    train(*words, "stop_after=12", run="parts")
-    train(*words, run="parts")
-    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
-    assert json.loads((tmp_path / "parts" / "status.json").read_text())["attempt"] == 3
-    ends = [load_denoiser(tmp_path / name, "ema").denoiser for name in ("whole", "parts")]
-    for one, other in zip(*(end.parameters() for end in ends), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_a_run_goes_on_under_any_other_layout(reference: Path, train, tmp_path: Path) -> None:
-    words = ("optim.eps=1e-6",)
-    model_parallel = ("parallel.tensor=2", "parallel.pipeline=2", "parallel.micro_batch=4")
-    train(*words, "parallel.data=2", "stop_after=5")
-    train(*words, *model_parallel, "stop_after=10")
-    train(*words, "parallel.data=2", "parallel.zero_stage=3", "stop_after=15")
-    train(*words)
-    got = training(tmp_path / "run", "loss")
-    assert got == pytest.approx(training(reference, "loss"), rel=1e-5)
-    norms = training(tmp_path / "run", "grad_norm")
-    assert norms == pytest.approx(training(reference, "grad_norm"), rel=1e-4)
 
 
 def test_a_finished_run_says_so(reference: Path, root: Path, demo_dir: Path, capsys) -> None:

@@ -8,6 +8,7 @@ at the share of the positions at which it runs, nothing twice.
 """
 
 import argparse
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from pretrain.config import RunConfig
 from pretrain.hardware import GIB, GPUS, Gpu, find
 from pretrain.plan import plan
 from tools.bench.measure import interleaved, machine_facts
+from tools.bench.train import _positive
 from tools.bench.whole_step import plain_step, run_config
 
 SIZES = {
@@ -48,16 +50,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--size", action="append", choices=list(SIZES), help="default: all of them")
     parser.add_argument(
-        "--length", action="append", type=int, metavar="L", help="default: 1024 and 4096"
+        "--length", action="append", type=_positive, metavar="L", help="default: 1024 and 4096"
     )
     parser.add_argument(
-        "--tokens", type=int, default=32768, metavar="N", help="of a step (default 32768)"
+        "--tokens", type=_positive, default=32768, metavar="N", help="of a step (default 32768)"
     )
     parser.add_argument(
-        "--steps", type=int, default=5, metavar="N", help="in a row for one figure (default 5)"
+        "--steps",
+        type=_positive,
+        default=5,
+        metavar="N",
+        help="in a row for one figure (default 5)",
     )
     parser.add_argument(
-        "--repeats", type=int, default=5, metavar="N", help="figures for a row (default 5)"
+        "--repeats", type=_positive, default=5, metavar="N", help="figures for a row (default 5)"
     )
     parser.add_argument("--compile", action="store_true", help="run through torch.compile")
     parser.add_argument(
@@ -98,7 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
                 | measure(config, device, arguments, bar.update)
             )
             rows[-1]["mfu"] = rows[-1]["flops"] / median(rows[-1]["seconds"]) / peaks.bf16_flops
-            torch.cuda.empty_cache()
     print(table(rows))
     print()
     print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
@@ -136,6 +141,8 @@ def measure(
     advance: Callable[[], object],
 ) -> dict[str, Any]:
     """Seconds of a step, one for each repeat, and the peak of allocated memory."""
+    gc.collect()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
         step, denoiser = plain_step(config, device)

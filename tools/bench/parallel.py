@@ -23,7 +23,8 @@ from model.config import ModelConfig
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.pool import Pool
 from tools.bench.measure import machine_facts, ratio
-from tools.bench.whole_step import DTYPES, run_config
+from tools.bench.train import DTYPES, _positive
+from tools.bench.whole_step import run_config
 
 if TYPE_CHECKING:
     from tools.bench.ranks import Timed
@@ -91,10 +92,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--precisions", nargs="+", choices=list(DTYPES), default=list(DTYPES), help="default: both"
     )
     parser.add_argument(
-        "--steps", type=int, default=5, metavar="N", help="in a row for one figure (default 5)"
+        "--steps",
+        type=_positive,
+        default=5,
+        metavar="N",
+        help="in a row for one figure (default 5)",
     )
     parser.add_argument(
-        "--repeats", type=int, default=7, metavar="N", help="figures for a side (default 7)"
+        "--repeats", type=_positive, default=5, metavar="N", help="figures for a side (default 5)"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")

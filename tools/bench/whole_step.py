@@ -15,8 +15,7 @@ from model.draws import Draws
 from model.objectives.mdlm import Mdlm
 from pretrain.config import DataConfig, RunConfig
 from tools.bench.steps import MasterWeights, OurStep, our_loss
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from tools.bench.train import DTYPES
 
 
 class ClippedWeights(MasterWeights):
@@ -24,11 +23,12 @@ class ClippedWeights(MasterWeights):
 
     def __init__(self, denoiser: Denoiser, dtype: torch.dtype, clip: float) -> None:
         super().__init__(denoiser, dtype)
-        self._clip = clip
-        self._optimizer.register_step_pre_hook(self._clip_gradients)
+        masters = list(denoiser.parameters())
 
-    def _clip_gradients(self, *_: object) -> None:
-        torch.nn.utils.clip_grad_norm_(self._master.parameters(), self._clip)
+        def clip_gradients(*_: object) -> None:
+            torch.nn.utils.clip_grad_norm_(masters, clip)
+
+        self._optimizer.register_step_pre_hook(clip_gradients)
 
 
 def run_config(model: ModelConfig, batch: int, length: int, precision: Any) -> RunConfig:

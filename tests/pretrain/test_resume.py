@@ -1,0 +1,192 @@
+"""Stopping and going on: bit by bit on the same layout, to rounding under any other."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.__main__ import main
+from pretrain.checkpoint import store
+from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.weights import load_denoiser
+from pretrain.metrics import read_rows
+
+EXACT = ("optim.eps=1e-6", "eval.every=0", "checkpoint.every=1000", "steps=80")
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    """The rows of a run without times and throughputs."""
+    return [
+        {key: value for key, value in row.items() if not key.startswith("perf/")}
+        for row in read_rows(run / "metrics.jsonl")
+    ]
+
+
+def training(run: Path, key: str) -> list[float]:
+    return [row[key] for row in curve(run) if key in row]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "precision=fp32 model.dropout=0.1 parallel.data=2",
+        "precision=bf16 parallel.data=2",
+        "precision=bf16 parallel.data=2 parallel.zero_stage=3",
+        "precision=bf16 parallel.tensor=2 parallel.pipeline=2",
+        "precision=fp32 parallel.data=2 parallel.tensor=2 parallel.zero_stage=2",
+        "precision=fp32 parallel.data=2 parallel.pipeline=2 model.tied_head=true",
+    ],
+)
+def test_on_the_same_layout_nothing_changes(train, tmp_path: Path, settings: str) -> None:
+    words = (*settings.split(), "optim.weight_decay=0.1", "checkpoint.every=3")
+    train(*words, run="whole")
+    train(*words, "stop_after=7", run="parts")
+    status = json.loads((tmp_path / "parts" / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("stopped", "stop_after")
+    train(*words, "stop_after=12", "checkpoint.asynchronous=false", run="parts")
+    train(*words, run="parts")
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+    assert json.loads((tmp_path / "parts" / "status.json").read_text())["attempt"] == 3
+    ends = [load_denoiser(tmp_path / name, "ema").denoiser for name in ("whole", "parts")]
+    for one, other in zip(*(end.parameters() for end in ends), strict=True):
+        assert torch.equal(one, other)
+
+
+ONE = ("parallel.micro_batch=8",)
+CHAINS = {
+    "one, tensor x pipeline, ZeRO 3, tensor x ZeRO 2": [
+        ONE,
+        ("parallel.tensor=2", "parallel.pipeline=2", "parallel.micro_batch=4"),
+        ("parallel.data=4", "parallel.zero_stage=3"),
+        ("parallel.tensor=2", "parallel.data=2", "parallel.zero_stage=2"),
+    ],
+    "pipeline x data, one": [("parallel.pipeline=2", "parallel.data=2"), ONE],
+    "data, more data and accumulation": [
+        ("parallel.data=2",),
+        ("parallel.data=4", "parallel.micro_batch=1"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("references")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_under_other_layouts_the_curve_goes_on(
+    train, tmp_path: Path, references: Path, precision: str, chain: str
+) -> None:
+    """Twenty steps under each; the truth is one rank, uninterrupted."""
+    whole = references / precision
+    words = (*EXACT, f"precision={precision}")
+    if not whole.exists():
+        train(*words, *ONE, f"run_dir={whole}")
+    for number, layout in enumerate(CHAINS[chain], 1):
+        train(*words, *layout, f"stop_after={20 * number}")
+    run = tmp_path / "run"
+    steps = 20 * len(CHAINS[chain])
+    assert training(run, "step") == list(range(1, steps + 1))
+    assert training(run, "tokens_seen") == training(whole, "tokens_seen")[:steps]
+    loss, norm = (1e-5, 1e-4) if precision == "fp32" else (0.02, 0.02)
+    assert training(run, "loss") == pytest.approx(training(whole, "loss")[:steps], rel=loss)
+    assert training(run, "grad_norm") == pytest.approx(
+        training(whole, "grad_norm")[:steps], rel=norm
+    )
+
+
+def test_a_run_may_change_its_precision(train, tmp_path: Path) -> None:
+    train("precision=bf16", "stop_after=8")
+    masters = dict(Reader(store.newest(tmp_path / "run" / "checkpoints")[0]).whole("master"))
+    train("precision=fp32", "optim.lr=3e-3", "stop_after=9", "checkpoint.keep_last=9")
+    assert len(training(tmp_path / "run", "loss")) == 9
+    first = Reader(store.path_of(tmp_path / "run" / "checkpoints", 8))
+    assert all(torch.equal(value, masters[name]) for name, value in first.whole("master"))
+
+
+def test_retention_and_what_a_checkpoint_says(train, tmp_path: Path) -> None:
+    words = ("eval.every=2", "eval.windows=2", "checkpoint.every=2", "checkpoint.keep_last=1")
+    train(*words, "checkpoint.keep_best=1", "checkpoint.keep_every=8", "parallel.data=2")
+    directory = tmp_path / "run" / "checkpoints"
+    rows = [row for row in curve(tmp_path / "run") if "val/nelbo" in row]
+    best = min(rows, key=lambda row: row["val/nelbo"])["step"]
+    steps = {int(path.name[5:]) for path in store.committed(directory)}
+    assert steps == {8, 16, 20, best}
+    state = Reader(store.path_of(directory, 20)).state
+    assert state["layout"] == {"data": 2, "tensor": 1, "pipeline": 1, "zero_stage": 1}
+    assert state["nelbo"] == rows[-1]["val/nelbo"]
+    assert state["code"]["packages"]["torch"] == torch.__version__
+    assert not list(directory.glob(".*"))
+
+
+def flip_a_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_flipped_bit_is_noticed_and_the_one_before_is_taken(train, tmp_path: Path) -> None:
+    words = ("parallel.data=2", "checkpoint.every=5", "eval.every=0")
+    train(*words)
+    run = tmp_path / "run"
+    whole = curve(run)
+    flip_a_bit(store.path_of(run / "checkpoints", 20) / "rank-00001.safetensors")
+    train(*words)
+    assert curve(run) == whole
+    kept = [path.name for path in (run / "checkpoints").iterdir()]
+    assert any(name.startswith(".replaced-step-00000020") for name in kept)
+
+
+# -- forks --------------------------------------------------------------------------------
+
+
+def pieces_of(run: Path, kind: str, step: int) -> dict[str, torch.Tensor]:
+    return dict(Reader(store.path_of(run / "checkpoints", step)).whole(kind))
+
+
+def test_a_fork_begins_with_the_weights_of_another_run(train, tmp_path: Path) -> None:
+    train("eval.every=0", run="old")
+    old = tmp_path / "old"
+    words = (f"fork_from={old}", "seed=9", "optim.lr=0", "ema.decay=0.5", "eval.every=0")
+    train(*words, "steps=1", "parallel.tensor=2", run="new")
+    averaged = pieces_of(old, "ema", 20)
+    for name, value in pieces_of(tmp_path / "new", "master", 1).items():
+        assert torch.equal(value, averaged[name])
+    assert all((m != 0).any() for m in pieces_of(tmp_path / "new", "exp_avg", 1).values())
+
+    train(*words, "fork_weights=raw", "fork_optimizer=kept", "steps=1", run="kept")
+    raw, moments = pieces_of(old, "master", 20), pieces_of(old, "exp_avg_sq", 20)
+    beta = 0.99
+    for name, value in pieces_of(tmp_path / "kept", "master", 1).items():
+        assert torch.equal(value, raw[name])
+        grown = pieces_of(tmp_path / "kept", "exp_avg_sq", 1)[name]
+        assert (grown >= beta * moments[name] * 0.999).all()
+    state = Reader(store.path_of(tmp_path / "kept" / "checkpoints", 1)).state
+    assert (state["step"], state["optimizer_step"]) == (1, 21)
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (
+            ("model.width=32",),
+            ["layers.0.tokens.weight has shape [1152, 64], not [1152, 32]", "layers.1.mlp.up.bias"],
+        ),
+        (("model.num_layers=3",), ["layers.3.attention.q.weight is missing"]),
+    ],
+)
+def test_a_fork_that_does_not_fit_names_every_parameter(
+    train, tiny, tmp_path: Path, capsys, words: Sequence[str], messages: list[str]
+) -> None:
+    train("eval.every=0", "stop_after=1", run="old")
+    assert main(tiny(f"fork_from={tmp_path / 'old'}", *words, run="new")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    for message in messages:
+        assert message in error
+    assert not (tmp_path / "new").exists()
+    assert main(tiny(f"fork_from={tmp_path / 'nowhere'}", run="new")) == 2
+    assert "neither a checkpoint nor a run with one" in capsys.readouterr().err
