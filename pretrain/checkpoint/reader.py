@@ -86,7 +86,7 @@ class Reader:
             yield name, self.read(kind, Range.whole(name, shape)).view(shape)
 
     def require(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
-        """UserError that names every tensor, by ``kind/name``, that is missing or has another shape."""
+        """UserError that names all of these tensors that are missing or have another shape."""
         problems = []
         for name, shape in wanted.items():
             held = self._index.get(name)
