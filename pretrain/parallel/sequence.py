@@ -7,6 +7,7 @@ move as much as the all-reduce they replace. Megatron-core's own functions cut d
 0 and call CUDA; ours cut dimension 1 of ``[B, L, D]`` and run anywhere.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 DIM = 1
+
+Exchange = Callable[[Tensor, dist.ProcessGroup], Tensor]
 
 
 def _gathered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -33,61 +36,41 @@ def _own_part(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     return x.chunk(group.size(), dim=DIM)[group.rank()].contiguous()
 
 
-class Gather(torch.autograd.Function):
+class _Exchange(torch.autograd.Function):
+    """One of the exchanges above on the way there, another on the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, group: dist.ProcessGroup, there: Exchange, back: Exchange
+    ) -> Tensor:
+        ctx.group, ctx.back = group, back
+        return there(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.back(grad, ctx.group), None, None, None
+
+
+def _exchange(x: Tensor, group: dist.ProcessGroup, there: Exchange, back: Exchange) -> Tensor:
+    result: Tensor = _Exchange.apply(x, group, there, back)
+    return result
+
+
+def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """A part to the whole, for work that is split over ranks: gradients are summed back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        """All-gather."""
-        ctx.group = group
-        return _gathered(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Reduce-scatter."""
-        return _scattered_sum(grad, ctx.group), None
+    return _exchange(x, group, _gathered, _scattered_sum)
 
 
-class ReduceScatter(torch.autograd.Function):
+def reduce_scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """Partial sums of the whole to the sums of a part."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        """Reduce-scatter."""
-        ctx.group = group
-        return _scattered_sum(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """All-gather."""
-        return _gathered(grad, ctx.group), None
+    return _exchange(x, group, _scattered_sum, _gathered)
 
 
-class Split(torch.autograd.Function):
+def split(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """The whole, which all ranks hold alike, to a part: gradients are put together again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        """This rank's part."""
-        ctx.group = group
-        return _own_part(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """All-gather."""
-        return _gathered(grad, ctx.group), None
+    return _exchange(x, group, _own_part, _gathered)
 
 
-class Whole(torch.autograd.Function):
+def whole(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """A part to the whole, for work that all ranks repeat: each has the whole gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        """All-gather."""
-        ctx.group = group
-        return _gathered(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """This rank's part."""
-        return _own_part(grad, ctx.group), None
+    return _exchange(x, group, _gathered, _own_part)

@@ -72,15 +72,13 @@ class TensorFactory:
     def enter(self, x_BLD: Tensor) -> Tensor:
         """All positions; backward sums what the ranks' shards give."""
         if self.sequence_parallel:
-            gathered: Tensor = sequence.Gather.apply(x_BLD, self.group)
-            return gathered
+            return sequence.gather(x_BLD, self.group)
         return megatron.copy_forward_sum_backward(x_BLD)
 
     def leave(self, partial_BLD: Tensor) -> Tensor:
         """The sum of the ranks' partial products, at this rank's positions."""
         if self.sequence_parallel:
-            scattered: Tensor = sequence.ReduceScatter.apply(partial_BLD, self.group)
-            return scattered
+            return sequence.reduce_scatter(partial_BLD, self.group)
         return megatron.sum_forward_copy_backward(partial_BLD)
 
     def spread(self, value: Tensor) -> Tensor:
@@ -88,23 +86,20 @@ class TensorFactory:
         if not self.sequence_parallel:
             return value
         if value.dim() == 3 and value.shape[1] > 1:
-            part: Tensor = sequence.Split.apply(value, self.group)
-            return part
+            return sequence.split(value, self.group)
         return megatron.copy_forward_sum_backward(value)
 
     def split(self, x_BLD: Tensor) -> Tensor:
         """This rank's positions of what all ranks hold alike."""
         if not self.sequence_parallel:
             return x_BLD
-        part: Tensor = sequence.Split.apply(x_BLD, self.group)
-        return part
+        return sequence.split(x_BLD, self.group)
 
     def whole(self, x_BLD: Tensor) -> Tensor:
         """The stream at all positions."""
         if not self.sequence_parallel:
             return x_BLD
-        gathered: Tensor = sequence.Whole.apply(x_BLD, self.group)
-        return gathered
+        return sequence.whole(x_BLD, self.group)
 
     @contextmanager
     def all_positions(self) -> Iterator[None]:

@@ -25,7 +25,8 @@ class ZeroEngine(Engine):
         )
 
     def _run(self, micro_batches: Sequence[MicroBatch], scale: float) -> Sums:
-        self._engine.train()
+        if not self._denoiser.training:  # a walk over all modules, which costs milliseconds
+            self._engine.train()
         sums = Sums(self._objective, self._mesh.device)
         for noisy, valid_BL in micro_batches:
             logits = self._engine(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)

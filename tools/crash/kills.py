@@ -1,0 +1,265 @@
+"""Runs that are killed again and again, and go on each time.
+
+A chain is one run, killed so many times and then finished. On one layout, its whole curve
+is that of a run which nothing interrupted, bit by bit. On a layout drawn anew for every
+start, each segment is, bit by bit, that of a reference restarted from the same checkpoint
+on the same layout, and up to rounding that of one rank which nothing interrupted.
+"""
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pretrain.checkpoint import store
+from tools.crash.evidence import Evidence, Row, compare_bits, compare_near
+from tools.crash.setting import LAYOUTS, Setting, copy_of
+from tools.crash.start import Start, Violation, kill
+
+KEEP_EVERY = 10
+START_S = 8.0
+"""About what a start takes; kills during start-up are aimed at a moment of it."""
+
+STUCK_S = 600.0
+"""After which a start that has not come to the moment of its kill never will."""
+
+POLL_S = 0.004
+
+Victim = Literal["all", "rank", "launcher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """What is to be killed, and when.
+
+    Args:
+        aim: during start-up, between two steps or in one, or while a checkpoint is written.
+        rows: steps to wait for; delay_s: from then on.
+        every: steps between saves.
+    """
+
+    victim: Victim
+    aim: Literal["start-up", "training", "writing"]
+    rows: int
+    delay_s: float
+    every: int
+    layout: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Killed:
+    """A kill that was survived.
+
+    Args:
+        moment: what it met; resumed, reached: the steps between which this start ran.
+    """
+
+    chain: str
+    kill: Kill
+    moment: str
+    resumed: int
+    reached: int
+    seconds: float
+
+
+def draw(rng: random.Random, layout: str) -> Kill:
+    """A kill at random."""
+    aim = rng.choices(("start-up", "training", "writing"), weights=(2, 4, 4))[0]
+    delay = {"start-up": START_S, "training": 0.1, "writing": 0.03}[aim] * rng.random()
+    return Kill(
+        victim=rng.choices(("all", "rank", "launcher"), weights=(5, 4, 1))[0],  # type: ignore[arg-type]
+        aim=aim,  # type: ignore[arg-type]
+        rows=rng.randint(1, 10),
+        delay_s=delay,
+        every=rng.choice((1, 1, 2)),
+        layout=layout,
+    )
+
+
+class Chain:
+    """One run, its kills, and what is compared.
+
+    Args:
+        layouts: one for each kill, and one for the start that finishes the run.
+    """
+
+    def __init__(
+        self, setting: Setting, name: str, layouts: Sequence[str], rng: random.Random
+    ) -> None:
+        self.name, self.worst = name, 0.0
+        self._setting, self._layouts, self._rng = setting, layouts, rng
+        self._path = setting.scratch / name.replace(" ", "-").replace(",", "")
+        self._evidence = Evidence(self._path, KEEP_EVERY)
+        self._is_mixed = len(set(layouts)) > 1
+        self._segments: list[Row] = []
+
+    def run(self) -> Iterator[Killed]:
+        """Each kill as it is survived; then the finished run is compared.
+
+        Raises:
+            Violation: with the kill before it.
+        """
+        *layouts, last = self._layouts
+        for layout in layouts:
+            kill = draw(self._rng, layout)
+            try:
+                yield self._survive(kill)
+            except Violation as violation:
+                raise Violation(f"{violation}\nchain {self.name}, {kill}") from violation
+        try:
+            self._finish(last)
+        except Violation as violation:
+            raise Violation(f"{violation}\nchain {self.name}, finishing on {last}") from violation
+
+    # -- one kill ---------------------------------------------------------------------------
+
+    def _survive(self, wanted: Kill) -> Killed:
+        began, evidence = time.monotonic(), self._evidence
+        resumed = evidence.newest
+        with _Twin(self._path if self._is_mixed and resumed else None) as twin:
+            evidence.expect_start()
+            words = (f"checkpoint.every={wanted.every}", f"checkpoint.keep_every={KEEP_EVERY}")
+            start = self._setting.start(self._path, wanted.layout, *words)
+            try:
+                self._wait_for(start, wanted, resumed)
+                moment = self._strike(start, wanted)
+            finally:
+                start.end()
+            evidence.check()
+            rows = evidence.rows() if evidence.has_begun() else []
+            self._compare(start, wanted.layout, resumed, rows, twin)
+        return Killed(
+            chain=self.name,
+            kill=wanted,
+            moment=moment,
+            resumed=resumed,
+            reached=len(rows) or resumed,
+            seconds=time.monotonic() - began,
+        )
+
+    def _wait_for(self, start: Start, wanted: Kill, resumed: int) -> None:
+        """Until the moment of the kill."""
+        if wanted.aim == "start-up":
+            if wanted.victim == "rank":
+                self._until(start, lambda: bool(start.ranks()))
+            deadline = time.monotonic() + wanted.delay_s
+            self._until(start, lambda: time.monotonic() > deadline or self._evidence.has_begun())
+            return
+        self._until(start, self._evidence.has_begun)
+        self._until(start, lambda: self._evidence.num_rows() >= resumed + wanted.rows)
+        if wanted.aim == "writing":
+            self._until(start, lambda: bool(self._evidence.being_written()))
+        deadline = time.monotonic() + wanted.delay_s
+        self._until(start, lambda: time.monotonic() > deadline)
+
+    def _until(self, start: Start, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._evidence.look()
+            if start.status is not None:
+                raise Violation(f"the run ended by itself ({start.status}):\n{start.said}")
+            if time.monotonic() - start.began > STUCK_S:
+                raise Violation(f"the run stands still:\n{start.said}")
+            time.sleep(POLL_S)
+
+    def _strike(self, start: Start, wanted: Kill) -> str:
+        """Kill, and see the rest of the run off; what it was doing."""
+        ranks = start.ranks()
+        if wanted.victim == "rank" and ranks:
+            kill(self._rng.choice(ranks))
+            moment = self._evidence.moment()
+            status = start.wait()
+            if status != 1 or "was killed by signal 9; the run has ended" not in start.said:
+                raise Violation(f"a rank was killed, the run ended with {status}:\n{start.said}")
+            return moment
+        if wanted.victim == "launcher":
+            start.kill_launcher()
+        else:
+            start.kill_all()
+        moment = self._evidence.moment()
+        start.wait()
+        return moment
+
+    # -- comparisons ------------------------------------------------------------------------
+
+    def _compare(
+        self, start: Start, layout: str, resumed: int, rows: Sequence[Row], twin: Path | None
+    ) -> None:
+        """What one start did; ``twin`` is the run as it was before."""
+        if not rows:
+            return
+        path = store.path_of(self._evidence.directory.checkpoints, resumed)
+        if resumed and f"resuming from {path}" not in start.said:
+            raise Violation(f"it did not resume from {path}, the newest:\n{start.said}")
+        self._segments += rows[resumed:]
+        if twin is not None and len(rows) > resumed:
+            expected = self._setting.reference(twin, layout, len(rows))
+            compare_bits(rows, expected, f"the segment from step {resumed}")
+
+    def _finish(self, layout: str) -> None:
+        resumed = self._evidence.newest
+        last = len(self._evidence.rows()) + 5
+        with _Twin(self._path if self._is_mixed and resumed else None) as twin:
+            start = self._setting.start(self._path, layout, f"stop_after={last}")
+            try:
+                status = start.wait(STUCK_S)
+            finally:
+                start.end()
+            if status != 0:
+                raise Violation(f"the run ended with {status}:\n{start.said}")
+            rows = self._evidence.rows()
+            self._compare(start, layout, resumed, rows, twin)
+        whole = self._path.with_name(f"{self._path.name}-uninterrupted")
+        if self._is_mixed:
+            expected = self._setting.reference(whole, "one rank", last)
+            self.worst = compare_near(self._segments, expected, "a segment, beside one rank")
+        else:
+            expected = self._setting.reference(whole, layout, last)
+            compare_bits(rows, expected, "the curve")
+
+
+class _Twin:
+    """A copy of a run for as long as it is needed, or nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = copy_of(path, f"{path.name}-twin") if path else None
+
+    def __enter__(self) -> Path | None:
+        return self._path
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._path is not None and error is None:
+            shutil.rmtree(self._path)
+
+
+def chains(setting: Setting, num: int, rng: random.Random) -> list[Chain]:
+    """``num`` kills: half of them in runs that keep their layout, half in runs that do not."""
+    same, mixed = num - num // 2, num // 2
+    found = []
+    constant = ["data 2", "tensor 2 x pipeline 2", "data 2, ZeRO 3", "tensor 2"]
+    for layout, share in zip(constant, _shares(same, len(constant), 4), strict=True):
+        if share:
+            found.append(Chain(setting, f"always {layout}", [layout] * (share + 1), rng))
+    for number, share in enumerate(_shares(mixed, 2, 8)):
+        if share:
+            found.append(Chain(setting, f"mixed {number + 1}", _changing(share + 1, rng), rng))
+    return found
+
+
+def _shares(total: int, most: int, least: int) -> list[int]:
+    """``total`` in up to ``most`` even parts of at least ``least``, if it is enough for one."""
+    parts = max(1, min(most, total // least))
+    shares = [total // parts + (part < total % parts) for part in range(parts)]
+    return shares + [0] * (most - parts)
+
+
+def _changing(num: int, rng: random.Random) -> list[str]:
+    """So many layouts at random, no two neighbours equal."""
+    found: list[str] = []
+    while len(found) < num:
+        layout = rng.choice(list(LAYOUTS))
+        if not found or layout != found[-1]:
+            found.append(layout)
+    return found
