@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="CONFIG.yaml | key.sub=value",
         help="as python -m pretrain takes them (default: configs/demo.yaml)",
     )
-    words = parser.parse_args(argv).words
+    words = parser.parse_intermixed_args(argv).words
     if not any("=" not in word for word in words):
         words = ["configs/demo.yaml", *words]
     return command.run(lambda: demo(words))

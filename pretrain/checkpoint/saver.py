@@ -179,7 +179,17 @@ class Saver:
         return f"checkpoint of step {self._state['step']} could not be saved: {error}"
 
     def _commit(self) -> None:
-        """On the first rank: index, state, manifest, and the rename."""
+        """On the first rank: all that makes the ranks' files a checkpoint, or none of it."""
+        try:
+            self._complete()
+        except BaseException:
+            # What lies there would take the room of all saves to come.
+            shutil.rmtree(self._staging, ignore_errors=True)
+            raise
+        self._after_commit()
+
+    def _complete(self) -> None:
+        """Index, state, manifest, and the rename."""
         index: dict[str, dict[str, Any]] = {}
         files = {}
         for rank in range(self._size):
@@ -195,4 +205,3 @@ class Saver:
         for rank in range(self._size):
             self._note(rank).unlink()
         store.commit(self._staging, self._directory, files)
-        self._after_commit()

@@ -124,3 +124,10 @@ def test_the_planned_parameters_are_those_of_the_model(tiny_config) -> None:
 
     real = sum(p.numel() for p in Denoiser(tiny_config.model).parameters())
     assert count_parameters(tiny_config.model) == real
+
+
+def test_words_may_follow_options(tiny, capsys) -> None:
+    file, *overrides = tiny()
+    words = ["parallel.tensor=2", "parallel.pipeline=2"]
+    assert main([file, "--dry-run", *overrides, "--json", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["ranks"] == 4
