@@ -38,7 +38,8 @@ class CannedPool:
         if target is ranks.against_plain:
             seconds = {"plain": [1.0] * args[2], "engine": [self.engine] * args[2]}
             return [Timed(seconds=seconds, losses={"plain": 2.0, "engine": loss}, threads=2)]
-        second = 1.0 if size == 1 else self.two
+        alone = size == 1 and args[2] == 1
+        second = 1.0 if alone else self.two
         return [Timed(seconds={"step": [second]}, losses={"step": loss}, threads=1)] * size
 
 
@@ -65,9 +66,11 @@ def test_the_engine_and_the_plain_loop_are_timed_at_the_same_loss(pool: Pool) ->
 
 def test_two_ranks_are_timed_at_the_loss_of_one(pool: Pool) -> None:
     rows = Bench(pool, 1, 1, lambda: None).ranks(TINY, "fp32", ["dp2", "pp2"])
-    assert [row["case"] for row in rows] == ["apart", "dp2", "pp2"]
+    assert [row["case"] for row in rows] == ["apart", "threads2", "dp2", "pp2"]
+    assert [row["threads"] for row in rows] == [1, 2, 1, 1]
+    assert rows[0]["of_apart"] == 1
     for row in rows:
-        assert (row["threads"], row["baseline"], len(row["seconds"])) == (1, "one alone", 1)
+        assert len(row["seconds"]) == 1
         assert row["ratio"] == pytest.approx(row["baseline_seconds"][0] / row["seconds"][0])
 
 
@@ -99,7 +102,7 @@ def test_the_command_prints_a_table_and_writes_json(
     rows = result["comparisons"]
     cases = [(row["case"], row["name"]) for row in rows if row["precision"] == "fp32"]
     assert cases == [("engine", "demo"), ("engine", "larger")] + [
-        (case, "demo") for case in ("apart", "dp2", "tp2", "pp2")
+        (case, "demo") for case in ("apart", "threads2", "dp2", "tp2", "pp2")
     ]
     for row in rows:
         assert len(row["seconds"]) == len(row["baseline_seconds"]) == 3

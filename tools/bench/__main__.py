@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tools.bench import gpu, parallel, train
+from tools.bench import checkpoint, gpu, parallel, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m tools.bench", description="Measure this machine and this code."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, parallel, gpu):
+    for command in (train, parallel, checkpoint, gpu):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     try:

@@ -3,14 +3,15 @@
 `engine`: one process under DeepSpeed ZeRO 1 against a plain PyTorch loop with the same
 step, in turn. `dp2`, `tp2`, `pp2`: two ranks with a thread each against one rank with one
 thread that has the machine to itself; every rank computes a batch of its own size (weak
-scaling), so that tokens/s per core is the inverse of the time of a step. Beside them stands
-`apart`, two single ranks that know nothing of each other: what is missing there is the
-machine's (shared memory, shared clock), and no layout can have it.
+scaling), so that tokens/s per core is the inverse of the time of a step. Beside them stand
+`apart`, two single ranks that know nothing of each other, and `threads2`, one rank with two
+threads and both batches. What `apart` lacks is the machine's (shared memory, shared clock,
+other programs), and no layout can have it; so layouts are also given as a share of it.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -71,6 +72,16 @@ class Shape:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """What some ranks of the pool run: a function of :mod:`tools.bench.ranks`, and its words."""
+
+    size: int
+    target: Callable[..., Any]
+    config: RunConfig
+    threads: int = 1
+
+
 DEMO = Shape(name="demo", vocab_size=1024, width=128, layers=4, heads=4, batch=16, length=128)
 LARGER = Shape(name="larger", vocab_size=8192, width=256, layers=6, heads=4, batch=16, length=128)
 ENGINE_SHAPES = (DEMO, LARGER)
@@ -122,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     cases = arguments.case or ["engine", *LAYOUTS]
     layouts = [name for name in LAYOUTS if name in cases]
     shapes = ENGINE_SHAPES if "engine" in cases else ()
-    rounds = len(shapes) + (2 + (arguments.repeats + 1) * (2 + len(layouts)) if layouts else 0)
+    rounds = len(shapes) + ((arguments.repeats + 1) * (3 + len(layouts)) if layouts else 0)
     rows: list[dict[str, Any]] = []
     with (
         Pool(2) as pool,
@@ -164,51 +175,48 @@ class Bench:
         config = run_config(shape.model, shape.batch, shape.length, precision)
         (timed,) = self._call(1, self._ranks.against_plain, config, self._steps, self._repeats)
         _refuse_different_losses("engine", timed.losses["engine"], timed.losses["plain"], precision)
-        row = _row(
-            "engine", shape, precision, timed.threads,
-            timed.seconds["engine"], "plain loop", timed.seconds["plain"],
-        )  # fmt: skip
-        time = ratio(timed.seconds["engine"], timed.seconds["plain"])
-        return row | {
-            "figure": "time",
-            "ratio": time,
-            "target": MOST_TIME,
-            "met": time <= MOST_TIME,
-        }
+        seconds, plain = timed.seconds["engine"], timed.seconds["plain"]
+        row = _row("engine", shape, precision, timed.threads, seconds, plain)
+        time = ratio(seconds, plain)
+        return row | _verdict("time", time, MOST_TIME, time <= MOST_TIME) | {"of_apart": None}
 
     def ranks(self, shape: Shape, precision: str, layouts: Sequence[str]) -> list[dict[str, Any]]:
-        """A row for ``apart`` and each of the layouts, against one rank alone."""
+        """A row for ``apart``, ``threads2`` and each of the layouts, against one rank alone."""
         one, two = (
             run_config(shape.model, num * shape.batch, shape.length, precision) for num in (1, 2)
         )
-        expected = {
-            config.global_batch: self._call(1, self._ranks.apart, config, 1)[0].losses["step"]
-            for config in (one, two)
-        }
-        sides: dict[str, tuple[int, Any, RunConfig]] = {
-            "alone": (1, self._ranks.apart, one),
-            "apart": (2, self._ranks.apart, one),
+        apart, together = self._ranks.apart, self._ranks.together
+        sides = {
+            "alone": Side(size=1, target=apart, config=one),
+            "apart": Side(size=2, target=apart, config=one),
+            "threads2": Side(size=1, target=apart, config=two, threads=2),
         }
         for name in layouts:
             config = replace(two, parallel=LAYOUTS[name])
-            sides[name] = (2, self._ranks.together, config)
+            sides[name] = Side(size=2, target=together, config=config)
+        seconds = self._in_turn(sides, precision)
+        rows = []
+        for name, figures in seconds.items():
+            row = _row(name, shape, precision, sides[name].threads, figures, seconds["alone"])
+            share, target = ratio(seconds["alone"], figures), LEAST_SHARE.get(name)
+            met = None if target is None else share >= target
+            of_apart = ratio(seconds["apart"], figures)
+            rows.append(row | _verdict("speed", share, target, met) | {"of_apart": of_apart})
+        return rows[1:]
+
+    def _in_turn(self, sides: Mapping[str, "Side"], precision: str) -> dict[str, list[float]]:
+        """Seconds of a step of every side; the first round is not counted, but checked."""
         seconds: dict[str, list[float]] = {name: [] for name in sides}
+        truth: dict[int, float] = {}
         for repeat in range(-1, self._repeats):
-            for name, (size, target, config) in sides.items():
-                timed = self._call(size, target, config, self._steps)
+            for name, side in sides.items():
+                timed = self._call(side.size, side.target, side.config, self._steps, side.threads)
                 for rank in timed:
-                    truth = expected[config.global_batch]
-                    _refuse_different_losses(name, rank.losses["step"], truth, precision)
+                    expected = truth.setdefault(side.config.global_batch, rank.losses["step"])
+                    _refuse_different_losses(name, rank.losses["step"], expected, precision)
                 if repeat >= 0:
                     seconds[name].append(max(rank.seconds["step"][0] for rank in timed))
-        rows = []
-        alone = seconds.pop("alone")
-        for name, figures in seconds.items():
-            row = _row(name, shape, precision, 1, figures, "one alone", alone)
-            share, target = ratio(alone, figures), LEAST_SHARE.get(name)
-            met = None if target is None else share >= target
-            rows.append(row | {"figure": "speed", "ratio": share, "target": target, "met": met})
-        return rows
+        return seconds
 
     def _call(self, size: int, target: Callable[..., Any], *args: Any) -> list["Timed"]:
         timed: list[Timed] = self._pool.run(size, target, *args, timeout_s=TIMEOUT_S)
@@ -230,40 +238,47 @@ def _row(
     precision: str,
     threads: int,
     seconds: list[float],
-    baseline: str,
     baseline_seconds: list[float],
 ) -> dict[str, Any]:
-    tokens = shape.batch * shape.length / threads
+    tokens = shape.batch * shape.length
+    if case == "engine":
+        tokens //= threads  # one batch in all; elsewhere there is one for each core
     return {
         "case": case,
         **asdict(shape),
         "precision": precision,
         "threads": threads,
         "seconds": seconds,
-        "baseline": baseline,
         "baseline_seconds": baseline_seconds,
         "tokens_per_second_per_core": tokens / median(seconds),
         "baseline_tokens_per_second_per_core": tokens / median(baseline_seconds),
     }
 
 
+def _verdict(figure: str, share: float, target: float | None, met: bool | None) -> dict[str, Any]:
+    return {"figure": figure, "ratio": share, "target": target, "met": met}
+
+
+_AGAINST = {"time": "plain loop", "speed": "one alone"}
 _SIGN = {"time": "<=", "speed": ">="}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        f"{'case':<8}{'shape':<8}{'':<6}{'threads':>7}{'ms':>9}{'tok/s/core':>12}"
-        f"  {'against':<11}{'ms':>9}{'tok/s/core':>12}{'':>9}{'ratio':>7}{'target':>8}"
+        f"{'case':<10}{'shape':<8}{'':<6}{'threads':>7}{'ms':>9}{'tok/s/core':>12}"
+        f"  {'against':<11}{'ms':>9}{'tok/s/core':>12}{'of apart':>10}{'':>7}{'ratio':>7}"
+        f"{'target':>8}"
     ]
     for row in rows:
-        sign = _SIGN[row["figure"]]
-        target = "-" if row["target"] is None else f"{sign}{row['target']:.2f}"
+        figure = row["figure"]
+        target = "-" if row["target"] is None else f"{_SIGN[figure]}{row['target']:.2f}"
+        of_apart = "-" if row["of_apart"] is None else f"{row['of_apart']:.2f}"
         tick = {None: "", True: " ✓", False: " ✗"}[row["met"]]
         lines.append(
-            f"{row['case']:<8}{row['name']:<8}{row['precision']:<6}{row['threads']:>7}"
+            f"{row['case']:<10}{row['name']:<8}{row['precision']:<6}{row['threads']:>7}"
             f"{1e3 * median(row['seconds']):>9.1f}{row['tokens_per_second_per_core']:>12,.0f}"
-            f"  {row['baseline']:<11}{1e3 * median(row['baseline_seconds']):>9.1f}"
-            f"{row['baseline_tokens_per_second_per_core']:>12,.0f}{row['figure']:>9}"
+            f"  {_AGAINST[figure]:<11}{1e3 * median(row['baseline_seconds']):>9.1f}"
+            f"{row['baseline_tokens_per_second_per_core']:>12,.0f}{of_apart:>10}{figure:>7}"
             f"{row['ratio']:>7.2f}{target:>8}{tick}"
         )
     return "\n".join(lines)

@@ -89,15 +89,15 @@ def against_plain(world: World, config: RunConfig, steps: int, repeats: int) -> 
     return Timed(seconds=seconds, losses=losses, threads=torch.get_num_threads())
 
 
-def together(world: World, config: RunConfig, steps: int) -> Timed:
-    """The ranks of one layout, with a thread each."""
+def together(world: World, config: RunConfig, steps: int, threads: int) -> Timed:
+    """The ranks of one layout, with so many threads each."""
     layout = config.parallel
     mesh = Mesh(world, tensor=layout.tensor, pipeline=layout.pipeline)
-    return _one_figure(mesh, config, steps, mesh.barrier)
+    return _one_figure(mesh, config, steps, threads, mesh.barrier)
 
 
-def apart(world: World, config: RunConfig, steps: int) -> Timed:
-    """Ranks that train each for itself, with a thread each, at the same time."""
+def apart(world: World, config: RunConfig, steps: int, threads: int) -> Timed:
+    """Ranks that train each for itself, at the same time."""
     meeting = world.init_method.removeprefix("file://")
     single = replace(world, rank=0, size=1, init_method=f"file://{meeting}-{world.rank}")
 
@@ -106,11 +106,13 @@ def apart(world: World, config: RunConfig, steps: int) -> Timed:
         store.set(str(world.rank), "here")
         store.wait([str(rank) for rank in range(world.size)])
 
-    return _one_figure(Mesh(single), config, steps, meet)
+    return _one_figure(Mesh(single), config, steps, threads, meet)
 
 
-def _one_figure(mesh: Mesh, config: RunConfig, steps: int, meet: Callable[[], None]) -> Timed:
-    torch.set_num_threads(1)
+def _one_figure(
+    mesh: Mesh, config: RunConfig, steps: int, threads: int, meet: Callable[[], None]
+) -> Timed:
+    torch.set_num_threads(threads)
     step = EngineStep(config, mesh)
     for _ in range(WARM_UP):
         step()
@@ -122,4 +124,4 @@ def _one_figure(mesh: Mesh, config: RunConfig, steps: int, meet: Callable[[], No
         step()
     seconds = (time.perf_counter() - begin) / steps
     mesh.close()
-    return Timed(seconds={"step": [seconds]}, losses={"step": loss}, threads=1)
+    return Timed(seconds={"step": [seconds]}, losses={"step": loss}, threads=threads)

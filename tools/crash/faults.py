@@ -5,6 +5,7 @@ cause removed it goes on, and in the end its curve is that of a run which nothin
 """
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ LAYOUT = "data 2"
 STUCK_S = 600.0
 ROOMY = 64 * 2**20
 FAILED_SAVE = "could not be saved"
+FULL = "error: .*No space left on device"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class Faults:
                     yield from self._told("disk full at the end", self._full_at_end, start, disk)
                 finally:
                     start.end()
+                fault = "disk full, saving not asynchronous"
+                yield from self._told(fault, self._starts_synchronous, disk)
                 fault = "start with checkpoints read-only"
                 yield from self._told(fault, self._starts_read_only, disk)
                 for rank in (1, 0):
@@ -108,12 +112,17 @@ class Faults:
     def _full_at_end(self, start: Start, disk: SmallDisk) -> str:
         disk.fill()
         start.ask_to_stop()
-        return self._ends(start)
+        return self._ends(start, FULL)
+
+    def _starts_synchronous(self, disk: SmallDisk) -> str:
+        """Its disk is still full."""
+        words = ("checkpoint.asynchronous=false", f"stop_after={self._evidence.newest + 2}")
+        return self._ends(self._start(*words), FULL)
 
     def _starts_read_only(self, disk: SmallDisk) -> str:
-        (self._evidence.directory.checkpoints / "lost+found").mkdir(exist_ok=True)
         disk.read_only(True)
-        outcome = self._ends(self._start(f"stop_after={self._evidence.newest + 3}"))
+        start = self._start(f"stop_after={self._evidence.newest + 3}")
+        outcome = self._ends(start, "error: .*Read-only file system")
         disk.read_only(False)
         disk.resize(ROOMY)
         return outcome
@@ -124,13 +133,13 @@ class Faults:
             self._until(start, self._evidence.has_begun)
             self._until_committed(start)
             whole.fill()
-            return self._ends(start)
+            return self._ends(start, FULL)
         finally:
             start.end()
 
     def _starts_full(self, whole: SmallDisk) -> str:
         whole.fill()
-        return self._ends(self._start())
+        return self._ends(self._start(), FULL)
 
     # -- ranks ------------------------------------------------------------------------------
 
@@ -191,13 +200,17 @@ class Faults:
         self._until(start, ended)
         return int(self._evidence.newest == newest)
 
-    def _ends(self, start: Start, expected: str = "error: ") -> str:
-        """With status 1 and one clear error, which is returned."""
+    def _ends(self, start: Start, expected: str) -> str:
+        """With status 1 and one clear error, which is returned.
+
+        Args:
+            expected: a pattern of that line.
+        """
         try:
             status = start.wait(STUCK_S)
         finally:
             start.end()
-        errors = [line for line in start.said.splitlines() if line.startswith(expected)]
+        errors = [line for line in start.said.splitlines() if re.match(expected, line)]
         if status != 1 or len(errors) != 1 or "Traceback" in start.said:
-            raise Violation(f"not one clear error, but status {status}:\n{start.said}")
+            raise Violation(f"not one clear error ({expected}), but status {status}:\n{start.said}")
         return f"it ended: {errors[0]}"

@@ -29,6 +29,7 @@ STUCK_S = 600.0
 POLL_S = 0.004
 
 Victim = Literal["all", "rank", "launcher"]
+Aim = Literal["start-up", "training", "writing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Kill:
     """
 
     victim: Victim
-    aim: Literal["start-up", "training", "writing"]
+    aim: Aim
     rows: int
     delay_s: float
     every: int
@@ -54,11 +55,14 @@ class Killed:
     """A kill that was survived.
 
     Args:
-        moment: what it met; resumed, reached: the steps between which this start ran.
+        kill, victim: what was wanted, and what there was to be killed at that moment.
+        moment: what the run was doing.
+        resumed, reached: the steps between which this start ran.
     """
 
     chain: str
     kill: Kill
+    victim: Victim
     moment: str
     resumed: int
     reached: int
@@ -67,13 +71,14 @@ class Killed:
 
 def draw(rng: random.Random, layout: str) -> Kill:
     """A kill at random."""
-    aim = rng.choices(("start-up", "training", "writing"), weights=(2, 4, 4))[0]
-    delay = {"start-up": START_S, "training": 0.1, "writing": 0.03}[aim] * rng.random()
+    victims: dict[Victim, int] = {"all": 5, "rank": 4, "launcher": 1}
+    aims: dict[Aim, int] = {"start-up": 2, "training": 4, "writing": 4}
+    aim = rng.choices(list(aims), weights=list(aims.values()))[0]
     return Kill(
-        victim=rng.choices(("all", "rank", "launcher"), weights=(5, 4, 1))[0],  # type: ignore[arg-type]
-        aim=aim,  # type: ignore[arg-type]
+        victim=rng.choices(list(victims), weights=list(victims.values()))[0],
+        aim=aim,
         rows=rng.randint(1, 10),
-        delay_s=delay,
+        delay_s=rng.random() * {"start-up": START_S, "training": 0.1, "writing": 0.03}[aim],
         every=rng.choice((1, 1, 2)),
         layout=layout,
     )
@@ -84,16 +89,20 @@ class Chain:
 
     Args:
         layouts: one for each kill, and one for the start that finishes the run.
+
+    Attributes:
+        is_mixed: whether the layout changes; worst: then, once it has run, the largest
+            relative difference of a loss from that of one rank.
     """
 
     def __init__(
         self, setting: Setting, name: str, layouts: Sequence[str], rng: random.Random
     ) -> None:
         self.name, self.worst = name, 0.0
+        self.is_mixed = len(set(layouts)) > 1
         self._setting, self._layouts, self._rng = setting, layouts, rng
         self._path = setting.scratch / name.replace(" ", "-").replace(",", "")
         self._evidence = Evidence(self._path, KEEP_EVERY)
-        self._is_mixed = len(set(layouts)) > 1
         self._segments: list[Row] = []
 
     def run(self) -> Iterator[Killed]:
@@ -119,13 +128,13 @@ class Chain:
     def _survive(self, wanted: Kill) -> Killed:
         began, evidence = time.monotonic(), self._evidence
         resumed = evidence.newest
-        with _Twin(self._path if self._is_mixed and resumed else None) as twin:
+        with _Twin(self._path if self.is_mixed and resumed else None) as twin:
             evidence.expect_start()
             words = (f"checkpoint.every={wanted.every}", f"checkpoint.keep_every={KEEP_EVERY}")
             start = self._setting.start(self._path, wanted.layout, *words)
             try:
                 self._wait_for(start, wanted, resumed)
-                moment = self._strike(start, wanted)
+                victim, moment = self._strike(start, wanted)
             finally:
                 start.end()
             evidence.check()
@@ -134,6 +143,7 @@ class Chain:
         return Killed(
             chain=self.name,
             kill=wanted,
+            victim=victim,
             moment=moment,
             resumed=resumed,
             reached=len(rows) or resumed,
@@ -164,8 +174,8 @@ class Chain:
                 raise Violation(f"the run stands still:\n{start.said}")
             time.sleep(POLL_S)
 
-    def _strike(self, start: Start, wanted: Kill) -> str:
-        """Kill, and see the rest of the run off; what it was doing."""
+    def _strike(self, start: Start, wanted: Kill) -> tuple[Victim, str]:
+        """Kill, and see the rest of the run off; what was killed while it did what."""
         ranks = start.ranks()
         if wanted.victim == "rank" and ranks:
             kill(self._rng.choice(ranks))
@@ -173,14 +183,15 @@ class Chain:
             status = start.wait()
             if status != 1 or "was killed by signal 9; the run has ended" not in start.said:
                 raise Violation(f"a rank was killed, the run ended with {status}:\n{start.said}")
-            return moment
-        if wanted.victim == "launcher":
+            return "rank", moment
+        victim: Victim = "launcher" if wanted.victim == "launcher" else "all"
+        if victim == "launcher":
             start.kill_launcher()
         else:
             start.kill_all()
         moment = self._evidence.moment()
         start.wait()
-        return moment
+        return victim, moment
 
     # -- comparisons ------------------------------------------------------------------------
 
@@ -201,7 +212,7 @@ class Chain:
     def _finish(self, layout: str) -> None:
         resumed = self._evidence.newest
         last = len(self._evidence.rows()) + 5
-        with _Twin(self._path if self._is_mixed and resumed else None) as twin:
+        with _Twin(self._path if self.is_mixed and resumed else None) as twin:
             start = self._setting.start(self._path, layout, f"stop_after={last}")
             try:
                 status = start.wait(STUCK_S)
@@ -212,7 +223,7 @@ class Chain:
             rows = self._evidence.rows()
             self._compare(start, layout, resumed, rows, twin)
         whole = self._path.with_name(f"{self._path.name}-uninterrupted")
-        if self._is_mixed:
+        if self.is_mixed:
             expected = self._setting.reference(whole, "one rank", last)
             self.worst = compare_near(self._segments, expected, "a segment, beside one rank")
         else:

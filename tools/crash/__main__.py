@@ -1,0 +1,129 @@
+"""``python -m tools.crash``: kill runs at random moments, and look at what is left.
+
+Small runs that save at every step or two are killed (SIGKILL, to all processes, one rank or
+the launcher) during start-up, training and saving, and started again, half of the times
+under another layout. Before and after each kill everything committed must be there and
+sound in every byte, nothing half-written may be shown, and the run must go on with the
+numbers of one that nothing interrupted. Then disks fill up and turn read-only under a run,
+and its ranks die while they write.
+"""
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from configs.errors import UserError
+from pretrain.pool import Pool
+from tools import command
+from tools.crash.faults import Faults
+from tools.crash.kills import chains
+from tools.crash.result import Result, line
+from tools.crash.setting import MOST_RANKS, Setting
+from tools.crash.start import Violation
+
+EPILOG = """\
+examples:
+  python -m tools.crash --out tools/crash-result.md     40 kills and all faults
+  python -m tools.crash --kills 3 --no-faults           a sample
+  python -m tools.crash --kills 0                       only the disks that fail (as root)
+
+exit status: 0 nothing was lost, 1 something was (what is left is kept to be looked at),
+2 wrong input
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.crash",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="key.sub=value", help="settings of all runs besides"
+    )
+    parser.add_argument("--kills", type=int, default=40, metavar="N", help="default 40")
+    parser.add_argument("--seed", type=int, default=0, help="of what is killed when")
+    parser.add_argument(
+        "--faults",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="disks that fail and ranks that die in a save (mounting takes root)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as Markdown")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_intermixed_args(argv)
+    return command.run(lambda: _crash(arguments))
+
+
+def _crash(arguments: argparse.Namespace) -> int:
+    _check(arguments)
+    again = f"python -m tools.crash --kills {arguments.kills} --seed {arguments.seed}"
+    again += "" if arguments.faults else " --no-faults"
+    scratch = Path(tempfile.mkdtemp(prefix="palimpsest-crash-"))
+    result = Result(command=again)
+    try:
+        _survive(arguments, scratch, result)
+    except Violation as violation:
+        print(
+            f"\n✗ {violation}\n\nafter {len(result.kills)} kills and {len(result.faults)} faults; "
+            f"repeat it: {again}\nwhat is left, with all that the runs printed: {scratch}",
+            file=sys.stderr,
+        )
+        return 1
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch)
+    text = result.text()
+    if arguments.out:
+        arguments.out.write_text(text, encoding="utf-8")
+    print(f"\n{text}")
+    return 0
+
+
+def _survive(arguments: argparse.Namespace, scratch: Path, result: Result) -> None:
+    rng = random.Random(arguments.seed)
+    with Pool(MOST_RANKS) as pool:
+        setting = Setting(scratch=scratch, pool=pool, words=arguments.words)
+        for chain in chains(setting, arguments.kills, rng):
+            for killed in chain.run():
+                result.kills.append(killed)
+                print(line(len(result.kills), arguments.kills, killed), flush=True)
+            if chain.is_mixed:
+                result.worst[chain.name] = chain.worst
+            print(f"✓ {chain.name}: the curve is as it must be", flush=True)
+        for survived in Faults(setting, rng).run() if arguments.faults else ():
+            result.faults.append(survived)
+            print(f"✓ {survived.fault}: {survived.outcome} ({survived.seconds:.1f} s)", flush=True)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.kills < 0:
+        raise UserError(f"--kills must be at least 0, not {arguments.kills}")
+    if arguments.out and not arguments.out.resolve().parent.is_dir():
+        raise UserError(f"--out {arguments.out}: its directory does not exist; create it first")
+    wrong = [word for word in arguments.words if "=" not in word]
+    if wrong:
+        raise UserError(f"{wrong[0]} is not key=value")
+    if not Path("/proc/self/environ").exists():
+        raise UserError("processes are found through /proc: run this on Linux")
+    if torch.cuda.is_available():
+        raise UserError(
+            "curves are compared bit by bit, on processors: put CUDA_VISIBLE_DEVICES= in front "
+            "of the command"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

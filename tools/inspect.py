@@ -1,0 +1,258 @@
+"""``python -m tools.inspect CKPT``: what a checkpoint holds, and whether it is whole.
+
+CKPT is a checkpoint, or a run directory: then its newest whole checkpoint is shown, and all
+of them are listed. ``--verify`` reads every byte of what is named, of a run directory all
+checkpoints, and compares it with what was written.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from configs.errors import UserError
+from pretrain.checkpoint import store
+from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.weights import find
+from tools import command
+
+EPILOG = """\
+exit status: 0 shown, and with --verify sound in every byte; 1 --verify found damage, each
+damaged file is named; 2 no checkpoint, or one that is not whole
+"""
+
+PARTS = {
+    "tokens": "embedding",
+    "attention": "attention",
+    "mlp": "MLP",
+    "attention_norm": "norms",
+    "mlp_norm": "norms",
+    "norm": "norms",
+    "modulation": "modulation and time",
+    "time_in": "modulation and time",
+    "time_out": "modulation and time",
+    "head": "head",
+}
+"""Of ``layers.N.PART.weight``: what kind of parameter it is."""
+
+CHUNK = 2**24
+
+Facts = dict[str, Any]
+
+
+def describe(path: Path) -> Facts:
+    """Everything about one checkpoint but the values of its tensors.
+
+    Raises:
+        UserError: it is none, or is not whole.
+    """
+    reader = Reader(path)
+    state = reader.state
+    shapes = reader.shapes()
+    parameters: Counter[str] = Counter()
+    for name, shape in shapes.items():
+        part = PARTS.get(name.split(".")[2], "other")
+        parameters[part] += math.prod(shape)
+    kinds = {}
+    for kind in reader.kinds():
+        held = reader.shapes(kind)
+        elements = sum(math.prod(shape) for shape in held.values())
+        kinds[kind] = {"tensors": len(held), "elements": elements, "bytes": 4 * elements}
+    files = store.manifest(path)["files"]
+    total = sum(parameters.values())
+    size = _size(path)
+    return {
+        "checkpoint": str(path),
+        "step": state["step"],
+        "tokens_seen": state["tokens_seen"],
+        "elapsed_s": state["elapsed_s"],
+        "nelbo": state["nelbo"],
+        "layout": state["layout"],
+        "objective": state["config"]["objective"]["name"],
+        "precision": state["config"]["precision"],
+        "model": state["config"]["model"],
+        "code": state["code"],
+        "parameters": {"total": total, **dict(parameters.most_common())},
+        "tensors": kinds,
+        "files": {name: facts["bytes"] for name, facts in sorted(files.items())},
+        "bytes": size,
+        "bytes_per_parameter": size / total,
+    }
+
+
+def listing(directory: Path) -> Iterator[Facts]:
+    """The checkpoints of a run, oldest first, whole or not."""
+    for path in store.committed(directory):
+        try:
+            state: Facts = Reader(path).state
+            problem = None
+        except UserError as error:
+            state, problem = {}, str(error)
+        yield {
+            "checkpoint": str(path),
+            "step": int(path.name.removeprefix("step-")),
+            "bytes": _size(path),
+            "nelbo": state.get("nelbo"),
+            "problem": problem,
+        }
+
+
+def verify(path: Path, advance: Callable[[int], object]) -> list[str]:
+    """What is wrong with which file of a checkpoint, every byte of it read.
+
+    Args:
+        advance: called with the number of bytes just read.
+    """
+    problems = []
+    for name, facts in sorted(store.manifest(path)["files"].items()):
+        file = path / name
+        try:
+            size = file.stat().st_size
+            if size != facts["bytes"]:
+                problems.append(f"{file}: {size} bytes, not {facts['bytes']}")
+            elif _sha256(file, advance) != facts["sha256"]:
+                problems.append(f"{file}: not the checksum it was written with")
+        except OSError as error:
+            problems.append(f"{file}: cannot be read ({error.strerror})")
+    return problems or _gaps(path)
+
+
+def _gaps(path: Path) -> list[str]:
+    """Tensors that the index does not hold whole: its bytes may be right, its writer wrong."""
+    index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    found = []
+    for name, facts in index.items():
+        held = sum(math.prod(box["sizes"]) for box in facts["boxes"])
+        if held != math.prod(facts["shape"]):
+            found.append(f"{path / 'index.json'}: {held} elements of {name} {facts['shape']}")
+    return found
+
+
+def _sha256(file: Path, advance: Callable[[int], object]) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir())
+
+
+# -- what is printed ------------------------------------------------------------------------
+
+
+def _text(found: Facts) -> str:
+    layout, model, code = found["layout"], found["model"], found["code"]
+    total = found["parameters"]["total"]
+    bound = (
+        "" if found["nelbo"] is None else f", held-out bound {found['nelbo']:.4f} nats per token"
+    )
+    lines = [
+        found["checkpoint"],
+        f"step {found['step']:,}, {found['tokens_seen']:,} tokens seen{bound}",
+        f"saved by data {layout['data']} x tensor {layout['tensor']} x pipeline "
+        f"{layout['pipeline']}, ZeRO {layout['zero_stage']}, {found['precision']}",
+        f"{found['objective']}, {model['num_layers']} layers of width {model['width']}, "
+        f"vocabulary {model['vocab_size']:,}",
+        f"code {code.get('git_commit') or 'unknown'}, Python {code.get('python')}, "
+        + ", ".join(f"{name} {version}" for name, version in code.get("packages", {}).items()),
+        "",
+        f"{'parameters':<22}{total:>16,}",
+    ]
+    for name, num in found["parameters"].items():
+        if name != "total":
+            lines.append(f"  {name:<20}{num:>16,}{num / total:>8.1%}")
+    lines += ["", f"{'tensors':<22}{'bytes':>16}"]
+    for kind, held in found["tensors"].items():
+        lines.append(f"  {kind:<20}{held['bytes']:>16,}  {held['tensors']} tensors")
+    lines += ["", f"{'files':<32}{'bytes':>16}"]
+    for name, size in found["files"].items():
+        lines.append(f"  {name:<30}{size:>16,}")
+    lines.append(
+        f"  {len(found['files']) + 1} with the manifest{found['bytes']:>25,}  "
+        f"{found['bytes_per_parameter']:.2f} per parameter"
+    )
+    return "\n".join(lines)
+
+
+def _list(all_of_run: Sequence[Facts]) -> str:
+    lines = [f"{'step':>10}{'bytes':>16}{'bound':>10}"]
+    for one in all_of_run:
+        bound = "-" if one["nelbo"] is None else f"{one['nelbo']:.4f}"
+        whole = "whole" if one["problem"] is None else f"NOT WHOLE: {one['problem']}"
+        lines.append(f"{one['step']:>10,}{one['bytes']:>16,}{bound:>10}  {whole}")
+    return "\n".join(lines)
+
+
+# -- the command ----------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.inspect",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="checkpoint or run directory")
+    parser.add_argument("--verify", action="store_true", help="read and check every byte")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    return command.run(lambda: _inspect(arguments))
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    where: Path = arguments.checkpoint
+    is_run = not (where / store.MANIFEST).exists()
+    others = list(listing(where / "checkpoints")) if is_run else []
+    result: Facts = {"run": others} if others else {}
+    if arguments.verify:
+        paths = [Path(one["checkpoint"]) for one in others] or [find(where)]
+        result["damage"] = _verify(paths)
+    if not result.get("damage"):
+        result |= describe(find(where))
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return 1 if result.get("damage") else 0
+    if "step" in result:
+        print(_text(result))
+    if others:
+        print(f"\n{_list(others)}")
+    for problem in result.get("damage", []):
+        print(f"DAMAGED {problem}")
+    if arguments.verify and not result["damage"]:
+        print("\nevery byte is as it was written")
+    return 1 if result.get("damage") else 0
+
+
+def _verify(paths: Sequence[Path]) -> list[str]:
+    total = sum(_size(path) for path in paths)
+    problems = []
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc="verify", leave=False, disable=None
+    ) as bar:
+        for path in paths:
+            try:
+                problems += verify(path, bar.update)
+            except UserError as error:
+                problems.append(str(error))
+    return problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())
