@@ -176,7 +176,7 @@ def _rank_main(
     """The life of one rank."""
     os.setsid()
     preemption.install()
-    threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
+    threading.Thread(target=leave_with_parent, args=(alive,), daemon=True).start()
     try:
         code = target(world, *args)
     except UserError as error:
@@ -199,7 +199,8 @@ def _account(scratch: Path, rank: int, text: str) -> None:
         (scratch / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
 
 
-def _leave_with_parent(alive: Connection) -> None:
+def leave_with_parent(alive: Connection) -> None:
+    """End this process once nobody holds the other end of ``alive`` any more."""
     with contextlib.suppress(EOFError, OSError):
         alive.recv_bytes()
     os._exit(1)

@@ -4,10 +4,12 @@ Starting a rank costs seconds, a process group next to nothing. So the ranks of 
 live on, and for every call some of them meet in a new group.
 """
 
+import gc
 import itertools
 import multiprocessing
 import os
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -32,6 +34,7 @@ class Pool:
         self._scratch = tempfile.TemporaryDirectory(prefix="palimpsest-")
         self._calls = itertools.count()
         self._ranks: list[tuple[ForkServerProcess, Connection]] = []
+        self._alive = multiprocessing.get_context("forkserver").Pipe(duplex=False)
 
     def run(self, size: int, target: Callable[..., Any], *args: Any, timeout_s: float = 240) -> Any:
         """``target(world, *args)`` on the first ``size`` ranks: their results, by rank.
@@ -85,7 +88,9 @@ class Pool:
         while len(self._ranks) < self.size:
             ours, theirs = context.Pipe()
             rank = len(self._ranks)
-            process = context.Process(target=_serve, args=(theirs,), name=f"pool-{rank}")
+            process = context.Process(
+                target=_serve, args=(theirs, self._alive[0]), name=f"pool-{rank}"
+            )
             process.start()
             theirs.close()
             self._ranks.append((process, ours))
@@ -112,9 +117,10 @@ class Pool:
         self._scratch.cleanup()
 
 
-def _serve(connection: Connection) -> None:
-    """The life of a rank: calls, until the pool is gone."""
+def _serve(connection: Connection, alive: Connection) -> None:
+    """The life of a rank: calls, until the pool is gone, be it in the middle of one."""
     os.setsid()
+    threading.Thread(target=launch.leave_with_parent, args=(alive,), daemon=True).start()
     while True:
         try:
             target, world, args = connection.recv()
@@ -124,4 +130,6 @@ def _serve(connection: Connection) -> None:
             answer = (True, target(world, *args))
         except BaseException:
             answer = (False, traceback.format_exc())
+        # Engines are full of cycles, and hold process groups whose threads go on polling.
+        gc.collect()
         connection.send(answer)

@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     import deepspeed.ops
+    from deepspeed.runtime.pipe import p2p
     from deepspeed.runtime.pipe.module import PipelineModule
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
     from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
@@ -74,6 +75,7 @@ def destroy() -> None:
     """
     deepspeed.comm.destroy_process_group()
     deepspeed.comm.comm.cdb = None
+    p2p._grid = p2p._groups = None
     torch.nn.functional.linear = _LINEAR
     deepspeed.zero.Init.param_id = 0
     _MODULE_COUNT[0] = 0

@@ -8,6 +8,7 @@ import warnings
 from functools import cache
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 
 with warnings.catch_warnings():
@@ -25,12 +26,17 @@ with warnings.catch_warnings():
 __all__ = ["ColumnParallelLinear", "RowParallelLinear", "VocabParallelEmbedding"]
 
 
-def initialize(tensor_size: int, pipe_size: int) -> None:
-    """Megatron's global groups, anew; over ranks that stand in its own order."""
-    parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=tensor_size, pipeline_model_parallel_size=pipe_size
-    )
+def use(group: dist.ProcessGroup) -> None:
+    """Let Megatron's functions work over ``group``.
+
+    Its own initialisation makes some twenty process groups of which tensor parallelism
+    needs this one; each has threads of its own, which outlive it.
+    """
+    parallel_state._TENSOR_MODEL_PARALLEL_GROUP = group
+
+
+def _group() -> dist.ProcessGroup:
+    return parallel_state.get_tensor_model_parallel_group()
 
 
 @cache
@@ -49,13 +55,13 @@ def no_initialization(weight: Tensor) -> None:
 
 def copy_forward_sum_backward(x: Tensor) -> Tensor:
     """Identity; the gradient is summed over the tensor axis."""
-    same: Tensor = copy_to_tensor_model_parallel_region(x)
+    same: Tensor = copy_to_tensor_model_parallel_region(x, group=_group())
     return same
 
 
 def sum_forward_copy_backward(x: Tensor) -> Tensor:
     """The sum over the tensor axis; the gradient passes as it is."""
-    total: Tensor = reduce_from_tensor_model_parallel_region(x)
+    total: Tensor = reduce_from_tensor_model_parallel_region(x, group=_group())
     return total
 
 

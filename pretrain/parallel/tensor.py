@@ -35,7 +35,7 @@ class TensorFactory:
     def __init__(self, mesh: Mesh, *, sequence_parallel: bool) -> None:
         self.group, self.rank, self.size = mesh.tensor_group, mesh.tensor_rank, mesh.tensor_size
         self.sequence_parallel = sequence_parallel
-        megatron.initialize(mesh.tensor_size, mesh.pipe_size)
+        megatron.use(mesh.tensor_group)
 
     # -- layers ---------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ and its ranks die while they write.
 """
 
 import argparse
+import contextlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -97,15 +99,19 @@ def _survive(arguments: argparse.Namespace, scratch: Path, result: Result) -> No
     with Pool(MOST_RANKS) as pool:
         setting = Setting(scratch=scratch, pool=pool, words=arguments.words)
         for chain in chains(setting, arguments.kills, rng):
-            for killed in chain.run():
-                result.kills.append(killed)
-                print(line(len(result.kills), arguments.kills, killed), flush=True)
+            with contextlib.closing(chain.run()) as kills:
+                for killed in kills:
+                    result.kills.append(killed)
+                    print(line(len(result.kills), arguments.kills, killed), flush=True)
             if chain.is_mixed:
                 result.worst[chain.name] = chain.worst
             print(f"✓ {chain.name}: the curve is as it must be", flush=True)
-        for survived in Faults(setting, rng).run() if arguments.faults else ():
-            result.faults.append(survived)
-            print(f"✓ {survived.fault}: {survived.outcome} ({survived.seconds:.1f} s)", flush=True)
+        if not arguments.faults:
+            return
+        with contextlib.closing(Faults(setting, rng).run()) as faults:
+            for one in faults:
+                result.faults.append(one)
+                print(f"✓ {one.fault}: {one.outcome} ({one.seconds:.1f} s)", flush=True)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -125,5 +131,11 @@ def _check(arguments: argparse.Namespace) -> None:
         )
 
 
+def _leave(number: int, frame: object) -> None:
+    """As Ctrl-C does: disks are unmounted, and no process stays behind."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)
     sys.exit(main())

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from configs.errors import UserError
 from pretrain.checkpoint import store
+from pretrain.checkpoint.reader import Reader
 from pretrain.metrics import read_rows
 from pretrain.run_directory import RunDirectory
 from tools.crash.start import Violation
@@ -130,6 +133,19 @@ def compare_bits(got: Sequence[Row], expected: Sequence[Row], what: str) -> None
             raise Violation(f"{what} differs at step {one['step']}:\n  {one}\n  {other}")
     if len(got) != len(expected):
         raise Violation(f"{what} has {len(got)} rows, not {len(expected)}")
+
+
+def compare_states(one: Path, other: Path, step: int) -> None:
+    """Violation unless two runs saved the same tensors at a step: averages show in no curve."""
+    readers = [Reader(store.path_of(run / "checkpoints", step)) for run in (one, other)]
+    kinds = [reader.kinds() for reader in readers]
+    if kinds[0] != kinds[1]:
+        raise Violation(f"the checkpoints of step {step} hold {kinds[0]} and {kinds[1]}")
+    for kind in kinds[0]:
+        pairs = zip(*(reader.whole(kind) for reader in readers), strict=True)
+        for (name, got), (_, expected) in pairs:
+            if not torch.equal(got, expected):
+                raise Violation(f"{kind}/{name} differs at step {step} from {other}")
 
 
 NEAR = {"loss": 1e-5, "grad_norm": 1e-4}

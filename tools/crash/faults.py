@@ -7,12 +7,12 @@ cause removed it goes on, and in the end its curve is that of a run which nothin
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from pretrain.checkpoint import store
 from tools.crash.disk import PAGE, SmallDisk
-from tools.crash.evidence import Evidence, compare_bits
+from tools.crash.evidence import Evidence, compare_bits, compare_states
 from tools.crash.setting import Setting
 from tools.crash.start import Start, Violation, kill
 
@@ -40,7 +40,7 @@ class Faults:
         self._path = setting.scratch / "faults"
         self._evidence = Evidence(self._path, keep_every=0)
 
-    def run(self) -> Iterator[Survived]:
+    def run(self) -> Generator[Survived, None, None]:
         """Each fault as it is survived.
 
         Raises:
@@ -70,7 +70,9 @@ class Faults:
                 yield from self._told(fault, self._starts_full, whole)
                 yield from self._told("all causes removed", self._finishes, whole)
 
-    def _told(self, fault: str, case: Callable[..., str], *args: object) -> Iterator[Survived]:
+    def _told(
+        self, fault: str, case: Callable[..., str], *args: object
+    ) -> Generator[Survived, None, None]:
         began = time.monotonic()
         try:
             outcome = case(*args)
@@ -161,11 +163,16 @@ class Faults:
         whole.resize(ROOMY)
         last = len(self._evidence.rows()) + 5
         start = self._start(f"stop_after={last}")
-        if start.wait(STUCK_S) != 0:
-            raise Violation(f"the run ended with {start.status}:\n{start.said}")
+        try:
+            status = start.wait(STUCK_S)
+        finally:
+            start.end()
+        if status != 0:
+            raise Violation(f"the run ended with {status}:\n{start.said}")
         path = self._path.with_name("faults-undisturbed")
         expected = self._setting.reference(path, LAYOUT, last)
         compare_bits(self._evidence.rows(), expected, "the curve")
+        compare_states(self._path, path, last)
         return "the run went on; its curve is that of an undisturbed one, bit by bit"
 
     # -- what is waited for -----------------------------------------------------------------
@@ -213,4 +220,4 @@ class Faults:
         errors = [line for line in start.said.splitlines() if re.match(expected, line)]
         if status != 1 or len(errors) != 1 or "Traceback" in start.said:
             raise Violation(f"not one clear error ({expected}), but status {status}:\n{start.said}")
-        return f"it ended: {errors[0]}"
+        return f"it ended: {errors[0].replace(str(self._path), 'RUN')}"

@@ -1,7 +1,8 @@
 """Runs that are killed again and again, and go on each time.
 
 A chain is one run, killed so many times and then finished. On one layout, its whole curve
-is that of a run which nothing interrupted, bit by bit. On a layout drawn anew for every
+is that of a run which nothing interrupted, bit by bit, and so are its last weights, moments
+and averages. On a layout drawn anew for every
 start, each segment is, bit by bit, that of a reference restarted from the same checkpoint
 on the same layout, and up to rounding that of one rank which nothing interrupted.
 """
@@ -9,13 +10,13 @@ on the same layout, and up to rounding that of one rank which nothing interrupte
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pretrain.checkpoint import store
-from tools.crash.evidence import Evidence, Row, compare_bits, compare_near
+from tools.crash.evidence import Evidence, Row, compare_bits, compare_near, compare_states
 from tools.crash.setting import LAYOUTS, Setting, copy_of
 from tools.crash.start import Start, Violation, kill
 
@@ -105,7 +106,7 @@ class Chain:
         self._evidence = Evidence(self._path, KEEP_EVERY)
         self._segments: list[Row] = []
 
-    def run(self) -> Iterator[Killed]:
+    def run(self) -> Generator[Killed, None, None]:
         """Each kill as it is survived; then the finished run is compared.
 
         Raises:
@@ -222,6 +223,8 @@ class Chain:
                 raise Violation(f"the run ended with {status}:\n{start.said}")
             rows = self._evidence.rows()
             self._compare(start, layout, resumed, rows, twin)
+            if twin is not None:
+                compare_states(self._path, twin, last)
         whole = self._path.with_name(f"{self._path.name}-uninterrupted")
         if self.is_mixed:
             expected = self._setting.reference(whole, "one rank", last)
@@ -229,6 +232,7 @@ class Chain:
         else:
             expected = self._setting.reference(whole, layout, last)
             compare_bits(rows, expected, "the curve")
+            compare_states(self._path, whole, last)
 
 
 class _Twin:

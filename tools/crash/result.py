@@ -55,19 +55,23 @@ class Result:
         return "\n\n".join(parts) + "\n"
 
     def _summary(self) -> str:
+        mixed = sum(kill.chain in self.worst for kill in self.kills)
+        same = len(self.kills) - mixed
         found = [f"Nothing committed was lost in {len(self.kills)} kills"]
         found[0] += f" and {len(self.faults)} faults." if self.faults else "."
-        mixed = [kill for kill in self.kills if kill.chain in self.worst]
-        found.append(
-            f"After {len(self.kills) - len(mixed)} kills the run went on under the same layout: "
-            "each finished curve is, bit by bit, that of a run which nothing interrupted."
-        )
-        found.append(
-            f"After {len(mixed)} it went on under another: each segment is, bit by bit, that of "
-            "a reference restarted from the same checkpoint, and its losses are those of one "
-            f"uninterrupted rank up to {max(self.worst.values(), default=0):.0e} "
-            f"(allowed: {NEAR['loss']:.0e})."
-        )
+        if same:
+            found.append(
+                f"After {same} kills the run went on under the same layout: each finished curve, "
+                "and the last weights, moments and averages, are bit by bit those of a run which "
+                "nothing interrupted."
+            )
+        if mixed:
+            found.append(
+                f"After {mixed} it went on under another: each segment is, bit by bit, that of a "
+                "reference restarted from the same checkpoint, and its losses are those of one "
+                f"uninterrupted rank up to {max(self.worst.values()):.0e} (allowed: "
+                f"{NEAR['loss']:.0e})."
+            )
         return "\n".join(found)
 
     def _moments(self) -> str:
