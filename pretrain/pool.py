@@ -1,7 +1,7 @@
 """Live ranks that do one thing after the other: for checks over many layouts.
 
 Starting a rank costs seconds, a process group next to nothing. So the ranks of a pool
-live on, and for every call some of them meet in a new group.
+live on, and for every call some of them meet in a new group, until they are worn out.
 """
 
 import gc
@@ -21,6 +21,10 @@ from typing import Any, Self
 from pretrain import launch
 from pretrain.launch import World
 
+WORN_OUT = 100
+"""Threads above which a rank is replaced: DeepSpeed's engines keep process groups alive, whose
+threads go on polling and slow down every later call."""
+
 
 class RankError(RuntimeError):
     """A rank of a pool failed; the message ends with its traceback."""
@@ -34,6 +38,7 @@ class Pool:
         self._scratch = tempfile.TemporaryDirectory(prefix="palimpsest-")
         self._calls = itertools.count()
         self._ranks: list[tuple[ForkServerProcess, Connection]] = []
+        self._num_threads = 0
         self._alive = multiprocessing.get_context("forkserver").Pipe(duplex=False)
 
     def run(self, size: int, target: Callable[..., Any], *args: Any, timeout_s: float = 240) -> Any:
@@ -46,6 +51,8 @@ class Pool:
                 one another, are ended; the next call starts others.
         """
         assert 1 <= size <= self.size, f"a pool of {self.size} ranks cannot run {size}"
+        if self._num_threads > WORN_OUT:
+            self.close_ranks()
         rendezvous = Path(self._scratch.name) / f"rendezvous-{next(self._calls)}"
         self._start()
         for rank, (_, connection) in enumerate(self._ranks[:size]):
@@ -73,9 +80,10 @@ class Pool:
                 assert isinstance(connection, Connection)
                 rank = by_connection[connection]
                 try:
-                    succeeded, value = connection.recv()
+                    succeeded, value, num_threads = connection.recv()
                 except EOFError:
-                    succeeded, value = False, "it ended without a word"
+                    succeeded, value, num_threads = False, "it ended without a word", 0
+                self._num_threads = max(self._num_threads, num_threads)
                 if not succeeded:
                     self.close_ranks()
                     raise RankError(f"rank {rank} of {size} failed:\n{value}")
@@ -101,7 +109,7 @@ class Pool:
             process.kill()
             process.join()
             connection.close()
-        self._ranks = []
+        self._ranks, self._num_threads = [], 0
 
     def __enter__(self) -> Self:
         launch.preload(tensor=True)
@@ -132,4 +140,10 @@ def _serve(connection: Connection, alive: Connection) -> None:
             answer = (False, traceback.format_exc())
         # Engines are full of cycles, and hold process groups whose threads go on polling.
         gc.collect()
-        connection.send(answer)
+        connection.send((*answer, _num_threads()))
+
+
+def _num_threads() -> int:
+    """Threads of this process, those of libraries included, where the system tells."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else 0

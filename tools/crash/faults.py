@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pretrain.checkpoint import store
 from tools.crash.disk import PAGE, SmallDisk
-from tools.crash.evidence import Evidence, compare_bits, compare_states
+from tools.crash.evidence import KEEP_LAST, Evidence, compare_bits, compare_states
 from tools.crash.setting import Setting
 from tools.crash.start import Start, Violation, kill
 
@@ -86,16 +86,14 @@ class Faults:
 
     def _full(self, start: Start, disk: SmallDisk) -> str:
         """From within a rank's file on, room grows page by page: every write fails once."""
-        newest = store.path_of(self._evidence.directory.checkpoints, self._evidence.newest)
-        files = [-(-file.stat().st_size // PAGE) * PAGE for file in newest.iterdir()]
-        checkpoint, ranks = sum(files), sum(size for size in files if size > 2**20)
-        room = 2 * checkpoint + ranks - self._rng.randrange(ranks)
+        checkpoint, ranks = self._sizes()
+        room = KEEP_LAST * checkpoint + ranks - self._rng.randrange(ranks)
         disk.resize(room)
         self._until_failed_save(start)
         failures, before = 1, self._evidence.newest
-        room = 2 * checkpoint + ranks
+        room = KEEP_LAST * checkpoint + ranks
         while self._evidence.newest == before:
-            if room > 3 * checkpoint + 2**18:
+            if room > (KEEP_LAST + 1) * checkpoint + 2**18:
                 raise Violation(f"with room again, no save succeeds:\n{start.said}")
             disk.resize(room)
             failures += self._until_save_ends(start, before)
@@ -103,6 +101,12 @@ class Faults:
         disk.resize(ROOMY)
         self._until_committed(start)
         return f"{failures} saves failed with a note, the next ones succeeded; the run went on"
+
+    def _sizes(self) -> tuple[int, int]:
+        """Bytes that a checkpoint takes on the disk, and those that its ranks' files take."""
+        path = store.path_of(self._evidence.directory.checkpoints, self._evidence.newest)
+        files = [-(-file.stat().st_size // PAGE) * PAGE for file in path.iterdir()]
+        return sum(files), sum(size for size in files if size > 2**20)
 
     def _read_only(self, start: Start, disk: SmallDisk) -> str:
         disk.read_only(True)
@@ -112,7 +116,8 @@ class Faults:
         return "saves failed with a note, later ones succeeded; the run went on"
 
     def _full_at_end(self, start: Start, disk: SmallDisk) -> str:
-        disk.fill()
+        # Room for those that stay, and so for none more, whatever is being written just now.
+        disk.resize(KEEP_LAST * self._sizes()[0] + 8 * PAGE)
         start.ask_to_stop()
         return self._ends(start, FULL)
 
