@@ -44,7 +44,7 @@ def test_a_run_directory_holds_what_it_should(reference: Path) -> None:
     names = {path.name for path in reference.iterdir()}
     assert names == {
         "config.yaml", "metrics.jsonl", "run.json", "status.json",
-        "checkpoints", "samples", "plots",
+        "checkpoints", "samples", "plots", "attempts",
     }  # fmt: skip
     status = json.loads((reference / "status.json").read_text())
     assert (status["state"], status["step"], status["attempt"]) == ("done", 20, 1)
