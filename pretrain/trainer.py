@@ -5,6 +5,8 @@ them, and in how many micro-batches, is cost only. Sums and counts are reduced o
 ranks and divided once, and every random number names the sample it is for.
 """
 
+import contextlib
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.errors import RunError
 from configs.load import to_plain
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums
@@ -42,7 +45,21 @@ from pretrain.watchdog import Watchdog
 def train(world: World, config: RunConfig, path: Path) -> int:
     """One rank's part of a run, from its newest checkpoint on; returns the exit status."""
     mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
-    directory = RunDirectory(path)
+    try:
+        return _train(mesh, config, RunDirectory(path))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise RunError(
+            f"{error}; nothing committed is lost: mend it, and start the run again"
+        ) from error
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""What a disk that is full, read-only, not ours or broken says."""
+
+
+def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
     attempt = max(mesh.everyone(directory.begin(config) if mesh.is_first else 0))
     trainer = None
     try:
@@ -52,7 +69,8 @@ def train(world: World, config: RunConfig, path: Path) -> int:
     except BaseException as error:
         if mesh.is_first:
             step = trainer.step if trainer else 0
-            directory.write_status("failed", step, attempt, f"{type(error).__name__}: {error}")
+            with contextlib.suppress(OSError):
+                directory.write_status("failed", step, attempt, f"{type(error).__name__}: {error}")
         raise
 
 
@@ -274,9 +292,10 @@ class Trainer:
     def _finish(self, stopping: bool) -> int:
         if self.saved_step != self.step:
             self._save()
-        trouble = self.checkpoints.finish()
-        if any(self.mesh.everyone(trouble)):
-            raise SaveError(trouble or "another rank could not save the last checkpoint")
+        self._say(self.checkpoints.finish())
+        failures = [text for text in self.mesh.everyone(self.checkpoints.failure) if text]
+        if failures:
+            raise SaveError(failures[0])
         self.checkpoints.close()
         done = self.step >= self.config.steps
         if done:

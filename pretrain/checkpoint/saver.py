@@ -151,7 +151,7 @@ class Saver:
         return (0, 1) if self._writing.error else (1, 0)
 
     def settle(self, written: int, failed: int) -> str | None:
-        """Go on as the sums of all reports say; what to tell the user, if something failed."""
+        """Go on as the sums of all reports say; what to tell the user, if this rank failed."""
         trouble = self._after_committing() if self._committing and self._committing.done else None
         if self._writing is None or written + failed < self._size:
             return trouble
@@ -162,7 +162,7 @@ class Saver:
             return trouble
         if self._rank == 0:
             shutil.rmtree(self._staging, ignore_errors=True)
-        return self._complaint(error or f"{failed} of {self._size} ranks could not write")
+        return self._complaint(error) if error else None
 
     def wait(self) -> None:
         """Until this rank has written, and, on the first one, until a commit has ended."""

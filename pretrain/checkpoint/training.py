@@ -27,13 +27,18 @@ class SaveError(RunError):
 
 
 class Checkpoints:
-    """The checkpoints of one run, as its trainer sees them; all ranks call together."""
+    """The checkpoints of one run, as its trainer sees them; all ranks call together.
+
+    Attributes:
+        failure: why the last save failed, if it did; on some rank, once it is finished.
+    """
 
     def __init__(
         self, directory: Path, config: RunConfig, engine: Engine, ema: Ema, mesh: Mesh, attempt: int
     ) -> None:
         self._directory, self._config, self._mesh = directory, config, mesh
         self._attempt = attempt
+        self.failure: str | None = None
         self._engine, self._owned, self._ema = engine, engine.owned, ema
         self._saver = Saver(
             directory,
@@ -62,6 +67,7 @@ class Checkpoints:
         layout = {"data": self._mesh.data_size, "tensor": self._mesh.tensor_size}
         layout |= {"pipeline": self._mesh.pipe_size, "zero_stage": self._config.parallel.zero_stage}
         full = {**state, "layout": layout, "loss_scaler": self._engine.loss_scaler}
+        self.failure = None
         self._saver.begin(full, self._kinds(), self._owned.fragments)
         if not self._config.checkpoint.asynchronous:
             note = self.finish() or note
@@ -72,15 +78,19 @@ class Checkpoints:
         return self._saver.report()
 
     def settle(self, written: int, failed: int) -> str | None:
-        """See :meth:`Saver.settle`."""
-        return self._saver.settle(written, failed)
+        """See :meth:`Saver.settle`; where ranks could not write, all are told why."""
+        note = self._saver.settle(written, failed)
+        if failed and written + failed == self._mesh.size:
+            note = next(text for text in self._mesh.everyone(note) if text)
+        self.failure = note or self.failure
+        return note
 
     def finish(self) -> str | None:
         """Wait until no save is in flight on any rank; what to tell the user if one failed."""
         self._saver.wait()
-        note = self._saver.settle(*self._mesh.count(*self._saver.report()))
+        note = self.settle(*self._mesh.count(*self._saver.report()))
         self._saver.wait()
-        note = self._saver.settle(0, 0) or note
+        note = self.settle(0, 0) or note
         self._mesh.barrier()
         return note
 
