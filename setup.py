@@ -32,7 +32,7 @@ setup(
         "numpy>=1.26,<3",
         "pydantic>=2.12,<3",
         "PyYAML>=6,<7",
-        "safetensors>=0.5,<1",
+        "safetensors>=0.8,<1",
         "tokenizers>=0.20,<1",
         "tqdm>=4.66,<5",
     ],

@@ -11,6 +11,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ class Job:
         self._thread.join()
 
 
+@dataclass(frozen=True)
+class Note:
+    """What to tell the user of a save; ``lost``: there is no checkpoint of that step."""
+
+    text: str
+    lost: bool
+
+
 class Saver:
     """One rank's part in saving; all ranks call its methods at the same steps.
 
@@ -73,6 +82,7 @@ class Saver:
         self._state: Mapping[str, Any] = {}
         self._writing: Job | None = None
         self._committing: Job | None = None
+        self._committed = False
 
     # -- begin ----------------------------------------------------------------------------
 
@@ -130,6 +140,7 @@ class Saver:
                 }
             )
         save_file(tensors, file)
+        store.flush(file)
         facts = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
         note = json.dumps({"file": file.name, "facts": facts, "boxes": boxes})
         self._note(self._rank).write_text(note, encoding="utf-8")
@@ -150,7 +161,7 @@ class Saver:
             return 0, 0
         return (0, 1) if self._writing.error else (1, 0)
 
-    def settle(self, written: int, failed: int) -> str | None:
+    def settle(self, written: int, failed: int) -> Note | None:
         """Go on as the sums of all reports say; what to tell the user, if this rank failed."""
         trouble = self._after_committing() if self._committing and self._committing.done else None
         if self._writing is None or written + failed < self._size:
@@ -170,22 +181,27 @@ class Saver:
             if job is not None:
                 job.wait()
 
-    def _after_committing(self) -> str | None:
+    def _after_committing(self) -> Note | None:
         assert self._committing is not None
         error, self._committing = self._committing.error, None
+        if error and self._committed:
+            return Note(f"old checkpoints could not be removed: {error}", lost=False)
         return self._complaint(error) if error else None
 
-    def _complaint(self, error: object) -> str:
-        return f"checkpoint of step {self._state['step']} could not be saved: {error}"
+    def _complaint(self, error: object) -> Note:
+        step = self._state["step"]
+        return Note(f"checkpoint of step {step} could not be saved: {error}", lost=True)
 
     def _commit(self) -> None:
         """On the first rank: all that makes the ranks' files a checkpoint, or none of it."""
+        self._committed = False
         try:
             self._complete()
         except BaseException:
             # What lies there would take the room of all saves to come.
             shutil.rmtree(self._staging, ignore_errors=True)
             raise
+        self._committed = True
         self._after_commit()
 
     def _complete(self) -> None:
@@ -200,7 +216,7 @@ class Saver:
                 entry["boxes"].append(held["box"])
         for name, value in (("index.json", index), ("state.json", self._state)):
             file = self._staging / name
-            file.write_text(json.dumps(value), encoding="utf-8")
+            store.write(file, json.dumps(value))
             files[name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
         for rank in range(self._size):
             self._note(rank).unlink()

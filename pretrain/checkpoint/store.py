@@ -15,6 +15,7 @@ that cannot be read is ever deleted.
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -118,12 +119,29 @@ def commit(staging: Path, directory: Path, files: Mapping[str, Mapping[str, Any]
     """Complete what lies in ``staging`` with a manifest of ``files``, and rename it into place."""
     final = directory / staging.name
     text = json.dumps({"format": FORMAT, "files": files}, indent=2)
-    (staging / MANIFEST).write_text(text, encoding="utf-8")
+    write(staging / MANIFEST, text)
+    flush(staging)
     if final.exists():
         # Only a resume from an older step, its newer neighbour being broken, comes here.
         final.rename(final.with_name(f".replaced-{final.name}-{time.time_ns()}"))
     staging.rename(final)
+    flush(directory)
     return final
+
+
+def write(file: Path, text: str) -> None:
+    """Write a text file, down to the disk."""
+    file.write_text(text, encoding="utf-8")
+    flush(file)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a directory, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def prune(directory: Path, keep: set[Path]) -> None:

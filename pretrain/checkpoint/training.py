@@ -80,10 +80,11 @@ class Checkpoints:
     def settle(self, written: int, failed: int) -> str | None:
         """See :meth:`Saver.settle`; where ranks could not write, all are told why."""
         note = self._saver.settle(written, failed)
+        lost = note.text if note and note.lost else None
         if failed and written + failed == self._mesh.size:
-            note = next(text for text in self._mesh.everyone(note) if text)
-        self.failure = note or self.failure
-        return note
+            lost = next(text for text in self._mesh.everyone(lost) if text)
+        self.failure = lost or self.failure
+        return lost or (note.text if note else None)
 
     def finish(self) -> str | None:
         """Wait until no save is in flight on any rank; what to tell the user if one failed."""

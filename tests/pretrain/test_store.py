@@ -36,7 +36,7 @@ def settle(ranks: list[Saver]) -> list[str]:
     """What the ranks do together at every step; the complaints."""
     reports = [saver.report() for saver in ranks]
     sums = [sum(column) for column in zip(*reports, strict=True)]
-    return [note for saver in ranks if (note := saver.settle(*sums))]
+    return [note.text for saver in ranks if (note := saver.settle(*sums))]
 
 
 def finish(ranks: list[Saver]) -> list[str]:
@@ -258,6 +258,23 @@ def test_what_is_kept(scores: dict[int, float | None], last: int, every: int, be
     assert {step for _, step in judged[:best]} <= kept
     allowed = set(steps[-last:]) | {step for _, step in judged[:best]}
     assert kept <= allowed | {step for step in steps if every and step % every == 0}
+
+
+def test_what_fails_after_a_commit_does_not_make_it_a_lost_save(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError("no permission")
+
+    [saver] = ranks = savers(tmp_path, 1, after_commit=fail)
+    for step in (1, 2):
+        begin(ranks, step, [])
+        saver.wait()
+        assert saver.settle(1, 0) is None
+        saver.wait()
+        note = saver.settle(0, 0)
+        assert note is not None
+        assert "no permission" in note.text
+        assert not note.lost
+    assert [path.name for path in store.whole(tmp_path)] == ["step-00000001", "step-00000002"]
 
 
 def test_pruning_removes_the_rest_and_leaves_alone_what_is_broken(tmp_path: Path) -> None:
