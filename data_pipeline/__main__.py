@@ -25,6 +25,9 @@ a corpus from your own files, start to end:
   python -m data_pipeline tokenize valid.jsonl --corpus corpus --split valid
   python -m data_pipeline verify corpus
 
+pairs of a source and a target, one JSON object a line:
+  python -m data_pipeline tokenize pairs.jsonl --pairs source target --corpus corpus --split train
+
 with the tokenizer of a published model:
   python -m data_pipeline tokenizer --adopt path/to/tokenizer.json --out corpus
 
@@ -107,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_source_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--field", default="text", help="field of the text (default: text)")
     command.add_argument(
+        "--pairs",
+        nargs=2,
+        metavar=("SOURCE", "TARGET"),
+        help="two fields of every record: a source and its target, for sequence to sequence",
+    )
+    command.add_argument(
         "--documents",
         choices=get_args(Unit),
         default="line",
@@ -118,7 +127,7 @@ def _add_source_options(command: argparse.ArgumentParser) -> None:
 def _documents(arguments: argparse.Namespace, files: Sequence[str]) -> Documents:
     return Documents(
         files,
-        field=arguments.field,
+        fields=arguments.pairs or [arguments.field],
         unit=arguments.documents,
         skip_bad=arguments.skip_bad,
     )
@@ -170,6 +179,7 @@ def _tokenize(arguments: argparse.Namespace) -> None:
         corpus / split,
         overwrite=arguments.overwrite,
         skipped=documents.skipped,
+        pairs=bool(arguments.pairs),
     )
     print(_summary(corpus / split, manifest))
     _say_skipped(manifest.skipped_empty, manifest.skipped_bad)

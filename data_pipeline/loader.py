@@ -8,13 +8,26 @@ A **batch** is a dict of tensors, since `data_pipeline` and `model` do not see e
     tokens    int64 [B, L]  ids in 0..V-1, framed by BOS and EOS
     valid     bool  [B, L]  False on padding
     position  int64 [B]     k of each sample in the training stream
+
+and, where there is a source, `source` int64 [B, S] and `source_valid` bool [B, S].
 """
+
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from data_pipeline.packing import Packing
 from data_pipeline.permutation import derive_key, shuffled
+
+
+class Samples(Protocol):
+    """Numbered samples of a split."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Samples [B] as they stand at stream positions [B]: arrays by the keys of a batch."""
+        ...
 
 
 class Stream:
@@ -23,7 +36,7 @@ class Stream:
     `key` names the shuffle; the run's seed is a good one.
     """
 
-    def __init__(self, packed: Packing, key: int) -> None:
+    def __init__(self, packed: Samples, key: int) -> None:
         self._packed = packed
         self._key = key
 
@@ -41,9 +54,7 @@ class Stream:
 
     def batch(self, positions: np.ndarray) -> dict[str, torch.Tensor]:
         """The batch at stream positions [B], any integers from 0 on, in the order given."""
-        arrays = self._packed.read(self.sample_indices(positions))
-        return {
-            "tokens": torch.from_numpy(arrays["tokens"]),
-            "valid": torch.from_numpy(arrays["valid"]),
-            "position": torch.from_numpy(np.array(positions, dtype=np.int64)),
-        }
+        positions = np.array(positions, dtype=np.int64)
+        arrays = self._packed.read(self.sample_indices(positions), positions)
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return batch | {"position": torch.from_numpy(positions)}

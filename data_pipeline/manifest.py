@@ -41,7 +41,8 @@ class Manifest:
 
     `tokens` counts one EOS for each document, `bytes` the UTF-8 of the documents' text.
     `mask_id` is None where the tokenizer has no mask token: then it is V. `lossless` tells
-    whether the first documents survived encoding and decoding.
+    whether the first documents survived encoding and decoding. `pairs` says that documents
+    come in twos, a source and its target.
     """
 
     __pydantic_config__ = _STRICT
@@ -61,6 +62,7 @@ class Manifest:
     skipped_bad: int
     shards: tuple[Shard, ...]
     counts_sha256: str
+    pairs: bool = False
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:

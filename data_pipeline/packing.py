@@ -23,8 +23,13 @@ class Packing(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Samples [B]: `tokens` int64 [B, L] and `valid` bool [B, L], False on padding."""
+    def read(
+        self, indices: np.ndarray, positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Samples [B]: `tokens` int64 [B, L] and `valid` bool [B, L], False on padding.
+
+        They are the same at every position of the stream.
+        """
         ...
 
 
@@ -62,7 +67,9 @@ class Wrapped:
     def __len__(self) -> int:
         return self._split.num_tokens // (self._sequence_length - FRAME)
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def read(
+        self, indices: np.ndarray, positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """See `Packing.read`."""
         pieces = _stream_pieces(self._split, self._sequence_length - FRAME, indices)
         tokens = _framed(self._split, pieces)
@@ -97,7 +104,9 @@ class Padded:
         documents = np.searchsorted(self._first_sample, indices, side="right") - 1
         return documents, indices + 1 == self._first_sample[documents + 1]
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def read(
+        self, indices: np.ndarray, positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """See `Packing.read`."""
         length, manifest = self._sequence_length, self.split.manifest
         tokens = np.full((len(indices), length), manifest.pad_id, dtype=np.int64)

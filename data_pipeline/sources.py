@@ -30,6 +30,9 @@ class _BadRecordError(Exception):
 class Documents:
     """The documents of some files, in the order given; iterate as often as you like.
 
+    With several ``fields`` every record is as many documents, one after the other, none of
+    which may be empty: a source and a target.
+
     `.jsonl` and `.json` files hold one JSON object a line, `.parquet` files one document a
     row, and all others text; `.gz` may follow any but the last. `unit` cuts text files:
     `line` at LF or CRLF, `paragraph` at blank lines, `file` not at all. Documents of
@@ -48,7 +51,7 @@ class Documents:
         self,
         files: Sequence[str | Path],
         *,
-        field: str = "text",
+        fields: Sequence[str] = ("text",),
         unit: Unit = "line",
         skip_bad: bool = False,
     ) -> None:
@@ -56,7 +59,7 @@ class Documents:
         self.files = [path for name in files for path in _matches(str(name))]
         if not self.files:
             raise UserError("no input files: name at least one text, JSON-lines or Parquet file")
-        self.field = field
+        self.fields = tuple(fields)
         self.unit = unit
         self.skip_bad = skip_bad
         self.skipped: Counter[str] = Counter()
@@ -85,6 +88,8 @@ class Documents:
                 yield from self._parquet_rows(path)
             elif kind in (".jsonl", ".json"):
                 yield from self._json_lines(path)
+            elif len(self.fields) > 1:
+                raise UserError(f"{path}: pairs come from JSON-lines or Parquet files")
             elif self.unit == "line":
                 yield from (_without_line_end(line) for line in self._lines(path))
             elif self.unit == "paragraph":
@@ -112,32 +117,39 @@ class Documents:
                 yield ""
                 continue
             try:
-                yield self._document(_json_object(raw))
+                yield from self._documents(_json_object(raw))
             except _BadRecordError as error:
                 self._bad(f"{path}:{number}: {error}")
 
     def _parquet_rows(self, path: Path) -> Iterator[str]:
         for number, row in enumerate(_parquet_records(path)):
             try:
-                yield self._document(row)
+                yield from self._documents(row)
             except _BadRecordError as error:
                 self._bad(f"{path}: row {number}: {error}")
 
-    def _document(self, record: dict[str, object]) -> str:
-        """The text of a record; raises _BadRecordError where there is none."""
-        if self.field not in record:
+    def _documents(self, record: dict[str, object]) -> list[str]:
+        """The texts of a record; raises _BadRecordError where one is missing."""
+        texts = [self._text(record, field) for field in self.fields]
+        if len(texts) > 1 and not all(text.strip() for text in texts):
+            raise _BadRecordError(f"one of {', '.join(self.fields)} is empty")
+        return texts
+
+    def _text(self, record: dict[str, object], field: str) -> str:
+        if field not in record:
             names = ", ".join(record) or "none"
+            option = "--field" if len(self.fields) == 1 else "--pairs"
             raise _BadRecordError(
-                f"no field '{self.field}' (fields: {names}); name the right one with --field"
+                f"no field '{field}' (fields: {names}); name the right one with {option}"
             )
-        text = record[self.field]
+        text = record[field]
         if not isinstance(text, str):
-            raise _BadRecordError(f"field '{self.field}' is {type(text).__name__}, not a string")
+            raise _BadRecordError(f"field '{field}' is {type(text).__name__}, not a string")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise _BadRecordError(
-                f"field '{self.field}' holds half of a surrogate pair at character {error.start}"
+                f"field '{field}' holds half of a surrogate pair at character {error.start}"
             ) from None
         return text
 

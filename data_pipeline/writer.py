@@ -37,6 +37,7 @@ def write_split(
     overwrite: bool = False,
     skipped: Mapping[str, int] | None = None,
     progress: bool = True,
+    pairs: bool = False,
 ) -> Manifest:
     """Tokenize documents into `directory`, which appears when everything is written.
 
@@ -47,6 +48,7 @@ def write_split(
         shard_tokens: a shard is closed by the document that reaches this many tokens.
         overwrite: whether an existing split may be replaced.
         skipped: counts "empty" and "bad", read after the last document (`Documents.skipped`).
+        pairs: whether documents come in twos, a source and its target.
         progress: whether to show a progress bar on standard error.
 
     Raises:
@@ -85,6 +87,7 @@ def write_split(
             skipped_bad=left_out["bad"],
             shards=tuple(shards),
             counts_sha256=file_sha256(staging / COUNTS),
+            pairs=pairs,
         )
         write_manifest(manifest, staging)
     return manifest

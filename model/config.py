@@ -9,6 +9,40 @@ divide among tensor-parallel ranks and a checkpoint fits every one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seq2SeqConfig:
+    """What an encoder-decoder has besides: a bidirectional encoder of the source, and a decoder
+    that denoises embeddings of the target (Lin et al. 2023, GENIE, section 3).
+
+    The defaults are a modern shape; the release's is ``projection: tanh``, ``time: additive``,
+    ``positions: learned``, with ``mlp: geglu`` beside it.
+
+    Args:
+        num_encoder_layers: blocks over the source; ``num_layers`` counts the decoder's.
+        embedding_width: E, of the embeddings that are noised and denoised.
+        projection: between E and D: one linear layer, or Linear-Tanh-Linear.
+        time: the level modulates every decoder block (adaln), or is added to its input.
+        positions: rotary in self-attention, or a learned vector for each position.
+        max_positions: how many learned vectors there are for each side.
+        ignore_source_padding: let the decoder see the source's padding, as the release does.
+        self_conditioning: give the decoder a draft of the target besides (Chen et al. 2023).
+    """
+
+    num_encoder_layers: int = 6
+    embedding_width: int = 128
+    projection: Literal["linear", "tanh"] = "linear"
+    time: Literal["adaln", "additive"] = "adaln"
+    positions: Literal["rotary", "learned"] = "rotary"
+    max_positions: int = 512
+    ignore_source_padding: bool = False
+    self_conditioning: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_encoder_layers", "embedding_width", "max_positions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A bidirectional DiT over token ids (Sahoo et al. 2024, appendix; Peebles & Xie 2023).
 
@@ -16,6 +50,7 @@ class ModelConfig:
         vocab_size: V, the ids of the tokenizer without a [MASK] of our own.
         mask_id: the tokenizer's own mask token, where it has one; else [MASK] is V.
         width: D. num_heads: H. num_layers: blocks between embedding and head.
+        mlp: gelu, or gated by silu (swiglu) or gelu (geglu).
         mlp_width: hidden width of the MLP; 4 D, or 8/3 D rounded up to 64s for swiglu.
         conditioning_width: C, of the vector that adaLN turns into shifts and scales.
         time_conditioning: whether the level reaches the network; off, it sees level 0.
@@ -23,6 +58,7 @@ class ModelConfig:
         embedding_std: of the initial embedding; by default 1, which small models were seen
             to learn faster from than from 0.02, and D^-1/2 where it is also the head.
         hide_padding: hide invalid positions from attention (MDLM's release shows them).
+        seq2seq: makes it an encoder-decoder over embeddings; without, a DiT over ids.
 
     Raises:
         ValueError: where the numbers do not fit together.
@@ -33,7 +69,7 @@ class ModelConfig:
     width: int = 768
     num_layers: int = 12
     num_heads: int = 12
-    mlp: Literal["gelu", "swiglu"] = "gelu"
+    mlp: Literal["gelu", "swiglu", "geglu"] = "gelu"
     mlp_width: int | None = None
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     conditioning_width: int = 128
@@ -43,6 +79,7 @@ class ModelConfig:
     hide_padding: bool = False
     rotary_base: float = 10_000.0
     dropout: float = 0.0
+    seq2seq: Seq2SeqConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "width", "num_layers", "num_heads", "conditioning_width"):
@@ -60,6 +97,21 @@ class ModelConfig:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
 
     @property
+    def total_layers(self) -> int:
+        """Layers that a pipeline can cut apart: the first, all blocks, and the last."""
+        return self.num_layers + 2 + (self.seq2seq.num_encoder_layers if self.seq2seq else 0)
+
+    @property
+    def shares_embedding(self) -> bool:
+        """Whether the last layer uses the table of token embeddings of the first."""
+        return self.tied_head or self.seq2seq is not None
+
+    @property
+    def table_width(self) -> int:
+        """Of the embeddings in that table."""
+        return self.seq2seq.embedding_width if self.seq2seq else self.width
+
+    @property
     def head_width(self) -> int:
         """E = D / H."""
         return self.width // self.num_heads
@@ -69,7 +121,7 @@ class ModelConfig:
         """Hidden width of the MLP."""
         if self.mlp_width is not None:
             return self.mlp_width
-        if self.mlp == "gelu":
+        if self.mlp != "swiglu":
             return 4 * self.width
         return -(-8 * self.width // (3 * 64)) * 64
 

@@ -12,7 +12,7 @@ from model.config import ModelConfig
 from model.initialize import initialize
 from model.layers import Block, Embedding, OutputLayer, Stream
 from model.linears import DenseFactory, LayerFactory
-from model.prediction import Prediction
+from model.query import Query
 
 
 class Denoiser(nn.Module):
@@ -75,11 +75,28 @@ class Denoiser(nn.Module):
             names[self.output.weight] = "layers.0.tokens.weight"
         return names
 
-    def inputs(self, ids_BL: Tensor, level_BK: Tensor, valid_BL: Tensor | None) -> Stream:
-        """What the first layer reads."""
-        if self.config.hide_padding and valid_BL is not None:
-            return (level_BK, ids_BL, valid_BL.to(torch.uint8))
-        return (level_BK, ids_BL)
+    def inputs(self, query: Query) -> Stream:
+        """What the first layer reads: floating tensors first."""
+        if self.config.hide_padding and query.valid_BL is not None:
+            return (query.level_BK, query.ids_BL, query.valid_BL.to(torch.uint8))
+        return (query.level_BK, query.ids_BL)
+
+    def wanted(self, query: Query) -> Stream:
+        """What the last layer reads beside the stream."""
+        return (query.where_BL,)
+
+    def arguments(self, query: Query) -> tuple[Tensor | None, ...]:
+        """The arguments of :meth:`forward`."""
+        return (query.ids_BL, query.level_BK, query.where_BL, query.valid_BL)
+
+    def remember(self, query: Query) -> Query:
+        """The query with what is the same at every level worked out: here nothing is."""
+        return query
+
+    def answer(self, query: Query) -> Tensor:
+        """The logits of :meth:`forward`."""
+        logits_MR: Tensor = self(*self.arguments(query))
+        return logits_MR
 
     def body(self, stream: Stream) -> Stream:
         """The span's layers, one after the other, but for the last of all."""
@@ -105,17 +122,6 @@ class Denoiser(nn.Module):
         """
         if where_BL is None:
             where_BL = torch.ones_like(ids_BL, dtype=torch.bool)
-        logits_MR: Tensor = self.output(
-            self.body(self.inputs(ids_BL, level_BK, valid_BL)), where_BL
-        )
+        query = Query(ids_BL=ids_BL, level_BK=level_BK, where_BL=where_BL, valid_BL=valid_BL)
+        logits_MR: Tensor = self.output(self.body(self.inputs(query)), where_BL)
         return logits_MR
-
-    def predict(
-        self,
-        ids_BL: Tensor,
-        level_BK: Tensor,
-        where_BL: Tensor,
-        valid_BL: Tensor | None = None,
-    ) -> Prediction:
-        """The prediction at the true positions of ``where_BL``."""
-        return Prediction(self(ids_BL, level_BK, where_BL, valid_BL))

@@ -7,6 +7,7 @@ in torch integer operations, so that a CPU and a GPU draw the same bits.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -87,6 +88,25 @@ class Draws:
         """Uniforms ``[B, num]``: coordinates 0 .. num-1 of each position."""
         coordinate = torch.arange(num, device=position_B.device)
         return self.uniform_at(kind, position_B[:, None], coordinate[None, :])
+
+    def normal(self, kind: str, position_B: Tensor, num: int) -> Tensor:
+        """Standard normals ``[B, num]``, float32: coordinates 0 .. num-1 of each position.
+
+        The four words of a block make four of them (Box & Muller 1958), in float64, so that
+        a CPU and a GPU differ at most where that rounds to float32.
+        """
+        block = torch.arange(-(-num // 4), device=position_B.device)[None, :]
+        position_B1 = position_B[:, None]
+        counter = torch.broadcast_tensors(
+            block & _WORD, block >> 32, position_B1 & _WORD, position_B1 >> 32
+        )
+        words = philox(counter, _key(self.seed, self.split, kind))
+        pairs = []
+        for first, second in (words[:2], words[2:]):
+            radius = torch.sqrt(-2 * torch.log((first.double() + 0.5) * 2.0**-32))
+            angle = second.double() * (2 * math.pi * 2.0**-32)
+            pairs += [radius * angle.cos(), radius * angle.sin()]
+        return torch.stack(pairs, dim=-1).flatten(1)[:, :num].float()
 
     def times(self, position_B: Tensor, kind: str = "time") -> Tensor:
         """Stratified times ``[B, 1]`` in (0, 1): exactly one in each N-th per global batch.

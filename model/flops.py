@@ -12,20 +12,31 @@ from model.config import ModelConfig
 def block_parameters(config: ModelConfig) -> int:
     """Weights of one block that run at every token (attention and MLP, biases included)."""
     width, hidden = config.width, config.hidden_width
-    gated = config.mlp == "swiglu"
+    gated = config.mlp != "gelu"
     mlp = (3 if gated else 2) * width * hidden + (0 if gated else hidden + width)
     return 4 * width * width + mlp
 
 
 def per_token_parameters(config: ModelConfig, head_share: float = 1.0) -> float:
-    """N: weights that run per token, the head at a share of the positions."""
-    head = config.num_rows * config.width
-    return config.num_layers * block_parameters(config) + head_share * head
+    """N: weights that run per token, the head at a share of the positions.
+
+    An encoder-decoder's are those per position of a source and a target of one length.
+    """
+    if config.seq2seq is None:
+        head = config.num_rows * config.width
+        return config.num_layers * block_parameters(config) + head_share * head
+    blocks = config.seq2seq.num_encoder_layers + config.num_layers
+    cross = 4 * config.width * config.width
+    rounding = config.num_rows * config.table_width
+    return blocks * block_parameters(config) + config.num_layers * cross + rounding
 
 
 def training_flops_per_token(
     config: ModelConfig, sequence_length: int, head_share: float = 1.0
 ) -> float:
     """Forward and backward, attention counted whole."""
-    attention = 12 * config.num_layers * config.width * sequence_length
+    attentions = config.num_layers
+    if config.seq2seq is not None:
+        attentions = config.seq2seq.num_encoder_layers + 2 * config.num_layers
+    attention = 12 * attentions * config.width * sequence_length
     return 6 * per_token_parameters(config, head_share) + attention

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from model.draws import Draws
-from model.prediction import Prediction
+from model.prediction import AnyPrediction, Prediction
+from model.query import Query
 from model.samplers import Sampler, Step
 from model.schedules import Schedule
 
@@ -13,14 +14,16 @@ from model.schedules import Schedule
 class CountingPredict:
     """A denoiser as samplers see it, which counts its evaluations (NFE)."""
 
-    def __init__(self, predict: Callable[[Tensor, Tensor, Tensor], Prediction]) -> None:
+    def __init__(self, predict: Callable[[Query], AnyPrediction]) -> None:
         self._predict = predict
         self.evaluations = 0
 
     def __call__(self, ids_BL: Tensor, level_B1: Tensor, where_BL: Tensor) -> Prediction:
         """One evaluation of the network."""
         self.evaluations += 1
-        return self._predict(ids_BL, level_B1, where_BL)
+        found = self._predict(Query(ids_BL=ids_BL, level_BK=level_B1, where_BL=where_BL))
+        assert isinstance(found, Prediction)
+        return found
 
 
 def generate(

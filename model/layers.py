@@ -89,12 +89,13 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with GELU (tanh form), or SwiGLU (Shazeer 2020, eq. 6)."""
+    """Two layers with GELU (tanh form), or with a gate (Shazeer 2020, eqs. 5 and 6)."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
         width, hidden = config.width, config.hidden_width
-        gated = config.mlp == "swiglu"
+        gated = config.mlp != "gelu"
+        self.gate_by = F.silu if config.mlp == "swiglu" else F.gelu
         self.up = factory.column(width, hidden, bias=not gated)
         self.gate = factory.column(width, hidden, bias=False) if gated else None
         self.down = factory.row(hidden, width, bias=not gated)
@@ -105,7 +106,7 @@ class Mlp(nn.Module):
         x_BLD = self.enter(x_BLD)
         if self.gate is None:
             return self.down(F.gelu(self.up(x_BLD), approximate="tanh"))
-        return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
+        return self.down(self.gate_by(self.gate(x_BLD)) * self.up(x_BLD))
 
 
 class Embedding(nn.Module):
@@ -117,7 +118,7 @@ class Embedding(nn.Module):
         self.time_in = nn.Linear(FREQUENCIES, config.conditioning_width)
         self.time_out = nn.Linear(config.conditioning_width, config.conditioning_width)
         self.time_conditioning = config.time_conditioning
-        self.hide_padding = config.hide_padding
+        self.cut = factory.cut
 
     @property
     def weight(self) -> nn.Parameter:
@@ -133,7 +134,7 @@ class Embedding(nn.Module):
             level_BK = torch.zeros_like(level_BK[:, :1])
         features = sinusoid(1000.0 * level_BK).to(self.time_in.weight.dtype)
         c_BKC = F.silu(self.time_out(F.silu(self.time_in(features))))
-        return (self.tokens(ids_BL), c_BKC, *valid)
+        return (self.cut(self.tokens(ids_BL)), c_BKC, *valid)
 
 
 def sinusoid(x_BK: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ class LayerFactory(Protocol):
     """What :mod:`model.layers` builds from. All layers map ``[..., in]`` to ``[..., out]``.
 
     A factory may also keep only some positions of the stream on a rank (sequence
-    parallelism); :meth:`enter`, :meth:`spread` and :meth:`whole` then lead from one form to
-    the other, each with the backward pass that makes every gradient whole.
+    parallelism); :meth:`cut`, :meth:`enter`, :meth:`spread` and :meth:`whole` then lead from
+    one form to the other, each with the backward pass that makes every gradient whole.
     """
 
     def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
@@ -33,6 +33,9 @@ class LayerFactory(Protocol):
     def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
         """Hidden ``[M, width]`` to logits ``[M, num_rows]``, -inf where ``excluded``."""
 
+    def cut(self, x_BLD: Tensor) -> Tensor:
+        """What all ranks hold alike, as this rank's stream."""
+
     def enter(self, x_BLD: Tensor) -> Tensor:
         """This rank's stream as column layers read it: all positions."""
 
@@ -41,6 +44,9 @@ class LayerFactory(Protocol):
 
     def whole(self, x_BLD: Tensor) -> Tensor:
         """This rank's stream at all positions, for work that every rank does alike."""
+
+    def best_row(self, scores_MR: Tensor) -> Tensor:
+        """The row of the highest score, ``[M]``, of scores at the rows that a head has."""
 
     def all_positions(self) -> AbstractContextManager[None]:
         """The stream uncut meanwhile: held-out windows and prompts may have any length."""
@@ -66,8 +72,17 @@ class Head(nn.Module):
         self.register_buffer("exclusion", exclusion, persistent=False)
         self.exclusion: Tensor
 
-    def forward(self, hidden_MD: Tensor) -> Tensor:
-        """Logits ``[M, R]``."""
+    def forward(self, hidden_MD: Tensor, *, nearest: bool = False) -> Tensor:
+        """Logits ``[M, R]``.
+
+        Args:
+            nearest: scores instead, highest at the row nearest to the vector: half the
+                difference of the squared lengths and distances, in float32.
+        """
+        if nearest:
+            table_RD = self.weight.float()
+            offset_R = self.exclusion - 0.5 * table_RD.square().sum(dim=1)
+            return F.linear(hidden_MD.float(), table_RD, offset_R)
         offset_R = self.exclusion.to(self.weight.dtype)
         if self.bias is not None:
             offset_R = self.bias + offset_R
@@ -93,6 +108,10 @@ class DenseFactory:
         """A plain head."""
         return Head(width, num_rows, excluded, bias=bias)
 
+    def cut(self, x_BLD: Tensor) -> Tensor:
+        """The stream."""
+        return x_BLD
+
     def enter(self, x_BLD: Tensor) -> Tensor:
         """The stream."""
         return x_BLD
@@ -104,6 +123,10 @@ class DenseFactory:
     def whole(self, x_BLD: Tensor) -> Tensor:
         """The stream."""
         return x_BLD
+
+    def best_row(self, scores_MR: Tensor) -> Tensor:
+        """Of equal ones the first."""
+        return scores_MR.argmax(dim=-1)
 
     def all_positions(self) -> AbstractContextManager[None]:
         """It is never cut."""

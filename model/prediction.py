@@ -1,8 +1,11 @@
-"""A categorical over the vocabulary at M positions, as losses and samplers ask for it.
+"""What a denoiser predicts at M positions, as losses and samplers ask for it.
 
-Behind one class, so that logits split over ranks need no objective's attention. Nothing
+Behind a class, so that logits split over ranks need no objective's attention. Nothing
 is computed before it is asked for.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +15,7 @@ from model.log_prob import LogProb
 
 
 class Prediction:
-    """Logits ``[M, R]``, -inf where an id must not be predicted."""
+    """A categorical over the vocabulary: logits ``[M, R]``, -inf at ids never predicted."""
 
     def __init__(self, logits_MR: Tensor) -> None:
         self.logits_MR = logits_MR
@@ -57,3 +60,40 @@ class Prediction:
         coordinate = column_M[:, None] * (num_rows or logits.shape[-1]) + ids
         uniform = draws.uniform_at(kind, position_M[:, None], coordinate)
         return logits / temperature - torch.log(-torch.log(uniform))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """Vectors in the space of the embeddings, and what a loss compares them with.
+
+    Args:
+        output_ME: the network's output: clean embeddings, noise or velocity.
+        embedding_ME: of the clean ids, with gradient; None where only the output was wanted.
+        rounding: the categorical over ids of the noised embeddings, likewise.
+    """
+
+    output_ME: Tensor
+    embedding_ME: Tensor | None = None
+    rounding: Prediction | None = None
+
+
+AnyPrediction = Prediction | Reconstruction
+
+
+def prediction_of(
+    outputs: Tensor | tuple[Tensor, ...], categorical: Callable[[Tensor], Prediction] = Prediction
+) -> AnyPrediction:
+    """What a network's outputs mean.
+
+    Args:
+        outputs: logits ``[M, R]``, or the tensors of :class:`Reconstruction`, logits last.
+        categorical: makes a prediction of logits, whole or one rank's part of them.
+    """
+    if isinstance(outputs, Tensor):
+        return categorical(outputs)
+    if len(outputs) == 1:
+        return Reconstruction(output_ME=outputs[0])
+    output_ME, embedding_ME, logits_MR = outputs
+    return Reconstruction(
+        output_ME=output_ME, embedding_ME=embedding_ME, rounding=categorical(logits_MR)
+    )

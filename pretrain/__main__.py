@@ -143,12 +143,12 @@ def _check_fork(config: "RunConfig", source: Path) -> None:
     """UserError unless the weights to begin with are there and fit."""
     import torch
 
-    from model.denoiser import Denoiser
+    from model.network import build
     from pretrain.checkpoint.reader import Reader
     from pretrain.checkpoint.weights import find
 
     with torch.device("meta"):
-        parameters = Denoiser(config.model).parameter_names()
+        parameters = build(config.model).parameter_names()
     shapes = {f"master/{name}": tuple(p.shape) for p, name in parameters.items()}
     Reader(find(source)).require(shapes)
 

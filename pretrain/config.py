@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from configs.load import Plugin, to_plain
+from data_pipeline.paragraphs import ParagraphConfig
 from model.config import ModelConfig
 from pretrain.layout import misfits
 
@@ -28,19 +29,34 @@ class DataConfig:
             Python language reference, prepared on first use.
         demo_dir: where the demo corpus is kept.
         sequence_length: L, frame included.
-        packing: ``wrap`` concatenates documents and cuts; ``pad`` keeps them apart.
+        packing: ``wrap`` concatenates documents and cuts; ``pad`` keeps them apart;
+            ``paragraphs`` masks spans of them, ``pairs`` reads sources and targets: both of
+            these are for an encoder-decoder, whose target has ``sequence_length`` positions.
+        source_length: S, positions of the source.
+        paragraphs: how spans are masked (continuous paragraph denoise).
         train_split, valid_split: names of the corpus's splits.
     """
 
     corpus: str
     demo_dir: str = "runs/corpora"
     sequence_length: int
-    packing: Literal["wrap", "pad"] = "wrap"
+    packing: Literal["wrap", "pad", "paragraphs", "pairs"] = "wrap"
+    source_length: int | None = None
+    paragraphs: ParagraphConfig = ParagraphConfig()
     train_split: str = "train"
     valid_split: str = "valid"
 
     def __post_init__(self) -> None:
-        _at_least(self, 3, "sequence_length")
+        _at_least(self, 3, "sequence_length", "source_length")
+        if self.has_source and self.source_length is None:
+            raise ValueError(f"packing {self.packing} needs source_length")
+        if not self.has_source and self.source_length is not None:
+            raise ValueError(f"packing {self.packing} has no source: leave source_length out")
+
+    @property
+    def has_source(self) -> bool:
+        """Whether samples are a source and a target."""
+        return self.packing in ("paragraphs", "pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +269,11 @@ class RunConfig:
                 "fork_optimizer=kept goes with the weights it was made for: set fork_weights=raw"
             )
         self.objective.check(self.model)
+        if self.data.has_source != (self.model.seq2seq is not None):
+            raise ValueError(
+                f"data.packing {self.data.packing} and model.seq2seq do not go together: an "
+                "encoder-decoder reads paragraphs or pairs, a denoiser wrap or pad"
+            )
         problems = misfits(self.model, self.data.sequence_length, self.parallel)
         if problems:
             raise ValueError("; ".join(problems))

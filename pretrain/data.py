@@ -1,12 +1,14 @@
 """The corpus of a run, opened and checked: training stream, held-out windows, counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
-from data_pipeline.loader import Stream
+from data_pipeline.loader import Samples, Stream
 from data_pipeline.packing import Windows, held_out, pack
+from data_pipeline.paragraphs import Pairs, Paragraphs
 from data_pipeline.shards import Split, open_split
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
@@ -21,6 +23,7 @@ class Corpus:
         path: of the corpus directory.
         stream: the endless training stream.
         windows: the held-out split, cut for evaluation; None if there is no such split.
+        held_out: for samples with a source, the held-out split as a stream, and its samples.
     """
 
     path: Path
@@ -28,7 +31,8 @@ class Corpus:
     train: Split
     stream: Stream
     valid: Split | None
-    windows: Windows | None
+    windows: Windows | None = None
+    held_out: tuple[Stream, int] | None = None
 
 
 def corpus_path(config: RunConfig) -> Path:
@@ -59,7 +63,6 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
         )
     length = config.data.sequence_length
     train = open_split(path, config.data.train_split, tokenizer=tokenizer)
-    packed = pack(train, length, config.data.packing)
     valid = None
     if (path / config.data.valid_split).exists():
         valid = open_split(path, config.data.valid_split, tokenizer=tokenizer)
@@ -69,11 +72,38 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
             f"'{config.data.valid_split}'; make one with `python -m data_pipeline tokenize`, "
             "or set eval.every=0"
         )
+    held_draws = replace(draws, split="valid")
+    if config.data.has_source:
+        held = None
+        if valid is not None:
+            samples = _with_source(config, valid, held_draws)
+            held = Stream(samples, held_draws.key("permutation")), len(samples)
+        stream = Stream(_with_source(config, train, draws), draws.key("permutation"))
+        return Corpus(
+            path=path, tokenizer=tokenizer, train=train, stream=stream, valid=valid, held_out=held
+        )
+    how: Any = config.data.packing
     return Corpus(
         path=path,
         tokenizer=tokenizer,
         train=train,
-        stream=Stream(packed, draws.key("permutation")),
+        stream=Stream(pack(train, length, how), draws.key("permutation")),
         valid=valid,
-        windows=None if valid is None else held_out(valid, length, config.data.packing),
+        windows=None if valid is None else held_out(valid, length, how),
+    )
+
+
+def _with_source(config: RunConfig, split: Split, draws: Draws) -> Samples:
+    """Samples of a source and a target."""
+    data = config.data
+    assert data.source_length is not None
+    if data.packing == "pairs":
+        return Pairs(split, source_length=data.source_length, sequence_length=data.sequence_length)
+    return Paragraphs(
+        split,
+        data.paragraphs,
+        source_length=data.source_length,
+        sequence_length=data.sequence_length,
+        mask=config.model.mask,
+        uniforms=draws,
     )

@@ -2,7 +2,7 @@
 
 Every token of the split is scored once per sample: the documents' own tokens and their
 EOS; what else frames a window is given, and is not counted. The bound is
-exact in the sense of :meth:`model.objectives.Objective.bound_corrupt`. Losses are summed
+exact in the sense of :meth:`model.objectives.Bounded.bound_corrupt`. Losses are summed
 by document, so that the confidence interval is a bootstrap over documents.
 """
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,15 +20,23 @@ from data_pipeline.packing import Windows
 from data_pipeline.shards import Split
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import Objective
-from model.prediction import Prediction
+from model.objectives import Bounded, Objective
+from model.prediction import AnyPrediction
+from model.query import Query
 
-Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Prediction]
-"""``(ids_BL, level_BK, where_BL, valid_BL)`` to the prediction at the M positions."""
+Predict = Callable[[Query], AnyPrediction]
+"""A query to the prediction at its M positions."""
 
 BOOTSTRAPS = 1000
 
 T = TypeVar("T")
+
+
+class Batches(Protocol):
+    """What is evaluated, by position (:class:`data_pipeline.loader.Stream`)."""
+
+    def batch(self, positions: np.ndarray) -> dict[str, Tensor]:
+        """The samples at these positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +53,7 @@ class Share:
 
 def document_losses(
     predict: Predict,
-    objective: Objective,
+    objective: Bounded,
     model: ModelConfig,
     windows: Windows,
     *,
@@ -74,14 +82,47 @@ def document_losses(
         for sample in range(samples):
             inputs = given | {"position": window * samples + sample}
             noisy = objective.bound_corrupt(inputs, scored.to(device), draws, model)
-            prediction = predict(noisy.ids_BL, noisy.level_BK, noisy.where_BL, given["valid"])
-            losses_M = objective.token_losses(prediction, noisy).double().cpu()
+            losses_M = objective.token_losses(predict(noisy), noisy).double().cpu()
             if mine:
                 sums[:, 0].index_add_(0, document[noisy.where_BL.cpu()], losses_M)
         if mine:
             tokens = torch.full((int(scored.sum()),), float(samples), dtype=torch.float64)
             sums[:, 1].index_add_(0, document[scored], tokens)
         on_batch(sum(len(part["scored"]) for _, part in turn))
+    return sums
+
+
+def mean_losses(
+    predict: Predict,
+    objective: Objective,
+    model: ModelConfig,
+    stream: Batches,
+    *,
+    seed: int,
+    num: int,
+    batch: int,
+    share: Share = Share(),
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], object] = lambda done: None,
+) -> Tensor:
+    """Sum and number of the losses of the first ``num`` held-out samples, ``[2]`` float64.
+
+    For objectives without a bound. Times are even whatever they are in training, so that
+    numbers of different runs can be compared. Sum the results of all shares.
+    """
+    draws = Draws(seed=seed, split="valid", batch=num)
+    sums = torch.zeros(2, dtype=torch.float64)
+    firsts = range(0, num, batch)
+    for turn in _batched(firsts, share.size):
+        mine = share.rank < len(turn)
+        first = turn[share.rank if mine else 0]
+        positions = np.arange(first, min(num, first + batch))
+        samples = {key: value.to(device) for key, value in stream.batch(positions).items()}
+        noisy = objective.corrupt(samples, draws, model)
+        losses_M = objective.token_losses(predict(noisy), noisy).double().cpu()
+        if mine:
+            sums += torch.stack([losses_M.sum(), noisy.count.double().cpu()])
+        on_batch(len(turn) * batch)
     return sums
 
 

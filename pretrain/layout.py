@@ -28,7 +28,7 @@ def misfits(model: ModelConfig, length: int, layout: "ParallelConfig") -> list[s
     for name, size in sizes.items():
         if size % layout.tensor:
             found.append(f"{name} ({size}) does not divide by parallel.tensor {layout.tensor}")
-    layers = model.num_layers + 2
+    layers = model.total_layers
     if layout.pipeline > layers:
         found.append(
             f"parallel.pipeline {layout.pipeline} is more than the {layers} layers "

@@ -162,9 +162,12 @@ def _block_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> fl
     """
     width, tensor = model.width, layout.tensor
     stream_parts = tensor if layout.sequence_parallel else 1
-    mlp = 4 if model.mlp == "swiglu" else 2
+    mlp = 2 if model.mlp == "gelu" else 4
     split = (4 * width + mlp * model.hidden_width) / tensor
     masks = 2 * width if model.dropout else 0  # a byte each
+    if model.seq2seq:
+        # Attention to the memory: a third branch of the kind of the first, in the decoder.
+        split += 4 * width / tensor
     return element * (6 * width / stream_parts + 2 * width + split) + masks
 
 

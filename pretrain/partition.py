@@ -14,14 +14,22 @@ ACTIVE_SHARE = 0.5
 
 
 def layer_costs(config: ModelConfig, length: int) -> list[float]:
-    """Operations of each layer per token: embedding, blocks, head.
+    """Operations of each layer per position: embedding, blocks, head.
+
+    An encoder's blocks come first, each over a source as long as the target; a decoder's
+    have attention to the memory besides.
 
     A look-up costs next to nothing: it counts as one block's share of bookkeeping, so that
     a stage of nothing but the embedding is never the cheapest answer.
     """
     block = 6.0 * block_parameters(config) + 12.0 * config.width * length
     head = 6.0 * ACTIVE_SHARE * config.num_rows * config.width
-    return [0.01 * block, *[block] * config.num_layers, head]
+    if config.seq2seq is None:
+        return [0.01 * block, *[block] * config.num_layers, head]
+    cross = 24.0 * config.width**2 + 12.0 * config.width * length
+    rounding = 6.0 * config.num_rows * config.table_width
+    encoder = [block] * config.seq2seq.num_encoder_layers
+    return [0.01 * block, *encoder, *[block + cross] * config.num_layers, rounding]
 
 
 def balanced(costs: Sequence[float], parts: int) -> list[int]:

@@ -117,7 +117,7 @@ def _with_tensor(
     config: RunConfig, cluster: Cluster, tensor: int
 ) -> Iterator[list[ParallelConfig]]:
     rest = cluster.ranks // tensor
-    for pipeline in range(1, min(rest, config.model.num_layers + 2) + 1):
+    for pipeline in range(1, min(rest, config.model.total_layers) + 1):
         data = rest // pipeline
         if rest % pipeline or config.global_batch % data:
             continue

@@ -1,8 +1,8 @@
 """What each stage of a layout holds: blocks, and the sizes of a rank's parameters.
 
 Sizes are read off the model's own layers, built on PyTorch's meta device with a factory
-that divides the wide ones by T. One block stands for all: a model of any size is counted
-in milliseconds.
+that divides the wide ones by T. Of a DiT one block stands for all: a model of any size is
+counted in milliseconds.
 """
 
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.linears import DenseFactory
+from model.network import build
 from pretrain.optim import parameter_groups
 from pretrain.partition import balanced, layer_costs
 
@@ -77,18 +77,14 @@ class Stage:
 @lru_cache(maxsize=1024)
 def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple[Stage, ...]:
     """The stages of a layout, by the cut that the engines use."""
-    embedding, block, head = _layers(model, tensor)
+    layers = _layers(model, tensor)
     costs = layer_costs(model, length)
     found = []
     for index, (start, stop) in enumerate(pairwise(balanced(costs, pipeline))):
-        blocks = range(max(start, 1), min(stop, model.num_layers + 1))
-        tensors = block * len(blocks)
-        if start == 0:
-            tensors += embedding
-        if stop == len(costs):
-            tensors += head
-            if model.tied_head and start > 0:
-                tensors += Tensors(sizes=((model.num_rows // tensor * model.width, 1),))
+        blocks = range(max(start, 1), min(stop, len(costs) - 1))
+        tensors = sum(layers[start:stop], Tensors())
+        if stop == len(costs) and model.shares_embedding and start > 0:
+            tensors += Tensors(sizes=((model.num_rows // tensor * model.table_width, 1),))
         found.append(
             Stage(
                 index=index,
@@ -96,28 +92,31 @@ def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple
                 blocks=blocks,
                 tensors=tensors,
                 operations=sum(costs[max(1, start) : stop]),
-                block_operations=costs[1],
+                block_operations=costs[-2],
             )
         )
     return tuple(found)
 
 
 @lru_cache(maxsize=64)
-def _layers(model: ModelConfig, tensor: int) -> tuple[Tensors, Tensors, Tensors]:
-    """Embedding, block and head; a tied head's weight is with the embedding."""
+def _layers(model: ModelConfig, tensor: int) -> list[Tensors]:
+    """Each layer; a shared table of embeddings is with the first."""
+    one_block = model if model.seq2seq else replace(model, num_layers=1)
     with torch.device("meta"):
-        denoiser = Denoiser(replace(model, num_layers=1), factory=_Parts(tensor))
-    names = denoiser.parameter_names()
+        network = build(one_block, factory=_Parts(tensor))
+    names = network.parameter_names()
     groups: Any = parameter_groups(names, 0.0)
     decayed = set(groups[0]["params"])
-    found = [Tensors(), Tensors(), Tensors()]
+    found = [Tensors() for _ in range(one_block.total_layers)]
     for parameter, name in names.items():
         size = parameter.numel()
         found[int(name.split(".")[1])] += Tensors(
             sizes=((size, 1),), decayed=size if parameter in decayed else 0
         )
+    if model.seq2seq:
+        return found
     embedding, block, head = found
-    return embedding, block, head
+    return [embedding, *[block] * model.num_layers, head]
 
 
 class _Parts(DenseFactory):

@@ -90,8 +90,8 @@ def _pipeline(model: ModelConfig, stage: Stage, layout: ParallelConfig, stream: 
         return 0.0
     parts = layout.tensor if layout.sequence_parallel else 1
     neighbours = 2 - stage.has_embedding - stage.has_head
-    tied = model.tied_head and (stage.has_embedding or stage.has_head)
-    tied_bytes = 4.0 * model.num_rows * model.width / layout.tensor if tied else 0.0
+    tied = model.shares_embedding and (stage.has_embedding or stage.has_head)
+    tied_bytes = 4.0 * model.num_rows * model.table_width / layout.tensor if tied else 0.0
     return neighbours * stream / parts + tied_bytes
 
 

@@ -20,14 +20,14 @@ from torch import Tensor
 from configs.errors import RunError
 from configs.load import to_plain
 from model.draws import Draws
-from model.objectives import LEVEL_BUCKETS, LossSums
+from model.objectives import LEVEL_BUCKETS, LossSums, Noisy
 from pretrain import preemption
 from pretrain.checkpoint.training import Checkpoints, SaveError
 from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus
 from pretrain.ema import Ema
-from pretrain.evaluate import Share, document_losses, summarise
+from pretrain.evaluate import Share, document_losses, mean_losses, summarise
 from pretrain.guard import Guard
 from pretrain.launch import World
 from pretrain.layout import positions
@@ -35,7 +35,6 @@ from pretrain.metrics import Metrics, Row, Wandb
 from pretrain.optim import learning_rate
 from pretrain.pace import Pace, peak_memory
 from pretrain.parallel import engine
-from pretrain.parallel.engine import MicroBatch
 from pretrain.parallel.mesh import Mesh
 from pretrain.progress import Progress
 from pretrain.run_directory import RunDirectory, facts
@@ -91,6 +90,7 @@ class Trainer:
         self.corpus = open_corpus(config, self.draws)
         self.engine = engine.build(config, mesh)
         self.ema = Ema(config.ema, self.engine.owned.masters)
+        self.learnt = config.objective.begin()
         self.step = 0
         self.tokens_seen = 0
         self.optimizer_step = 0
@@ -98,7 +98,7 @@ class Trainer:
         self.saved_step = -1
         self.elapsed_before = 0.0
         self.code = facts() if mesh.is_first else {}
-        self.nelbo: float | None = None
+        self.score: float | None = None
         self.validated_step = -1
         self.checkpoints = Checkpoints(
             directory.checkpoints, config, self.engine, self.ema, mesh, attempt
@@ -126,7 +126,8 @@ class Trainer:
             self.step += 1
             self.watchdog.beat()
             pace.step_begins()
-            batches = list(self._read()) if self.mesh.reads else []
+            reads = self.mesh.reads or config.objective.drafts
+            batches = list(self._read()) if reads else []
             pace.data_is_there()
             micro_batches, own_count = self._corrupt(batches)
             asked = int(preemption.reason() is not None)
@@ -139,6 +140,7 @@ class Trainer:
             with self._profiler():
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count
+            self._learn(sums)
             self._say(self.guard.check(self.step, self.engine.skipped))
             if not self.engine.skipped:
                 self.optimizer_step += 1
@@ -164,15 +166,25 @@ class Trainer:
             batch = self.corpus.stream.batch(np.array(mine))
             yield {key: value.to(mesh.device) for key, value in batch.items()}
 
-    def _corrupt(self, batches: list[dict[str, Tensor]]) -> tuple[list[MicroBatch], Tensor]:
+    def _corrupt(self, batches: list[dict[str, Tensor]]) -> tuple[list[Noisy], Tensor]:
         """The noisy micro-batches, and this rank's count of tokens."""
+        config = self.config
         micro_batches = [
-            (self.config.objective.corrupt(batch, self.draws, self.config.model), batch["valid"])
+            config.objective.corrupt(batch, self.draws, config.model, self.learnt)
             for batch in batches
         ]
-        counts = [noisy.count for noisy, _ in micro_batches]
+        counts = [noisy.count for noisy in micro_batches]
         none = torch.zeros((), dtype=torch.int64, device=self.mesh.device)
         return micro_batches, torch.stack([none, *counts]).sum()
+
+    def _learn(self, sums: LossSums) -> None:
+        """What the objective keeps of its losses, alike on all ranks."""
+        if self.learnt:
+            config = self.config
+            first = (self.step - 1) * config.global_batch
+            position_N = torch.arange(first, first + config.global_batch, device=self.mesh.device)
+            losses_N = self.engine.sample_losses(config, self.step, sums)
+            self.learnt = config.objective.learn(self.learnt, losses_N, position_N, self.draws)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -207,7 +219,16 @@ class Trainer:
         return row
 
     def _validate(self) -> None:
-        """The held-out bound with averaged weights, as a row of its own."""
+        """Held-out numbers with averaged weights, as a row of their own."""
+        numbers = self._bound() if self.corpus.windows else self._held_out_loss()
+        self.score, self.validated_step = next(iter(numbers.values())), self.step
+        row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
+        self._write(row | {f"val/{name}": value for name, value in numbers.items()})
+        told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        self.progress.say(f"step {self.step}: held-out {told}")
+
+    def _bound(self) -> dict[str, float]:
+        """The bound on the likelihood of the held-out documents."""
         corpus, config = self.corpus, self.config
         assert corpus.windows is not None
         assert corpus.valid is not None
@@ -217,24 +238,39 @@ class Trainer:
                 config.objective,
                 config.model,
                 corpus.windows,
-                seed=config.seed,
                 samples=config.eval.samples,
-                batch=config.eval.batch,
                 num_windows=config.eval.windows,
-                share=Share(rank=self.mesh.data_rank, size=self.mesh.data_size),
-                device=self.mesh.device,
-                on_batch=lambda done: self.watchdog.beat(),
+                **self._evaluation(),
             )
         total = self.mesh.total(sums.to(self.mesh.device)).cpu()
         summary = summarise(total, corpus.train, corpus.valid, seed=config.seed)
-        names = ("nelbo", "perplexity", "bits_per_byte", "ratio")
-        row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
-        self.nelbo, self.validated_step = summary["nelbo"], self.step
-        self._write(row | {f"val/{name}": summary[name] for name in names})
-        self.progress.say(
-            f"step {self.step}: held-out NELBO {summary['nelbo']:.4f} nats per token, "
-            f"{summary['ratio']:.3f} of the unigram's"
-        )
+        return {name: summary[name] for name in ("nelbo", "perplexity", "bits_per_byte", "ratio")}
+
+    def _held_out_loss(self) -> dict[str, float]:
+        """The objective's mean loss on held-out samples."""
+        corpus, config = self.corpus, self.config
+        assert corpus.held_out is not None
+        stream, available = corpus.held_out
+        with self.ema.applied(self.engine.owned):
+            sums = mean_losses(
+                self.engine.predict,
+                config.objective,
+                config.model,
+                stream,
+                num=min(available, config.eval.windows or available),
+                **self._evaluation(),
+            )
+        loss, count = self.mesh.total(sums.to(self.mesh.device)).tolist()
+        return {"loss": loss / count}
+
+    def _evaluation(self) -> dict[str, Any]:
+        return {
+            "seed": self.config.seed,
+            "batch": self.config.eval.batch,
+            "share": Share(rank=self.mesh.data_rank, size=self.mesh.data_size),
+            "device": self.mesh.device,
+            "on_batch": lambda done: self.watchdog.beat(),
+        }
 
     def _write(self, row: Row) -> None:
         if self.mesh.is_first:
@@ -268,6 +304,10 @@ class Trainer:
         self.optimizer_step = state["optimizer_step"]
         self.guard.skipped_in_a_row = state["skipped_in_a_row"]
         self.elapsed_before = state["elapsed_s"]
+        self.learnt = {
+            name: torch.tensor(state["objective"][name], dtype=value.dtype)
+            for name, value in self.learnt.items()
+        }
         return notes
 
     def _save(self) -> None:
@@ -278,7 +318,8 @@ class Trainer:
             "optimizer_step": self.optimizer_step,
             "skipped_in_a_row": self.guard.skipped_in_a_row,
             "elapsed_s": self._elapsed(),
-            "nelbo": self.nelbo if self.validated_step == self.step else None,
+            "objective": {name: value.tolist() for name, value in self.learnt.items()},
+            "score": self.score if self.validated_step == self.step else None,
             "code": self.code,
             "config": to_plain(self.config),
         }

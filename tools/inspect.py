@@ -73,7 +73,7 @@ def describe(path: Path) -> Facts:
         "step": state["step"],
         "tokens_seen": state["tokens_seen"],
         "elapsed_s": state["elapsed_s"],
-        "nelbo": state["nelbo"],
+        "score": state["score"],
         "layout": state["layout"],
         "objective": state["config"]["objective"]["name"],
         "precision": state["config"]["precision"],
@@ -99,7 +99,7 @@ def listing(directory: Path) -> Iterator[Facts]:
             "checkpoint": str(path),
             "step": int(path.name.removeprefix("step-")),
             "bytes": _size(path),
-            "nelbo": state.get("nelbo"),
+            "score": state.get("score"),
             "problem": problem,
         }
 
@@ -154,9 +154,7 @@ def _size(path: Path) -> int:
 def _text(found: Facts) -> str:
     layout, model, code = found["layout"], found["model"], found["code"]
     total = found["parameters"]["total"]
-    bound = (
-        "" if found["nelbo"] is None else f", held-out bound {found['nelbo']:.4f} nats per token"
-    )
+    bound = "" if found["score"] is None else f", held-out score {found['score']:.4f}"
     lines = [
         found["checkpoint"],
         f"step {found['step']:,}, {found['tokens_seen']:,} tokens seen{bound}",
@@ -188,7 +186,7 @@ def _text(found: Facts) -> str:
 def _list(all_of_run: Sequence[Facts]) -> str:
     lines = [f"{'step':>10}{'bytes':>16}{'bound':>10}"]
     for one in all_of_run:
-        bound = "-" if one["nelbo"] is None else f"{one['nelbo']:.4f}"
+        bound = "-" if one["score"] is None else f"{one['score']:.4f}"
         whole = "whole" if one["problem"] is None else f"NOT WHOLE: {one['problem']}"
         lines.append(f"{one['step']:>10,}{one['bytes']:>16,}{bound:>10}  {whole}")
     return "\n".join(lines)

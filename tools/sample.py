@@ -3,9 +3,12 @@
     python -m tools.sample runs/demo --num 4 --length 128 --steps 64
     python -m tools.sample runs/demo --prompt 'The "assert" statement'
     python -m tools.sample runs/demo --prompt 'if ___{12}: return ___' --length 64
+    python -m tools.sample runs/e2e --source 'name : Blue Spice | area : riverside'
 
 Text of a prompt stays as it is; ``___`` is an equal share of the free length, ``___{n}``
-exactly n tokens. The same seed gives the same samples, whatever the batch.
+exactly n tokens. An encoder-decoder writes a target for each ``--source``, a text or a
+file of them: the candidate that is most like the others. The same seed gives the same
+samples, whatever the batch.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -21,10 +25,14 @@ from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
 from model.generate import CountingPredict, generate
 from model.samplers.ancestral import Ancestral
-from pretrain.checkpoint.weights import Loaded
+from pretrain.checkpoint.weights import Loaded, configuration
 from pretrain.data import corpus_path
 from tools import command
 from tools.prompt import parse
+from tools.seq2seq.candidates import draw_candidates
+from tools.seq2seq.choose import choose
+from tools.seq2seq.evaluate import add_sampling_options, sampler_of
+from tools.seq2seq.pairs import read_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--length", type=int, help="positions, BOS and EOS included (default: as trained)"
     )
-    parser.add_argument("--steps", type=int, default=64, help="of the sampler (default 64)")
+    parser.add_argument(
+        "--steps", type=int, help="of the sampler (default 64; 50 for an encoder-decoder)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
     parser.add_argument(
@@ -93,10 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch", type=int, default=16, help="texts per forward pass")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.add_argument(
+        "--source", metavar="TEXT|FILE", help="what an encoder-decoder writes a target for"
+    )
+    parser.add_argument(
+        "--source-field", default="source", help="of a JSON-lines file (default: source)"
+    )
+    add_sampling_options(parser)
     return parser
 
 
 def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
+    if arguments.source is not None:
+        return _targets(loaded, arguments)
     samples = sample(
         loaded,
         load_tokenizer(corpus_path(loaded.config)),
@@ -117,6 +136,51 @@ def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
+    """A target for each source."""
+    given = Path(arguments.source)
+    is_file = len(arguments.source) < 256 and given.is_file()
+    sources = read_sources(given, arguments.source_field) if is_file else [arguments.source]
+    drawn = draw_candidates(
+        loaded,
+        load_tokenizer(corpus_path(loaded.config)),
+        sources,
+        num=arguments.candidates,
+        sampler=sampler_of(arguments),
+        seed=arguments.seed,
+        batch=arguments.batch,
+        length=arguments.length,
+    )
+    if not loaded.is_first:
+        return 0
+    chosen = [choose(own, arguments.choose) for own in drawn.texts]
+    for source, own, output in zip(sources, drawn.texts, chosen, strict=True):
+        if arguments.json:
+            line = {"source": source, "output": output, "candidates": own}
+            print(json.dumps(line | {"evaluations_per_candidate": drawn.evaluations}))
+        else:
+            print(f"--- {source}\n{output}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """UserError for options that do not fit, before a model is loaded."""
+    if arguments.num < 1 or arguments.batch < 1 or arguments.candidates < 1:
+        raise UserError("--num, --batch and --candidates must be at least 1")
+    is_seq2seq = configuration(arguments.run).model.seq2seq is not None
+    if is_seq2seq != (arguments.source is not None):
+        raise UserError(
+            f"{arguments.run} is an encoder-decoder: say what to write about with --source"
+            if is_seq2seq
+            else f"{arguments.run} is no encoder-decoder: use --prompt instead of --source"
+        )
+    if arguments.steps is None:
+        arguments.steps = 50 if is_seq2seq else 64
+    if is_seq2seq and arguments.choose == "oracle":
+        raise UserError("--choose oracle needs references; it belongs to tools.evaluate")
+    (sampler_of if is_seq2seq else _sampler)(arguments)
+
+
 def _sampler(arguments: argparse.Namespace) -> Ancestral:
     try:
         return Ancestral(steps=arguments.steps, temperature=arguments.temperature)
@@ -129,9 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_intermixed_args(argv)
 
     def sample_run() -> int:
-        if arguments.num < 1 or arguments.batch < 1:
-            raise UserError("--num and --batch must be at least 1")
-        _sampler(arguments)
+        _check(arguments)
         return command.with_model(_work, arguments)
 
     return command.run(sample_run)

@@ -15,14 +15,14 @@ from torch import Tensor
 from configs.load import Plugin
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import Batch, Noisy
-from model.prediction import Prediction
+from model.objectives import NO_STATE, Batch, Noisy, Objective, State
+from model.prediction import AnyPrediction, Prediction
 from model.processes import absorbing
 from model.schedules.loglinear import LogLinear
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mdlm:
+class Mdlm(Objective):
     """The objective of MDLM.
 
     Args:
@@ -38,9 +38,13 @@ class Mdlm:
             raise ValueError(f"t_min must lie in [0, 1), not {self.t_min}")
 
     def check(self, model: ModelConfig) -> None:
-        """MDLM runs with and without time conditioning; it requires nothing."""
+        """MDLM runs with and without time conditioning; it predicts ids."""
+        if model.seq2seq is not None:
+            raise ValueError("objective mdlm predicts ids: leave model.seq2seq out, or use genie")
 
-    def corrupt(self, batch: Batch, draws: Draws, model: ModelConfig) -> Noisy:
+    def corrupt(
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
+    ) -> Noisy:
         """Mask each valid token with probability 1 - alpha(t), one stratified t a sample."""
         tokens, valid, position = batch["tokens"], batch["valid"], batch["position"]
         t_B1 = self.t_min + (1 - self.t_min) * draws.times(position)
@@ -54,6 +58,7 @@ class Mdlm:
             ids_BL=torch.where(where_BL, model.mask, tokens),
             level_BK=t_B1.float(),
             where_BL=where_BL,
+            valid_BL=batch["valid"],
             target_BL=tokens,
             weight_BK=weight_B1.float(),
             count=valid.sum(),
@@ -84,13 +89,15 @@ class Mdlm:
             ids_BL=torch.where(where_BL, model.mask, tokens),
             level_BK=self.schedule.exact().time(1 - t_B1).float(),
             where_BL=where_BL,
+            valid_BL=batch["valid"],
             target_BL=tokens,
             weight_BK=(num_B1 / masked_B1.clamp(min=1)).float(),
             count=num_B1.sum(),
         )
 
-    def token_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
+    def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
         """-weight log p(x_0) of each masked token, ``[M]`` float32."""
+        assert isinstance(prediction, Prediction)
         row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
         weight_M = noisy.weight_BK.expand(noisy.ids_BL.shape)[row_M, column_M]
         return -weight_M * prediction.log_prob(noisy.target_BL[row_M, column_M])

@@ -37,5 +37,5 @@ def _step(path: Path) -> int:
 
 def _score(path: Path) -> float | None:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    score = state.get("nelbo")
+    score = state.get("score")
     return None if score is None else float(score)

@@ -25,7 +25,7 @@ from typing import Any
 
 from configs.errors import UserError
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 _STAGING = ".attempt-"

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.load import validate
-from model.denoiser import Denoiser
-from model.prediction import Prediction
+from model.network import Network, build, predict
+from model.prediction import AnyPrediction
+from model.query import Query
+from model.seq2seq import Seq2Seq
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
@@ -34,7 +36,7 @@ class Loaded:
         denoiser: all of it, or this rank's part under the ``mesh``.
     """
 
-    denoiser: Denoiser
+    denoiser: Network
     config: RunConfig
     checkpoint: Path
     step: int
@@ -42,13 +44,31 @@ class Loaded:
     device: torch.device
     mesh: "Mesh | None" = None
 
-    def predict(
-        self, ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor, valid_BL: Tensor | None = None
-    ) -> Prediction:
-        """The prediction at the positions ``where_BL``; the ranks of a model call together."""
+    def predict(self, query: Query) -> AnyPrediction:
+        """The answer to a query; the ranks of a model call together."""
         if self.mesh is None:
-            return self.denoiser.predict(ids_BL, level_BK, where_BL, valid_BL)
-        return Forward(self.denoiser, self.mesh)(ids_BL, level_BK, where_BL, valid_BL)
+            return predict(self.denoiser, query)
+        return Forward(self.denoiser, self.mesh)(query)
+
+    def remember(self, query: Query) -> Query:
+        """The query with what is the same at every level worked out."""
+        if self.mesh is None:
+            return self.denoiser.remember(query)
+        return Forward(self.denoiser, self.mesh).remember(query)
+
+    def round(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`model.seq2seq_layers.Exit.round`."""
+        if self.mesh is not None:
+            return Forward(self.denoiser, self.mesh).round(x_ME)
+        assert isinstance(self.denoiser, Seq2Seq)
+        return self.denoiser.output.round(x_ME)
+
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`model.seq2seq_layers.Exit.nearest`; the embeddings."""
+        if self.mesh is not None:
+            return Forward(self.denoiser, self.mesh).nearest(x_ME)
+        assert isinstance(self.denoiser, Seq2Seq)
+        return self.denoiser.output.nearest(x_ME)[1]
 
     @property
     def is_first(self) -> bool:
@@ -86,10 +106,14 @@ def find(where: Path) -> Path:
     return newest
 
 
+def configuration(where: Path) -> RunConfig:
+    """The configuration of a run or checkpoint, without its weights."""
+    return _config(Reader(find(where)))
+
+
 def check_layout(where: Path, layout: ParallelConfig) -> None:
     """UserError unless there is a checkpoint, and its model divides as ``layout`` asks."""
-    path = find(where)
-    config = _config(Reader(path))
+    config = configuration(where)
     problems = misfits(config.model, config.data.sequence_length, layout)
     if problems:
         raise UserError("; ".join(problems))
@@ -112,7 +136,7 @@ def load_denoiser(
     reader = Reader(path)
     config = _config(reader)
     if mesh is None:
-        denoiser = Denoiser(config.model)
+        denoiser = build(config.model)
     else:
         length = config.data.sequence_length
         denoiser = local_denoiser(

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy, Objective, sum_losses
-from model.prediction import Prediction
+from model.prediction import AnyPrediction
+from model.query import Query
 from pretrain.config import RunConfig
-from pretrain.layout import micro_batch
+from pretrain.layout import micro_batch, positions
 from pretrain.memory import PERSISTENT, bucket_elements
 from pretrain.optim import adamw
 from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.owned import Owned
 from pretrain.parallel.places import places
-
-MicroBatch = tuple[Noisy, Tensor]
-"""A corrupted micro-batch and its ``valid_BL``."""
 
 
 class Engine(ABC):
@@ -33,9 +31,8 @@ class Engine(ABC):
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         model = config.model
         self._mesh, self._objective = mesh, config.objective
-        self._num_micro_batches = (
-            config.global_batch // mesh.data_size // micro_batch(config, mesh.data_size)
-        )
+        self._samples = micro_batch(config, mesh.data_size)
+        self._num_micro_batches = config.global_batch // mesh.data_size // self._samples
         self._denoiser = local_denoiser(
             model, config.parallel, config.data.sequence_length, mesh, config.seed
         )
@@ -52,29 +49,61 @@ class Engine(ABC):
         """Hand the denoiser over to DeepSpeed; its engine."""
 
     @abstractmethod
-    def _run(self, micro_batches: Sequence[MicroBatch], scale: float) -> "Sums":
+    def _run(self, micro_batches: Sequence[Noisy], scale: float) -> "Sums":
         """Forward, backward and one optimizer step over this rank's micro-batches."""
 
     def train_step(
-        self, micro_batches: Sequence[MicroBatch], count: int, learning_rate: float
+        self, micro_batches: Sequence[Noisy], count: int, learning_rate: float
     ) -> LossSums:
         """One optimizer step; the sums of the loss on ranks that have it, elsewhere zeros.
+
+        ``sample_loss`` of the sums is ``[micro-batches, samples]``.
 
         ``count`` is the number of tokens of the *global* batch. DeepSpeed divides by the
         accumulation and averages over data-parallel ranks, so each micro-batch's sum is
         scaled by both: the gradient is that of one sum divided once by one count.
         """
         self.owned.set_learning_rate(learning_rate)
+        if self._objective.drafts:
+            micro_batches = [self._with_draft(noisy) for noisy in micro_batches]
         scale = self._mesh.data_size * self._num_micro_batches / count
         sums = self._run(micro_batches, scale)
         return sums.total
 
-    def predict(
-        self, ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor, valid_BL: Tensor | None = None
-    ) -> Prediction:
+    def predict(self, query: Query) -> AnyPrediction:
         """The prediction with the present weights, without gradient."""
         self._denoiser.eval()
-        return self._forward(ids_BL, level_BK, where_BL, valid_BL)
+        return self._forward(query)
+
+    def _no_sums(self) -> "Sums":
+        return Sums(self._objective, self._mesh.device, self._num_micro_batches, self._samples)
+
+    def remember(self, query: Query) -> Query:
+        """See :meth:`Forward.remember`."""
+        self._denoiser.eval()
+        return self._forward.remember(query)
+
+    def round(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`Forward.round`."""
+        return self._forward.round(x_ME)
+
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`Forward.nearest`."""
+        return self._forward.nearest(x_ME)
+
+    def _with_draft(self, noisy: Noisy) -> Noisy:
+        """Which all ranks of a model make together."""
+        draft = self.predict(self._objective.draft_query(noisy))
+        return self._objective.with_draft(noisy, draft)
+
+    def sample_losses(self, config: RunConfig, step: int, sums: LossSums) -> Tensor:
+        """The mean loss of each sample of a step's global batch, ``[N]`` in stream order."""
+        mesh, first = self._mesh, (step - 1) * config.global_batch
+        losses_N = torch.zeros(config.global_batch, device=mesh.device)
+        mine = positions(config, step, mesh.data_rank, mesh.data_size)
+        for number, part in enumerate(mine):
+            losses_N[part.start - first : part.stop - first] = sums.sample_loss[number]
+        return mesh.total(losses_N)
 
     def compile(self) -> None:
         """Run the forward pass through torch.compile from here on."""
@@ -105,24 +134,29 @@ class Engine(ABC):
 
 
 class Sums:
-    """Loss sums of the micro-batches of a step."""
+    """Loss sums of the micro-batches of a step.
 
-    def __init__(self, objective: Objective, device: torch.device) -> None:
+    Args:
+        num, samples: micro-batches, and samples in each.
+    """
+
+    def __init__(self, objective: Objective, device: torch.device, num: int, samples: int) -> None:
         self._objective = objective
         self.total = LossSums(
             loss=torch.zeros((), device=device),
             level_loss=torch.zeros(LEVEL_BUCKETS, device=device),
             level_count=torch.zeros(LEVEL_BUCKETS, device=device),
+            sample_loss=torch.zeros(num, samples, device=device),
         )
 
-    def add(self, prediction: Prediction, micro_batch: MicroBatch) -> Tensor:
-        """The micro-batch's sum of the loss, with gradient."""
-        noisy, valid_BL = micro_batch
+    def add(self, prediction: AnyPrediction, noisy: Noisy, number: int) -> Tensor:
+        """The sum of the loss of micro-batch ``number``, with gradient."""
         losses_M = self._objective.token_losses(prediction, noisy)
-        sums = sum_losses(losses_M, noisy, valid_BL)
+        sums = sum_losses(losses_M, noisy)
         self.total.loss.add_(sums.loss.detach())
         self.total.level_loss.add_(sums.level_loss)
         self.total.level_count.add_(sums.level_count)
+        self.total.sample_loss[number] = sums.sample_loss
         return sums.loss
 
 

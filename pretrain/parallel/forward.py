@@ -1,10 +1,12 @@
-"""This rank's part of a denoiser, and its forward pass without gradient.
+"""This rank's part of a network, and its forward pass without gradient.
 
 A pipeline passes the stream from stage to stage in as many pieces as it has stages, so
 that the stages work at the same time. What a caller asks of the prediction is computed on
 the last stage and sent to the others: samplers and the evaluator run alike on all ranks.
 """
 
+from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,11 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
 from model.layers import Stream
 from model.linears import LayerFactory
-from model.prediction import Prediction
+from model.network import Network, build
+from model.prediction import AnyPrediction, Prediction, Reconstruction, prediction_of
+from model.query import Query
+from model.seq2seq import Seq2Seq
+from model.seq2seq_layers import Exit
 from pretrain.config import ParallelConfig
 from pretrain.layout import span_of
 
@@ -29,7 +34,7 @@ _MAX_TENSORS, _MAX_DIM = 8, 4
 
 def local_denoiser(
     model: ModelConfig, layout: ParallelConfig, length: int, mesh: "Mesh", seed: int
-) -> Denoiser:
+) -> Network:
     """The layers of this rank's stage, cut for its place on the tensor axis.
 
     Args:
@@ -40,7 +45,7 @@ def local_denoiser(
         from pretrain.parallel.tensor import TensorFactory
 
         factory = TensorFactory(mesh, sequence_parallel=layout.sequence_parallel)
-    return Denoiser(
+    return build(
         model,
         seed=seed,
         factory=factory,
@@ -49,49 +54,94 @@ def local_denoiser(
     )
 
 
-def as_prediction(logits_MR: Tensor, mesh: "Mesh") -> Prediction:
-    """The prediction of logits that this rank computed: whole, or its part of the vocabulary."""
+def as_prediction(outputs: Tensor | tuple[Tensor, ...], mesh: "Mesh") -> AnyPrediction:
+    """What this rank's outputs mean, whose logits are whole or its part of the vocabulary."""
     if mesh.tensor_size == 1:
-        return Prediction(logits_MR)
+        return prediction_of(outputs)
     from pretrain.parallel.tensor import ShardedPrediction
 
-    return ShardedPrediction(logits_MR, mesh)
+    return prediction_of(outputs, partial(ShardedPrediction, mesh=mesh))
 
 
 class Forward:
-    """Predictions of a local denoiser; all ranks of a pipeline and tensor group call together."""
+    """Predictions of a local network; all ranks of a pipeline and tensor group call together."""
 
-    def __init__(self, denoiser: Denoiser, mesh: "Mesh") -> None:
-        self._denoiser, self._mesh = denoiser, mesh
+    def __init__(self, network: Network, mesh: "Mesh") -> None:
+        self._network, self._mesh = network, mesh
 
     @torch.no_grad()
-    def __call__(
-        self,
-        ids_BL: Tensor,
-        level_BK: Tensor,
-        where_BL: Tensor,
-        valid_BL: Tensor | None = None,
-    ) -> Prediction:
-        """The prediction at the true positions of ``where_BL``, with the present weights."""
+    def __call__(self, query: Query) -> AnyPrediction:
+        """The answer with the present weights."""
         mesh = self._mesh
-        with self._denoiser.factory.all_positions():
+        with self._network.factory.all_positions():
             if mesh.pipe_size == 1:
-                return as_prediction(self._denoiser(ids_BL, level_BK, where_BL, valid_BL), mesh)
-            inputs = self._denoiser.inputs(ids_BL, level_BK, valid_BL)
-            pieces = min(mesh.pipe_size, len(ids_BL))
-            parts = zip(*(x.chunk(pieces) for x in (*inputs, where_BL)), strict=True)
-            logits = [self._stage(part[:-1], part[-1]) for part in parts]
-        last = as_prediction(torch.cat(logits), mesh) if mesh.is_last_stage else None
-        return RemotePrediction(last, mesh)
-
-    def _stage(self, inputs: Stream, where_BL: Tensor) -> Tensor:
-        """This stage's work on one piece; the logits on the last stage, else nothing."""
-        mesh = self._mesh
-        stream = self._denoiser.body(inputs if mesh.is_first_stage else self._receive())
+                return as_prediction(self._network.answer(query), mesh)
+            answers = [self._stage(part) for part in _pieces(query, mesh.pipe_size)]
+        last = None
         if mesh.is_last_stage:
-            return self._denoiser.output(stream, where_BL)
+            outputs = tuple(torch.cat(parts) for parts in zip(*answers, strict=True))
+            last = as_prediction(
+                outputs if isinstance(self._network, Seq2Seq) else outputs[0], mesh
+            )
+        return self._from_last_stage(last, query)
+
+    def _from_last_stage(self, last: AnyPrediction | None, query: Query) -> AnyPrediction:
+        """The last stage's prediction, as all stages see it."""
+        mesh = self._mesh
+        if not isinstance(self._network, Seq2Seq):
+            assert not isinstance(last, Reconstruction)
+            return RemotePrediction(last, mesh)
+        assert last is None or isinstance(last, Reconstruction)
+        shape = (int(query.where_BL.sum()), self._network.config.table_width)
+        empty_ME = torch.empty(shape, device=mesh.device)
+        output_ME = mesh.from_last_stage(last.output_ME.float() if last else empty_ME)
+        if query.start_noise_BLE is None:
+            return Reconstruction(output_ME=output_ME)
+        embedding_ME = last.embedding_ME if last else None
+        return Reconstruction(
+            output_ME=output_ME,
+            embedding_ME=mesh.from_last_stage(
+                empty_ME if embedding_ME is None else embedding_ME.float()
+            ),
+            rounding=RemotePrediction(last.rounding if last else None, mesh),
+        )
+
+    @torch.no_grad()
+    def remember(self, query: Query) -> Query:
+        """The query with what is the same at every level worked out, where one stage can."""
+        if self._mesh.pipe_size > 1:
+            return query
+        with self._network.factory.all_positions():
+            return self._network.remember(query)
+
+    @torch.no_grad()
+    def round(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`model.seq2seq_layers.Exit.round`."""
+        if not self._mesh.is_last_stage:
+            return self._mesh.from_last_stage(torch.empty_like(x_ME[:, 0], dtype=torch.int64))
+        return self._mesh.from_last_stage(self._table.round(x_ME))
+
+    @torch.no_grad()
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`model.seq2seq_layers.Exit.nearest`; the embeddings."""
+        if not self._mesh.is_last_stage:
+            return self._mesh.from_last_stage(torch.empty_like(x_ME))
+        return self._mesh.from_last_stage(self._table.nearest(x_ME)[1])
+
+    @property
+    def _table(self) -> Exit:
+        assert isinstance(self._network, Seq2Seq)
+        return self._network.output
+
+    def _stage(self, query: Query) -> tuple[Tensor, ...]:
+        """This stage's work on one piece; the outputs on the last stage, else nothing."""
+        mesh, network = self._mesh, self._network
+        stream = network.body(network.inputs(query) if mesh.is_first_stage else self._receive())
+        if mesh.is_last_stage:
+            outputs = network.output(stream, *network.wanted(query))
+            return (outputs,) if isinstance(outputs, Tensor) else outputs
         self._send(stream)
-        return torch.empty(0)
+        return ()
 
     def _send(self, stream: Stream) -> None:
         """Number, kinds and shapes of the tensors, then the tensors."""
@@ -116,6 +166,17 @@ class Forward:
                 dist.recv(tensor, source, group=mesh.pipe_group)
                 stream.append(tensor)
         return tuple(stream)
+
+
+def _pieces(query: Query, num: int) -> list[Query]:
+    """A query by samples, in at most ``num`` of them."""
+    names = [field.name for field in fields(query) if field.name != "count"]
+    given = {name: value for name in names if (value := getattr(query, name)) is not None}
+    chunks = [value.chunk(min(num, len(query.ids_BL))) for value in given.values()]
+    return [
+        replace(query, **dict(zip(given, parts, strict=True)))
+        for parts in zip(*chunks, strict=True)
+    ]
 
 
 class RemotePrediction(Prediction):

@@ -15,11 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.denoiser import Denoiser
 from model.layers import Stream
+from model.network import Network
+from model.objectives import Noisy
 from pretrain.config import RunConfig
 from pretrain.parallel import deepspeed
-from pretrain.parallel.engine import Engine, MicroBatch, Sums
+from pretrain.parallel.engine import Engine, Sums
 from pretrain.parallel.forward import as_prediction
 from pretrain.parallel.mesh import Mesh
 
@@ -28,10 +29,10 @@ class PipelineEngine(Engine):
     """A stage of several: micro-batches follow one another through them."""
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
-        self._micro_batches: Sequence[MicroBatch] = ()
+        self._micro_batches: Sequence[Noisy] = ()
         self._scale = 1.0
-        self._sums = Sums(config.objective, mesh.device)
         super().__init__(config, mesh)
+        self._sums = self._no_sums()
 
     def _initialize(self, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
         settings["pipeline"] = {
@@ -47,27 +48,28 @@ class PipelineEngine(Engine):
         engine._allocate_or_extend_buffers = MethodType(_fresh_buffer, engine)
         return engine
 
-    def _run(self, micro_batches: Sequence[MicroBatch], scale: float) -> Sums:
+    def _run(self, micro_batches: Sequence[Noisy], scale: float) -> Sums:
         self._micro_batches, self._scale = micro_batches, scale
-        self._sums = Sums(self._objective, self._mesh.device)
+        self._sums = self._no_sums()
         inputs = (
-            (self._denoiser.inputs(noisy.ids_BL, noisy.level_BK, valid_BL), torch.tensor(number))
-            for number, (noisy, valid_BL) in enumerate(micro_batches)
+            (self._denoiser.inputs(noisy), torch.tensor(number))
+            for number, noisy in enumerate(micro_batches)
         )
         self._engine.train_batch(inputs)
         return self._sums
 
     def _loss(self, stream: Stream, number: Tensor) -> Tensor:
         """On the last stage: the loss of micro-batch ``number``, as DeepSpeed's weight asks."""
-        micro_batch = self._micro_batches[int(number)]
-        logits_MR = self._denoiser.output(stream, micro_batch[0].where_BL)
-        return self._sums.add(as_prediction(logits_MR, self._mesh), micro_batch) * self._scale
+        noisy = self._micro_batches[int(number)]
+        outputs = self._denoiser.output(stream, *self._denoiser.wanted(noisy))
+        prediction = as_prediction(outputs, self._mesh)
+        return self._sums.add(prediction, noisy, int(number)) * self._scale
 
 
 class Stages(deepspeed.PipelineModule):
     """DeepSpeed's list of layers, of which this rank has those that its denoiser has."""
 
-    def __init__(self, denoiser: Denoiser, mesh: Mesh, loss: Any) -> None:
+    def __init__(self, denoiser: Network, mesh: Mesh, loss: Any) -> None:
         self._span = denoiser.span
         here = {int(name): layer for name, layer in denoiser.layers.items()}
         if denoiser.last in here:
@@ -80,13 +82,13 @@ class Stages(deepspeed.PipelineModule):
             loss_fn=loss,
         )
         self._tied: list[tuple[Tensor, dist.ProcessGroup]] = []
-        if denoiser.config.tied_head:
+        if denoiser.config.shares_embedding:
             self._tie(denoiser, mesh)
 
     def _partition_layers(self, method: str = "") -> None:
         self._set_bounds(start=self._span.start, stop=self._span.stop)
 
-    def _tie(self, denoiser: Denoiser, mesh: Mesh) -> None:
+    def _tie(self, denoiser: Network, mesh: Mesh) -> None:
         """One weight on first and last stage: its gradients are summed, its norm counted once."""
         ends = torch.tensor([mesh.stage(0), mesh.stage(mesh.pipe_size - 1)])
         everyone = [torch.empty_like(ends) for _ in range(mesh.size)]

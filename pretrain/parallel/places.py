@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from model.denoiser import Denoiser
+from model.network import Network
 from pretrain.ranges import Fragment, Range
 
 
@@ -40,14 +40,14 @@ class Place:
         )
 
 
-def places(denoiser: Denoiser, tensor_rank: int = 0) -> dict[nn.Parameter, Place]:
+def places(denoiser: Network, tensor_rank: int = 0) -> dict[nn.Parameter, Place]:
     """The place of each parameter; to be asked before DeepSpeed changes their shapes.
 
     Args:
         tensor_rank: this rank's number on the tensor axis.
     """
     found = {}
-    tied_copy = denoiser.config.tied_head and 0 not in denoiser.span
+    tied_copy = denoiser.config.shares_embedding and 0 not in denoiser.span
     for parameter, name in denoiser.parameter_names().items():
         sizes = tuple(parameter.shape)
         shape = tuple(denoiser.factory.whole_shape(parameter))

@@ -52,8 +52,14 @@ class TensorFactory:
         return layer
 
     def embedding(self, num_rows: int, width: int) -> nn.Module:
-        """Each rank looks up the ids of its rows."""
-        layer = Embedding(num_rows, width, self)
+        """Each rank looks up the ids of its rows; the output is whole on every rank."""
+        layer = megatron.VocabParallelEmbedding(
+            num_rows,
+            width,
+            init_method=megatron.no_initialization,
+            config=megatron.settings(),
+            tp_group=self.group,
+        )
         _mark(layer.weight, 0)
         return layer
 
@@ -68,6 +74,12 @@ class TensorFactory:
         return layer
 
     # -- the stream -----------------------------------------------------------------------
+
+    def cut(self, x_BLD: Tensor) -> Tensor:
+        """This rank's positions of what all ranks hold alike."""
+        if not self.sequence_parallel:
+            return x_BLD
+        return sequence.split(x_BLD, self.group)
 
     def enter(self, x_BLD: Tensor) -> Tensor:
         """All positions; backward sums what the ranks' shards give."""
@@ -89,12 +101,6 @@ class TensorFactory:
             return sequence.split(value, self.group)
         return megatron.copy_forward_sum_backward(value)
 
-    def split(self, x_BLD: Tensor) -> Tensor:
-        """This rank's positions of what all ranks hold alike."""
-        if not self.sequence_parallel:
-            return x_BLD
-        return sequence.split(x_BLD, self.group)
-
     def whole(self, x_BLD: Tensor) -> Tensor:
         """The stream at all positions."""
         if not self.sequence_parallel:
@@ -109,6 +115,10 @@ class TensorFactory:
             yield
         finally:
             self.sequence_parallel = before
+
+    def best_row(self, scores_MR: Tensor) -> Tensor:
+        """Each rank has R / T of the rows."""
+        return best_row(scores_MR, self.group)
 
     # -- parameters -----------------------------------------------------------------------
 
@@ -185,30 +195,13 @@ class Row(megatron.RowParallelLinear):
         return output if self.bias is None else output + self.factory.spread(self.bias)
 
 
-class Embedding(megatron.VocabParallelEmbedding):
-    """Megatron's vocabulary-parallel embedding, whose output is as the stream is."""
-
-    def __init__(self, num_rows: int, width: int, factory: TensorFactory) -> None:
-        super().__init__(
-            num_rows,
-            width,
-            init_method=megatron.no_initialization,
-            config=megatron.settings(),
-            tp_group=factory.group,
-        )
-        self.factory = factory
-
-    def forward(self, ids_BL: Tensor) -> Tensor:
-        """``[B, L]`` to the stream."""
-        return self.factory.split(super().forward(ids_BL))
-
-
 class ShardedHead(Head):
     """The head over this rank's rows of the vocabulary."""
 
-    def forward(self, hidden_MD: Tensor) -> Tensor:
-        """Logits ``[M, R / T]``."""
-        return super().forward(megatron.copy_forward_sum_backward(hidden_MD))
+    def forward(self, hidden_MD: Tensor, *, nearest: bool = False) -> Tensor:
+        """Logits, or scores, ``[M, R / T]``."""
+        hidden_MD = megatron.copy_forward_sum_backward(hidden_MD)
+        return super().forward(hidden_MD, nearest=nearest)
 
 
 class ShardedPrediction(Prediction):
@@ -238,10 +231,15 @@ class ShardedPrediction(Prediction):
             first_id=first_id,
             num_rows=rows * self._mesh.tensor_size,
         )
-        best_M, id_M = scores.max(dim=-1)
-        bests = [torch.empty_like(best_M) for _ in range(self._mesh.tensor_size)]
-        ids = [torch.empty_like(id_M) for _ in range(self._mesh.tensor_size)]
-        dist.all_gather(bests, best_M, group=self._mesh.tensor_group)
-        dist.all_gather(ids, id_M + first_id, group=self._mesh.tensor_group)
-        winner_1M = torch.stack(bests).argmax(dim=0, keepdim=True)
-        return torch.stack(ids).gather(0, winner_1M)[0]
+        return best_row(scores, self._mesh.tensor_group)
+
+
+def best_row(scores_MR: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The row of the highest score, ``[M]``, over all ranks' rows; of equal ones the first."""
+    best_M, row_M = scores_MR.max(dim=-1)
+    bests = [torch.empty_like(best_M) for _ in range(group.size())]
+    rows = [torch.empty_like(row_M) for _ in range(group.size())]
+    dist.all_gather(bests, best_M, group=group)
+    dist.all_gather(rows, row_M + group.rank() * scores_MR.shape[-1], group=group)
+    winner_1M = torch.stack(bests).argmax(dim=0, keepdim=True)
+    return torch.stack(rows).gather(0, winner_1M)[0]

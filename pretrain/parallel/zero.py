@@ -6,8 +6,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from model.objectives import Noisy
 from pretrain.parallel import deepspeed
-from pretrain.parallel.engine import Engine, MicroBatch, Sums
+from pretrain.parallel.engine import Engine, Sums
 from pretrain.parallel.forward import as_prediction
 from pretrain.parallel.mesh import Mesh
 
@@ -24,13 +25,13 @@ class ZeroEngine(Engine):
             dist_init_required=False,
         )
 
-    def _run(self, micro_batches: Sequence[MicroBatch], scale: float) -> Sums:
+    def _run(self, micro_batches: Sequence[Noisy], scale: float) -> Sums:
         if not self._denoiser.training:  # a walk over all modules, which costs milliseconds
             self._engine.train()
-        sums = Sums(self._objective, self._mesh.device)
-        for noisy, valid_BL in micro_batches:
-            logits = self._engine(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
-            loss = sums.add(as_prediction(logits, self._mesh), (noisy, valid_BL))
+        sums = self._no_sums()
+        for number, noisy in enumerate(micro_batches):
+            outputs = self._engine(*self._denoiser.arguments(noisy))
+            loss = sums.add(as_prediction(outputs, self._mesh), noisy, number)
             self._engine.backward(loss * scale)
             self._engine.step()
         return sums

@@ -60,7 +60,7 @@ def test_compressed_files_and_patterns(tmp_path: Path) -> None:
             gzip.compress(b'{"body": "%b"}' % name.encode())
         )
     write(tmp_path / "c.txt.gz", gzip.compress(b"c\nd"))
-    assert list(Documents([str(tmp_path / "*.jsonl.gz")], field="body")) == ["a", "b"]
+    assert list(Documents([str(tmp_path / "*.jsonl.gz")], fields=["body"])) == ["a", "b"]
     assert list(Documents([tmp_path / "c.txt.gz"])) == ["c", "d"]
 
 

@@ -31,7 +31,9 @@ def states(
 ) -> tuple[list[Tensor], int]:
     """The ids after every step, and the number of network evaluations."""
     network = denoise or joint.denoise
-    predict = CountingPredict(lambda *given: Prediction(network(*given)))
+    predict = CountingPredict(
+        lambda query: Prediction(network(query.ids_BL, query.level_BK, query.where_BL))
+    )
     after: list[Tensor] = []
     last_BL = generate(
         ids_BL,

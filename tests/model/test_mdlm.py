@@ -409,12 +409,13 @@ def test_losses_by_level_add_up_to_the_whole(per_token: bool) -> None:
         ids_BL=tokens,
         level_BK=level,
         where_BL=where,
+        valid_BL=valid,
         target_BL=tokens,
         weight_BK=level,
         count=valid.sum(),
     )
     losses = torch.rand(int(where.sum()), generator=generator).requires_grad_()
-    sums = sum_losses(losses, noisy, valid)
+    sums = sum_losses(losses, noisy)
     torch.testing.assert_close(sums.loss, losses.sum())
     torch.testing.assert_close(sums.level_loss.sum(), losses.sum().detach())
     assert sums.level_count.sum() == valid.sum()

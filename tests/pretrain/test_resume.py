@@ -117,7 +117,7 @@ def test_retention_and_what_a_checkpoint_says(train, tmp_path: Path) -> None:
     assert steps == {8, 16, 20, best}
     state = Reader(store.path_of(directory, 20)).state
     assert state["layout"] == {"data": 2, "tensor": 1, "pipeline": 1, "zero_stage": 1}
-    assert state["nelbo"] == rows[-1]["val/nelbo"]
+    assert state["score"] == rows[-1]["val/nelbo"]
     assert state["code"]["packages"]["torch"] == torch.__version__
     assert not list(directory.glob(".*"))
 

@@ -278,8 +278,8 @@ def test_what_fails_after_a_commit_does_not_make_it_a_lost_save(tmp_path: Path) 
 
 
 def test_pruning_removes_the_rest_and_leaves_alone_what_is_broken(tmp_path: Path) -> None:
-    for step, nelbo in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, None)):
-        save(tmp_path, step, [], nelbo=nelbo)
+    for step, score in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, None)):
+        save(tmp_path, step, [], score=score)
     (store.path_of(tmp_path, 6) / "state.json").unlink()
     retention.prune(tmp_path, CheckpointConfig(keep_last=1, keep_every=3, keep_best=1))
     left = [int(path.name[5:]) for path in store.committed(tmp_path)]

@@ -72,7 +72,9 @@ def sharded(world: World, model: ModelConfig, sequence: bool, per_token: bool) -
     denoiser = local_denoiser(model, layout, LENGTH, mesh, seed=0)
     perturb(denoiser, mesh.tensor_rank)
     inputs = given(model, per_token)
-    found = answers(denoiser, as_prediction(denoiser(*inputs), mesh), inputs, mesh.tensor_rank)
+    prediction = as_prediction(denoiser(*inputs), mesh)
+    assert isinstance(prediction, Prediction)
+    found = answers(denoiser, prediction, inputs, mesh.tensor_rank)
     mesh.close()
     return found
 
@@ -105,7 +107,7 @@ def test_shards_answer_like_the_whole(
     whole = Denoiser(model)
     perturb(whole, 0)
     inputs = given(model, per_token)
-    truth = answers(whole, whole.predict(*inputs), inputs, 0)
+    truth = answers(whole, Prediction(whole(*inputs)), inputs, 0)
     found = pool.run(size, sharded, model, sequence, per_token)
     for one in found:
         torch.testing.assert_close(one["log_prob"], truth["log_prob"], rtol=1e-5, atol=2e-5)

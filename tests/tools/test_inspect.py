@@ -55,7 +55,7 @@ def flip(file: Path) -> None:
 def test_all_facts_of_a_checkpoint(trained: Path, capsys) -> None:
     found = shown(capsys, str(step(trained, 4)))
     assert "run" not in found
-    assert (found["step"], found["tokens_seen"], found["nelbo"]) == (4, 2048, None)
+    assert (found["step"], found["tokens_seen"], found["score"]) == (4, 2048, None)
     assert found["layout"] == {"data": 2, "tensor": 1, "pipeline": 1, "zero_stage": 1}
     parameters = found["parameters"]
     assert parameters.pop("total") == sum(parameters.values()) == 286_720
@@ -74,7 +74,7 @@ def test_a_run_shows_its_newest_and_lists_all(trained: Path, capsys) -> None:
     assert found["checkpoint"] == str(step(trained, 4))
     assert [one["step"] for one in found["run"]] == [2, 3, 4]
     assert [one["problem"] for one in found["run"]] == [None] * 3
-    assert [one["nelbo"] is None for one in found["run"]] == [True, False, True]
+    assert [one["score"] is None for one in found["run"]] == [True, False, True]
     assert main([str(trained)]) == 0
     text = capsys.readouterr().out
     assert "saved by data 2 x tensor 1 x pipeline 1, ZeRO 1, fp32" in text

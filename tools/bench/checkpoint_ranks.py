@@ -64,7 +64,7 @@ class State:
 
 def plain_state(step: int) -> Mapping[str, Any]:
     """What the trainer adds, as far as loading asks for it."""
-    return {"step": step, "optimizer_step": step, "nelbo": None}
+    return {"step": step, "optimizer_step": step, "score": None, "objective": {}}
 
 
 def save(world: World, config: RunConfig, directory: Path, repeats: int) -> Saves:

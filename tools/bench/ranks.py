@@ -7,11 +7,13 @@ the average of the weights: corrupt, agree on the count, forward, backward, clip
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
 from model.draws import Draws
+from model.network import predict
 from pretrain.config import RunConfig
 from pretrain.launch import World
 from pretrain.layout import positions
@@ -62,7 +64,7 @@ class EngineStep:
             valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
             batch = {"tokens": tokens_BL, "valid": valid_BL, "position": torch.tensor(part)}
             noisy = config.objective.corrupt(batch, self._draws, config.model)
-            micro_batches.append((noisy, valid_BL))
+            micro_batches.append(noisy)
             own_count += noisy.count
         (count,) = mesh.agree(own_count)
         self.engine.train_step(micro_batches, count, config.optim.lr)
@@ -77,7 +79,10 @@ def against_plain(world: World, config: RunConfig, steps: int, repeats: int) -> 
     for _ in range(WARM_UP):
         plain()
         ours()
-    losses = {"plain": present_loss(config, denoiser), "engine": present_loss(config, ours.engine)}
+    losses = {
+        "plain": present_loss(config, partial(predict, denoiser)),
+        "engine": present_loss(config, ours.engine.predict),
+    }
     seconds = interleaved(
         {"plain": plain, "engine": ours},
         steps=steps,
@@ -116,7 +121,7 @@ def _one_figure(
     step = EngineStep(config, mesh)
     for _ in range(WARM_UP):
         step()
-    loss = present_loss(config, step.engine)
+    loss = present_loss(config, step.engine.predict)
     step()
     meet()
     begin = time.perf_counter()

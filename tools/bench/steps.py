@@ -4,16 +4,20 @@ In bf16 both sides keep an fp32 master of every weight in the same way: the grad
 copied up, AdamW steps the masters, and they are copied back down.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.denoiser import Denoiser
 from model.draws import Draws
+from model.network import predict
 from model.objectives import Noisy, sum_losses
 from model.objectives.mdlm import Mdlm
+from model.prediction import AnyPrediction
+from model.query import Query
 from pretrain.config import OptimConfig
 from pretrain.optim import adamw
 from tools.bench import reference
@@ -52,14 +56,13 @@ class OurStep:
 
     def __init__(self, trained: MasterWeights, tokens_BL: Tensor) -> None:
         self._trained, self._tokens_BL = trained, tokens_BL
-        self._valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
         self._draws = Draws(seed=0, split="train", batch=tokens_BL.shape[0])
         self._position_B = torch.arange(tokens_BL.shape[0], device=tokens_BL.device)
 
     def __call__(self) -> None:
         """One step, and on to the next positions of the stream."""
         noisy = our_corrupt(self._tokens_BL, self._position_B, self._draws, self._trained.denoiser)
-        self._trained.update(our_loss(self._trained.denoiser, noisy, self._valid_BL))
+        self._trained.update(our_loss(partial(predict, self._trained.denoiser), noisy))
         self._position_B = self._position_B + self._position_B.numel()
 
 
@@ -84,8 +87,7 @@ def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: D
     return Mdlm().corrupt(batch, draws, denoiser.config)
 
 
-def our_loss(denoiser: Denoiser, noisy: Noisy, valid_BL: Tensor) -> Tensor:
+def our_loss(answer: Callable[[Query], AnyPrediction], noisy: Noisy) -> Tensor:
     """Nats a token, with the sums by level that training reports."""
-    prediction = denoiser.predict(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
-    losses_M = Mdlm().token_losses(prediction, noisy)
-    return sum_losses(losses_M, noisy, valid_BL).loss / noisy.count
+    losses_M = Mdlm().token_losses(answer(noisy), noisy)
+    return sum_losses(losses_M, noisy).loss / noisy.count

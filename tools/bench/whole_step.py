@@ -4,6 +4,7 @@ This is the yardstick of `parallel`, which asks what the engines cost beside it,
 `gpu` times where no engine is installed. Nothing of :mod:`pretrain.parallel` is imported.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
 from model.objectives.mdlm import Mdlm
+from model.prediction import AnyPrediction
+from model.query import Query
 from pretrain.config import DataConfig, RunConfig
 from tools.bench.steps import MasterWeights, OurStep, our_loss
 from tools.bench.train import DTYPES
@@ -57,16 +60,12 @@ def plain_step(config: RunConfig, device: torch.device) -> tuple[OurStep, Denois
     return OurStep(trained, synthetic_tokens(config).to(device)), trained.denoiser
 
 
-def present_loss(config: RunConfig, predicts: Any) -> float:
-    """Nats a token of the present weights, on one corrupted batch.
-
-    Args:
-        predicts: a denoiser, or anything else with its ``predict``.
-    """
+def present_loss(config: RunConfig, answer: Callable[[Query], AnyPrediction]) -> float:
+    """Nats a token of the present weights, on one corrupted batch."""
     tokens_BL = synthetic_tokens(config)
     valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
     batch = {"tokens": tokens_BL, "valid": valid_BL, "position": torch.arange(len(tokens_BL))}
     draws = Draws(seed=config.seed + 1, split="train", batch=len(tokens_BL))
     noisy = config.objective.corrupt(batch, draws, config.model)
     with torch.no_grad():
-        return float(our_loss(predicts, noisy, valid_BL))
+        return float(our_loss(answer, noisy))

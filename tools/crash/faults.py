@@ -116,8 +116,14 @@ class Faults:
         return "saves failed with a note, later ones succeeded; the run went on"
 
     def _full_at_end(self, start: Start, disk: SmallDisk) -> str:
-        # Room for those that stay, and so for none more, whatever is being written just now.
-        disk.resize(KEEP_LAST * self._sizes()[0] + 8 * PAGE)
+        # No more room than is in use while a save fails: every later one fails too.
+        failures = start.said.count(FAILED_SAVE)
+
+        def full() -> bool:
+            disk.fill()
+            return start.said.count(FAILED_SAVE) > failures
+
+        self._until(start, full)
         start.ask_to_stop()
         return self._ends(start, FULL)
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from model.draws import Draws
 from model.generate import CountingPredict, generate
-from model.objectives import Noisy
-from model.prediction import Prediction
+from model.objectives import Bounded, Noisy
+from model.prediction import Prediction, Reconstruction
 from model.samplers.ancestral import Ancestral
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, document_losses
@@ -20,6 +20,7 @@ from pretrain.parallel import engine
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.ranges import Box, Range, copy_overlap
+from tools.verify import embeddings
 from tools.verify.synthetic import SyntheticWindows, batch
 
 
@@ -33,7 +34,7 @@ class Outcome:
         document_nats: of the held-out windows, after the last step.
         samples: texts drawn with the last weights.
         drawn: one id for each noisy position of the first batch, with the last weights.
-        logits: at these positions, where one rank has them whole.
+        logits: at these positions, where ids are drawn and one rank has them whole.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -67,22 +68,33 @@ def run_all_cut(world: World, config: RunConfig, steps: int) -> Outcome:
 
 def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+    objective = config.objective
+    state = objective.begin()
     trained = engine.build(config, mesh)
     outcome = Outcome(initial=_masters(trained))
     for step in range(1, steps + 1):
         micro_batches = []
         count = torch.zeros((), dtype=torch.int64, device=mesh.device)
-        for mine in positions(config, step, mesh.data_rank, mesh.data_size) if mesh.reads else ():
+        parts = positions(config, step, mesh.data_rank, mesh.data_size)
+        for mine in parts if mesh.reads or objective.drafts else ():
             samples = batch(config, draws, mine, mesh.device)
-            noisy = config.objective.corrupt(samples, draws, config.model)
-            micro_batches.append((noisy, samples["valid"]))
+            noisy = objective.corrupt(samples, draws, config.model, state)
+            micro_batches.append(noisy)
             count += noisy.count
-            outcome.noise |= _digests(samples["position"], vars(noisy))
+            made = dict(vars(noisy))
+            if state:
+                made["weight_BK"] = None  # follows from losses, and so is equal up to rounding
+            outcome.noise |= _digests(samples["position"], made)
         (total,) = mesh.agree(count)
         rate = learning_rate(config.optim, step, config.steps)
         sums = trained.train_step(micro_batches, total, rate)
         outcome.losses.append(float(mesh.total(sums.loss)) / total)
         outcome.grad_norms.append(trained.grad_norm)
+        if state:
+            first = (step - 1) * config.global_batch
+            position_N = torch.arange(first, first + config.global_batch, device=mesh.device)
+            losses_N = trained.sample_losses(config, step, sums)
+            state = objective.learn(state, losses_N, position_N, draws)
     outcome.final = _masters(trained)
     outcome.document_nats = _evaluate(trained, mesh, config)
     outcome.samples = _sample(trained, mesh, config)
@@ -97,9 +109,9 @@ def _masters(trained: Engine) -> list[tuple[Range, Tensor]]:
     ]
 
 
-def _digests(position_B: Tensor, noisy: dict[str, Tensor]) -> dict[int, str]:
+def _digests(position_B: Tensor, noisy: dict[str, Tensor | None]) -> dict[int, str]:
     """By stream position, a digest of the sample's row of every tensor."""
-    rows = [value.cpu() for value in noisy.values() if value.dim() > 0]
+    rows = [value.cpu() for value in noisy.values() if value is not None and value.dim() > 0]
     return {
         position: hashlib.sha256(
             b"".join(value[row].numpy().tobytes() for value in rows)
@@ -109,6 +121,8 @@ def _digests(position_B: Tensor, noisy: dict[str, Tensor]) -> dict[int, str]:
 
 
 def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
+    if not isinstance(config.objective, Bounded):
+        return embeddings.losses(trained, mesh, config)
     sums = document_losses(
         trained.predict,
         config.objective,
@@ -126,6 +140,8 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
 
 def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> list[list[int]]:
     """The same texts on every rank: none of the draws names a rank."""
+    if config.model.seq2seq is not None:
+        return embeddings.texts(trained, mesh, config, num)
     shape = (num, config.data.sequence_length - 3)
     drawn = generate(
         torch.full(shape, config.model.mask, device=mesh.device),
@@ -145,28 +161,30 @@ DRAW = "check"
 
 
 def _draw(trained: Engine, mesh: Mesh, config: RunConfig) -> tuple[list[int], Tensor | None]:
-    noisy, valid_BL, draw = _noisy_draw(config, mesh.device)
-    prediction = trained.predict(noisy.ids_BL, noisy.level_BK, noisy.where_BL, valid_BL)
+    noisy, draw = _noisy_draw(config, mesh.device)
+    prediction = trained.predict(noisy)
+    if isinstance(prediction, Reconstruction):
+        return trained.round(prediction.output_ME).tolist(), None
     logits_MR = getattr(prediction, "logits_MR", None)
     return prediction.sample(*draw).tolist(), None if logits_MR is None else logits_MR.cpu()
 
 
 def near_ties(config: RunConfig, logits_MR: Tensor, tie: float) -> Tensor:
     """Of each of :attr:`Outcome.drawn`, whether its two best candidates lie within ``tie``."""
-    _, _, draw = _noisy_draw(config, torch.device("cpu"))
+    _, draw = _noisy_draw(config, torch.device("cpu"))
     best = Prediction(logits_MR).scores(*draw).topk(2, dim=-1).values
     return best[:, 0] - best[:, 1] < tie
 
 
 def _noisy_draw(
     config: RunConfig, device: torch.device
-) -> tuple[Noisy, Tensor, tuple[Draws, str, Tensor, Tensor, float]]:
-    """The first batch, corrupted; its ``valid_BL``; how an id is drawn at each noisy place."""
+) -> tuple[Noisy, tuple[Draws, str, Tensor, Tensor, float]]:
+    """The first batch, corrupted, and how an id is drawn at each noisy place."""
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     samples = batch(config, draws, range(config.global_batch), device)
     noisy = config.objective.corrupt(samples, draws, config.model)
     row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
-    return noisy, samples["valid"], (draws, DRAW, samples["position"][row_M], column_M, 1.0)
+    return noisy, (draws, DRAW, samples["position"][row_M], column_M, 1.0)
 
 
 def assemble(pieces: list[tuple[Range, Tensor]]) -> dict[str, Tensor]:

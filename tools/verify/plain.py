@@ -6,8 +6,8 @@ PyTorch's own function and steps PyTorch's own AdamW.
 
 import torch
 
-from model.denoiser import Denoiser
 from model.draws import Draws
+from model.network import build, predict
 from model.objectives import sum_losses
 from pretrain.config import RunConfig
 from pretrain.optim import adamw, learning_rate
@@ -20,8 +20,9 @@ class PlainLoop:
     def __init__(self, config: RunConfig, device: torch.device | str = "cpu") -> None:
         self.config, self.device = config, device
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-        self.denoiser = Denoiser(config.model, seed=config.seed).to(device)
+        self.denoiser = build(config.model, seed=config.seed).to(device)
         self.optimizer = adamw(self.denoiser.parameter_names(), config.optim)
+        self.state = config.objective.begin()
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
 
@@ -31,12 +32,16 @@ class PlainLoop:
         first = number * config.global_batch
         positions = range(first, first + config.global_batch)
         samples = batch(config, self.draws, positions, self.device)
-        noisy = config.objective.corrupt(samples, self.draws, config.model)
-        prediction = self.denoiser.predict(
-            noisy.ids_BL, noisy.level_BK, noisy.where_BL, samples["valid"]
-        )
-        losses_M = config.objective.token_losses(prediction, noisy)
-        loss = sum_losses(losses_M, noisy, samples["valid"]).loss / noisy.count
+        objective = config.objective
+        noisy = objective.corrupt(samples, self.draws, config.model, self.state)
+        if objective.drafts:
+            with torch.no_grad():
+                draft = predict(self.denoiser, objective.draft_query(noisy))
+            noisy = objective.with_draft(noisy, draft)
+        losses_M = objective.token_losses(predict(self.denoiser, noisy), noisy)
+        sums = sum_losses(losses_M, noisy)
+        self.state = objective.learn(self.state, sums.sample_loss, samples["position"], self.draws)
+        loss = sums.loss / noisy.count
         self.optimizer.zero_grad()
         loss.backward()
         clip = config.optim.clip or float("inf")

@@ -39,6 +39,18 @@ def run_config(**changes: Any) -> RunConfig:
     return validate(RunConfig, plain, where="the synthetic run")
 
 
+GENIE: dict[str, Any] = {
+    "model": {
+        "time_conditioning": False,
+        "num_layers": 2,
+        "seq2seq": {"num_encoder_layers": 2, "embedding_width": 16},
+    },
+    "objective": {"name": "genie", "num_steps": 50},
+    "data": {"packing": "pairs", "source_length": 12},
+}
+"""Changes that make it an encoder-decoder over embeddings."""
+
+
 def batch(
     config: RunConfig,
     draws: Draws,
@@ -50,11 +62,18 @@ def batch(
     length = config.data.sequence_length
     uniform_BL = draws.uniform("text", position_B, length)
     share_B1 = draws.uniform("length", position_B, 1) ** 2
-    return {
+    found = {
         "tokens": (uniform_BL**2 * config.model.vocab_size).long(),
         "valid": torch.arange(length, device=device) < 1 + share_B1 * (length - 1),
         "position": position_B,
     }
+    if config.data.source_length is not None:
+        num = config.data.source_length
+        uniform_BS = draws.uniform("source", position_B, num)
+        share_B1 = draws.uniform("source length", position_B, 1)
+        found["source"] = (uniform_BS**2 * config.model.vocab_size).long()
+        found["source_valid"] = torch.arange(num, device=device) < 1 + share_B1 * (num - 1)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,97 @@
+"""The sampling loop of the Gaussian process: from noise to embeddings, from these to ids."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.draws import Draws
+from model.gaussian_samplers import GaussianSampler, plan
+from model.prediction import AnyPrediction, Reconstruction
+from model.processes import gaussian
+from model.processes.gaussian import Gaussian, Parameterisation
+from model.query import Query
+
+
+class EmbeddingNetwork(Protocol):
+    """What sampling asks of an encoder-decoder, whole or spread over ranks."""
+
+    def predict(self, query: Query) -> AnyPrediction:
+        """The network's output."""
+
+    def remember(self, query: Query) -> Query:
+        """The query with its source encoded once."""
+
+    def round(self, x_ME: Tensor) -> Tensor:
+        """The likeliest id of each embedding."""
+
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """The embedding nearest to each vector."""
+
+
+def generate_embeddings(
+    source_BS: Tensor,
+    source_valid_BS: Tensor,
+    position_B: Tensor,
+    network: EmbeddingNetwork,
+    *,
+    length: int,
+    width: int,
+    sampler: GaussianSampler,
+    process: Gaussian,
+    prediction: Parameterisation,
+    self_conditioning: bool,
+    draws: Draws,
+    on_step: Callable[[int], object] = lambda number: None,
+) -> Tensor:
+    """Ids ``[B, length]`` of a target for each source.
+
+    Args:
+        position_B: int64 number of each sample; it alone tells the samples' draws apart.
+        width: E, of the embeddings.
+        prediction: what the network's output is.
+        self_conditioning: go on from the prediction of the step before.
+        on_step: called with the number of every step done.
+    """
+    shape = (len(source_BS), length, width)
+
+    def normal(kind: str) -> Tensor:
+        return draws.normal(kind, position_B, length * width).view(shape)
+
+    device = source_BS.device
+    everywhere = torch.ones(shape[:2], dtype=torch.bool, device=device)
+    base = network.remember(
+        Query(
+            ids_BL=torch.zeros(shape[:2], dtype=torch.int64, device=device),
+            level_BK=torch.ones(shape[0], 1, device=device),
+            where_BL=everywhere,
+            signal_B1=torch.zeros(shape[0], 1, device=device),
+            source_BS=source_BS,
+            source_valid_BS=source_valid_BS,
+        )
+    )
+    x, draft = normal("prior"), None
+    indices = plan(process.num_steps, sampler.steps)
+    for number, (i, j) in enumerate(pairwise(indices)):
+        abar_i, abar_j = (process.abar(torch.tensor(index)) for index in (i, j))
+        level = float(process.level(torch.tensor(i)))
+        found = network.predict(
+            replace(
+                base,
+                level_BK=torch.full_like(base.level_BK, level),
+                noise_BLE=x,
+                draft_BLE=draft,
+            )
+        )
+        assert isinstance(found, Reconstruction)
+        x0 = gaussian.to_x0(prediction, found.output_ME.float().view(shape), x, abar_i.float())
+        draft = x0 if self_conditioning else None
+        if level <= sampler.clamp_below:
+            x0 = network.nearest(x0.flatten(0, 1)).view(shape)
+        x = sampler.step(x, x0, abar_i, abar_j, partial(normal, f"step/{number}"))
+        on_step(number)
+    return network.round(x.flatten(0, 1)).view(shape[:2])

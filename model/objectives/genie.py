@@ -1,0 +1,193 @@
+"""GENIE: Gaussian diffusion over learned embeddings of a target, given a source.
+
+Lin et al. 2023; the loss is Diffusion-LM's (Li et al. 2022, eq. 2 and appendix), with e the
+embeddings of the ids w, x_0 = e + std0 n, x_i = sqrt(abar_i) x_0 + sqrt(1 - abar_i) eps:
+
+    |f(x_i, i) - x_0|^2  +  |sqrt(abar_{T-1}) x_0|^2  -  log p(w | x_0)
+
+means over the width E and over all positions, padding included (it is generated). At
+index 0 the first term's target is e. The last term, rounding, is on the noised embeddings
+themselves: it keeps the embeddings of different tokens apart.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.draws import Draws
+from model.objectives import NO_STATE, Batch, Noisy, Objective, State
+from model.prediction import AnyPrediction, Reconstruction
+from model.processes import gaussian
+from model.processes.gaussian import Gaussian
+from model.query import Query
+from model.times import SecondMoment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Genie(Objective):
+    """The objective of GENIE and of the Diffusion-LM family.
+
+    Args:
+        schedule, num_steps: of the Gaussian process.
+        prediction: what the network's output is.
+        times: indices drawn evenly, or in proportion to the root mean square of their last
+            losses (Nichol & Dhariwal 2021, eq. 18), with importance weights.
+        self_conditioning: how often a sample gets a draft of its own (Chen et al. 2023);
+            their choice is 0.5, and 0 is GENIE's.
+        rounding: weight of the rounding loss.
+    """
+
+    schedule: gaussian.ScheduleName = "sqrt"
+    num_steps: int = 2000
+    prediction: gaussian.Parameterisation = "x0"
+    times: Literal["uniform", "loss_second_moment"] = "uniform"
+    self_conditioning: float = 0.0
+    rounding: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, not {self.num_steps}")
+        if not 0.0 <= self.self_conditioning <= 1.0:
+            raise ValueError(f"self_conditioning must lie in [0, 1], not {self.self_conditioning}")
+        if self.rounding <= 0.0:
+            raise ValueError(
+                f"rounding must be above 0, not {self.rounding}: without that loss all "
+                "embeddings become one"
+            )
+        if self.self_conditioning and self.prediction != "x0":
+            raise ValueError("self_conditioning goes on from clean embeddings: set prediction: x0")
+
+    @property
+    def process(self) -> Gaussian:
+        """The forward process."""
+        return Gaussian(schedule=self.schedule, num_steps=self.num_steps)
+
+    def check(self, model: ModelConfig) -> None:
+        """GENIE needs an encoder-decoder; self-conditioning needs an input for the draft."""
+        if model.seq2seq is None:
+            raise ValueError(
+                "objective genie needs an encoder-decoder: set model.seq2seq, e.g. "
+                "model.seq2seq.num_encoder_layers=6"
+            )
+        if bool(self.self_conditioning) != model.seq2seq.self_conditioning:
+            raise ValueError(
+                "objective.self_conditioning and model.seq2seq.self_conditioning go together: "
+                "set both or neither"
+            )
+
+    # -- corruption -----------------------------------------------------------------------
+
+    def begin(self) -> State:
+        """The last losses of each index, where times follow them."""
+        return self._sampler.begin() if self.times == "loss_second_moment" else NO_STATE
+
+    @property
+    def _sampler(self) -> SecondMoment:
+        return SecondMoment(num_steps=self.num_steps)
+
+    def indices(self, position_B: Tensor, draws: Draws, state: State) -> tuple[Tensor, Tensor]:
+        """Index ``[B, 1]`` of each sample, and its importance weight, from stratified uniforms."""
+        u_B1 = draws.times(position_B)
+        if state:
+            return self._sampler.draw(u_B1, state)
+        index_B1 = (u_B1 * self.num_steps).long().clamp(max=self.num_steps - 1)
+        return index_B1, torch.ones_like(u_B1)
+
+    def corrupt(
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
+    ) -> Noisy:
+        """Noise for every target position at one index a sample; padding is a target too."""
+        tokens, position = batch["tokens"], batch["position"]
+        index_B1, weight_B1 = self.indices(position, draws, state)
+        shape = (*tokens.shape, model.table_width)
+        num = shape[1] * shape[2]
+        start_BLE = draws.normal("start", position, num).view(shape) * self.process.start_std
+        end_BLE = draws.normal("noise", position, num).view(shape)
+        abar_B1 = self.process.abar(index_B1)
+        signal_B1, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
+        drafted_B1 = None
+        if self.drafts:
+            drafted_B1 = draws.uniform("draft", position, 1) < self.self_conditioning
+        return Noisy(
+            ids_BL=tokens,
+            level_BK=self.process.level(index_B1).float(),
+            where_BL=batch["valid"],
+            valid_BL=batch["valid"],
+            signal_B1=signal_B1,
+            noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_B1[..., None]),
+            source_BS=batch["source"],
+            source_valid_BS=batch["source_valid"],
+            start_noise_BLE=start_BLE,
+            end_noise_BLE=end_BLE,
+            target_BL=tokens,
+            weight_BK=weight_B1.float(),
+            count=batch["valid"].sum(),
+            drafted_B1=drafted_B1,
+        )
+
+    @property
+    def drafts(self) -> bool:
+        """With self-conditioning."""
+        return self.self_conditioning > 0
+
+    def draft_query(self, noisy: Noisy) -> Query:
+        """The same without a draft, for the output alone."""
+        return replace(noisy, start_noise_BLE=None)
+
+    def with_draft(self, noisy: Noisy, draft: AnyPrediction) -> Noisy:
+        """The draft for the samples whose draw says so, zeros for the others."""
+        assert isinstance(draft, Reconstruction)
+        assert noisy.noise_BLE is not None
+        assert noisy.drafted_B1 is not None
+        draft_BLE = torch.zeros_like(noisy.noise_BLE)
+        draft_BLE[noisy.where_BL] = draft.output_ME.detach().float()
+        return replace(noisy, draft_BLE=draft_BLE * noisy.drafted_B1[..., None])
+
+    # -- loss -----------------------------------------------------------------------------
+
+    def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
+        """The weighted sum of the three terms at each position, ``[M]`` float32."""
+        assert isinstance(prediction, Reconstruction)
+        assert prediction.rounding is not None
+        ids_M, weight_M, error_M, x0_ME = self._terms(prediction, noisy)
+        last = torch.tensor(self.num_steps - 1)
+        prior_M = float(self.process.abar(last)) * x0_ME.square().mean(dim=1)
+        rounding_M = -prediction.rounding.log_prob(ids_M)
+        return weight_M * (error_M + prior_M + self.rounding * rounding_M)
+
+    def errors(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
+        """The first term alone, ``[M]`` float32: the mean squared error of the output."""
+        return self._terms(prediction, noisy)[2]
+
+    def _terms(
+        self, prediction: AnyPrediction, noisy: Noisy
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids, weights, squared errors and noised embeddings at each position."""
+        assert isinstance(prediction, Reconstruction)
+        assert prediction.embedding_ME is not None
+        assert noisy.start_noise_BLE is not None
+        assert noisy.end_noise_BLE is not None
+        where_BL = noisy.where_BL
+        row_M, _ = where_BL.nonzero(as_tuple=True)
+        embedding_ME = prediction.embedding_ME.float()
+        x0_ME = embedding_ME + noisy.start_noise_BLE[where_BL]
+        index_M = self.process.index(noisy.level_BK[row_M, 0].double())
+        clean_M1 = torch.where(index_M[:, None] == 0, embedding_ME, x0_ME)
+        wanted_ME = gaussian.target(
+            self.prediction,
+            clean_M1,
+            noisy.end_noise_BLE[where_BL],
+            self.process.abar(index_M)[:, None].float(),
+        )
+        error_M = (prediction.output_ME.float() - wanted_ME).square().mean(dim=1)
+        return noisy.target_BL[where_BL], noisy.weight_BK[row_M, 0], error_M, x0_ME
+
+    def learn(self, state: State, losses_N: Tensor, position_N: Tensor, draws: Draws) -> State:
+        """The losses of a step among the last ones of their indices."""
+        if not state:
+            return state
+        index_N1, _ = self.indices(position_N, draws, state)
+        return self._sampler.learn(state, index_N1[:, 0], losses_N)

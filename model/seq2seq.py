@@ -1,0 +1,159 @@
+"""The encoder-decoder denoiser: a source text conditions the denoising of a target's embeddings.
+
+Lin et al. 2023 (GENIE), section 3: a bidirectional encoder reads the source, and a decoder
+without causal mask attends to it and to the noisy target. Like the DiT it is one ordered
+list of layers, which one process runs from first to last and a pipeline cuts anywhere.
+"""
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.initialize import initialize
+from model.layers import Stream
+from model.linears import DenseFactory, LayerFactory
+from model.query import Query
+from model.seq2seq_layers import DecoderBlock, EncoderBlock, Entry, Exit, SideBlock, shape_of
+
+
+class Seq2Seq(nn.Module):
+    """Noisy embeddings, their level and a source to a prediction of clean embeddings.
+
+    Args:
+        factory, span, recompute_every: as in :class:`model.denoiser.Denoiser`; the layers are
+            the entry, the encoder's blocks, the decoder's blocks, and the way out.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        seed: int = 0,
+        factory: LayerFactory | None = None,
+        span: range | None = None,
+        recompute_every: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.last = config.total_layers - 1
+        self.first_decoder = 1 + shape_of(config).num_encoder_layers
+        self.factory = factory or DenseFactory()
+        self.span = range(self.last + 1) if span is None else span
+        self.layers = nn.ModuleDict({str(index): self._build(index) for index in self.span})
+        if {0, self.last} <= set(self.span):
+            self.output.tokens.weight = self.output.head.weight = self.embedding.weight
+        for index in self.span:
+            layer = self.layers[str(index)]
+            if isinstance(layer, SideBlock) and recompute_every:
+                layer.recompute = index % recompute_every == 0
+        initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
+
+    def _build(self, index: int) -> nn.Module:
+        if index == 0:
+            return Entry(self.config, self.factory)
+        if index == self.last:
+            return Exit(self.config, self.factory)
+        if index < self.first_decoder:
+            last = index == self.first_decoder - 1
+            return EncoderBlock(self.config, self.factory, last=last)
+        return DecoderBlock(self.config, self.factory, last=index == self.last - 1)
+
+    @property
+    def embedding(self) -> Entry:
+        """The first layer, where the span has it."""
+        return cast(Entry, self.layers["0"])
+
+    @property
+    def output(self) -> Exit:
+        """The last layer, where the span has it."""
+        return cast(Exit, self.layers[str(self.last)])
+
+    def parameter_names(self) -> dict[nn.Parameter, str]:
+        """The canonical name of each parameter; that of the table is its first place's."""
+        names = {parameter: name for name, parameter in self.named_parameters()}
+        if self.last in self.span:
+            names[self.output.weight] = "layers.0.tokens.weight"
+        return names
+
+    # -- what is read ---------------------------------------------------------------------
+
+    def inputs(self, query: Query) -> Stream:
+        """What the first layer reads: floating tensors first."""
+        assert query.noise_BLE is not None
+        assert query.signal_B1 is not None
+        assert query.source_BS is not None
+        assert query.source_valid_BS is not None
+        return (
+            query.noise_BLE,
+            query.signal_B1,
+            query.level_BK,
+            *self._draft(query),
+            query.ids_BL,
+            query.source_BS,
+            query.source_valid_BS.to(torch.uint8),
+        )
+
+    def _draft(self, query: Query) -> Stream:
+        """The draft, where this model reads one; none yet is a draft of zeros."""
+        if not shape_of(self.config).self_conditioning:
+            return ()
+        assert query.noise_BLE is not None
+        if query.draft_BLE is None:
+            return (torch.zeros_like(query.noise_BLE),)
+        return (query.draft_BLE,)
+
+    def wanted(self, query: Query) -> Stream:
+        """What the last layer reads beside the stream."""
+        if query.start_noise_BLE is None:
+            return (query.where_BL,)
+        return (query.where_BL, query.ids_BL, query.start_noise_BLE)
+
+    def arguments(self, query: Query) -> tuple[Stream, Stream]:
+        """The arguments of :meth:`forward`."""
+        return self.inputs(query), self.wanted(query)
+
+    # -- what is done ---------------------------------------------------------------------
+
+    def body(self, stream: Stream) -> Stream:
+        """The span's layers, one after the other, but for the last of all."""
+        for name, layer in self.layers.items():
+            if name != str(self.last):
+                stream = layer(stream)
+        return stream
+
+    def forward(self, inputs: Stream, wanted: Stream) -> tuple[Tensor, ...]:
+        """The tensors of :meth:`Exit.forward` at the wanted positions."""
+        outputs: tuple[Tensor, ...] = self.output(self.body(inputs), *wanted)
+        return outputs
+
+    def remember(self, query: Query) -> Query:
+        """The query with its source encoded, which is the same at every level."""
+        assert query.source_BS is not None
+        assert query.source_valid_BS is not None
+        stream: Stream = (
+            self.embedding.source(query.source_BS),
+            query.source_valid_BS.to(torch.uint8),
+        )
+        for index in range(1, self.first_decoder):
+            stream = self.layers[str(index)](stream)
+        return replace(query, memory_BSD=stream[0])
+
+    def answer(self, query: Query) -> tuple[Tensor, ...]:
+        """As :meth:`forward`, from the memory of :meth:`remember` where the query has one."""
+        if query.memory_BSD is None:
+            return self(*self.arguments(query))
+        noise_BLE, signal_B1, level_BK, *draft, ids_BL, _, valid_BS = self.inputs(query)
+        stream = (
+            query.memory_BSD,
+            *self.embedding.target(
+                noise_BLE, signal_B1, level_BK, draft[0] if draft else None, ids_BL
+            ),
+            valid_BS,
+        )
+        for index in range(self.first_decoder, self.last):
+            stream = self.layers[str(index)](stream)
+        outputs: tuple[Tensor, ...] = self.output(stream, *self.wanted(query))
+        return outputs
