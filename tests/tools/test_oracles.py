@@ -10,8 +10,10 @@ import torch
 
 from model import draws
 from model.draws import Draws
+from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
-from model.processes import absorbing
+from model.processes import absorbing, gaussian
+from model.processes.gaussian import Gaussian
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
 from tools.verify import oracles
@@ -93,6 +95,47 @@ def one_bin(patch: Patch) -> None:
     patch.setattr(draws, "_spread_bins", lambda num: torch.zeros(num, dtype=torch.int64))
 
 
+@pytest.fixture(autouse=True)
+def fresh_schedules() -> Any:
+    """Schedules are remembered; a broken one must not be."""
+    gaussian.betas.cache_clear()
+    gaussian._alpha_bars.cache_clear()
+    yield
+    gaussian.betas.cache_clear()
+    gaussian._alpha_bars.cache_clear()
+
+
+def capped_beta(patch: Patch) -> None:
+    patch.setattr(gaussian, "_MAX_BETA", 0.998)
+
+
+def shifted_index(patch: Patch) -> None:
+    right = Gaussian.abar
+    patch.setattr(Gaussian, "abar", lambda self, index: right(self, (index - 1).clamp(min=-1)))
+
+
+def one_step_coefficients(patch: Patch) -> None:
+    """Strides with the coefficients of single steps, as public code takes them."""
+    right = gaussian.posterior
+    patch.setattr(gaussian, "posterior", lambda a, b: right(a, b.clone().fill_(b[-1])))
+
+
+def noise_without_the_signals_share(patch: Patch) -> None:
+    right = Genie.corrupt
+
+    def wrong(*arguments: Any) -> Any:
+        noisy = right(*arguments)
+        return dataclasses.replace(noisy, noise_BLE=noisy.end_noise_BLE)
+
+    patch.setattr(Genie, "corrupt", wrong)
+
+
+def always_noised_target(patch: Patch) -> None:
+    """Index 0 as any other."""
+    right = Gaussian.index
+    patch.setattr(Gaussian, "index", lambda self, level: right(self, level).clamp(min=1))
+
+
 BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: patch.setattr(draws, "_ROUNDS", 9), "draws: Philox4x32-10"),
     (lambda patch: patch.setattr(draws, "_WEYL", draws._WEYL[::-1]), "draws: Philox4x32-10"),
@@ -112,6 +155,12 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: training loss"),
     (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: uniform predictor"),
     (lambda patch: scaled(patch, Cosine, "dalpha"), "mdlm: training loss"),
+    (capped_beta, "gaussian: golden values"),
+    (shifted_index, "gaussian: golden values"),
+    (one_step_coefficients, "gaussian: any step"),
+    (shifted_index, "genie: information"),
+    (noise_without_the_signals_share, "genie: information"),
+    (always_noised_target, "genie: known losses"),
 ]
 
 

@@ -1,6 +1,7 @@
 """Draws that are told: over all cases with their weights, a sum is an expectation, exactly."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ class Scripted(Draws):
     """At stream position r, row r of what it was given, whatever the draw is for.
 
     Args:
-        time_B1: times; uniform_BL: uniforms.
+        time_B1: times; uniform_BL: uniforms; normals: standard normals ``[B, num]`` by kind.
     """
 
     seed: int = 0
@@ -20,6 +21,7 @@ class Scripted(Draws):
     batch: int = 1
     time_B1: Tensor
     uniform_BL: Tensor
+    normals: Mapping[str, Tensor] = field(default_factory=dict)
 
     def times(self, position_B: Tensor, kind: str = "time") -> Tensor:
         """See :meth:`model.draws.Draws.times`."""
@@ -28,3 +30,7 @@ class Scripted(Draws):
     def uniform(self, kind: str, position_B: Tensor, num: int) -> Tensor:
         """See :meth:`model.draws.Draws.uniform`."""
         return self.uniform_BL[position_B, :num]
+
+    def normal(self, kind: str, position_B: Tensor, num: int) -> Tensor:
+        """See :meth:`model.draws.Draws.normal`."""
+        return self.normals[kind][position_B, :num]

@@ -97,10 +97,7 @@ def _uniform() -> list[Comparison]:
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     held_out = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
-    batch = {
-        "tokens": (7 * held_out.uniform("text", position_B, 12)).long(),
-        "position": position_B,
-    }
+    batch = _batch((7 * held_out.uniform("text", position_B, 12)).long())
     free_BL = held_out.uniform("free", position_B, 12) < position_B[:, None] / 64
     free_BL[:, 0] = True
     noisy = Mdlm().bound_corrupt(batch, free_BL, held_out, model)

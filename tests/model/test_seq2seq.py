@@ -1,0 +1,255 @@
+"""The encoder-decoder: what reads what, and the ways into it and out of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig, Seq2SeqConfig
+from model.draws import Draws
+from model.gaussian_samplers.ddpm import Ddpm
+from model.generate_embeddings import generate_embeddings
+from model.initialize import initial_value
+from model.network import build, predict
+from model.prediction import Reconstruction
+from model.processes.gaussian import Gaussian
+from model.query import Query
+from model.seq2seq import Seq2Seq
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "modern": {},
+    "release": {
+        "projection": "tanh",
+        "time": "additive",
+        "positions": "learned",
+        "max_positions": 10,
+    },
+    "drafts": {"self_conditioning": True},
+}
+
+
+def network(shape: str = "modern", **settings: Any) -> Seq2Seq:
+    config = ModelConfig(
+        vocab_size=50,
+        width=16,
+        num_layers=2,
+        num_heads=2,
+        conditioning_width=8,
+        mlp="geglu" if shape == "release" else "gelu",
+        seq2seq=Seq2SeqConfig(
+            num_encoder_layers=2, embedding_width=6, **{**SHAPES[shape], **settings}
+        ),
+    )
+    found = build(config)
+    assert isinstance(found, Seq2Seq)
+    for parameter, name in found.parameter_names().items():
+        noise = initial_value(f"noise.{name}.q.weight", parameter.shape, 1, 1.0)
+        with torch.no_grad():
+            parameter.add_(noise, alpha=0.3)
+    return found
+
+
+DRAWS = Draws(seed=0, split="test", batch=3)
+POSITION = torch.arange(3)
+
+
+def query(**changes: Any) -> Query:
+    valid = torch.arange(7) < torch.tensor([[7], [4], [2]])
+    ids = (DRAWS.uniform("ids", POSITION, 5) * 50).long()
+    found = Query(
+        ids_BL=ids,
+        level_BK=torch.tensor([[0.2], [0.5], [0.9]]),
+        where_BL=torch.ones_like(ids, dtype=torch.bool),
+        signal_B1=torch.tensor([[0.9], [0.6], [0.1]]),
+        noise_BLE=DRAWS.normal("noise", POSITION, 30).view(3, 5, 6),
+        source_BS=(DRAWS.uniform("source", POSITION, 7) * 50).long(),
+        source_valid_BS=valid,
+    )
+    return replace(found, **changes)
+
+
+def output(model: Seq2Seq, asked: Query) -> Tensor:
+    found = predict(model, asked)
+    assert isinstance(found, Reconstruction)
+    return found.output_ME.detach()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_remembered_answers_alike(shape: str) -> None:
+    model, asked = network(shape), query()
+    remembered = model.remember(asked)
+    assert remembered.memory_BSD is not None
+    assert torch.equal(output(model, remembered), output(model, asked))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_memory_depends_on_the_source_alone(shape: str) -> None:
+    model, asked = network(shape), query()
+    memory = model.remember(asked).memory_BSD
+    other = replace(
+        asked, level_BK=1 - asked.level_BK, ids_BL=asked.ids_BL + 1, noise_BLE=torch.zeros(3, 5, 6)
+    )
+    again = model.remember(other).memory_BSD
+    assert memory is not None and again is not None  # noqa: PT018
+    assert torch.equal(memory, again)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["source_BS", "level_BK", "noise_BLE", "ids_BL", "signal_B1"])
+def test_everything_that_is_given_is_read(shape: str, name: str) -> None:
+    model, asked = network(shape), query()
+    given = getattr(asked, name)
+    changed = replace(asked, **{name: given + 1 if given.dtype == torch.int64 else given * 0.5})
+    apart = (output(model, changed) - output(model, asked)).view(3, -1).abs().amax(dim=1)
+    assert bool((apart > 1e-4).all())
+
+
+def test_source_padding_is_not_seen_unless_the_release_is_reproduced() -> None:
+    for ignored in (False, True):
+        model, asked = network(ignore_source_padding=ignored), query()
+        assert asked.source_BS is not None
+        other = replace(
+            asked,
+            source_BS=torch.where(asked.source_valid_BS, asked.source_BS, 3),
+            source_valid_BS=asked.source_valid_BS,
+        )
+        same = torch.allclose(output(model, other), output(model, asked), atol=1e-6)
+        assert same is not ignored
+
+
+def test_the_decoder_sees_all_of_the_target() -> None:
+    model, asked = network(), query()
+    assert asked.noise_BLE is not None
+    noise = asked.noise_BLE.clone()
+    noise[:, -1] += 1
+    apart = output(model, replace(asked, noise_BLE=noise)) - output(model, asked)
+    assert bool((apart.view(3, 5, 6).abs().amax(dim=2) > 1e-5).all())
+
+
+def test_a_draft_is_read_and_none_is_zeros() -> None:
+    model, asked = network("drafts"), query()
+    zeros = replace(asked, draft_BLE=torch.zeros(3, 5, 6))
+    assert torch.equal(output(model, asked), output(model, zeros))
+    ones = replace(asked, draft_BLE=torch.ones(3, 5, 6))
+    assert not torch.allclose(output(model, asked), output(model, ones), atol=1e-3)
+
+
+def test_a_table_serves_both_ends() -> None:
+    model = network()
+    names = model.parameter_names()
+    table = model.embedding.weight
+    assert model.output.tokens.weight is model.output.head.weight is table
+    assert names[table] == "layers.0.tokens.weight"
+    assert len(set(names.values())) == len(names) == len(list(model.parameters()))
+
+
+def test_rounding_and_clamping_find_the_tokens() -> None:
+    model = network()
+    ids = torch.randperm(50)[:20]
+    vectors = model.embedding.weight.detach()[ids] + 0.01
+    nearest, embedding = model.output.nearest(vectors)
+    assert torch.equal(nearest, ids)
+    assert torch.equal(embedding, model.embedding.weight[ids])
+    distance = torch.cdist(vectors, model.embedding.weight.detach()[:50])
+    assert torch.equal(distance.argmin(dim=1), ids)
+    with torch.no_grad():
+        model.output.head.bias.zero_()
+        likeliest = (vectors @ model.embedding.weight[:50].T).argmax(dim=1)
+    assert torch.equal(model.output.round(vectors), likeliest)
+
+
+def test_mask_and_padded_rows_are_never_rounded_to() -> None:
+    model = network()
+    far = model.embedding.weight.detach()[50:] * 100  # [MASK] and the padded rows
+    ids, _ = model.output.nearest(far)
+    assert int(ids.max()) < 50
+    assert int(model.output.round(far).max()) < 50
+
+
+def test_learned_positions_end_somewhere() -> None:
+    with pytest.raises(ValueError, match="max_positions is 10"):
+        output(
+            network("release"),
+            query(
+                source_BS=torch.zeros(3, 11, dtype=torch.int64),
+                source_valid_BS=torch.ones(3, 11, dtype=torch.bool),
+            ),
+        )
+
+
+class Telling:
+    """A network that knows the target: its outputs are the embeddings of these ids."""
+
+    def __init__(self, model: Seq2Seq, ids_BL: Tensor) -> None:
+        self.model, self.ids_BL, self.levels = model, ids_BL, []  # type: ignore[var-annotated]
+
+    def remember(self, query: Query) -> Query:
+        return query
+
+    def predict(self, query: Query) -> Reconstruction:
+        self.levels.append(float(query.level_BK[0, 0]))
+        return Reconstruction(
+            output_ME=self.model.embedding.weight.detach()[self.ids_BL].flatten(0, 1)
+        )
+
+    def round(self, x_ME: Tensor) -> Tensor:
+        return self.model.output.nearest(x_ME)[0]
+
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        return self.model.output.nearest(x_ME)[1]
+
+
+def test_sampling_reaches_what_the_network_knows() -> None:
+    ids = query().ids_BL
+    told = Telling(network(), ids)
+    drawn = generate_embeddings(
+        torch.zeros(3, 4, dtype=torch.int64),
+        torch.ones(3, 4, dtype=torch.bool),
+        POSITION,
+        told,
+        length=5,
+        width=6,
+        sampler=Ddpm(steps=4),
+        process=Gaussian(schedule="sqrt", num_steps=8),
+        prediction="x0",
+        self_conditioning=False,
+        draws=DRAWS,
+    )
+    assert torch.equal(drawn, ids)
+    assert told.levels == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    model = network("drafts")
+
+    class Whole:
+        remember, predict = staticmethod(model.remember), staticmethod(lambda q: predict(model, q))
+        round = staticmethod(model.output.round)
+        nearest = staticmethod(lambda x: model.output.nearest(x)[1])
+
+    asked = query()
+    assert asked.source_BS is not None
+    assert asked.source_valid_BS is not None
+
+    def drawn(rows: list[int]) -> Tensor:
+        with torch.no_grad():
+            return generate_embeddings(
+                asked.source_BS[rows],
+                asked.source_valid_BS[rows],
+                POSITION[rows],
+                Whole(),
+                length=5,
+                width=6,
+                sampler=Ddpm(steps=5),
+                process=Gaussian(schedule="sqrt", num_steps=50),
+                prediction="x0",
+                self_conditioning=True,
+                draws=DRAWS,
+            )
+
+    together = drawn([0, 1, 2])
+    assert torch.equal(drawn([1]), together[1:2])
+    assert torch.equal(drawn([2, 0]), together[[2, 0]])
+    assert not torch.equal(together[0], together[1])

@@ -1,0 +1,210 @@
+"""What is known exactly about GENIE: its process, its loss, and how much noise hides.
+
+The strongest is an identity of information theory (Guo, Shamai & Verdu 2005, theorem 1):
+over all signal-to-noise ratios, half the least mean squared error of a token's embedding
+integrates to the token's entropy. So with the exact posterior mean in the place of the
+network, two equally likely tokens must give log 2: levels, noise, target and error enter.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig, Seq2SeqConfig
+from model.objectives import Noisy
+from model.objectives.genie import Genie
+from model.prediction import Prediction, Reconstruction
+from model.processes import gaussian
+from model.processes.gaussian import Gaussian
+from tools.verify.check import Check, Comparison
+from tools.verify.scripted import Scripted
+
+SQRT = Gaussian(schedule="sqrt", num_steps=2000)
+GOLDEN = (
+    ("beta_0", 0.01464131053),
+    ("beta_1", 0.00888908777),
+    ("beta_999", 0.00120612296),
+    ("beta_1999", 0.999),
+    ("abar_0", 0.98535868947),
+    ("abar_1", 0.97659974959),
+    ("abar_999", 0.29578031482),
+    ("abar_1998", 2.0204e-4),
+    ("abar_1999", 2.0204e-7),
+    ("std_0", 0.1210012832),
+)
+"""Of the sqrt schedule at T = 2000, computed apart from this code."""
+
+NODES = 64
+"""Of the Gauss-Hermite rule over the noise."""
+
+
+def oracles() -> Iterator[Check]:
+    """Checks of the Gaussian process and of :class:`model.objectives.genie.Genie`."""
+    yield Check(name="gaussian: golden values", compare=_golden)
+    yield Check(name="gaussian: any step", compare=_steps)
+    yield Check(name="genie: information", compare=_information)
+    yield Check(name="genie: known losses", compare=_known)
+
+
+def _golden() -> list[Comparison]:
+    beta = gaussian.betas("sqrt", 2000)
+    found = {
+        "beta": beta,
+        "abar": SQRT.abar(torch.arange(2000)),
+        "std": torch.tensor([SQRT.start_std], dtype=torch.float64),
+    }
+    comparisons = []
+    for name, known in GOLDEN:
+        kind, _, index = name.partition("_")
+        value = float(found[kind][int(index)])
+        allowed = 1e-4 if known < 1e-3 else 1e-8  # as many digits as are known
+        comparisons.append(_close(f"{name} of the sqrt schedule", value, known, allowed))
+    return comparisons
+
+
+def _steps() -> list[Comparison]:
+    """A step from i to j leaves x_j as if it had come from x_0 at once, for every stride."""
+    worst = {"posterior mean": 0.0, "posterior variance": 0.0, "ddim": 0.0, "ddim at eta 1": 0.0}
+    for schedule in ("sqrt", "cosine", "linear"):
+        process = Gaussian(schedule=schedule, num_steps=50)
+        abar = process.abar(torch.arange(-1, 50))
+        for i in range(1, 51):
+            a, b = abar[i], abar[:i]
+            move = gaussian.posterior(a, b)
+            mean = move.of_x * a.sqrt() + move.of_x0 - b.sqrt()
+            variance = move.of_x**2 * (1 - a) + move.small - (1 - b)
+            half, full = (gaussian.implicit(a, b, eta) for eta in (0.5, 1.0))
+            apart = {
+                "posterior mean": mean,
+                "posterior variance": variance,
+                "ddim": half.of_eps**2 + half.variance - (1 - b),
+                "ddim at eta 1": full.variance - move.small,
+            }
+            for name, value in apart.items():
+                worst[name] = max(worst[name], float(value.abs().max()))
+    return [
+        Comparison(what=f"{name}, 3 schedules, every stride", deviation=value, allowed=1e-12)
+        for name, value in worst.items()
+    ]
+
+
+def _information() -> list[Comparison]:
+    """Two equally likely tokens, embedded at -1 and 1: log 2 nats."""
+    comparisons = []
+    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
+    eps_W = torch.tensor(node.tolist(), dtype=torch.float64)
+    weight_W = torch.tensor((weight / weight.sum()).tolist(), dtype=torch.float64)
+    for schedule in ("sqrt", "cosine"):
+        objective = Genie(schedule=schedule, num_steps=2000)
+        index_I = torch.arange(2000)
+        snr_I = _snr(objective.process.abar(index_I))
+        error_IW = _errors(objective, index_I, eps_W)
+        mmse_I = error_IW @ weight_W
+        # From the noisiest index down; below it the error is that of knowing nothing.
+        rest = 0.5 * float(snr_I[-1]) * float(mmse_I[-1])
+        found = rest + 0.5 * float(torch.trapezoid((mmse_I * snr_I).flip(0), snr_I.log().flip(0)))
+        comparisons.append(
+            _close(f"information in a token, {schedule} schedule", found, math.log(2), 2e-3)
+        )
+    return comparisons
+
+
+def _snr(abar: Tensor) -> Tensor:
+    return abar / (1 - abar)
+
+
+def _errors(objective: Genie, index_I: Tensor, eps_W: Tensor) -> Tensor:
+    """The objective's squared error, the network's place taken by the posterior mean."""
+    num = len(index_I) * len(eps_W)
+    noisy = _corrupt(objective, index_I.repeat_interleave(len(eps_W)), eps_W.repeat(len(index_I)))
+    assert noisy.signal_B1 is not None
+    assert noisy.noise_BLE is not None
+    embedding_M1 = torch.ones(num, 1, dtype=torch.float64)
+    signal_M1 = noisy.signal_B1.double()
+    x_M1 = signal_M1 * embedding_M1 + noisy.noise_BLE[:, 0].double()
+    mean_M1 = torch.tanh(signal_M1 * x_M1 / (1 - signal_M1**2))
+    prediction = Reconstruction(
+        output_ME=mean_M1,
+        embedding_ME=embedding_M1,
+        rounding=Prediction(torch.zeros(num, 2)),
+    )
+    return objective.errors(prediction, noisy).double().view(len(index_I), len(eps_W))
+
+
+def _corrupt(objective: Genie, index_B: Tensor, eps_B: Tensor, start: float = 0.0) -> Noisy:
+    """One token a sample, at the index and with the noise that are told."""
+    num = len(index_B)
+    model = ModelConfig(
+        vocab_size=2,
+        width=2,
+        num_heads=1,
+        seq2seq=Seq2SeqConfig(num_encoder_layers=1, embedding_width=1),
+    )
+    draws = Scripted(
+        time_B1=(index_B[:, None].double() + 0.5) / objective.num_steps,
+        uniform_BL=torch.zeros(num, 1, dtype=torch.float64),
+        normals={"start": torch.full((num, 1), start), "noise": eps_B[:, None].float()},
+    )
+    ones = torch.ones(num, 1, dtype=torch.bool)
+    batch = {
+        "tokens": torch.ones(num, 1, dtype=torch.int64),
+        "valid": ones,
+        "source": torch.zeros(num, 1, dtype=torch.int64),
+        "source_valid": ones,
+        "position": torch.arange(num),
+    }
+    return objective.corrupt(batch, draws, model)
+
+
+def _known() -> list[Comparison]:
+    """A perfect output leaves the prior's term and the rounding; errors of x0, eps and v agree."""
+    index_B = torch.tensor([0, 1, 500, 1999])
+    eps_B, start = torch.tensor([0.3, -1.2, 0.7, 0.1]), 2.0
+    errors = {}
+    comparisons = []
+    for kind in ("x0", "eps", "v"):
+        objective = Genie(prediction=kind)
+        noisy = _corrupt(objective, index_B, eps_B, start)
+        embedding_M1 = torch.full((4, 1), 0.8, dtype=torch.float64)
+        x0_M1 = embedding_M1 + start * SQRT.start_std
+        clean_M1 = torch.where(index_B[:, None] == 0, embedding_M1, x0_M1)
+        abar_M1 = SQRT.abar(index_B)[:, None]
+        wanted = gaussian.target(kind, clean_M1, eps_B[:, None].double(), abar_M1)
+        off = gaussian.target(kind, clean_M1 + 0.1, _moved(eps_B, abar_M1), abar_M1)
+        rounding = Prediction(torch.zeros(4, 7))
+        perfect = Reconstruction(output_ME=wanted, embedding_ME=embedding_M1, rounding=rounding)
+        prior_M = float(SQRT.abar(torch.tensor(1999))) * x0_M1[:, 0] ** 2
+        losses_M = objective.token_losses(perfect, noisy).double()
+        known_M = prior_M + math.log(7)
+        deviation = float((losses_M / known_M - 1).abs().max())
+        comparisons.append(
+            Comparison(
+                what=f"log V and the prior's term, {kind}", deviation=deviation, allowed=1e-6
+            )
+        )
+        moved = Reconstruction(output_ME=off, embedding_ME=embedding_M1, rounding=rounding)
+        errors[kind] = objective.errors(moved, noisy).double()
+    abar_M = SQRT.abar(index_B)
+    for kind, factor_M in (("eps", (1 - abar_M) / abar_M), ("v", 1 - abar_M)):
+        deviation = float((factor_M * errors[kind] / errors["x0"] - 1).abs().max())
+        comparisons.append(
+            Comparison(what=f"error of {kind} as of x0", deviation=deviation, allowed=1e-4)
+        )
+    return comparisons
+
+
+def _moved(eps_B: Tensor, abar_M1: Tensor) -> Tensor:
+    """The noise that a clean embedding 0.1 larger leaves for the same noisy one."""
+    return eps_B[:, None].double() - 0.1 * (abar_M1 / (1 - abar_M1)).sqrt()
+
+
+def _close(what: str, found: float, known: float, allowed: float) -> Comparison:
+    return Comparison(
+        what=what,
+        deviation=abs(found / known - 1),
+        allowed=allowed,
+        figures=f"{found:.10g} in place of {known:.10g}",
+    )
