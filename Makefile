@@ -4,18 +4,26 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 WORDS ?=
 RANKS ?= 2
+OBJECTIVE ?= mdlm
 
 # The demo on other numbers of ranks of this machine, each in a run directory of its own.
-LAYOUT_1 := parallel.data=1 run_dir=runs/demo-1
+LAYOUT_1 := parallel.data=1
 LAYOUT_2 :=
-LAYOUT_4 := parallel.data=1 parallel.tensor=2 parallel.pipeline=2 parallel.micro_batch=8 \
-            run_dir=runs/demo-4
+LAYOUT_4 := parallel.data=1 parallel.tensor=2 parallel.pipeline=2 parallel.micro_batch=8
+
+CONFIG_mdlm := configs/demo.yaml
+CONFIG_genie := configs/genie/demo.yaml
+RUN_mdlm_1 := run_dir=runs/demo-1
+RUN_mdlm_4 := run_dir=runs/demo-4
+RUN_genie_1 := run_dir=runs/demo-genie-1
+RUN_genie_4 := run_dir=runs/demo-genie-4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint clean
 
 help:
 	@echo "make demo          train, evaluate and sample a small model on this machine (5 minutes)"
+	@echo "make demo OBJECTIVE=genie      the same with GENIE in the place of MDLM"
 	@echo "make demo RANKS=4      the same on 4 ranks: tensor parallel 2 x pipeline 2"
 	@echo "make demo WORDS='steps=100 run_dir=runs/short'   the same with other settings"
 	@echo "make test          style, types and tests; make test SLOW=1 also the slow ones"
@@ -33,7 +41,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(if $(filter 1 2 4,$(RANKS)),,$(error RANKS must be 1, 2 or 4))
-	@$(RUN) -m tools.demo configs/demo.yaml $(LAYOUT_$(RANKS)) $(WORDS)
+	$(if $(CONFIG_$(OBJECTIVE)),,$(error OBJECTIVE must be mdlm or genie))
+	@$(RUN) -m tools.demo $(CONFIG_$(OBJECTIVE)) $(LAYOUT_$(RANKS)) \
+	    $(RUN_$(OBJECTIVE)_$(RANKS)) $(WORDS)
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .

@@ -1,6 +1,6 @@
 """``python -m tools.report RUN``: pictures of a run, from its metrics.
 
-plots/loss.png     training loss, smoothed, and the held-out bound, over tokens
+plots/loss.png     training loss, smoothed, and the held-out numbers, over tokens
 plots/levels.png   training loss by range of the noise level
 """
 
@@ -49,19 +49,22 @@ def _loss(rows: list[Row], path: Path, name: str, unigram: float | None) -> Path
     window = max(1, len(loss) // 20)
     smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
     axes.plot(tokens[window - 1 :], smooth, color="tab:blue", label=f"training, mean of {window}")
-    validation = [row for row in rows if "val/nelbo" in row]
+    bounded = any("val/nelbo" in row for row in rows)
+    key = "val/nelbo" if bounded else "val/loss"
+    validation = [row for row in rows if key in row]
     if validation:
         axes.plot(
             [row["tokens_seen"] for row in validation],
-            [row["val/nelbo"] for row in validation],
+            [row[key] for row in validation],
             "o-",
             color="tab:red",
-            label="held-out NELBO (EMA)",
+            label="held-out NELBO (EMA)" if bounded else "held-out loss (EMA)",
         )
     if unigram is not None:
         axes.axhline(unigram, color="black", linestyle=":", label=f"unigram {unigram:.3f}")
-    axes.set(xlabel="tokens seen", ylabel="nats per token", title=name)
-    low = min(smooth.min(), *(row["val/nelbo"] for row in validation), *[unigram or smooth.min()])
+    unit = "nats per token" if bounded else "loss per token"
+    axes.set(xlabel="tokens seen", ylabel=unit, title=name)
+    low = min(smooth.min(), *(row[key] for row in validation), *[unigram or smooth.min()])
     axes.set_ylim(low - 0.3, smooth.max() + 0.3)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -83,7 +86,7 @@ def _levels(rows: list[Row], path: Path, name: str) -> Path:
     ):
         means = [np.mean([row[key] for row in chosen if key in row] or [np.nan]) for key in keys]
         axes.bar(levels + shift, means, width=0.035, label=f"{label} of the run")
-    axes.set(xlabel="noise level", ylabel="loss, nats per token", title=name, xlim=(0, 1))
+    axes.set(xlabel="noise level", ylabel="loss per token", title=name, xlim=(0, 1))
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
     axes.grid(alpha=0.3, axis="y")
     axes.legend(loc="upper center", ncol=2)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from data_pipeline.shards import open_split
-from tools import demo, evaluate, report, sample
+from tools import evaluate, report, sample
+from tools.demo import __main__ as demo
 
 
 @pytest.fixture(scope="module")

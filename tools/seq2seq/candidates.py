@@ -46,12 +46,35 @@ def draw_candidates(
         UserError: a source is longer than the model has positions, or the sampler has more
             steps than the process.
     """
+    return draw_from_ids(
+        loaded,
+        tokenizer,
+        [np.array(own, dtype=np.int64) for own in tokenizer.encode(list(sources))],
+        num=num,
+        sampler=sampler,
+        seed=seed,
+        batch=batch,
+        length=length,
+    )
+
+
+def draw_from_ids(
+    loaded: Loaded,
+    tokenizer: Tokenizer,
+    ids: Sequence[np.ndarray],
+    *,
+    num: int,
+    sampler: GaussianSampler,
+    seed: int,
+    batch: int,
+    length: int | None = None,
+) -> Candidates:
+    """The same from the sources' ids, which may hold [MASK]."""
     config = loaded.config
     shape, objective = config.model.seq2seq, config.objective
     assert shape is not None
     if sampler.steps > objective.num_steps:
         raise UserError(f"--steps {sampler.steps}: the process has {objective.num_steps}")
-    ids = [np.array(own, dtype=np.int64) for own in tokenizer.encode(list(sources))]
     longest = max(len(own) for own in ids)
     if shape.positions == "learned" and longest > shape.max_positions:
         raise UserError(

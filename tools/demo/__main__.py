@@ -1,8 +1,8 @@
 """``python -m tools.demo``: the whole road once, from text to samples, in minutes.
 
-Prepares the demo corpus, trains an MDLM on it, evaluates it on the held-out documents,
-draws samples and pictures, and says what was made. Every step is one of the ordinary
-commands. Started again, it goes on where it was, or says that it is done.
+Prepares the demo corpus, trains on it, evaluates on the held-out documents, draws samples
+and pictures, and says what was made. Every step is one of the ordinary commands. Started
+again, it goes on where it was, or says that it is done.
 """
 
 from pretrain import preemption
@@ -11,11 +11,13 @@ if __name__ == "__main__":
     preemption.install()
 
 import argparse
+import importlib
 import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from configs.load import load
@@ -24,29 +26,6 @@ from pretrain.config import RunConfig
 from pretrain.metrics import read_rows
 from pretrain.run_directory import RunDirectory, run_path, write_json
 
-PROMPT = 'The "___" statement is used to ___.'
-
-SUMMARY = """
-Palimpsest trained a text diffusion model on the Python language reference.
-
-  held-out NELBO    {nelbo:.3f} nats per token (95% interval {low:.3f} to {high:.3f})
-                    = perplexity {perplexity:.1f} per token, {bits_per_byte:.3f} bits per byte
-  unigram           {unigram:.3f} nats per token on the same documents
-  ratio             {ratio:.3f} (1 is no better than counting words; lower is better)
-  training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
-
-  run directory     {run}  (config.yaml, metrics.jsonl, checkpoints/)
-  corpus            {corpus}
-  samples           {run}/samples/
-  pictures          {pictures}
-  all numbers       {run}/summary.json
-
-Try next:
-  {python} -m tools.sample {run} --prompt 'if ___{{12}}: return ___' --length 64
-  {python} -m tools.evaluate {run} --samples 8
-  {python} -m pretrain {config} model.time_conditioning=true run_dir=runs/with-time
-"""
-
 
 def demo(words: Sequence[str]) -> int:
     """Run the demo with these configuration words; returns the exit status."""
@@ -54,11 +33,13 @@ def demo(words: Sequence[str]) -> int:
     files = [Path(word) for word in words if "=" not in word]
     config = load(RunConfig, files, [word for word in words if "=" in word])
     run = run_path(config, files)
+    part = _part(config)
     summary_file = run / "summary.json"
     status = RunDirectory(run).read_status()
     if summary_file.exists() and status.get("state") == "done":
         print(f"{run} is done already; remove it to run the demo again.")
-        print(_describe(json.loads(summary_file.read_text(encoding="utf-8")), run, files[-1]))
+        found = json.loads(summary_file.read_text(encoding="utf-8"))
+        print(_describe(found, run, files[-1], part))
         return 0
 
     trained_before = _seconds_training(run)
@@ -69,56 +50,43 @@ def demo(words: Sequence[str]) -> int:
     if code or RunDirectory(run).read_status().get("state") != "done":
         return code
     preemption.restore()
-    summary = _finish(run, config)
+    summary = _finish(run, config, part)
     summary["seconds_total"] = trained_before + time.monotonic() - started
     write_json(summary_file, summary)
-    print(_describe(summary, run, files[-1]))
+    print(_describe(summary, run, files[-1], part))
     return 0
 
 
-def _finish(run: Path, config: RunConfig) -> dict[str, Any]:
+def _part(config: RunConfig) -> ModuleType:
+    """What is shown of the objective: the module of its name beside this one."""
+    name = type(config.objective).__module__.rpartition(".")[2]
+    return importlib.import_module(f"tools.demo.{name}")
+
+
+def _finish(run: Path, config: RunConfig, part: ModuleType) -> dict[str, Any]:
     """Evaluate, sample and draw; the summary."""
-    from data_pipeline.tokenizer import load_tokenizer
-    from model.samplers.ancestral import Ancestral
     from pretrain.checkpoint.weights import load_denoiser
     from pretrain.data import corpus_path
-    from tools.evaluate import evaluate
     from tools.report import report
-    from tools.sample import sample
 
-    _say("2/4  evaluating on the held-out documents")
     loaded = load_denoiser(run, "ema")
-    summary = evaluate(
-        loaded, config.data.valid_split, which="ema", samples=4, batch=32, seed=config.seed
-    )
+    _say("2/4  evaluating on the held-out documents")
+    summary: dict[str, Any] = part.evaluated(loaded)
     _say("3/4  sampling")
-    corpus = corpus_path(config)
-    tokenizer = load_tokenizer(corpus)
-    texts = {}
-    for name, prompt in (("free", ""), ("infilled", PROMPT)):
-        drawn = sample(
-            loaded,
-            tokenizer,
-            prompt=prompt,
-            num=4,
-            length=config.data.sequence_length,
-            sampler=Ancestral(steps=64),
-            seed=config.seed,
-            batch=4,
-        )
-        texts[name] = drawn.texts
-        body = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(drawn.texts, 1))
+    texts: dict[str, list[str]] = part.samples(loaded)
+    for name, drawn in texts.items():
+        body = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(drawn, 1))
         (run / "samples" / f"{name}.txt").write_text(body, encoding="utf-8")
     _say("4/4  drawing pictures")
-    pictures = report(run, summary["unigram"])
+    pictures = report(run, summary.get("unigram"))
     return {
         **summary,
         "tokens_seen": loaded.tokens_seen,
         "seconds_training": _seconds_training(run),
-        "samples": texts["free"],
-        "infilled": texts["infilled"],
+        "samples": next(iter(texts.values())),
+        "infilled": texts.get("infilled", []),
         "pictures": [str(path) for path in pictures],
-        "corpus": str(corpus),
+        "corpus": str(corpus_path(config)),
     }
 
 
@@ -128,17 +96,14 @@ def _seconds_training(run: Path) -> float:
     return max((row.get("perf/elapsed_s", 0.0) for row in rows), default=0.0)
 
 
-def _describe(summary: dict[str, Any], run: Path, config: Path) -> str:
-    low, high = summary["nelbo_ci95"]
-    text = SUMMARY.format(
+def _describe(summary: dict[str, Any], run: Path, config_file: Path, part: ModuleType) -> str:
+    filled = part.TEXT.format(
         **{**summary, "pictures": ", ".join(summary["pictures"])},
-        low=low,
-        high=high,
         run=run,
-        config=config,
+        config=config_file,
         python=_python(),
     )
-    return f"\nA sample:\n{summary['samples'][0]}\n{text}"
+    return f"\nA sample:\n{summary['samples'][0]}\n{filled}"
 
 
 def _python() -> str:

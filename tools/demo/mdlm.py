@@ -1,0 +1,61 @@
+"""What the demo shows of MDLM: the bound beside counting words, free and infilled texts."""
+
+from typing import Any
+
+from data_pipeline.tokenizer import load_tokenizer
+from model.samplers.ancestral import Ancestral
+from pretrain.checkpoint.weights import Loaded
+from pretrain.data import corpus_path
+from tools.evaluate import evaluate
+from tools.sample import sample
+
+PROMPT = 'The "___" statement is used to ___.'
+
+TEXT = """
+Palimpsest trained a text diffusion model on the Python language reference.
+
+  held-out NELBO    {nelbo:.3f} nats per token (95% interval {nelbo_ci95[0]:.3f} to \
+{nelbo_ci95[1]:.3f})
+                    = perplexity {perplexity:.1f} per token, {bits_per_byte:.3f} bits per byte
+  unigram           {unigram:.3f} nats per token on the same documents
+  ratio             {ratio:.3f} (1 is no better than counting words; lower is better)
+  training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
+
+  run directory     {run}  (config.yaml, metrics.jsonl, checkpoints/)
+  corpus            {corpus}
+  samples           {run}/samples/
+  pictures          {pictures}
+  all numbers       {run}/summary.json
+
+Try next:
+  {python} -m tools.sample {run} --prompt 'if ___{{12}}: return ___' --length 64
+  {python} -m tools.evaluate {run} --samples 8
+  {python} -m pretrain {config} model.time_conditioning=true run_dir=runs/with-time
+"""
+
+
+def evaluated(loaded: Loaded) -> dict[str, Any]:
+    """The held-out bound."""
+    config = loaded.config
+    return evaluate(
+        loaded, config.data.valid_split, which="ema", samples=4, batch=32, seed=config.seed
+    )
+
+
+def samples(loaded: Loaded) -> dict[str, list[str]]:
+    """Texts from nothing, and around a prompt."""
+    config = loaded.config
+    tokenizer = load_tokenizer(corpus_path(config))
+    return {
+        name: sample(
+            loaded,
+            tokenizer,
+            prompt=prompt,
+            num=4,
+            length=config.data.sequence_length,
+            sampler=Ancestral(steps=64),
+            seed=config.seed,
+            batch=4,
+        ).texts
+        for name, prompt in (("free", ""), ("infilled", PROMPT))
+    }

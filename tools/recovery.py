@@ -1,0 +1,128 @@
+"""How much of a noised target a network gives back, level by level, beside doing without one.
+
+Two things need no network: the mean embedding, whose squared error is the variance of the
+embeddings, and rounding: the embedding nearest to the noisy one. At little noise rounding
+recovers everything by itself and a network proves nothing; what counts are the levels at
+which it fails. Padding, which is easy, is left out of every number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.draws import Draws
+from model.prediction import Reconstruction
+from model.processes import gaussian
+from pretrain.checkpoint.weights import Loaded
+from pretrain.data import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """At one noise level, over all held-out target tokens.
+
+    Args:
+        error, mean_error: squared error per dimension of the clean embeddings, of the network
+            and of the training tokens' mean embedding.
+        recovered, rounded: share of the tokens that the network's output, and the noisy
+            embedding itself, lie nearest to.
+    """
+
+    level: float
+    error: float
+    mean_error: float
+    recovered: float
+    rounded: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AtLevel(Draws):
+    """Draws whose times are all one."""
+
+    time: float
+
+    def times(self, position_B: Tensor, kind: str = "time") -> Tensor:
+        return torch.full((len(position_B), 1), self.time, dtype=torch.float64)
+
+
+@torch.inference_mode()
+def recovery(
+    loaded: Loaded, corpus: Corpus, levels: Sequence[float], *, num: int, batch: int, seed: int
+) -> list[Recovery]:
+    """At each level, on the first ``num`` held-out samples."""
+    assert corpus.held_out is not None
+    stream, available = corpus.held_out
+    num = min(num, available)
+    counts = torch.from_numpy(corpus.train.counts()).double()
+    pad = corpus.train.manifest.pad_id
+    found = []
+    for level in levels:
+        sums = torch.zeros(5, dtype=torch.float64)
+        # The middle of an index's share of the times, whatever the rounding.
+        steps = loaded.config.objective.num_steps
+        time = (max(1, round(level * steps)) - 0.5) / steps
+        draws = _AtLevel(seed=seed, split="valid", batch=num, time=time)
+        for first in range(0, num, batch):
+            positions = np.arange(first, min(num, first + batch))
+            sums += _batch_sums(loaded, stream.batch(positions), draws, counts, pad)
+        error, mean_error, recovered, rounded, total = sums.tolist()
+        found.append(
+            Recovery(
+                level=level,
+                error=error / total,
+                mean_error=mean_error / total,
+                recovered=recovered / total,
+                rounded=rounded / total,
+            )
+        )
+    return found
+
+
+def _batch_sums(
+    loaded: Loaded, batch: dict[str, Tensor], draws: Draws, counts: Tensor, pad: int
+) -> Tensor:
+    """Sums of both errors, of both kinds of hits, and the number of tokens."""
+    config = loaded.config
+    batch = {name: value.to(loaded.device) for name, value in batch.items()}
+    noisy = config.objective.corrupt(batch, draws, config.model)
+    asked = replace(noisy, where_BL=batch["valid"] & (batch["tokens"] != pad))
+    prediction = loaded.predict(asked)
+    assert isinstance(prediction, Reconstruction)
+    assert prediction.embedding_ME is not None
+    assert noisy.signal_B1 is not None
+    assert noisy.noise_BLE is not None
+    assert noisy.start_noise_BLE is not None
+    where_BL = asked.where_BL
+    row_M, _ = where_BL.nonzero(as_tuple=True)
+    signal_M1 = noisy.signal_B1[row_M]
+    embedding_ME = prediction.embedding_ME.float()
+    clean_ME = embedding_ME + noisy.start_noise_BLE[where_BL]
+    x_ME = signal_M1 * embedding_ME + noisy.noise_BLE[where_BL]
+    x0_ME = gaussian.to_x0(
+        config.objective.prediction, prediction.output_ME.float(), x_ME, signal_M1.square()
+    )
+    network = loaded.denoiser
+    table_RE = network.embedding.weight.float()[: len(counts)]
+    mean_E = (counts.to(table_RE) @ table_RE) / counts.sum()
+    ids_M = batch["tokens"][where_BL]
+
+    def hits(vectors_ME: Tensor) -> Tensor:
+        nearest_ME = loaded.nearest(vectors_ME)
+        return (nearest_ME == table_RE[ids_M]).all(dim=1).sum()
+
+    return (
+        torch.stack(
+            [
+                (x0_ME - clean_ME).square().mean(dim=1).sum(),
+                (mean_E - clean_ME).square().mean(dim=1).sum(),
+                hits(x0_ME),
+                hits(x_ME / signal_M1),
+                where_BL.sum(),
+            ]
+        )
+        .double()
+        .cpu()
+    )
