@@ -32,6 +32,8 @@ setup(
         "numpy>=1.26,<3",
         "pydantic>=2.12,<3",
         "PyYAML>=6,<7",
+        "rouge-score>=0.1.2,<0.2",
+        "sacrebleu>=2.6,<3",
         "safetensors>=0.8,<1",
         "tokenizers>=0.20,<1",
         "tqdm>=4.66,<5",

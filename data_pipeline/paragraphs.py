@@ -104,7 +104,8 @@ class Paragraphs:
     """Continuous paragraph denoise on the documents of a split.
 
     A document is cut into paragraphs of at most ``source_length`` tokens, its EOS left out;
-    ends of fewer than ``min_length`` are left out too.
+    ends of fewer than ``min_length`` are left out too. Of a split of pairs, a source and its
+    target are one document, with EOS between them.
 
     Raises:
         UserError: the target does not fit into ``sequence_length``, or no document is long
@@ -134,7 +135,7 @@ class Paragraphs:
                 f"data.source_length {source_length} is below data.paragraphs.min_length "
                 f"{config.min_length}"
             )
-        starts = split.document_starts()
+        starts = split.document_starts()[:: 2 if split.manifest.pairs else 1]
         lengths = np.diff(starts) - 1
         whole, rest = np.divmod(lengths, source_length)
         self._per_document = whole + (rest >= config.min_length)

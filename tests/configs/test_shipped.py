@@ -5,25 +5,27 @@ import torch
 
 from configs.load import load
 from model.denoiser import Denoiser
+from model.network import build
 from pretrain.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "configs"
-FILES = sorted(FOLDER.glob("*.yaml")) + sorted(FOLDER.glob("mdlm/*.yaml"))
+FILES = [path for kind in ("", "mdlm/", "genie/") for path in sorted(FOLDER.glob(f"{kind}*.yaml"))]
 NAMES = [str(path.relative_to(FOLDER)) for path in FILES]
 
 
 def test_the_shipped_files_are_found() -> None:
-    assert {"demo.yaml", "tiny.yaml", "mdlm/lm1b.yaml", "mdlm/owt.yaml"} <= set(NAMES)
+    expected = {"demo.yaml", "tiny.yaml", "mdlm/lm1b.yaml", "mdlm/owt.yaml", "genie/release.yaml"}
+    assert expected <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_a_shipped_file_loads_and_its_model_builds(path: Path) -> None:
     config = load(RunConfig, [path])
     with torch.device("meta"):
-        model = Denoiser(config.model)
+        model = build(config.model)
     config.objective.check(config.model)
-    head = model.get_parameter(f"layers.{config.model.num_layers + 1}.head.weight")
-    assert head.shape == (config.model.num_rows, config.model.width)
+    head = model.get_parameter(f"layers.{config.model.total_layers - 1}.head.weight")
+    assert head.shape == (config.model.num_rows, config.model.table_width)
 
 
 def test_the_openwebtext_model_has_the_published_size() -> None:

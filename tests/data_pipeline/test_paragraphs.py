@@ -167,6 +167,16 @@ def test_pairs_come_as_they_were_written(pairs: Path) -> None:
         assert tokenizer.decode(target.tolist()) == f"the target {number} of it"
 
 
+def test_a_pair_is_one_paragraph(pairs: Path) -> None:
+    tokenizer = load_tokenizer(pairs)
+    split = open_split(pairs, "train", tokenizer=tokenizer)
+    found = paragraphs(split, min_length=4)
+    assert len(found) == 3
+    source, target = Pairs(split, source_length=20, sequence_length=30).texts(1)
+    expected = [*source.tolist(), tokenizer.eos_id, *target.tolist()]
+    assert found.paragraph(1).tolist() == expected
+
+
 def test_long_sides_are_cut_and_counted(pairs: Path, caplog: pytest.LogCaptureFixture) -> None:
     split = open_split(pairs, "train", tokenizer=load_tokenizer(pairs))
     found = Pairs(split, source_length=2, sequence_length=30)

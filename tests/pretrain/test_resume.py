@@ -13,6 +13,12 @@ from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.metrics import read_rows
 
+GENIE = (
+    "model.seq2seq.num_encoder_layers=1 model.seq2seq.embedding_width=16 "
+    "model.seq2seq.self_conditioning=true objective.name=genie objective.num_steps=4 "
+    "objective.times=loss_second_moment objective.self_conditioning=0.5 "
+    "data.packing=paragraphs data.source_length=48 data.sequence_length=16"
+)
 EXACT = ("optim.eps=1e-6", "eval.every=0", "checkpoint.every=1000", "steps=80")
 
 
@@ -37,6 +43,8 @@ def training(run: Path, key: str) -> list[float]:
         "precision=bf16 parallel.tensor=2 parallel.pipeline=2",
         "precision=fp32 parallel.data=2 parallel.tensor=2 parallel.zero_stage=2",
         "precision=fp32 parallel.data=2 parallel.pipeline=2 model.tied_head=true",
+        f"precision=bf16 parallel.data=2 {GENIE}",
+        f"precision=fp32 parallel.tensor=2 parallel.pipeline=2 {GENIE}",
     ],
 )
 def test_on_the_same_layout_nothing_changes(train, tmp_path: Path, settings: str) -> None:
@@ -96,6 +104,23 @@ def test_under_other_layouts_the_curve_goes_on(
     assert training(run, "grad_norm") == pytest.approx(
         training(whole, "grad_norm")[:steps], rel=norm
     )
+
+
+def test_what_an_objective_has_learnt_goes_on_under_other_layouts(train, tmp_path: Path) -> None:
+    words = (*EXACT, *GENIE.split(), "precision=fp32")
+    train(*words, *ONE, "stop_after=40", run="whole")
+    layouts = CHAINS["one, tensor x pipeline, ZeRO 3, tensor x ZeRO 2"]
+    for number, layout in enumerate(layouts, 1):
+        train(*words, *layout, f"stop_after={10 * number}")
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert training(run, "loss") == pytest.approx(training(whole, "loss"), rel=1e-5)
+    assert training(run, "grad_norm") == pytest.approx(training(whole, "grad_norm"), rel=1e-4)
+    ends = [Reader(store.newest(path / "checkpoints")[0]).state for path in (run, whole)]
+    learnt, truth = (end["objective"] for end in ends)
+    assert learnt["seen"] == truth["seen"]
+    assert min(truth["seen"]) >= 10  # times have followed the losses for a while
+    for one, other in zip(learnt["losses"], truth["losses"], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
 
 
 def test_a_run_may_change_its_precision(train, tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""`tools.sample --source` and `tools.evaluate` on a tiny GENIE, and the demo's table."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configs.load import load
+from model.draws import Draws
+from pretrain.checkpoint.weights import load_denoiser
+from pretrain.config import RunConfig
+from pretrain.data import open_corpus
+from pretrain.plan import plan
+from pretrain.pool import Pool
+from pretrain.rank import train_rank
+from pretrain.run_directory import RunDirectory
+from tools import evaluate, sample
+from tools.demo import __main__ as demo
+from tools.recovery import recovery
+
+WORDS = (
+    "model.seq2seq.num_encoder_layers=1",
+    "model.seq2seq.embedding_width=16",
+    "objective.name=genie",
+    "objective.num_steps=20",
+    "data.packing=paragraphs",
+    "data.source_length=48",
+    "data.sequence_length=16",
+    "eval.every=0",
+    "steps=30",
+)
+
+
+@pytest.fixture(scope="module")
+def run(pool: Pool, demo_dir: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("genie") / "run"
+    words = [*WORDS, f"run_dir={path}", f"data.demo_dir={demo_dir}"]
+    config = load(RunConfig, [root / "configs" / "tiny.yaml"], words)
+    RunDirectory(path).check(config)
+    assert set(pool.run(plan(config, None).ranks, train_rank, config, path)) == {0}
+    return path
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Any:
+    """What a command prints on standard output; its status and errors beside it."""
+
+    def call(main: Any, *words: object) -> SimpleNamespace:
+        status = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=status, out=out, err=err)
+
+    return call
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    file = tmp_path / "pairs.jsonl"
+    lines = [{"source": f"word {n % 3}", "target": f"a word is {n}"} for n in range(6)]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return file
+
+
+def test_a_source_gets_its_target_whatever_the_batch(run: Path, said: Any, pairs: Path) -> None:
+    words = (run, "--steps", 3, "--candidates", 2, "--json", "--source", pairs)
+    found = [json.loads(line) for line in said(sample.main, *words).out.splitlines()]
+    assert [one["source"] for one in found] == ["word 0", "word 1", "word 2"]
+    assert all(len(one["candidates"]) == 2 for one in found)
+    assert all(one["output"] in one["candidates"] for one in found)
+    assert all(one["evaluations_per_candidate"] == 3 for one in found)
+    again = said(sample.main, *words, "--batch", 1).out.splitlines()
+    assert [json.loads(line) for line in again] == found
+    other = said(sample.main, *words, "--seed", 1).out.splitlines()
+    assert [json.loads(line)["output"] for line in other] != [one["output"] for one in found]
+    alone = said(sample.main, run, "--steps", 3, "--candidates", 1, "--source", "word 0").out
+    assert alone.startswith("--- word 0\n")
+
+
+def test_ranks_draw_the_same_targets(run: Path, said: Any, pairs: Path, capfd: Any) -> None:
+    words = (run, "--steps", 2, "--candidates", 2, "--json", "--source", pairs, "--batch", 2)
+    alone = said(sample.main, *words).out
+    assert said(sample.main, *words, "parallel.tensor=2").status == 0
+    # Ranks print from their own processes.
+    assert capfd.readouterr().out in ("", alone)
+
+
+def test_evaluation_says_how_it_was_come_by(
+    run: Path, said: Any, pairs: Path, tmp_path: Path
+) -> None:
+    words = (
+        run, "--task", "seq2seq", "--data", pairs, "--train-data", pairs, "--steps", 2,
+        "--candidates", 3, "--must-say", r"word (\d)", "--out", tmp_path / "out.jsonl",
+    )  # fmt: skip
+    found = json.loads(said(evaluate.main, *words).out)
+    assert found["chosen_by"] == "mbr"
+    assert (found["sources"], found["references"], found["candidates"]) == (3, 6, 3)
+    assert (found["evaluations_per_candidate"], found["evaluations_per_text"]) == (2, 6)
+    assert found["sacrebleu"].startswith("nrefs:2|")
+    assert found["nearest_target"]["bleu"] == pytest.approx(100.0)
+    assert found["random_target"]["bleu"] <= 100.0
+    assert found["said"]["seen"]["of"] == 3
+    assert found["said"]["unseen"]["of"] == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [len(line["candidates"]) for line in lines] == [3, 3, 3]
+    oracle = json.loads(said(evaluate.main, *words, "--choose", "oracle").out)
+    assert oracle["chosen_by"] == "oracle (sees the references)"
+    assert oracle["rouge1"] >= found["rouge1"]
+
+
+def test_an_objective_without_a_bound_has_a_held_out_loss(run: Path, said: Any) -> None:
+    found = json.loads(said(evaluate.main, run).out)
+    assert found["split"] == "valid"
+    assert 0 < found["loss"] < 10
+    assert "nelbo" not in found
+    again = json.loads(said(evaluate.main, run, "--batch", 7).out)
+    assert again["loss"] == pytest.approx(found["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "told"),
+    [
+        (sample, [], "say what to write about with --source"),
+        (sample, ["--source", "a", "--choose", "oracle"], "needs references"),
+        (sample, ["--source", "a", "--steps", "0"], "steps must be at least 1"),
+        (sample, ["--source", "a", "--steps", "21"], "--steps 21: the process has 20"),
+        (sample, ["--source", "a", "--clamp-below", "2"], "clamp_below must lie in"),
+        (evaluate, ["--task", "seq2seq"], "needs --data FILE"),
+        (evaluate, ["--task", "seq2seq", "--data", "x", "--must-say", "a"], "needs --train-data"),
+        (evaluate, ["--task", "seq2seq", "--data", "no-such.jsonl"], "no such file"),
+        (evaluate, ["--split", "nothing"], "has no split 'nothing'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    run: Path, said: Any, command: Any, words: list[str], told: str
+) -> None:
+    found = said(command.main, run, *words)
+    assert found.status == 2
+    assert told in found.err
+    assert found.err.startswith("error: ")
+    assert found.err.count("\n") == 1
+
+
+def test_recovery_knows_what_needs_no_network(run: Path) -> None:
+    """At a level of almost no noise rounding finds every token; at the prior hardly any. The
+    mean embedding's error does not depend on the level.
+    """
+    loaded = load_denoiser(run, "ema")
+    draws = Draws(seed=0, split="train", batch=8)
+    corpus = open_corpus(loaded.config, draws)
+    rows = recovery(loaded, corpus, [0.05, 0.5, 1.0], num=12, batch=5, seed=0)
+    assert [row.level for row in rows] == [0.05, 0.5, 1.0]
+    assert rows[0].rounded > 0.95
+    assert rows[0].rounded > rows[1].rounded > rows[2].rounded
+    assert rows[2].rounded < 0.1
+    assert rows[0].mean_error == pytest.approx(rows[2].mean_error, rel=1e-5)
+    table = loaded.denoiser.embedding.weight.detach()
+    assert rows[0].mean_error == pytest.approx(float(table.var()), rel=0.3)
+    again = recovery(loaded, corpus, [0.5], num=12, batch=12, seed=0)
+    assert again[0].recovered == pytest.approx(rows[1].recovered)
+    assert again[0].error == pytest.approx(rows[1].error, rel=1e-5)
+
+
+def test_the_demo_shows_genie(
+    demo_dir: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        str(root / "configs" / "genie" / "demo.yaml"),
+        f"run_dir={tmp_path / 'run'}",
+        f"data.demo_dir={demo_dir}",
+        "steps=6",
+        "eval.every=0",
+        "wandb.mode=disabled",
+    ]
+    assert demo.main(words) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [row["level"] for row in summary["levels"]][-1] == 1.0
+    assert len(summary["samples"]) == 4
+    assert "[[" in summary["samples"][0]
+    printed = capsys.readouterr().out
+    assert "rounding alone" in printed
+    assert "[[" in (tmp_path / "run" / "samples" / "filled.txt").read_text()
+    assert (tmp_path / "run" / "plots" / "loss.png").exists()
