@@ -20,6 +20,10 @@ class Seq2SeqConfig:
         num_encoder_layers: blocks over the source; ``num_layers`` counts the decoder's.
         embedding_width: E, of the embeddings that are noised and denoised.
         projection: between E and D: one linear layer, or Linear-Tanh-Linear.
+        output: the projected stream itself (vector, GENIE's), or the mean of all embeddings
+            under the categorical that it scores them to (mixture; score interpolation,
+            Dieleman et al. 2022, CDCD, section 3.2): which of V tokens a noisy vector may be
+            need not be learnt by heart. For x0-prediction.
         time: the level modulates every decoder block (adaln), or is added to its input.
         positions: rotary in self-attention, or a learned vector for each position.
         max_positions: how many learned vectors there are for each side.
@@ -30,6 +34,7 @@ class Seq2SeqConfig:
     num_encoder_layers: int = 6
     embedding_width: int = 128
     projection: Literal["linear", "tanh"] = "linear"
+    output: Literal["vector", "mixture"] = "vector"
     time: Literal["adaln", "additive"] = "adaln"
     positions: Literal["rotary", "learned"] = "rotary"
     max_positions: int = 512

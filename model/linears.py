@@ -6,11 +6,13 @@ sense of Shoeybi et al. 2019 (Megatron-LM, section 3); here nothing is split.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Give = Literal["logits", "nearest", "mean"]
 
 
 class LayerFactory(Protocol):
@@ -72,21 +74,28 @@ class Head(nn.Module):
         self.register_buffer("exclusion", exclusion, persistent=False)
         self.exclusion: Tensor
 
-    def forward(self, hidden_MD: Tensor, *, nearest: bool = False) -> Tensor:
-        """Logits ``[M, R]``.
+    def forward(self, hidden_MD: Tensor, *, give: Give = "logits") -> Tensor:
+        """Logits ``[M, R]``, or something else of the matrix's rows, in float32.
 
         Args:
-            nearest: scores instead, highest at the row nearest to the vector: half the
-                difference of the squared lengths and distances, in float32.
+            give: ``nearest`` gives scores ``[M, R]`` instead, highest at the row nearest to the
+                vector: half the difference of the squared lengths and distances. ``mean``
+                gives the rows' mean ``[M, D]`` under the softmax of the logits.
         """
-        if nearest:
+        if give == "nearest":
             table_RD = self.weight.float()
             offset_R = self.exclusion - 0.5 * table_RD.square().sum(dim=1)
             return F.linear(hidden_MD.float(), table_RD, offset_R)
+        if give == "mean":
+            return self.mean(self(hidden_MD).float())
         offset_R = self.exclusion.to(self.weight.dtype)
         if self.bias is not None:
             offset_R = self.bias + offset_R
         return F.linear(hidden_MD, self.weight, offset_R)
+
+    def mean(self, logits_MR: Tensor) -> Tensor:
+        """The rows' mean ``[M, D]`` under the softmax of logits."""
+        return logits_MR.softmax(dim=-1) @ self.weight.float()
 
 
 class DenseFactory:

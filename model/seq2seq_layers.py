@@ -263,6 +263,7 @@ class Exit(nn.Module):
         excluded[config.mask] = True
         self.head = factory.head(shape.embedding_width, config.num_rows, excluded, bias=True)
         self.head.weight = self.tokens.weight
+        self.mixture = shape.output == "mixture"
         self.whole, self.best_row = factory.whole, factory.best_row
 
     @property
@@ -290,6 +291,8 @@ class Exit(nn.Module):
             column_M = column_M if shift.shape[1] > 1 else torch.zeros_like(column_M)
             x = modulate(x, shift[row_M, column_M], scale[row_M, column_M])
         output_ME = self.down(x)
+        if self.mixture:
+            output_ME = self.head(output_ME, give="mean")
         if ids_BL is None or start_noise_BLE is None:
             return (output_ME,)
         embedding_ME = self.tokens(ids_BL[where_BL])
@@ -302,5 +305,5 @@ class Exit(nn.Module):
 
     def nearest(self, x_ME: Tensor) -> tuple[Tensor, Tensor]:
         """Ids ``[M]`` and embeddings ``[M, E]`` nearest to each vector (clamping, section 4.3)."""
-        ids_M = self.best_row(self.head(x_ME, nearest=True))
+        ids_M = self.best_row(self.head(x_ME, give="nearest"))
         return ids_M, self.tokens(ids_M).float()

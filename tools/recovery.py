@@ -27,8 +27,8 @@ class Recovery:
     Args:
         error, mean_error: squared error per dimension of the clean embeddings, of the network
             and of the training tokens' mean embedding.
-        recovered, rounded: share of the tokens that the network's output, and the noisy
-            embedding itself, lie nearest to.
+        recovered: share of the tokens that the network's output is rounded to, as samples are.
+        rounded: share of the tokens whose embedding is the one nearest to the noisy one.
     """
 
     level: float
@@ -109,10 +109,7 @@ def _batch_sums(
     mean_E = (counts.to(table_RE) @ table_RE) / counts.sum()
     ids_M = batch["tokens"][where_BL]
 
-    def hits(vectors_ME: Tensor) -> Tensor:
-        nearest_ME = loaded.nearest(vectors_ME)
-        return (nearest_ME == table_RE[ids_M]).all(dim=1).sum()
-
+    nearest_ME = loaded.nearest(x_ME / signal_M1)
     return (
         torch.stack(
             [

@@ -72,6 +72,8 @@ class Genie(Objective):
                 "objective genie needs an encoder-decoder: set model.seq2seq, e.g. "
                 "model.seq2seq.num_encoder_layers=6"
             )
+        if model.seq2seq.output == "mixture" and self.prediction != "x0":
+            raise ValueError("model.seq2seq.output mixture is of clean embeddings: predict x0")
         if bool(self.self_conditioning) != model.seq2seq.self_conditioning:
             raise ValueError(
                 "objective.self_conditioning and model.seq2seq.self_conditioning go together: "

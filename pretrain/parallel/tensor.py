@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.draws import Draws
-from model.linears import Head
+from model.linears import Give, Head
 from model.prediction import Prediction
 from pretrain.parallel import megatron, sequence
 from pretrain.parallel.mesh import Mesh
@@ -66,7 +66,11 @@ class TensorFactory:
     def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
         """Logits of this rank's rows."""
         layer = ShardedHead(
-            width, num_rows // self.size, excluded.chunk(self.size)[self.rank], bias=bias
+            width,
+            num_rows // self.size,
+            excluded.chunk(self.size)[self.rank],
+            bias=bias,
+            group=self.group,
         )
         _mark(layer.weight, 0)
         if layer.bias is not None:
@@ -198,10 +202,31 @@ class Row(megatron.RowParallelLinear):
 class ShardedHead(Head):
     """The head over this rank's rows of the vocabulary."""
 
-    def forward(self, hidden_MD: Tensor, *, nearest: bool = False) -> Tensor:
-        """Logits, or scores, ``[M, R / T]``."""
-        hidden_MD = megatron.copy_forward_sum_backward(hidden_MD)
-        return super().forward(hidden_MD, nearest=nearest)
+    def __init__(
+        self,
+        width: int,
+        num_rows: int,
+        excluded: Tensor,
+        *,
+        bias: bool,
+        group: dist.ProcessGroup,
+    ) -> None:
+        super().__init__(width, num_rows, excluded, bias=bias)
+        self._group = group
+
+    def forward(self, hidden_MD: Tensor, *, give: Give = "logits") -> Tensor:
+        """Logits or scores ``[M, R / T]``, or the mean over all ranks' rows."""
+        if give != "mean":
+            hidden_MD = megatron.copy_forward_sum_backward(hidden_MD)
+        return super().forward(hidden_MD, give=give)
+
+    def mean(self, logits_MR: Tensor) -> Tensor:
+        """The ranks' sums of weights, and of weighted rows, are added."""
+        largest_M1 = logits_MR.detach().amax(dim=-1, keepdim=True)
+        dist.all_reduce(largest_M1, dist.ReduceOp.MAX, group=self._group)
+        weight_MR = (logits_MR - largest_M1).exp()
+        total_M1 = megatron.sum_forward_copy_backward(weight_MR.sum(dim=-1, keepdim=True))
+        return megatron.sum_forward_copy_backward(weight_MR @ self.weight.float()) / total_M1
 
 
 class ShardedPrediction(Prediction):

@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "positions": "learned",
         "max_positions": 10,
     },
-    "drafts": {"self_conditioning": True},
+    "drafts": {"self_conditioning": True, "output": "mixture"},
 }
 
 

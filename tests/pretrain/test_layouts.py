@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "seq2seq": {
                 **GENIE["model"]["seq2seq"],
                 "projection": "tanh",
+                "output": "vector",
                 "time": "additive",
                 "positions": "learned",
                 "max_positions": 16,

@@ -43,7 +43,7 @@ GENIE: dict[str, Any] = {
     "model": {
         "time_conditioning": False,
         "num_layers": 2,
-        "seq2seq": {"num_encoder_layers": 2, "embedding_width": 16},
+        "seq2seq": {"num_encoder_layers": 2, "embedding_width": 16, "output": "mixture"},
     },
     "objective": {"name": "genie", "num_steps": 50},
     "data": {"packing": "pairs", "source_length": 12},

