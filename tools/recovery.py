@@ -115,8 +115,8 @@ def _batch_sums(
             [
                 (x0_ME - clean_ME).square().mean(dim=1).sum(),
                 (mean_E - clean_ME).square().mean(dim=1).sum(),
-                hits(x0_ME),
-                hits(x_ME / signal_M1),
+                (loaded.round(x0_ME) == ids_M).sum(),
+                (nearest_ME == table_RE[ids_M]).all(dim=1).sum(),
                 where_BL.sum(),
             ]
         )
