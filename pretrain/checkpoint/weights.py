@@ -89,7 +89,7 @@ def find(where: Path) -> Path:
 def check_layout(where: Path, layout: ParallelConfig) -> None:
     """UserError unless there is a checkpoint, and its model divides as ``layout`` asks."""
     path = find(where)
-    config = _config(Reader(path))
+    config = config_of(Reader(path))
     problems = misfits(config.model, config.data.sequence_length, layout)
     if problems:
         raise UserError("; ".join(problems))
@@ -110,7 +110,7 @@ def load_denoiser(
     """
     path = find(where)
     reader = Reader(path)
-    config = _config(reader)
+    config = config_of(reader)
     if mesh is None:
         denoiser = Denoiser(config.model)
     else:
@@ -119,7 +119,7 @@ def load_denoiser(
             config.model, layout or ParallelConfig(), length, mesh, config.seed
         )
     held = places(denoiser, mesh.tensor_rank if mesh else 0)
-    kind = "ema" if which == "ema" else "master"
+    kind = reader.weights(which)
     reader.read_into(
         {
             f"{kind}/{place.name}": Piece(place.part, parameter.detach().view(-1))
@@ -138,5 +138,6 @@ def load_denoiser(
     )
 
 
-def _config(reader: Reader) -> RunConfig:
+def config_of(reader: Reader) -> RunConfig:
+    """The configuration of the run that a checkpoint belongs to."""
     return validate(RunConfig, reader.state["config"], where=f"{reader.path}/state.json")

@@ -6,6 +6,7 @@ PyTorch's own function and steps PyTorch's own AdamW.
 
 import torch
 
+from model.annealing import open_attention
 from model.denoiser import Denoiser
 from model.draws import Draws
 from model.objectives import sum_losses
@@ -32,6 +33,8 @@ class PlainLoop:
         positions = range(first, first + config.global_batch)
         samples = batch(config, self.draws, positions, self.device)
         noisy = config.objective.corrupt(samples, self.draws, config.model)
+        length = config.data.sequence_length
+        open_attention(self.denoiser, config.model, self.draws, number + 1, length)
         prediction = self.denoiser.predict(
             noisy.ids_BL, noisy.level_BK, noisy.where_BL, samples["valid"]
         )
