@@ -6,7 +6,7 @@ collection look alike: names and shapes at once, each value when its turn comes.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def _of_directory(path: Path, ema: bool) -> Tensors:
                 values |= pickled.state_dict(path / file, ema=False)
             return of_dict(values, str(path))
         if (path / name).exists():
-            return of_path(path / name, ema=ema)
+            return replace(of_path(path / name, ema=ema), origin=str(path))
     raise UserError(f"{path} holds no weights: neither {' nor '.join(WEIGHT_FILES)}, nor shards")
 
 
