@@ -43,7 +43,7 @@ class Palimpsest:
         return bool(config.get("model_type") == MODEL_TYPE)
 
     def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
-        """The same tensors without the prefix; what was fitted on top of them is left behind."""
+        """The same tensors without the prefix."""
         fields = config.get("denoiser")
         if not isinstance(fields, dict):
             raise UserError(f"{source.origin}: its config.json lacks 'denoiser'")
