@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from configs.errors import UserError
 from pretrain.checkpoint import store
 
@@ -36,8 +38,8 @@ def staged(out: Path, weight_bytes: int) -> Iterator[Path]:
             out.rmdir()
         aside.rename(out)
         store.flush(folder)
-    except OSError as error:
-        raise UserError(f"{out} could not be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out} could not be written: {error}") from error
     finally:
         _remove(aside)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from tools.convert import write
 from tools.convert.__main__ import main
 
 
@@ -65,6 +67,23 @@ def test_a_disk_that_cannot_be_written_is_one_error(saved, tmp_path: Path, capsy
     (tmp_path / "file").touch()
     assert main(["to-hf", str(checkpoint), str(tmp_path / "file" / "out")]) == 2
     assert "cannot be made: " in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_leaves_nothing(saved, tmp_path: Path, capsys, monkeypatch) -> None:
+    checkpoint, _ = saved()
+    whole = write.save_file
+
+    def second_fails(values, path, **rest) -> None:
+        if "00002-of" in path.name:
+            raise SafetensorError("No space left on device")
+        whole(values, path, **rest)
+
+    monkeypatch.setattr(write, "save_file", second_fails)
+    monkeypatch.setattr("tools.convert.__main__._shard_bytes", lambda arguments: 20_000)
+    assert main(["to-hf", str(checkpoint), str(tmp_path / "out")]) == 2
+    assert "could not be written: No space left on device" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_neither_transformers_nor_an_engine_is_imported(saved, tmp_path: Path, root: Path) -> None:

@@ -174,7 +174,8 @@ def _read(source: Tensors, model: ModelConfig, name: str) -> Tensor:
     value = value[: model.vocab_size]
     found = padded(value, model.num_rows)
     if theirs == EMBEDDING and model.mask_id is None:
-        found[model.mask] = value.double().mean(dim=0)
+        sums = [part.double().sum(dim=0) for part in value.split(4096)]
+        found[model.mask] = torch.stack(sums).sum(dim=0) / len(value)
     return found
 
 
