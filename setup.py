@@ -41,11 +41,14 @@ setup(
     extras_require={
         "flash": ["flash-attn>=2.6,<3"],
         "test": [
+            "accelerate>=1.15,<2",
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",
+            "peft>=0.21,<0.22",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "ruff>=0.15,<0.18",
+            "transformers>=5.23,<6",
             "types-PyYAML>=6",
             "types-tqdm>=4.66",
         ],

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 ROWS_MULTIPLE = 128
 """The embedding is padded to a multiple of this whatever the layout, so that its rows
 divide among tensor-parallel ranks and a checkpoint fits every one of them."""
@@ -64,6 +67,25 @@ class ModelConfig:
             to learn faster from than from 0.02, and D^-1/2 where it is also the head.
         hide_padding: hide invalid positions from attention (MDLM's release shows them).
         seq2seq: makes it an encoder-decoder over embeddings; without, a DiT over ids.
+        time_input: what of the level is fed in: 1000 times the level itself, or MDLM's total
+            noise, -log(1 - 0.999 level), as its public weights expect.
+        block: adaln; or the plain transformer that other models' weights need, which sees no
+            level: pre_norm (Llama), or post_norm with BERT's norm after the embedding and its
+            transform before the head (Devlin et al. 2019).
+        num_kv_heads: heads of keys and values, each shared by H / num_kv_heads queries
+            (grouped-query attention, Ainslie et al. 2023); by default H.
+        head_size: E, where it is not D / H.
+        qkv_bias, attention_bias: biases of queries, keys and values; of attention's output.
+        qk_norm: RMSNorm over each head of the queries and keys, before the rotation.
+        norm_eps, norm_bias: of every norm over the width.
+        gelu: the form of the plain MLP's GELU, as a tanh or exact.
+        num_positions: a learned vector for each of so many positions, and no rotation.
+        head_bias: of the head; by default where it is not tied.
+        attention: causal only to compare with weights that were trained so.
+        causal_annealing_steps: of training, over which attention opens from causal to full
+            (Gong et al. 2025, section 3.2); 0 for none.
+        shifted_output: the prediction for a position is read off the one before it, as
+            next-token models were trained (Gong et al. 2025, section 3.2).
 
     Raises:
         ValueError: where the numbers do not fit together.
@@ -85,12 +107,27 @@ class ModelConfig:
     rotary_base: float = 10_000.0
     dropout: float = 0.0
     seq2seq: Seq2SeqConfig | None = None
+    time_input: Literal["level", "noise"] = "level"
+    block: Literal["adaln", "pre_norm", "post_norm"] = "adaln"
+    num_kv_heads: int | None = None
+    head_size: int | None = None
+    qkv_bias: bool = False
+    attention_bias: bool = False
+    qk_norm: bool = False
+    norm_eps: float = 1e-5
+    norm_bias: bool = False
+    gelu: Literal["tanh", "erf"] = "tanh"
+    num_positions: int | None = None
+    head_bias: bool | None = None
+    attention: Literal["full", "causal"] = "full"
+    causal_annealing_steps: int = 0
+    shifted_output: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "width", "num_layers", "num_heads", "conditioning_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.width % self.num_heads:
+        if self.head_size is None and self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not divisible by {self.num_heads} heads")
         if self.head_width % 2:
             raise ValueError(f"rotary positions need an even head width, not {self.head_width}")
@@ -100,6 +137,39 @@ class ModelConfig:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        self._check_options()
+
+    def _check_options(self) -> None:
+        for name in ("num_kv_heads", "head_size", "num_positions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} is not divisible by {self.kv_heads} num_kv_heads"
+            )
+        if self.block != "adaln" and self.time_conditioning:
+            raise ValueError(f"block {self.block} sees no level: turn time_conditioning off")
+        if self.block == "adaln" and (self.norm_bias or self.num_positions):
+            raise ValueError("norm_bias and num_positions go with block pre_norm or post_norm")
+        if self.norm_bias and self.norm == "rmsnorm":
+            raise ValueError("norm_bias goes with norm layernorm; an rmsnorm has none")
+        if self.norm_eps <= 0:
+            raise ValueError(f"norm_eps must be above 0, not {self.norm_eps}")
+        if self.seq2seq is not None:
+            self._check_seq2seq()
+        if self.causal_annealing_steps < 0:
+            raise ValueError("causal_annealing_steps must be at least 0")
+
+    def _check_seq2seq(self) -> None:
+        """An encoder-decoder has blocks of its own, without the options of foreign weights."""
+        plain = ModelConfig(vocab_size=1, width=2, num_heads=1)
+        for name in (
+            "block", "num_kv_heads", "head_size", "qkv_bias", "attention_bias", "qk_norm",
+            "attention", "causal_annealing_steps", "shifted_output", "head_bias",
+        ):  # fmt: skip
+            if getattr(self, name) != getattr(plain, name):
+                raise ValueError(f"{name} is an option of the denoiser; leave it out with seq2seq")
 
     @property
     def total_layers(self) -> int:
@@ -118,8 +188,23 @@ class ModelConfig:
 
     @property
     def head_width(self) -> int:
-        """E = D / H."""
-        return self.width // self.num_heads
+        """E, by default D / H."""
+        return self.head_size or self.width // self.num_heads
+
+    @property
+    def attention_width(self) -> int:
+        """H E, of all queries together."""
+        return self.num_heads * self.head_width
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def has_head_bias(self) -> bool:
+        """Whether the head has a bias."""
+        return not self.tied_head if self.head_bias is None else self.head_bias
 
     @property
     def hidden_width(self) -> int:
@@ -146,6 +231,14 @@ class ModelConfig:
     def num_ids(self) -> int:
         """Ids that may occur in the input: V, and [MASK] where it is our own."""
         return max(self.vocab_size, self.mask + 1)
+
+    @property
+    def excluded_rows(self) -> Tensor:
+        """Which rows of the head are no answer: [MASK] and padding, bool ``[R]``."""
+        excluded = torch.ones(self.num_rows, dtype=torch.bool)
+        excluded[: self.vocab_size] = False
+        excluded[self.mask] = True
+        return excluded
 
     @property
     def num_rows(self) -> int:

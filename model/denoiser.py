@@ -12,6 +12,7 @@ from model.config import ModelConfig
 from model.initialize import initialize
 from model.layers import Block, Embedding, OutputLayer, Stream
 from model.linears import DenseFactory, LayerFactory
+from model.plain import PlainBlock, PlainEmbedding, PlainOutput
 from model.query import Query
 
 
@@ -44,28 +45,30 @@ class Denoiser(nn.Module):
             self.output.head.weight = self.embedding.weight
         for index in self.span:
             layer = self.layers[str(index)]
-            if isinstance(layer, Block) and recompute_every:
+            if isinstance(layer, Block | PlainBlock) and recompute_every:
                 layer.recompute = index % recompute_every == 0
         initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
 
     def _build(self, index: int) -> nn.Module:
+        plain = self.config.block != "adaln"
         if index == 0:
-            return Embedding(self.config, self.factory)
-        kind = OutputLayer if index == self.last else Block
-        return kind(self.config, self.factory)
+            return (PlainEmbedding if plain else Embedding)(self.config, self.factory)
+        if index == self.last:
+            return (PlainOutput if plain else OutputLayer)(self.config, self.factory)
+        return (PlainBlock if plain else Block)(self.config, self.factory)
 
     @property
-    def embedding(self) -> Embedding:
+    def embedding(self) -> Embedding | PlainEmbedding:
         """The first layer, where the span has it."""
         layer = self.layers["0"]
-        assert isinstance(layer, Embedding)
+        assert isinstance(layer, Embedding | PlainEmbedding)
         return layer
 
     @property
-    def output(self) -> OutputLayer:
+    def output(self) -> OutputLayer | PlainOutput:
         """The last layer, where the span has it."""
         layer = self.layers[str(self.last)]
-        assert isinstance(layer, OutputLayer)
+        assert isinstance(layer, OutputLayer | PlainOutput)
         return layer
 
     def parameter_names(self) -> dict[nn.Parameter, str]:

@@ -14,7 +14,10 @@ def block_parameters(config: ModelConfig) -> int:
     width, hidden = config.width, config.hidden_width
     gated = config.mlp != "gelu"
     mlp = (3 if gated else 2) * width * hidden + (0 if gated else hidden + width)
-    return 4 * width * width + mlp
+    kv_width = config.kv_heads * config.head_width
+    attention = 2 * width * (config.attention_width + kv_width)
+    attention += config.qkv_bias * (config.attention_width + 2 * kv_width)
+    return attention + config.attention_bias * width + mlp
 
 
 def per_token_parameters(config: ModelConfig, head_share: float = 1.0) -> float:
@@ -38,5 +41,5 @@ def training_flops_per_token(
     attentions = config.num_layers
     if config.seq2seq is not None:
         attentions = config.seq2seq.num_encoder_layers + 2 * config.num_layers
-    attention = 12 * attentions * config.width * sequence_length
+    attention = 12 * attentions * config.attention_width * sequence_length
     return 6 * per_token_parameters(config, head_share) + attention

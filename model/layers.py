@@ -26,19 +26,35 @@ FREQUENCIES = 256
 
 
 class Norm(nn.Module):
-    """LayerNorm or RMSNorm over the width, with a gain and no bias."""
+    """LayerNorm or RMSNorm over the width, with a gain; a bias only where asked for."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.width))
+        self.bias = nn.Parameter(torch.empty(config.width)) if config.norm_bias else None
         self.root_mean_square = config.norm == "rmsnorm"
+        self.eps = config.norm_eps
 
     def forward(self, x_BLD: Tensor, spread: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The same shape, normalised; ``spread`` where x holds this rank's positions only."""
         gain = spread(self.weight) if spread else self.weight
         if self.root_mean_square:
-            return F.rms_norm(x_BLD, gain.shape, gain, eps=1e-5)
-        return F.layer_norm(x_BLD, gain.shape, gain, eps=1e-5)
+            return F.rms_norm(x_BLD, gain.shape, gain, eps=self.eps)
+        bias = spread(self.bias) if spread and self.bias is not None else self.bias
+        return F.layer_norm(x_BLD, gain.shape, gain, bias, eps=self.eps)
+
+
+class HeadNorm(nn.Module):
+    """RMSNorm over each head of queries or keys, one gain for all of them."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.head_width))
+        self.eps, self.share = config.norm_eps, factory.share
+
+    def forward(self, x_BLHE: Tensor) -> Tensor:
+        """The same shape, normalised."""
+        return F.rms_norm(x_BLHE, self.weight.shape, self.share(self.weight), eps=self.eps)
 
 
 def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
@@ -67,29 +83,45 @@ def rotate(x_BLHE: Tensor, base: float) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention; q, k and v stay apart, so that heads may be split over ranks."""
+    """Multi-head attention; q, k and v stay apart, so that heads may be split over ranks.
+
+    Attributes:
+        seen_LL: bool, which keys (columns) each query sees while training; None for all.
+    """
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
-        width = config.width
-        self.q = factory.column(width, width, bias=False)
-        self.k = factory.column(width, width, bias=False)
-        self.v = factory.column(width, width, bias=False)
-        self.out = factory.row(width, width, bias=False)
+        width, num_heads, size = config.width, config.num_heads, config.head_width
+        self.q = factory.column(width, config.attention_width, bias=config.qkv_bias)
+        groups = (width, num_heads, config.kv_heads, size)
+        self.k = factory.grouped(*groups, bias=config.qkv_bias)
+        self.v = factory.grouped(*groups, bias=config.qkv_bias)
+        self.q_norm = HeadNorm(config, factory) if config.qk_norm else None
+        self.k_norm = HeadNorm(config, factory) if config.qk_norm else None
+        self.out = factory.row(config.attention_width, width, bias=config.attention_bias)
         self.enter = factory.enter
-        self.head_width = config.head_width
-        self.rotary_base = config.rotary_base
+        self.head_width = size
+        self.rotary_base = None if config.num_positions else config.rotary_base
+        self.causal = config.attention == "causal"
+        self.seen_LL: Tensor | None = None
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
         """``[B, L, D]`` to ``[B, L, D]``."""
         x_BLD = self.enter(x_BLD)
         q, k, v = (p(x_BLD).unflatten(-1, (-1, self.head_width)) for p in (self.q, self.k, self.v))
-        q, k = rotate(q, self.rotary_base), rotate(k, self.rotary_base)
-        return self.out(attention(q, k, v, valid_BL).flatten(2))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotary_base is not None:
+            q, k = rotate(q, self.rotary_base), rotate(k, self.rotary_base)
+        seen_LL = None
+        if self.training and self.seen_LL is not None:
+            seen_LL = self.seen_LL[: q.shape[1], : q.shape[1]]
+        out = attention(q, k, v, valid_BL, causal=self.causal, seen_LL=seen_LL)
+        return self.out(out.flatten(2))
 
 
 class Mlp(nn.Module):
-    """Two layers with GELU (tanh form), or with a gate (Shazeer 2020, eqs. 5 and 6)."""
+    """Two layers with GELU, or with a gate (Shazeer 2020, eqs. 5 and 6)."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -99,13 +131,14 @@ class Mlp(nn.Module):
         self.up = factory.column(width, hidden, bias=not gated)
         self.gate = factory.column(width, hidden, bias=False) if gated else None
         self.down = factory.row(hidden, width, bias=not gated)
+        self.approximate = "tanh" if config.gelu == "tanh" else "none"
         self.enter = factory.enter
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """``[B, L, D]`` to ``[B, L, D]``."""
         x_BLD = self.enter(x_BLD)
         if self.gate is None:
-            return self.down(F.gelu(self.up(x_BLD), approximate="tanh"))
+            return self.down(F.gelu(self.up(x_BLD), approximate=self.approximate))
         return self.down(self.gate_by(self.gate(x_BLD)) * self.up(x_BLD))
 
 
@@ -118,6 +151,7 @@ class Embedding(nn.Module):
         self.time_in = nn.Linear(FREQUENCIES, config.conditioning_width)
         self.time_out = nn.Linear(config.conditioning_width, config.conditioning_width)
         self.time_conditioning = config.time_conditioning
+        self.total_noise = config.time_input == "noise"
         self.cut = factory.cut
 
     @property
@@ -132,7 +166,8 @@ class Embedding(nn.Module):
         level_BK, ids_BL, *valid = inputs
         if not self.time_conditioning:
             level_BK = torch.zeros_like(level_BK[:, :1])
-        features = sinusoid(1000.0 * level_BK).to(self.time_in.weight.dtype)
+        fed_BK = -torch.log1p(-0.999 * level_BK) if self.total_noise else 1000.0 * level_BK
+        features = sinusoid(fed_BK).to(self.time_in.weight.dtype)
         c_BKC = F.silu(self.time_out(F.silu(self.time_in(features))))
         return (self.cut(self.tokens(ids_BL)), c_BKC, *valid)
 
@@ -191,11 +226,11 @@ class OutputLayer(nn.Module):
         super().__init__()
         self.norm = Norm(config)
         self.modulation = nn.Linear(config.conditioning_width, 2 * config.width)
-        excluded = torch.ones(config.num_rows, dtype=torch.bool)
-        excluded[: config.vocab_size] = False
-        excluded[config.mask] = True
-        self.head = factory.head(config.width, config.num_rows, excluded, bias=not config.tied_head)
+        self.head = factory.head(
+            config.width, config.num_rows, config.excluded_rows, bias=config.has_head_bias
+        )
         self.whole = factory.whole
+        self.shift = int(config.shifted_output)
 
     @property
     def weight(self) -> nn.Parameter:
@@ -204,11 +239,16 @@ class OutputLayer(nn.Module):
         assert isinstance(weight, nn.Parameter)
         return weight
 
+    def remove_head(self) -> None:
+        """Give hidden states ``[M, D]`` from here on: what the head would read."""
+        self.head = nn.Identity()
+
     def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
         """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
         x, c, *_ = stream
         x = self.whole(x)
         row_M, column_M = where_BL.nonzero(as_tuple=True)
+        column_M = (column_M - self.shift).clamp(min=0)
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         if c.shape[1] == 1:
             shift_MD, scale_MD = shift[row_M, 0], scale[row_M, 0]

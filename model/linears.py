@@ -29,6 +29,18 @@ class LayerFactory(Protocol):
     def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
         """A linear layer whose inputs may be split; its output is whole on every rank."""
 
+    def grouped(
+        self, num_in: int, num_heads: int, num_groups: int, head_width: int, *, bias: bool
+    ) -> nn.Module:
+        """Key or value heads for this rank's share of ``num_heads`` queries.
+
+        There are ``num_groups`` of them over all ranks; on each, consecutive queries share
+        one, and their number divides that of the rank's queries.
+        """
+
+    def share(self, value: Tensor) -> Tensor:
+        """A weight that all ranks hold alike, and each uses on its own heads."""
+
     def embedding(self, num_rows: int, width: int) -> nn.Module:
         """Ids ``[B, L]`` to ``[B, L, width]``; ``.weight`` is ``[num_rows, width]``."""
 
@@ -60,6 +72,11 @@ class LayerFactory(Protocol):
         """What this rank holds of the ``whole`` value of a parameter."""
 
 
+def exclusion(excluded: Tensor) -> Tensor:
+    """What is added to logits: -inf where ``excluded``, ``[R]`` float32."""
+    return torch.zeros(excluded.shape).masked_fill(excluded, -torch.inf)
+
+
 class Head(nn.Module):
     """A linear layer whose bias carries the -inf of the excluded rows, at no cost.
 
@@ -70,8 +87,7 @@ class Head(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_rows, width))
         self.bias = nn.Parameter(torch.empty(num_rows)) if bias else None
-        exclusion = torch.zeros(num_rows).masked_fill(excluded, -torch.inf)
-        self.register_buffer("exclusion", exclusion, persistent=False)
+        self.register_buffer("exclusion", exclusion(excluded), persistent=False)
         self.exclusion: Tensor
 
     def forward(self, hidden_MD: Tensor, *, give: Give = "logits") -> Tensor:
@@ -108,6 +124,16 @@ class DenseFactory:
     def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
         """A plain linear layer."""
         return nn.Linear(num_in, num_out, bias=bias)
+
+    def grouped(
+        self, num_in: int, num_heads: int, num_groups: int, head_width: int, *, bias: bool
+    ) -> nn.Module:
+        """A plain linear layer."""
+        return nn.Linear(num_in, num_groups * head_width, bias=bias)
+
+    def share(self, value: Tensor) -> Tensor:
+        """The value."""
+        return value
 
     def embedding(self, num_rows: int, width: int) -> nn.Module:
         """A plain embedding."""

@@ -28,6 +28,11 @@ def misfits(model: ModelConfig, length: int, layout: "ParallelConfig") -> list[s
     for name, size in sizes.items():
         if size % layout.tensor:
             found.append(f"{name} ({size}) does not divide by parallel.tensor {layout.tensor}")
+    if model.num_positions is not None and length > model.num_positions:
+        found.append(
+            f"data.sequence_length ({length}) is more than model.num_positions "
+            f"({model.num_positions})"
+        )
     layers = model.total_layers
     if layout.pipeline > layers:
         found.append(

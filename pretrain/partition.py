@@ -22,7 +22,7 @@ def layer_costs(config: ModelConfig, length: int) -> list[float]:
     A look-up costs next to nothing: it counts as one block's share of bookkeeping, so that
     a stage of nothing but the embedding is never the cheapest answer.
     """
-    block = 6.0 * block_parameters(config) + 12.0 * config.width * length
+    block = 6.0 * block_parameters(config) + 12.0 * config.attention_width * length
     head = 6.0 * ACTIVE_SHARE * config.num_rows * config.width
     if config.seq2seq is None:
         return [0.01 * block, *[block] * config.num_layers, head]

@@ -137,6 +137,13 @@ class _Parts(DenseFactory):
         """Some of the inputs; the bias is whole."""
         return nn.Linear(num_in // self._tensor, num_out, bias=bias)
 
+    def grouped(
+        self, num_in: int, num_heads: int, num_groups: int, head_width: int, *, bias: bool
+    ) -> nn.Module:
+        """Some of the heads, or all where they do not divide."""
+        heads = num_groups if num_groups % self._tensor else num_groups // self._tensor
+        return nn.Linear(num_in, heads * head_width, bias=bias)
+
     def embedding(self, num_rows: int, width: int) -> nn.Module:
         """Some of the rows."""
         empty = torch.empty(num_rows // self._tensor, width)

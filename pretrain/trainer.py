@@ -137,6 +137,7 @@ class Trainer:
             rate = learning_rate(config.optim, self.step, config.steps)
             # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
             torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
+            self.engine.open_attention(self.draws, self.step)
             with self._profiler():
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count

@@ -30,6 +30,7 @@ damaged file is named; 2 no checkpoint, or one that is not whole
 
 PARTS = {
     "tokens": "embedding",
+    "positions": "embedding",
     "attention": "attention",
     "mlp": "MLP",
     "attention_norm": "norms",
@@ -39,6 +40,7 @@ PARTS = {
     "time_in": "modulation and time",
     "time_out": "modulation and time",
     "head": "head",
+    "transform": "head",
 }
 """Of ``layers.N.PART.weight``: what kind of parameter it is."""
 

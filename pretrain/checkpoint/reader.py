@@ -43,6 +43,10 @@ class Reader:
         """What is held of every parameter: master, exp_avg, ..."""
         return sorted({name.partition("/")[0] for name in self._index})
 
+    def weights(self, which: str) -> str:
+        """The kind of the averaged (``ema``) or last (``raw``) weights; the one kind there is."""
+        return "ema" if which == "ema" and "ema" in self.kinds() else "master"
+
     def read_into(self, pieces: Mapping[str, Piece]) -> None:
         """Fill pieces, by ``kind/name``, in place.
 

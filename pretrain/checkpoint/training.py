@@ -131,7 +131,7 @@ class Checkpoints:
             self._read(reader, {kind: kind for kind in self._kinds()})
             self._owned.set_optimizer_step(steps)
         else:
-            weights = "ema" if config.fork_weights == "ema" else "master"
+            weights = reader.weights(config.fork_weights)
             self._read(reader, {"master": weights, "ema": weights})
         self._owned.refresh()
         return steps, f"beginning with the {config.fork_weights} weights of {path}"

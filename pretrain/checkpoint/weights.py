@@ -108,7 +108,7 @@ def find(where: Path) -> Path:
 
 def configuration(where: Path) -> RunConfig:
     """The configuration of a run or checkpoint, without its weights."""
-    return _config(Reader(find(where)))
+    return config_of(Reader(find(where)))
 
 
 def check_layout(where: Path, layout: ParallelConfig) -> None:
@@ -134,7 +134,7 @@ def load_denoiser(
     """
     path = find(where)
     reader = Reader(path)
-    config = _config(reader)
+    config = config_of(reader)
     if mesh is None:
         denoiser = build(config.model)
     else:
@@ -143,7 +143,7 @@ def load_denoiser(
             config.model, layout or ParallelConfig(), length, mesh, config.seed
         )
     held = places(denoiser, mesh.tensor_rank if mesh else 0)
-    kind = "ema" if which == "ema" else "master"
+    kind = reader.weights(which)
     reader.read_into(
         {
             f"{kind}/{place.name}": Piece(place.part, parameter.detach().view(-1))
@@ -162,5 +162,6 @@ def load_denoiser(
     )
 
 
-def _config(reader: Reader) -> RunConfig:
+def config_of(reader: Reader) -> RunConfig:
+    """The configuration of the run that a checkpoint belongs to."""
     return validate(RunConfig, reader.state["config"], where=f"{reader.path}/state.json")

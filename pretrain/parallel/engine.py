@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model import annealing
+from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy, Objective, sum_losses
 from model.prediction import AnyPrediction
 from model.query import Query
@@ -30,7 +32,7 @@ class Engine(ABC):
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         model = config.model
-        self._mesh, self._objective = mesh, config.objective
+        self._mesh, self._objective, self._config = mesh, config.objective, config
         self._samples = micro_batch(config, mesh.data_size)
         self._num_micro_batches = config.global_batch // mesh.data_size // self._samples
         self._denoiser = local_denoiser(
@@ -69,6 +71,11 @@ class Engine(ABC):
         scale = self._mesh.data_size * self._num_micro_batches / count
         sums = self._run(micro_batches, scale)
         return sums.total
+
+    def open_attention(self, draws: Draws, step: int) -> None:
+        """Before a step: let attention see as much as the step asks for."""
+        length = self._config.data.sequence_length
+        annealing.open_attention(self._denoiser, self._config.model, draws, step, length)
 
     def predict(self, query: Query) -> AnyPrediction:
         """The prediction with the present weights, without gradient."""

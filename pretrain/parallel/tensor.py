@@ -51,6 +51,21 @@ class TensorFactory:
         _mark(layer.weight, 1)
         return layer
 
+    def grouped(
+        self, num_in: int, num_heads: int, num_groups: int, head_width: int, *, bias: bool
+    ) -> nn.Module:
+        """Split over the ranks where the groups divide; else whole on each, used in part."""
+        if num_groups % self.size == 0:
+            return self.column(num_in, num_groups * head_width, bias=bias)
+        mine = num_heads // self.size
+        first = self.rank * mine
+        groups = [head * num_groups // num_heads for head in range(first, first + mine)]
+        return WholeGroups(num_in, num_groups, head_width, groups, bias=bias)
+
+    def share(self, value: Tensor) -> Tensor:
+        """The value; its gradient is summed over the ranks, each of which used it in part."""
+        return megatron.copy_forward_sum_backward(value)
+
     def embedding(self, num_rows: int, width: int) -> nn.Module:
         """Each rank looks up the ids of its rows; the output is whole on every rank."""
         layer = megatron.VocabParallelEmbedding(
@@ -175,6 +190,36 @@ class Column(megatron.ColumnParallelLinear):
         """``[..., in]`` to ``[..., out / T]``."""
         output: Tensor = super().forward(x)[0]
         return output
+
+
+class WholeGroups(nn.Linear):
+    """Keys or values of fewer heads than ranks: every rank holds all, and computes its own.
+
+    Args:
+        groups: of each of this rank's queries, the head that it shares.
+    """
+
+    def __init__(
+        self, num_in: int, num_groups: int, head_width: int, groups: list[int], *, bias: bool
+    ) -> None:
+        super().__init__(num_in, num_groups * head_width, bias=bias)
+        self.used = sorted(set(groups))
+        self.head_width = head_width
+        # Where the rank's queries share their heads unevenly, each gets its own copy.
+        counts = {groups.count(group) for group in self.used}
+        self.copies = [self.used.index(group) for group in groups] if len(counts) > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, L, in]`` to the heads that this rank's queries need."""
+        rows = slice(self.used[0] * self.head_width, (self.used[-1] + 1) * self.head_width)
+        weight = megatron.copy_forward_sum_backward(self.weight)[rows]
+        bias: Tensor | None = self.bias
+        if bias is not None:
+            bias = megatron.copy_forward_sum_backward(bias)[rows]
+        heads = F.linear(x, weight, bias)
+        if self.copies is None:
+            return heads
+        return heads.unflatten(-1, (-1, self.head_width))[..., self.copies, :].flatten(-2)
 
 
 class Row(megatron.RowParallelLinear):

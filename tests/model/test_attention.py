@@ -20,6 +20,37 @@ def explicit(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
     return torch.einsum("bhij,bjhe->bihe", scores.softmax(-1), v)
 
 
+def test_fewer_key_heads_are_shared_by_consecutive_queries() -> None:
+    q, k, v = heads(4)
+    q4 = torch.cat([q, 2 * q], dim=2)
+    for valid in (None, VALID):
+        out = attention(q4, k, v, valid)
+        shared = [x.repeat_interleave(2, dim=2) for x in (k, v)]
+        torch.testing.assert_close(out, explicit(q4, *shared, valid), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("partly", [False, True])
+def test_what_a_query_may_see(padded: bool, causal: bool, partly: bool) -> None:
+    q, k, v = heads(5)
+    seen = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)) < 0.4
+    seen |= torch.eye(6, dtype=torch.bool)
+    valid = VALID if padded else None
+    out = attention(q, k, v, valid, causal=causal, seen_LL=seen if partly else None)
+    allowed = torch.ones(3, 6, 6, dtype=torch.bool)
+    if padded:
+        allowed &= VALID[:, None, :]
+    if causal:
+        allowed &= torch.ones(6, 6, dtype=torch.bool).tril()
+    if partly:
+        allowed &= seen
+    scores = torch.einsum("bihe,bjhe->bhij", q, k) / q.shape[-1] ** 0.5
+    scores = scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1).nan_to_num()
+    expected = torch.einsum("bhij,bjhe->bihe", scores, v)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+
+
 VALID = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]], dtype=torch.bool)
 
 

@@ -49,6 +49,15 @@ def test_the_hidden_width_follows_from_the_width(settings: dict[str, Any], hidde
         ({"mask_id": -1}, "mask_id -1 is no id of a vocabulary of 20"),
         ({"dropout": 1.0}, "dropout must lie in"),
         ({"dropout": -0.1}, "dropout must lie in"),
+        ({"num_kv_heads": 5}, "num_heads 12 is not divisible by 5 num_kv_heads"),
+        ({"num_kv_heads": 0}, "num_kv_heads must be at least 1, not 0"),
+        ({"head_size": 3}, "need an even head width, not 3"),
+        ({"block": "pre_norm", "time_conditioning": True}, "block pre_norm sees no level"),
+        ({"norm_bias": True}, "go with block pre_norm or post_norm"),
+        ({"block": "pre_norm", "norm": "rmsnorm", "norm_bias": True}, "an rmsnorm has none"),
+        ({"num_positions": 10}, "go with block pre_norm or post_norm"),
+        ({"norm_eps": 0.0}, "norm_eps must be above 0"),
+        ({"causal_annealing_steps": -1}, "causal_annealing_steps must be at least 0"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.denoiser import Denoiser
-from model.layers import Block, Norm, rotate
+from model.layers import Block, Norm, rotate, sinusoid
 from model.prediction import Prediction
 
 VOCAB, LENGTH = 11, 7
@@ -20,11 +20,26 @@ VARIANTS: list[dict[str, Any]] = [
     {"mask_id": 3},
     {"time_conditioning": True},
     {"mlp": "swiglu", "norm": "rmsnorm", "tied_head": True, "hide_padding": True, "mask_id": 0},
+    {"num_heads": 4, "num_kv_heads": 2, "qk_norm": True, "head_size": 6, "qkv_bias": True},
+]
+PLAIN: list[dict[str, Any]] = [
+    {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "num_kv_heads": 1},
+    {
+        "block": "post_norm",
+        "norm_bias": True,
+        "num_positions": LENGTH,
+        "attention_bias": True,
+        "gelu": "erf",
+    },
 ]
 
-variants = pytest.mark.parametrize(
-    "settings", VARIANTS, ids=lambda s: "-".join(f"{k}={v}" for k, v in s.items()) or "plain"
-)
+
+def named(settings: dict[str, Any]) -> str:
+    return "-".join(f"{k}={v}" for k, v in settings.items()) or "plain"
+
+
+variants = pytest.mark.parametrize("settings", VARIANTS, ids=named)
+all_blocks = pytest.mark.parametrize("settings", VARIANTS + PLAIN, ids=named)
 
 
 def config(**settings: Any) -> ModelConfig:
@@ -56,7 +71,7 @@ def allowed_rows(model: ModelConfig) -> list[int]:
     return [row for row in range(VOCAB) if row != model.mask]
 
 
-@variants
+@all_blocks
 def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
     settings: dict[str, Any],
 ) -> None:
@@ -85,7 +100,7 @@ def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
         assert (weight_grad[out] == 0).all()
 
 
-@variants
+@all_blocks
 def test_the_first_loss_of_an_untied_head_is_log_v(settings: dict[str, Any]) -> None:
     model = Denoiser(config(**settings))
     ids, level = inputs(model.config)
@@ -227,7 +242,7 @@ def test_hidden_padding_equals_a_shorter_sequence() -> None:
     torch.testing.assert_close(padded, model(ids[:, :4], level), rtol=1e-5, atol=1e-5)
 
 
-@variants
+@all_blocks
 def test_every_parameter_learns(settings: dict[str, Any]) -> None:
     model = perturbed(Denoiser(config(**settings)))
     ids, level = inputs(model.config)
@@ -297,7 +312,7 @@ def test_rotation_turns_pairs_at_the_published_frequencies() -> None:
     torch.testing.assert_close(rotated, expected)
 
 
-@variants
+@all_blocks
 def test_every_output_sees_every_input(settings: dict[str, Any]) -> None:
     model = perturbed(Denoiser(config(**settings)))
     ids, level = inputs(model.config, rows=1)
@@ -321,7 +336,7 @@ def test_order_matters_and_samples_do_not_mix() -> None:
     torch.testing.assert_close(alone, out[1], rtol=1e-5, atol=1e-5)
 
 
-@variants
+@all_blocks
 def test_bfloat16_agrees_with_float32(settings: dict[str, Any]) -> None:
     model = perturbed(Denoiser(config(**settings)), scale=0.1)
     ids, level = inputs(model.config)
@@ -342,3 +357,47 @@ def test_dropout_acts_in_training_only() -> None:
     model.eval()
     assert torch.equal(model(ids, level), model(ids, level))
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("block", ["adaln", "pre_norm"])
+def test_a_shifted_output_is_read_off_the_position_before(block: str) -> None:
+    settings = {"block": block, "time_conditioning": block == "adaln"}
+    plain = perturbed(Denoiser(config(**settings)))
+    shifted = Denoiser(config(**settings, shifted_output=True))
+    shifted.load_state_dict(plain.state_dict())
+    ids, level = inputs(plain.config)
+    for levels in (level, torch.linspace(0, 1, ids.numel()).view_as(ids)):
+        before = plain(ids, levels).view(*ids.shape, -1)
+        expected = torch.cat([before[:, :1], before[:, :-1]], dim=1)
+        assert torch.equal(shifted(ids, levels).view(*ids.shape, -1), expected)
+        where = torch.zeros_like(ids, dtype=torch.bool)
+        where[0, 3] = where[2, 0] = True
+        torch.testing.assert_close(shifted(ids, levels, where), expected[where])
+
+
+def test_causal_attention_sees_no_later_position() -> None:
+    model = perturbed(Denoiser(config(attention="causal")))
+    ids, level = inputs(model.config, rows=1)
+    other = ids.clone()
+    other[0, 4] = (ids[0, 4] + 1) % VOCAB
+    change = (model(ids, level) - model(other, level))[:, :VOCAB].abs().max(1).values
+    assert (change[:4] == 0).all()
+    assert (change[4:] > 1e-4).all()
+
+
+def test_learned_positions_end_somewhere() -> None:
+    model = Denoiser(config(**PLAIN[1]))
+    ids = torch.zeros(1, LENGTH + 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="8 positions, but the model has learned only 7"):
+        model(ids, torch.zeros(1, 1))
+
+
+def test_the_total_noise_is_mdlms() -> None:
+    model = perturbed(Denoiser(config(time_conditioning=True, time_input="noise")))
+    ids, _ = inputs(model.config)
+    level = torch.tensor([[0.0], [0.5], [1.0]])
+    _, c_BKC = model.embedding((level, ids))
+    sigma = torch.tensor([[0.0], [-math.log(1 - 0.999 * 0.5)], [-math.log(0.001)]])
+    first = nn.functional.silu(model.embedding.time_in(sinusoid(sigma)))
+    expected = nn.functional.silu(model.embedding.time_out(first))
+    torch.testing.assert_close(c_BKC, expected, rtol=1e-4, atol=1e-4)

@@ -36,6 +36,23 @@ def test_a_block_has_the_parameters_counted(mlp: Any, mlp_width: int | None) -> 
     assert block_parameters(config) == sum(p.numel() for p in counted.values())
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_block_of_shared_keys_has_the_parameters_counted(groups: int, biased: bool) -> None:
+    config = ModelConfig(
+        vocab_size=5,
+        width=12,
+        num_heads=4,
+        num_kv_heads=groups,
+        head_size=6,
+        qkv_bias=biased,
+        attention_bias=biased,
+    )
+    names = dict(Block(config, DenseFactory()).named_parameters())
+    counted = [p for n, p in names.items() if "modulation" not in n and "norm" not in n]
+    assert block_parameters(config) == sum(p.numel() for p in counted)
+
+
 def test_the_formula_agrees_with_the_operations_torch_performs() -> None:
     config = ModelConfig(
         vocab_size=100, width=32, num_heads=2, num_layers=2, mlp="swiglu", conditioning_width=1

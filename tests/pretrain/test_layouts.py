@@ -46,6 +46,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "self_conditioning": 0.5,
         },
     },
+    "qwen": {
+        "model": {
+            "block": "pre_norm",
+            "time_conditioning": False,
+            "mlp": "swiglu",
+            "mlp_width": 64,
+            "norm": "rmsnorm",
+            "num_kv_heads": 1,
+            "qk_norm": True,
+            "qkv_bias": True,
+            "shifted_output": True,
+            "causal_annealing_steps": 10,
+        }
+    },
 }
 LAYOUTS: list[tuple[int, dict[str, Any]]] = [
     (1, {"micro_batch": 8}),
@@ -74,7 +88,7 @@ LAYOUTS: list[tuple[int, dict[str, Any]]] = [
 CASES = [("adaln", size, layout) for size, layout in LAYOUTS]
 CASES += [
     (settings, size, layout)
-    for settings in ("tied", "llama")
+    for settings in ("tied", "llama", "qwen")
     for size, layout in (
         (2, {"pipeline": 2}),
         (4, {"tensor": 2, "pipeline": 2, "micro_batch": 4}),

@@ -16,6 +16,7 @@ MODELS = {
     "swiglu": replace(MODEL, mlp="swiglu", norm="rmsnorm", mlp_width=96),
     "tied": replace(MODEL, tied_head=True),
     "one block": replace(MODEL, num_layers=1, mask_id=3),
+    "grouped": replace(MODEL, num_kv_heads=2, qk_norm=True, qkv_bias=True),
 }
 LENGTH = 64
 
@@ -47,6 +48,10 @@ def test_the_parts_add_up_but_for_replicas(name: str, tensor: int, pipeline: int
     replicated = (256 + 1) * condition + (condition + 1) * condition  # the time MLP
     replicated += width + (condition + 1) * 2 * width  # the head's norm and modulation
     replicated += blocks * (2 * width + (condition + 1) * 6 * width)
+    if model.qk_norm:
+        replicated += blocks * 2 * model.head_width
+    if model.kv_heads % tensor:  # keys and values of fewer heads than ranks
+        replicated += blocks * 2 * (width + 1) * model.kv_heads * model.head_width
     if model.mlp == "gelu":
         replicated += blocks * width  # the bias after the row-parallel layer
     held = tensor * sum(stage.parameters for stage in stages(model, LENGTH, tensor, pipeline))

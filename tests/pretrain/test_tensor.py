@@ -24,6 +24,19 @@ LENGTH, BATCH = 8, 3
 DRAWS = Draws(seed=0, split="test", batch=BATCH)
 
 
+PLAIN = {"time_conditioning": False, "hide_padding": True, "tied_head": True}
+QWEN = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "qk_norm": True, "qkv_bias": True}
+BERT = {
+    "block": "post_norm",
+    "norm_bias": True,
+    "qkv_bias": True,
+    "attention_bias": True,
+    "num_positions": 9,
+    "gelu": "erf",
+    "head_bias": True,
+}
+
+
 def config(**settings: Any) -> ModelConfig:
     base = {"vocab_size": 90, "width": 32, "num_layers": 2, "num_heads": 4}
     return ModelConfig(**{**base, "time_conditioning": True, **settings})
@@ -88,6 +101,16 @@ def close_pieces(pieces: list[tuple[Range, Tensor]]) -> dict[str, Tensor]:
     return assemble(list(first.items()))
 
 
+@pytest.mark.parametrize(
+    ("size", "heads", "groups"), [(3, 6, 2), (3, 6, 3), (4, 8, 2), (2, 4, 1), (2, 6, 3)]
+)
+def test_shared_heads_under_sizes_that_do_not_divide_them(
+    pool: Pool, size: int, heads: int, groups: int
+) -> None:
+    settings = {"num_heads": heads, "num_kv_heads": groups, "head_size": 4, "mlp_width": 96}
+    compare(pool, size, config(**settings, vocab_size=300, qkv_bias=True, qk_norm=True))
+
+
 @pytest.mark.parametrize("per_token", [False, True], ids=["level", "levels"])
 @pytest.mark.parametrize("sequence", [False, True], ids=["", "sequence"])
 @pytest.mark.parametrize(
@@ -96,14 +119,22 @@ def close_pieces(pieces: list[tuple[Range, Tensor]]) -> dict[str, Tensor]:
         {},
         {"tied_head": True, "hide_padding": True},
         {"mlp": "swiglu", "mlp_width": 64, "norm": "rmsnorm"},
+        {"num_kv_heads": 2, "qk_norm": True, "qkv_bias": True, "head_size": 4},
+        {**PLAIN, **QWEN, "num_kv_heads": 1},
+        {**PLAIN, **BERT},
     ],
-    ids=["plain", "tied", "llama"],
+    ids=["plain", "tied", "llama", "grouped", "qwen", "bert"],
 )
 @pytest.mark.parametrize("size", [2, 4])
 def test_shards_answer_like_the_whole(
     pool: Pool, size: int, settings: dict[str, Any], sequence: bool, per_token: bool
 ) -> None:
-    model = config(**settings)
+    compare(pool, size, config(**settings), sequence=sequence, per_token=per_token)
+
+
+def compare(
+    pool: Pool, size: int, model: ModelConfig, *, sequence: bool = False, per_token: bool = False
+) -> None:
     whole = Denoiser(model)
     perturb(whole, 0)
     inputs = given(model, per_token)

@@ -87,6 +87,7 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
             outcome.noise |= _digests(samples["position"], made)
         (total,) = mesh.agree(count)
         rate = learning_rate(config.optim, step, config.steps)
+        trained.open_attention(draws, step)
         sums = trained.train_step(micro_batches, total, rate)
         outcome.losses.append(float(mesh.total(sums.loss)) / total)
         outcome.grad_norms.append(trained.grad_norm)

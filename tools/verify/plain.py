@@ -6,6 +6,7 @@ PyTorch's own function and steps PyTorch's own AdamW.
 
 import torch
 
+from model.annealing import open_attention
 from model.draws import Draws
 from model.network import build, predict
 from model.objectives import sum_losses
@@ -32,6 +33,8 @@ class PlainLoop:
         first = number * config.global_batch
         positions = range(first, first + config.global_batch)
         samples = batch(config, self.draws, positions, self.device)
+        length = config.data.sequence_length
+        open_attention(self.denoiser, config.model, self.draws, number + 1, length)
         objective = config.objective
         noisy = objective.corrupt(samples, self.draws, config.model, self.state)
         if objective.drafts:

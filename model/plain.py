@@ -1,0 +1,128 @@
+"""Transformer layers without adaLN, as the weights of other models need them.
+
+Pre-norm blocks are Llama's (Touvron et al. 2023): ``x + f(norm(x))``. Post-norm ones are
+BERT's (Devlin et al. 2019): ``norm(x + f(x))``, with a norm after the embedding as well, and
+a transform, in place of the last norm, before the head. They see no noise level: a masked
+model needs none (Ou et al. 2024, section 3).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from model.config import ModelConfig
+from model.layers import Mlp, Norm, SelfAttention, Stream
+from model.linears import LayerFactory
+
+
+class PlainEmbedding(nn.Module):
+    """Ids into the stream, ``(h_BLD[, valid_BL])``: the first layer."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.tokens = factory.embedding(config.num_rows, config.width)
+        learned, post = config.num_positions, config.block == "post_norm"
+        self.positions = nn.Embedding(learned, config.width) if learned else None
+        self.norm = Norm(config) if post else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.cut = factory.cut
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The table of token embeddings, or this rank's rows of it."""
+        weight = self.tokens.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
+        """``(level_BK, ids_BL[, valid_BL])`` to the stream; the level is not used.
+
+        Raises:
+            ValueError: more positions than there are learned vectors for.
+        """
+        _, ids_BL, *valid = inputs
+        x = self.tokens(ids_BL)
+        if self.positions is not None:
+            length, most = ids_BL.shape[1], self.positions.num_embeddings
+            if length > most:
+                raise ValueError(f"{length} positions, but the model has learned only {most}")
+            place_BL = torch.arange(length, device=ids_BL.device).expand(ids_BL.shape)
+            x = x + self.positions(place_BL)
+        if self.norm is not None:
+            x = self.dropout(self.norm(x))
+        return (self.cut(x), *valid)
+
+
+class PlainBlock(nn.Module):
+    """Attention, then the MLP, each with its norm.
+
+    Attributes:
+        recompute: see :class:`model.layers.Block`.
+    """
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config)
+        self.attention = SelfAttention(config, factory)
+        self.mlp_norm = Norm(config)
+        self.mlp = Mlp(config, factory)
+        self.dropout = nn.Dropout(config.dropout)
+        self.post_norm = config.block == "post_norm"
+        self.spread = factory.spread
+        self.recompute = False
+
+    def forward(self, stream: Stream) -> Stream:
+        """The stream, with its first tensor updated."""
+        if self.recompute and torch.is_grad_enabled():
+            recomputed: Stream = checkpoint(self._forward, stream, use_reentrant=False)
+            return recomputed
+        return self._forward(stream)
+
+    def _forward(self, stream: Stream) -> Stream:
+        x, *rest = stream
+        valid = rest[0].bool() if rest else None
+        if self.post_norm:
+            x = x + self.dropout(self.attention(x, valid))
+            x = self.attention_norm(x, self.spread)
+            x = self.mlp_norm(x + self.dropout(self.mlp(x)), self.spread)
+            return (x, *rest)
+        x = x + self.dropout(self.attention(self.attention_norm(x, self.spread), valid))
+        x = x + self.dropout(self.mlp(self.mlp_norm(x, self.spread)))
+        return (x, *rest)
+
+
+class PlainOutput(nn.Module):
+    """The stream into logits, at the wanted positions only: the last layer."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        post = config.block == "post_norm"
+        self.transform = nn.Linear(config.width, config.width) if post else None
+        self.norm = Norm(config)
+        self.head = factory.head(
+            config.width, config.num_rows, config.excluded_rows, bias=config.has_head_bias
+        )
+        self.approximate = "tanh" if config.gelu == "tanh" else "none"
+        self.whole = factory.whole
+        self.shift = int(config.shifted_output)
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The head's matrix, or this rank's rows of it."""
+        weight = self.head.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def remove_head(self) -> None:
+        """Give hidden states ``[M, D]`` from here on: what the head would read."""
+        self.head = nn.Identity()
+
+    def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
+        """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
+        row_M, column_M = where_BL.nonzero(as_tuple=True)
+        column_M = (column_M - self.shift).clamp(min=0)
+        x_MD = self.whole(stream[0])[row_M, column_M]
+        if self.transform is not None:
+            x_MD = F.gelu(self.transform(x_MD), approximate=self.approximate)
+        return self.head(self.norm(x_MD))

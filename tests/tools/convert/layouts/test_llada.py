@@ -1,0 +1,165 @@
+"""LLaDA's layout: a Llama of transformers that sees both ways, under LLaDA's names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import LlamaConfig, LlamaModel
+
+from configs.errors import UserError
+from tools.convert.from_hf import from_hf
+from tools.convert.to_hf import to_hf
+
+CONFIG: dict[str, Any] = {
+    "model_type": "llada",
+    "architectures": ["LLaDAModelLM"],
+    "d_model": 32,
+    "n_layers": 2,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "mlp_hidden_size": 48,
+    "vocab_size": 70,
+    "embedding_size": 70,
+    "mask_token_id": 66,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500_000.0,
+    "block_type": "llama",
+    "layer_norm_type": "rms",
+    "activation_type": "silu",
+    "weight_tying": False,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "max_sequence_length": 64,
+}
+NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ff_norm",
+    "self_attn.q_proj": "q_proj",
+    "self_attn.k_proj": "k_proj",
+    "self_attn.v_proj": "v_proj",
+    "self_attn.o_proj": "attn_out",
+    "mlp.gate_proj": "ff_proj",
+    "mlp.up_proj": "up_proj",
+    "mlp.down_proj": "ff_out",
+}
+
+
+class Bidirectional(torch.nn.Module):
+    """What LLaDA computes, by transformers' Llama with a mask that hides nothing."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        config = LlamaConfig(
+            vocab_size=70,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            rms_norm_eps=1e-5,
+            rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+            attn_implementation="eager",
+        )
+        self.body = LlamaModel(config).eval()
+        self.head = torch.nn.Linear(32, 70, bias=False)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor) -> Tensor:
+        batch, length = ids.shape
+        nothing_hidden = torch.zeros(batch, 1, length, length)
+        hidden = self.body(ids, attention_mask=nothing_hidden).last_hidden_state
+        return self.head(hidden)
+
+    def as_llada(self) -> dict[str, Tensor]:
+        state = self.body.state_dict()
+        found = {
+            "model.transformer.wte.weight": state["embed_tokens.weight"],
+            "model.transformer.ln_f.weight": state["norm.weight"],
+            "model.transformer.ff_out.weight": self.head.weight.detach(),
+        }
+        for index in range(2):
+            for theirs, llada in NAMES.items():
+                value = state[f"layers.{index}.{theirs}.weight"]
+                found[f"model.transformer.blocks.{index}.{llada}.weight"] = value
+        return found
+
+
+def saved_llada(folder: Path, **changes: Any) -> Bidirectional:
+    model = Bidirectional()
+    folder.mkdir()
+    save_file(model.as_llada(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
+    return model
+
+
+def test_llada_comes_in(tmp_path: Path, loaded, ids_of, our_logits) -> None:
+    model = saved_llada(tmp_path / "llada")
+    assert from_hf(tmp_path / "llada", tmp_path / "in")["equal"]
+    denoiser = loaded(tmp_path / "in")
+    assert (denoiser.config.vocab_size, denoiser.config.mask) == (70, 66)
+    ids = ids_of(70)
+    keep = [i for i in range(70) if i != 66]
+    expected = model(ids)
+    found = our_logits(denoiser, ids)
+    torch.testing.assert_close(found[..., keep], expected[..., keep], rtol=0, atol=1e-5)
+    assert expected.abs().max() > 1
+
+
+def test_in_and_out_again_is_the_same_bit_by_bit(tmp_path: Path) -> None:
+    model = saved_llada(tmp_path / "llada")
+    from_hf(tmp_path / "llada", tmp_path / "in")
+    assert to_hf(tmp_path / "in", tmp_path / "out", layout="llada")["equal"]
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    expected = model.as_llada()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {key: config[key] for key in CONFIG} == CONFIG
+
+
+def test_ours_goes_out_and_comes_in(saved, tmp_path: Path, loaded, ids_of, our_logits) -> None:
+    """With a [MASK] of our own, which becomes the last id, and a tied head."""
+    settings = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "qkv_bias": True}
+    for tied in (True, False):
+        checkpoint, denoiser = saved(f"c{tied}", tied_head=tied, head_bias=False, **settings)
+        to_hf(checkpoint, tmp_path / f"out{tied}", layout="llada")
+        from_hf(tmp_path / f"out{tied}", tmp_path / f"in{tied}")
+        back = loaded(tmp_path / f"in{tied}")
+        assert back.config.mask == denoiser.config.mask == 90
+        ids = ids_of(91)
+        assert torch.equal(our_logits(back, ids), our_logits(denoiser, ids))
+
+
+def test_a_causal_model_that_was_trained_on_goes_out_unless_shifted(saved, tmp_path: Path) -> None:
+    settings = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "head_bias": False}
+    checkpoint, _ = saved(shifted_output=True, qk_norm=True, head_size=16, **settings)
+    with pytest.raises(UserError) as caught:
+        to_hf(checkpoint, tmp_path / "out", layout="llada")
+    for reason in ("qk_norm is True", "shifted_output is True", "4 heads of 16 are not"):
+        assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"block_type": "sequential"}, "block_type is sequential, and only llama is known"),
+        ({"mask_token_id": 70}, "mask_token_id 70 is no id of its vocabulary of 70"),
+        ({"n_layers": None}, "lacks n_layers"),
+        ({"n_kv_heads": 4}, r"k_proj.weight has shape \[16, 32\], not \[32, 32\]"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_one_error(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    saved_llada(tmp_path / "llada", **changes)
+    with pytest.raises(UserError, match=message):
+        from_hf(tmp_path / "llada", tmp_path / "in")

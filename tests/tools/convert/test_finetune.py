@@ -1,0 +1,133 @@
+"""Exported weights are fine-tuned by transformers and peft, here and where nothing of ours is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data import topics
+from typing import Any
+
+import pytest
+
+from pretrain.__main__ import main as pretrain
+from tools.convert.huggingface import finetune
+from tools.convert.to_hf import to_hf
+
+TOPICS = ("specialnames", "string-methods")
+"""Two long chapters of the Python language reference, to be told apart."""
+
+
+@pytest.fixture(scope="module")
+def export(demo_dir: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny configuration, trained for a moment, exported."""
+    folder = tmp_path_factory.mktemp("finetune")
+    words = [
+        str(root / "configs" / "tiny.yaml"),
+        f"run_dir={folder / 'run'}",
+        f"data.demo_dir={demo_dir}",
+        "steps=60",
+        "eval.every=0",
+    ]
+    assert pretrain(words) == 0
+    to_hf(folder / "run", folder / "export")
+    return folder / "export"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Pieces of 30 words: the first four fifths of each chapter to train, the rest to test."""
+    folder = tmp_path_factory.mktemp("data")
+    train: list[dict[str, Any]] = []
+    valid: list[dict[str, Any]] = []
+    for label, topic in enumerate(TOPICS):
+        words = topics.topics[topic].split()
+        pieces = [" ".join(words[i : i + 30]) for i in range(0, len(words) - 30, 30)]
+        rows = [{"text": piece, "label": label} for piece in pieces]
+        cut = 4 * len(rows) // 5
+        train += rows[:cut]
+        valid += rows[cut:]
+    for name, rows in (("train", train), ("valid", valid)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text)
+    return folder / "train.jsonl", folder / "valid.jsonl"
+
+
+TASKS = {
+    "classify": ["--task", "classify", "--steps", "120", "--lr", "3e-3"],
+    "classify-lora": ["--task", "classify", "--lora", "--steps", "120", "--lr", "1e-2"],
+    "masked-lm": ["--task", "masked-lm", "--steps", "200", "--lr", "3e-3"],
+    "masked-lm-lora": ["--task", "masked-lm", "--lora", "--steps", "30", "--lr", "1e-2"],
+}
+MAJORITY = 0.73
+"""Share of the larger chapter among the pieces that are tested."""
+
+
+def check(found: dict[str, Any], name: str) -> None:
+    before, after = found["before"], found["after"]
+    assert found["reloaded_difference"] == 0
+    assert (found["trained"] < found["parameters"] / 2) == name.endswith("lora")
+    if name.startswith("classify"):
+        assert before["eval_accuracy"] <= MAJORITY
+        assert after["eval_accuracy"] > MAJORITY + 0.1
+        assert after["eval_loss"] < 0.75 * before["eval_loss"]
+    elif name == "masked-lm":
+        assert after["eval_loss"] < before["eval_loss"] - 0.1
+    else:
+        assert after["eval_loss"] != before["eval_loss"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_fine_tuning_with_the_trainer(
+    export: Path, data: tuple[Path, Path], tmp_path: Path, capsys, name: str
+) -> None:
+    words = [str(export), *map(str, data), str(tmp_path / "out"), *TASKS[name]]
+    assert finetune.main([*words, "--length", "64"]) == 0
+    check(json.loads(capsys.readouterr().out.splitlines()[-1]), name)
+
+
+ALONE = """
+import importlib.util, sys
+for name in ("model", "tools", "pretrain", "palimpsest", "deepspeed", "megatron", "configs"):
+    assert importlib.util.find_spec(name) is None, name
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_fine_tuning_where_nothing_of_ours_is_installed(
+    export: Path, data: tuple[Path, Path], root: Path, tmp_path: Path
+) -> None:
+    """A fresh environment with torch, transformers, accelerate and peft, and no more."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL", "PYTHON"))}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    python = str(tmp_path / "venv" / "bin" / "python")
+    run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
+    packages = ("torch>=2.8,<=2.13.0", "transformers>=5.23,<6", "accelerate>=1.15,<2")
+    run(python, "-m", "pip", "install", "--quiet", *packages, "peft>=0.21,<0.22")
+    run(python, "-c", ALONE)
+    script = shutil.copy(root / "tools" / "convert" / "huggingface" / "finetune.py", tmp_path)
+    moved = Path(shutil.copytree(export, tmp_path / "export"))
+    for name, words in TASKS.items():
+        out = tmp_path / name
+        printed = run(
+            python, str(script), str(moved), *map(str, data), str(out), *words, "--length", "64"
+        )
+        check(json.loads(printed.splitlines()[-1]), name)
+    again = (
+        "import sys, torch; from transformers import AutoModelForMaskedLM, AutoTokenizer; "
+        "m = AutoModelForMaskedLM.from_pretrained(sys.argv[1], trust_remote_code=True); "
+        "t = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True); "
+        "b = t(['a text', 'another, longer text'], padding=True, return_tensors='pt'); "
+        "print(m(**b).logits.isnan().any().item())"
+    )
+    assert run(python, "-c", again, str(moved)).split()[-1] == "False"

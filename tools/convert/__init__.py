@@ -1,0 +1,1 @@
+"""Converters: weights that leave for fine-tuning, and weights that come in."""

@@ -1,0 +1,191 @@
+"""``python -m tools.convert COMMAND``: weights to and from other layouts.
+
+    python -m tools.convert to-hf runs/demo exports/demo            # for transformers
+    python -m tools.convert to-hf runs/demo exports/mdlm --layout mdlm
+    python -m tools.convert from-hf Qwen3-0.6B checkpoints/qwen --annealing-steps 2000
+    python -m tools.convert from-hf mdlm.ckpt checkpoints/mdlm --weights ema
+    python -m tools.convert average runs/a runs/b --out checkpoints/mean
+
+Every conversion compares the logits of source and result, writes the report beside the
+weights, and writes nothing where they differ by more than 1e-5. An incoming checkpoint holds
+weights only: begin a run from it with ``python -m pretrain CKPT/model.yaml mine.yaml
+fork_from=CKPT``. Exit status: 0 converted, 1 the logits differ, 2 wrong input.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.errors import RunError, UserError
+from pretrain.checkpoint import store
+from tools import command
+from tools.convert.average import average
+from tools.convert.from_hf import from_hf
+from tools.convert.layout import Options
+from tools.convert.layouts import LAYOUTS
+from tools.convert.parity import summary
+from tools.convert.plain import to_safetensors
+from tools.convert.strip import strip_checkpoint, strip_file
+from tools.convert.to_hf import to_hf
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    _add_to_hf(commands)
+    _add_from_hf(commands)
+    _add_average(commands)
+    for name, run, text in (
+        ("to-safetensors", _to_safetensors, "a checkpoint's weights as one plain file"),
+        ("strip", _strip, "weights only, of a checkpoint or of a pickled file"),
+    ):
+        added = _command(commands, name, run, text)
+        added.add_argument("source", type=Path, metavar="CKPT")
+        added.add_argument("out", type=Path, metavar="OUT")
+        added.add_argument("--weights", choices=("ema", "raw"), default=None)
+    return parser
+
+
+def _command(commands, name, run, text) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(run=run)
+    added.add_argument(
+        "--shard-mib", type=int, default=1024, help="the most that a file holds (default 1024)"
+    )
+    return added
+
+
+def _add_to_hf(commands) -> None:  # type: ignore[no-untyped-def]
+    added = _command(commands, "to-hf", _to_hf, "a checkpoint of ours to a Hugging Face directory")
+    added.add_argument("source", type=Path, metavar="CKPT", help="checkpoint or run directory")
+    added.add_argument("out", type=Path, metavar="OUT")
+    added.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    added.add_argument("--layout", choices=sorted(LAYOUTS), default="palimpsest")
+    added.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
+
+
+def _add_from_hf(commands) -> None:  # type: ignore[no-untyped-def]
+    text = "a Hugging Face directory, .safetensors, .bin or .ckpt to a checkpoint of ours"
+    added = _command(commands, "from-hf", _from_hf, text)
+    added.add_argument("source", type=Path, metavar="SOURCE")
+    added.add_argument("out", type=Path, metavar="OUT")
+    added.add_argument("--layout", choices=sorted(LAYOUTS), help="if no config.json says")
+    added.add_argument("--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt")
+    added.add_argument("--tokenizer", type=Path, help="the one that goes with the weights")
+    added.add_argument("--mask-id", type=int, help="where the vocabulary has a [MASK]")
+    added.add_argument("--heads", type=int, help="if no config.json says")
+    added.add_argument("--time-conditioning", action="store_true", help="likewise")
+    added.add_argument(
+        "--shifted-output",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of a causal model: read each prediction off the position before (default)",
+    )
+    added.add_argument(
+        "--annealing-steps",
+        type=int,
+        default=0,
+        help="of a causal model: training steps over which attention opens (default 0)",
+    )
+
+
+def _add_average(commands) -> None:  # type: ignore[no-untyped-def]
+    added = _command(commands, "average", _average, "the mean of several checkpoints' weights")
+    added.add_argument("sources", type=Path, nargs="+", metavar="CKPT")
+    added.add_argument("--out", type=Path, required=True)
+    added.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    added.add_argument("--shares", type=float, nargs="+", help="one for each (default: even)")
+
+
+def _to_hf(arguments: argparse.Namespace) -> str:
+    report = to_hf(
+        arguments.source,
+        arguments.out,
+        weights=arguments.weights,
+        layout=arguments.layout,
+        tokenizer=arguments.tokenizer,
+        shard_bytes=_shard_bytes(arguments),
+    )
+    missing = "" if report["tokenizer"] else "; no tokenizer is here: name one with --tokenizer"
+    return summary(report) + missing
+
+
+def _from_hf(arguments: argparse.Namespace) -> str:
+    options = Options(
+        mask_id=arguments.mask_id,
+        heads=arguments.heads,
+        time_conditioning=arguments.time_conditioning,
+        shifted_output=arguments.shifted_output,
+        annealing_steps=arguments.annealing_steps,
+    )
+    report = from_hf(
+        arguments.source,
+        arguments.out,
+        layout=arguments.layout,
+        options=options,
+        ema=arguments.weights == "ema",
+        tokenizer=arguments.tokenizer,
+        shard_bytes=_shard_bytes(arguments),
+    )
+    return summary(report)
+
+
+def _average(arguments: argparse.Namespace) -> str:
+    report = average(
+        arguments.sources,
+        arguments.out,
+        weights=arguments.weights,
+        shares=arguments.shares,
+        shard_bytes=_shard_bytes(arguments),
+    )
+    return summary(report)
+
+
+def _to_safetensors(arguments: argparse.Namespace) -> str:
+    return summary(
+        to_safetensors(arguments.source, arguments.out, weights=arguments.weights or "ema")
+    )
+
+
+def _strip(arguments: argparse.Namespace) -> str:
+    source: Path = arguments.source
+    if source.is_file() and source.name != store.MANIFEST:
+        names = strip_file(source, arguments.out, ema=arguments.weights == "ema")
+        return f"left behind: {', '.join(names) or 'nothing but plain data'}"
+    report = strip_checkpoint(
+        source,
+        arguments.out,
+        weights=arguments.weights or "ema",
+        shard_bytes=_shard_bytes(arguments),
+    )
+    return summary(report)
+
+
+def _shard_bytes(arguments: argparse.Namespace) -> int:
+    if arguments.shard_mib < 1:
+        raise UserError("--shard-mib must be at least 1")
+    return int(arguments.shard_mib) * 2**20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+
+    def convert() -> int:
+        try:
+            print(f"{arguments.out}: {arguments.run(arguments)}")
+        except RunError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
+
+    return command.run(convert)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The mean of several checkpoints' weights (Izmailov et al. 2018; Wortsman et al. 2022)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+from configs.load import to_plain
+from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.weights import config_of, find
+from tools.convert import parity, tensors, write
+from tools.convert.fit import parameter_shapes, require
+from tools.convert.staging import staged
+from tools.convert.tensors import Tensors
+
+
+def average(
+    checkpoints: Sequence[Path],
+    out: Path,
+    *,
+    weights: Literal["ema", "raw"] = "ema",
+    shares: Sequence[float] | None = None,
+    shard_bytes: int = write.SHARD_BYTES,
+) -> dict[str, Any]:
+    """Write the checkpoint ``out``; the report, which compares it with the mean computed anew.
+
+    Args:
+        shares: of each checkpoint, normalised to 1; by default even.
+
+    Raises:
+        UserError: fewer than two, or they are not of one architecture.
+    """
+    if len(checkpoints) < 2:
+        raise UserError("an average takes two checkpoints or more")
+    given = list(shares or [1.0] * len(checkpoints))
+    if len(given) != len(checkpoints) or sum(given) <= 0 or min(given) < 0:
+        raise UserError("--shares needs one number of at least 0 for each checkpoint")
+    readers = [Reader(find(path)) for path in checkpoints]
+    config = config_of(readers[0])
+    _check_same(readers)
+    shapes = parameter_shapes(config.model)
+    held = [tensors.of_checkpoint(reader, reader.weights(weights)) for reader in readers]
+    for one in held:
+        require(one, shapes)
+    mean = Tensors(shapes, lambda name: _mean(held, given, name), "the average")
+    last = max(readers, key=lambda reader: int(reader.state["step"])).state
+    state = write.state_of(
+        config,
+        step=last["step"],
+        tokens_seen=last["tokens_seen"],
+        facts={"code": last["code"], "elapsed_s": last["elapsed_s"]},
+    )
+    with staged(out, write.num_bytes(shapes)) as aside:
+        write.write_checkpoint(aside, mean, state, shard_bytes)
+        asked = parity.inputs(config.model, config.model.num_ids)
+        report = parity.compare(
+            parity.logits(config.model, mean, asked),
+            parity.logits(config.model, tensors.of_checkpoint(Reader(aside), "master"), asked),
+            (f"the mean of {', '.join(r.path.name for r in readers)}", "the checkpoint"),
+            asked,
+        ).as_json()
+        write.write_json(aside / parity.FILE_NAME, report)
+    return report
+
+
+def _mean(held: Sequence[Tensors], shares: Sequence[float], name: str) -> Tensor:
+    """Summed in float64."""
+    total = torch.zeros(held[0].shapes[name], dtype=torch.float64)
+    for one, share in zip(held, shares, strict=True):
+        total.add_(one.read(name).double(), alpha=share / sum(shares))
+    return total.float()
+
+
+def _check_same(readers: Sequence[Reader]) -> None:
+    first = to_plain(config_of(readers[0]).model)
+    for reader in readers[1:]:
+        other = to_plain(config_of(reader).model)
+        found = [
+            f"{key}: {first[key]} and {other[key]}" for key in first if first[key] != other[key]
+        ]
+        if found:
+            raise UserError(
+                f"{readers[0].path} and {reader.path} differ in model:\n  " + "\n  ".join(found)
+            )

@@ -1,0 +1,60 @@
+"""The modelling code beside exported weights: the project's own files, laid flat.
+
+transformers follows relative imports within one directory only. Which files are needed
+follows from the imports of the files in ``huggingface/``; each import of ours is made
+relative, and anything else but torch, transformers and the standard library is refused.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = ("configuration_palimpsest", "modeling_palimpsest")
+WRAPPERS = "tools.convert.huggingface"
+NEEDED = {"torch", "transformers"}
+
+_IMPORT = re.compile(r"^(\s*)from (?:model|tools\.convert\.huggingface)\.(\w+) import", re.M)
+
+
+def flat_files() -> dict[str, str]:
+    """The text of every file, by its flat name."""
+    found: dict[str, str] = {}
+    waiting = [f"{WRAPPERS}.{name}" for name in ENTRY]
+    while waiting:
+        module = waiting.pop()
+        name = f"{module.rpartition('.')[2]}.py"
+        if name in found:
+            continue
+        path = ROOT / (module.replace(".", "/") + ".py")
+        text = path.read_text(encoding="utf-8")
+        found[name] = _IMPORT.sub(r"\1from .\2 import", text)
+        waiting += _own_imports(text, path)
+    return dict(sorted(found.items()))
+
+
+def _own_imports(text: str, path: Path) -> list[str]:
+    """Modules of ours that a file imports; others must be at hand wherever the weights go."""
+    optional = {
+        node
+        for guarded in ast.walk(ast.parse(text))
+        if isinstance(guarded, ast.Try)
+        for node in ast.walk(guarded)
+    }
+    optional_lines = {getattr(node, "lineno", None) for node in optional}
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top = name.partition(".")[0]
+            if re.fullmatch(rf"(model|{re.escape(WRAPPERS)})\.\w+", name):
+                found.append(name)
+            elif top not in NEEDED | sys.stdlib_module_names and node.lineno not in optional_lines:
+                raise AssertionError(f"{path} imports {name}, which an export cannot take along")
+    return found

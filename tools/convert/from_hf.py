@@ -1,0 +1,112 @@
+"""Weights from elsewhere to a checkpoint of ours: a directory or file, in any known layout.
+
+The checkpoint holds weights only. A run begins from it with ``fork_from``; ``model.yaml``
+beside it has the architecture that the run's configuration needs.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.load import to_yaml, validate
+from data_pipeline.tokenizer import load_tokenizer
+from model.config import ModelConfig
+from pretrain.checkpoint import store
+from pretrain.config import RunConfig
+from tools.convert import layouts, parity, tensors, tokenizer_files, write
+from tools.convert.layout import Incoming, Layout, Options
+from tools.convert.staging import staged
+from tools.convert.to_hf import RUN_FILE
+
+DEFAULT_LENGTH = 1024
+
+
+def from_hf(
+    source: Path,
+    out: Path,
+    *,
+    layout: str | None = None,
+    options: Options | None = None,
+    ema: bool = False,
+    tokenizer: Path | None = None,
+    shard_bytes: int = write.SHARD_BYTES,
+) -> dict[str, Any]:
+    """Write the checkpoint ``out``; the parity report.
+
+    Args:
+        layout: of the source, where its config.json does not say.
+        ema: the averaged weights of a .ckpt that has them.
+        tokenizer: the one that goes with the weights; its ids must be the model's.
+
+    Raises:
+        UserError: the source is of no known layout, does not fit it, or is not whole.
+        RunError: the logits differ.
+    """
+    options = options or Options()
+    held = tensors.of_path(source, ema=ema)
+    config = tensors.json_file(source / "config.json") if (source / "config.json").exists() else {}
+    kind = layouts.named(layout) if layout else layouts.recognised(config, held)
+    if tokenizer is not None and options.vocab_size is None:
+        options = replace(options, vocab_size=load_tokenizer(tokenizer).vocab_size)
+    incoming = _incoming(kind, held, config, options)
+    if tokenizer is not None:
+        tokenizer_files.check(tokenizer, incoming.model)
+    run = _run(source, incoming, tokenizer)
+    with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
+        write.write_checkpoint(aside, incoming.tensors, run, shard_bytes)
+        given = parity.inputs(incoming.model, incoming.num_ids)
+        note = ", under the causal mask" if incoming.compared_as.attention == "causal" else ""
+        written = tensors.of_checkpoint(tensors.Reader(aside), "master")
+        report = parity.compare(
+            incoming.logits(given),
+            parity.logits(incoming.compared_as, written, given),
+            (f"{source.name} ({kind.name})", "the checkpoint"),
+            given,
+            note,
+        ).as_json()
+        write.write_json(aside / parity.FILE_NAME, report)
+        store.write(aside / "model.yaml", _yaml(incoming.model))
+    return report
+
+
+def _incoming(
+    kind: Layout, held: tensors.Tensors, config: dict[str, Any], options: Options
+) -> Incoming:
+    try:
+        return kind.incoming(held, config, options)
+    except UserError:
+        raise
+    except ValueError as error:  # numbers that no denoiser can have
+        raise UserError(f"{held.origin}: {error}") from error
+
+
+def _run(source: Path, incoming: Incoming, tokenizer: Path | None) -> dict[str, Any]:
+    """The state of the checkpoint: that of the run it was exported from, or of none."""
+    if (source / RUN_FILE).exists():
+        facts = tensors.json_file(source / RUN_FILE)
+        config = validate(RunConfig, facts["config"], where=f"{source}/{RUN_FILE}")
+        config = replace(config, model=incoming.model)
+        return write.state_of(
+            config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts
+        )
+    length = incoming.length or DEFAULT_LENGTH
+    config = validate(
+        RunConfig,
+        {
+            "steps": 1,
+            "global_batch": 1,
+            "objective": {"name": "mdlm"},
+            "data": {"corpus": str(tokenizer or "unknown"), "sequence_length": max(3, length)},
+            "model": {"vocab_size": 1},
+        },
+        where="the converted run",
+    )
+    config = replace(config, model=incoming.model)
+    return write.state_of(config, step=0, tokens_seen=0, facts={})
+
+
+def _yaml(model: ModelConfig) -> str:
+    """The block of a configuration file that builds this model."""
+    lines = to_yaml(model).splitlines()
+    return "model:\n" + "".join(f"  {line}\n" for line in lines)

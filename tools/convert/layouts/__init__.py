@@ -1,0 +1,45 @@
+"""Layouts of weights, one family of models per file.
+
+An encoder-decoder of ours will be one more file here, and one more pair of files beside
+``huggingface/modeling_palimpsest.py``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from configs.errors import UserError
+from tools.convert.layout import Layout
+from tools.convert.layouts.bert import Bert
+from tools.convert.layouts.llada import Llada
+from tools.convert.layouts.llama import Llama
+from tools.convert.layouts.mdlm import Mdlm
+from tools.convert.layouts.palimpsest import Palimpsest
+from tools.convert.tensors import Tensors
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout for layout in (Palimpsest(), Mdlm(), Llada(), Llama(), Bert())
+}
+
+
+def named(name: str) -> Layout:
+    """The layout of that name; UserError with the names there are."""
+    if name not in LAYOUTS:
+        raise UserError(f"unknown layout {name}; there are: {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def recognised(config: Mapping[str, Any], tensors: Tensors) -> Layout:
+    """The layout of some weights.
+
+    Raises:
+        UserError: they are of none that is known here.
+    """
+    for layout in LAYOUTS.values():
+        if layout.recognises(config, tensors):
+            return layout
+    kind = config.get("model_type") or ", ".join(config.get("architectures") or [])
+    what = f"architecture {kind}" if kind else "no architecture that is known here"
+    raise UserError(
+        f"{tensors.origin}: {what}; weights come in from {', '.join(LAYOUTS)}, and --layout "
+        "names one of them"
+    )

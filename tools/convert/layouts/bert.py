@@ -1,0 +1,211 @@
+"""BertForMaskedLM (Devlin et al. 2019) into the denoiser, to start DiffusionBERT (He et al. 2023).
+
+Its segment embedding of the first segment is added to the learned positions, since a denoiser
+has one segment. The pooler and the next-sentence head are left behind.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from configs.errors import UserError
+from model.config import ModelConfig
+from tools.convert.fit import parameter_shapes, refuse, require, settings
+from tools.convert.layout import Incoming, Options, Outgoing, one_way, padded, same_rows
+from tools.convert.parity import Inputs
+from tools.convert.reference import attend, heads
+from tools.convert.tensors import Tensors, json_file
+
+EMBEDDINGS = "bert.embeddings."
+WORDS = EMBEDDINGS + "word_embeddings.weight"
+POSITIONS = EMBEDDINGS + "position_embeddings.weight"
+SEGMENTS = EMBEDDINGS + "token_type_embeddings.weight"
+HEAD, HEAD_BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias"
+SPARE = (
+    "position_ids",
+    "bert.pooler.dense.weight",
+    "bert.pooler.dense.bias",
+    "cls.seq_relationship.weight",
+    "cls.seq_relationship.bias",
+    "cls.predictions.decoder.bias",
+    HEAD,
+)
+GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+EMBEDDING_LAYER = {
+    "tokens": "word_embeddings",
+    "positions": "position_embeddings",
+    "norm": "LayerNorm",
+}
+BLOCK = {
+    "attention.q": "attention.self.query",
+    "attention.k": "attention.self.key",
+    "attention.v": "attention.self.value",
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "mlp.up": "intermediate.dense",
+    "mlp.down": "output.dense",
+    "mlp_norm": "output.LayerNorm",
+}
+OUTPUT_LAYER = {
+    "transform": "cls.predictions.transform.dense",
+    "norm": "cls.predictions.transform.LayerNorm",
+}
+
+
+class Bert:
+    """See the module."""
+
+    name = "bert"
+
+    def recognises(self, config: Mapping[str, Any], tensors: Tensors) -> bool:
+        """By its model_type."""
+        return bool(config.get("model_type") == "bert")
+
+    def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
+        """Names changed, and the first segment's vector added to every position's."""
+        source = _without_old_names(source)
+        model = _model(source, config, options)
+        wanted = {_theirs(name, model): shape for name, shape in parameter_shapes(model).items()}
+        wanted[WORDS] = (model.vocab_size, model.width)
+        wanted[HEAD_BIAS] = (model.vocab_size,)
+        wanted[SEGMENTS] = (source.shapes.get(SEGMENTS, (2,))[0], model.width)
+        require(source, wanted, spare=SPARE)
+        if HEAD in source.shapes and not same_rows(source, WORDS, HEAD):
+            raise UserError(f"{source.origin}: {HEAD} is not tied to {WORDS}, as BERT's is")
+        return Incoming(
+            model=model,
+            tensors=Tensors(
+                parameter_shapes(model), lambda name: _read(source, model, name), source.origin
+            ),
+            compared_as=model,
+            num_ids=model.num_ids,
+            logits=lambda inputs: logits(source, model, inputs),
+            length=model.num_positions,
+        )
+
+    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
+        """Not asked for by anybody yet."""
+        raise one_way(self.name)
+
+
+def _without_old_names(source: Tensors) -> Tensors:
+    """The first release called a norm's weight and bias gamma and beta."""
+    new = {"gamma": "weight", "beta": "bias"}
+    return source.renamed(
+        {re.sub(r"(?<=LayerNorm\.)(gamma|beta)$", lambda m: new[m[0]], n): n for n in source.shapes}
+    )
+
+
+def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> ModelConfig:
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    sizes = ("intermediate_size", "max_position_embeddings")
+    found = settings(config, names + sizes, source.origin)
+    vocab_size, width, num_layers, num_heads, hidden, num_positions = found
+    act, kind = config.get("hidden_act", "gelu"), config.get("position_embedding_type", "absolute")
+    refuse(
+        source.origin,
+        [
+            *([f"hidden_act {act}; known are {', '.join(GELU)}"] if act not in GELU else []),
+            *([f"position_embedding_type {kind}, not absolute"] if kind != "absolute" else []),
+            *(["is_decoder is on"] if config.get("is_decoder") else []),
+        ],
+    )
+    mask = options.mask_id
+    if mask is None:
+        mask = _mask_of_tokenizer(Path(source.origin))
+    if mask is None or not 0 <= mask < vocab_size:
+        raise UserError(
+            f"{source.origin} does not say which id is [MASK]: add --mask-id N, an id below "
+            f"{vocab_size}"
+        )
+    return ModelConfig(
+        vocab_size=vocab_size,
+        mask_id=mask,
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        mlp_width=hidden,
+        gelu="erf" if GELU[act] == "erf" else "tanh",
+        block="post_norm",
+        qkv_bias=True,
+        attention_bias=True,
+        norm_bias=True,
+        norm_eps=config.get("layer_norm_eps", 1e-12),
+        num_positions=num_positions,
+        tied_head=True,
+        head_bias=True,
+        hide_padding=True,
+        dropout=float(config.get("hidden_dropout_prob", 0.0)),
+    )
+
+
+def _mask_of_tokenizer(folder: Path) -> int | None:
+    """The id of [MASK] by the tokenizer's files, if there are such."""
+    words = folder / "vocab.txt"
+    if words.exists():
+        lines = words.read_text(encoding="utf-8").splitlines()
+        return lines.index("[MASK]") if "[MASK]" in lines else None
+    if not (folder / "tokenizer.json").exists():
+        return None
+    for token in json_file(folder / "tokenizer.json").get("added_tokens", []):
+        if token.get("content") == "[MASK]":
+            return int(token["id"])
+    return None
+
+
+def _theirs(name: str, model: ModelConfig) -> str:
+    _, index, rest = name.split(".", 2)
+    owner, _, kind = rest.rpartition(".")
+    number, last = int(index), model.num_layers + 1
+    if number == 0:
+        return f"{EMBEDDINGS}{EMBEDDING_LAYER[owner]}.{kind}"
+    if number == last:
+        return HEAD_BIAS if owner == "head" else f"{OUTPUT_LAYER[owner]}.{kind}"
+    return f"bert.encoder.layer.{number - 1}.{BLOCK[owner]}.{kind}"
+
+
+def _read(source: Tensors, model: ModelConfig, name: str) -> Tensor:
+    theirs = _theirs(name, model)
+    value = source.read(theirs)
+    if theirs in (WORDS, HEAD_BIAS):
+        return padded(value, model.num_rows)
+    if theirs == POSITIONS:
+        return value + source.read(SEGMENTS)[0]
+    return value
+
+
+@torch.no_grad()
+def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
+    """Of these weights by BERT's own way, ``[B, L, V]``."""
+    read = source.read
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, read(f"{name}.weight"), read(f"{name}.bias"))
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        weight, bias = read(f"{name}.weight"), read(f"{name}.bias")
+        return F.layer_norm(x, x.shape[-1:], weight, bias, model.norm_eps)
+
+    def gelu(x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh" if model.gelu == "tanh" else "none")
+
+    x = F.embedding(inputs.ids_BL, read(WORDS)) + read(SEGMENTS)[0]
+    x = norm(x + read(POSITIONS)[: inputs.ids_BL.shape[1]], EMBEDDINGS + "LayerNorm")
+    for index in range(model.num_layers):
+        p = f"bert.encoder.layer.{index}."
+        names = ("query", "key", "value")
+        q, k, v = (heads(linear(x, f"{p}attention.self.{n}"), model.num_heads) for n in names)
+        attended = linear(attend(q, k, v), p + "attention.output.dense")
+        x = norm(x + attended, p + "attention.output.LayerNorm")
+        changed = linear(gelu(linear(x, p + "intermediate.dense")), p + "output.dense")
+        x = norm(x + changed, p + "output.LayerNorm")
+    x = norm(
+        gelu(linear(x, "cls.predictions.transform.dense")), "cls.predictions.transform.LayerNorm"
+    )
+    return F.linear(x, read(WORDS), read(HEAD_BIAS))

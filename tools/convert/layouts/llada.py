@@ -1,0 +1,211 @@
+"""LLaDA's layout (Nie et al. 2025), both ways: Llama's architecture under OLMo's names.
+
+It is bidirectional from the start, sees no noise level, and its vocabulary holds [MASK].
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from configs.errors import UserError
+from model.config import ModelConfig
+from tools.convert.fit import parameter_shapes, refuse, require, settings
+from tools.convert.layout import Incoming, Options, Outgoing, padded
+from tools.convert.parity import Inputs
+from tools.convert.reference import attend, heads, rotated
+from tools.convert.tensors import Shape, Tensors
+
+ROOT = "model.transformer."
+EMBEDDING, HEAD = ROOT + "wte.weight", ROOT + "ff_out.weight"
+
+BLOCK = {
+    "attention_norm.weight": "attn_norm.weight",
+    "attention.q.weight": "q_proj.weight",
+    "attention.q.bias": "q_proj.bias",
+    "attention.k.weight": "k_proj.weight",
+    "attention.k.bias": "k_proj.bias",
+    "attention.v.weight": "v_proj.weight",
+    "attention.v.bias": "v_proj.bias",
+    "attention.out.weight": "attn_out.weight",
+    "mlp_norm.weight": "ff_norm.weight",
+    "mlp.gate.weight": "ff_proj.weight",
+    "mlp.up.weight": "up_proj.weight",
+    "mlp.down.weight": "ff_out.weight",
+}
+FIXED = {
+    "block_type": "llama",
+    "layer_norm_type": "rms",
+    "activation_type": "silu",
+    "rope": True,
+    "alibi": False,
+    "include_bias": False,
+    "attention_layer_norm": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
+}
+
+
+class Llada:
+    """See the module."""
+
+    name = "llada"
+
+    def recognises(self, config: Mapping[str, Any], tensors: Tensors) -> bool:
+        """By its model_type."""
+        return bool(config.get("model_type") == "llada")
+
+    def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
+        """Names changed."""
+        model = _model(source, config, options)
+        require(source, _wanted(model), spare=("inv_freq",))
+
+        def read(name: str) -> Tensor:
+            theirs = _theirs(name, model)
+            value = source.read(theirs)
+            return padded(value, model.num_rows) if theirs in (EMBEDDING, HEAD) else value
+
+        return Incoming(
+            model=model,
+            tensors=Tensors(parameter_shapes(model), read, source.origin),
+            compared_as=model,
+            num_ids=model.num_ids,
+            logits=lambda inputs: logits(source, model, inputs),
+            length=config.get("max_sequence_length"),
+        )
+
+    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
+        """Names changed, and the padded rows left out."""
+        refuse(ours.origin, _misfits(model))
+        held = {_theirs(name, model): name for name in ours.shapes}
+
+        def read(name: str) -> Tensor:
+            value = ours.read(held[name])
+            return value[: model.num_ids].clone() if name in (EMBEDDING, HEAD) else value
+
+        config = {
+            "model_type": "llada",
+            "architectures": ["LLaDAModelLM"],
+            **FIXED,
+            "d_model": model.width,
+            "n_layers": model.num_layers,
+            "n_heads": model.num_heads,
+            "n_kv_heads": model.kv_heads,
+            "mlp_hidden_size": model.hidden_width,
+            "vocab_size": model.num_ids,
+            "embedding_size": model.num_ids,
+            "mask_token_id": model.mask,
+            "max_sequence_length": length,
+            "rms_norm_eps": model.norm_eps,
+            "rope_theta": model.rotary_base,
+            "include_qkv_bias": model.qkv_bias,
+            "weight_tying": model.tied_head,
+        }
+        return Outgoing(
+            config=config,
+            tensors=Tensors(_wanted(model), read, ours.origin),
+            logits=lambda written, inputs: logits(written, model, inputs),
+        )
+
+
+def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> ModelConfig:
+    names = ("d_model", "n_layers", "n_heads", "mlp_hidden_size")
+    width, num_layers, num_heads, hidden = settings(config, names, source.origin)
+    refuse(
+        source.origin,
+        [
+            f"{name} is {config[name]}, and only {value} is known"
+            for name, value in FIXED.items()
+            if config.get(name, value) != value
+        ],
+    )
+    if EMBEDDING not in source.shapes:
+        raise UserError(f"{source.origin} does not fit:\n  {EMBEDDING} is missing")
+    num_ids = source.shapes[EMBEDDING][0]
+    mask = options.mask_id if options.mask_id is not None else config.get("mask_token_id")
+    if mask is None or not 0 <= mask < num_ids:
+        raise UserError(
+            f"{source.origin}: mask_token_id {mask} is no id of its vocabulary of {num_ids}; "
+            "say which is with --mask-id"
+        )
+    own = mask == num_ids - 1
+    return ModelConfig(
+        vocab_size=num_ids - 1 if own else num_ids,
+        mask_id=None if own else mask,
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=config.get("n_kv_heads") or num_heads,
+        mlp="swiglu",
+        mlp_width=hidden,
+        norm="rmsnorm",
+        norm_eps=config.get("rms_norm_eps", 1e-5),
+        rotary_base=float(config.get("rope_theta", 10_000.0)),
+        block="pre_norm",
+        qkv_bias=bool(config.get("include_qkv_bias", False)),
+        tied_head=bool(config.get("weight_tying", False)),
+        head_bias=False,
+    )
+
+
+def _misfits(model: ModelConfig) -> list[str]:
+    """Why a denoiser has no place in this layout."""
+    plain: dict[str, Any] = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm"}
+    plain |= {"has_head_bias": False, "attention_bias": False, "qk_norm": False}
+    plain |= {"num_positions": None, "attention": "full", "shifted_output": False}
+    found = [
+        f"{name} is {getattr(model, name)}, and LLaDA has {value}"
+        for name, value in plain.items()
+        if getattr(model, name) != value
+    ]
+    if model.attention_width != model.width:
+        found.append(
+            f"{model.num_heads} heads of {model.head_width} are not its width {model.width}"
+        )
+    return found
+
+
+def _wanted(model: ModelConfig) -> dict[str, Shape]:
+    found = {_theirs(name, model): shape for name, shape in parameter_shapes(model).items()}
+    for name in found.keys() & {EMBEDDING, HEAD}:
+        found[name] = (model.num_ids, model.width)
+    return found
+
+
+def _theirs(name: str, model: ModelConfig) -> str:
+    _, index, rest = name.split(".", 2)
+    number, last = int(index), model.num_layers + 1
+    if number == 0:
+        return EMBEDDING
+    if number == last:
+        return {"norm.weight": ROOT + "ln_f.weight", "head.weight": HEAD}[rest]
+    return f"{ROOT}blocks.{number - 1}.{BLOCK[rest]}"
+
+
+@torch.no_grad()
+def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
+    """Of these weights by LLaDA's own way, ``[B, L, ids]``."""
+    read, eps = source.read, model.norm_eps
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        bias = read(f"{name}.bias") if f"{name}.bias" in source.shapes else None
+        return F.linear(x, read(f"{name}.weight"), bias)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], read(f"{name}.weight"), eps)
+
+    x = F.embedding(inputs.ids_BL, read(EMBEDDING))
+    for index in range(model.num_layers):
+        p = f"{ROOT}blocks.{index}."
+        h = norm(x, p + "attn_norm")
+        q = rotated(heads(linear(h, p + "q_proj"), model.num_heads), model.rotary_base)
+        k = rotated(heads(linear(h, p + "k_proj"), model.kv_heads), model.rotary_base)
+        v = heads(linear(h, p + "v_proj"), model.kv_heads)
+        x = x + linear(attend(q, k, v), p + "attn_out")
+        h = norm(x, p + "ff_norm")
+        gated = F.silu(linear(h, p + "ff_proj")) * linear(h, p + "up_proj")
+        x = x + linear(gated, p + "ff_out")
+    head = read(EMBEDDING if model.tied_head else HEAD)
+    return F.linear(norm(x, ROOT + "ln_f"), head)

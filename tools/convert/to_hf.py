@@ -1,0 +1,104 @@
+"""A checkpoint of ours to a Hugging Face directory, in our layout or another's."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.load import to_plain
+from pretrain.checkpoint import store
+from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.weights import config_of, find
+from pretrain.config import RunConfig
+from tools.convert import parity, tensors, tokenizer_files, write
+from tools.convert.card import card
+from tools.convert.layouts import named
+from tools.convert.staging import staged
+
+RUN_FILE = "palimpsest_run.json"
+"""What :mod:`tools.convert.from_hf` needs of the run."""
+
+
+def to_hf(
+    checkpoint: Path,
+    out: Path,
+    *,
+    weights: Literal["ema", "raw"] = "ema",
+    layout: str = "palimpsest",
+    tokenizer: Path | None = None,
+    shard_bytes: int = write.SHARD_BYTES,
+) -> dict[str, Any]:
+    """Write ``out``; the parity report.
+
+    Args:
+        checkpoint: or a run directory, of which the newest checkpoint is taken.
+        tokenizer: or a directory with one; by default the corpus of the run, if it is here.
+
+    Raises:
+        UserError: nothing to convert, no place to write to, or no place in the layout.
+        RunError: the logits differ.
+    """
+    path = find(checkpoint)
+    reader = Reader(path)
+    config = config_of(reader)
+    kind = reader.weights(weights)
+    ours = tensors.of_checkpoint(reader, kind)
+    length = config.data.sequence_length
+    outgoing = named(layout).outgoing(config.model, ours, length)
+    texts = dict(outgoing.files)
+    found = tokenizer or _corpus(config)
+    if found is not None:
+        texts |= tokenizer_files.files(found, config.model, length)
+    facts = {
+        key: reader.state[key] for key in ("step", "tokens_seen", "nelbo", "elapsed_s", "code")
+    }
+    facts |= {"weights": "averaged (EMA)" if kind == "ema" else "raw"}
+    with staged(out, write.num_bytes(outgoing.tensors.shapes)) as aside:
+        write.write_huggingface(aside, outgoing.tensors, shard_bytes)
+        given = parity.inputs(config.model, config.model.num_ids)
+        report = parity.compare(
+            parity.logits(config.model, ours, given),
+            outgoing.logits(tensors.of_path(aside), given),
+            (f"{path.name} ({facts['weights']})", f"the {layout} layout"),
+            given,
+        ).as_json()
+        special = _special_ids(found)
+        write.write_json(aside / parity.FILE_NAME, report)
+        write.write_json(aside / "config.json", {**outgoing.config, **special})
+        write.write_json(aside / "generation_config.json", _generation(config, special))
+        run = {**facts, "config": {**to_plain(config), "run_dir": None, "fork_from": None}}
+        write.write_json(aside / RUN_FILE, run)
+        own = "modeling_palimpsest.py" in texts
+        texts["README.md"] = card(config, facts, report, own)
+        for name, text in texts.items():
+            store.write(aside / name, text)
+    return {**report, "tokenizer": found is not None}
+
+
+def _corpus(config: RunConfig) -> Path | None:
+    """Where the run's tokenizer is, if it is on this machine."""
+    path = Path(config.data.corpus)
+    if config.data.corpus == "demo":
+        path = Path(config.data.demo_dir) / f"demo-{config.model.vocab_size}"
+    return path if path.is_dir() else None
+
+
+def _special_ids(path: Path | None) -> dict[str, int]:
+    if path is None:
+        return {}
+    found = tokenizer_files.load_tokenizer(path)
+    return {
+        "bos_token_id": found.bos_id,
+        "eos_token_id": found.eos_id,
+        "pad_token_id": found.pad_id,
+    }
+
+
+def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
+    """How samples are drawn by default; ``max_length`` counts the frame."""
+    return {
+        **special,
+        "mask_token_id": config.model.mask,
+        "max_length": config.data.sequence_length,
+        "sampler": "ancestral",
+        "sampling_steps": 64,
+        "temperature": 1.0,
+    }
