@@ -54,7 +54,21 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print the resolved configuration and plan, and stop"
     )
     parser.add_argument("--json", action="store_true", help="with --dry-run: as JSON")
+    parser.add_argument(
+        "--ranks",
+        metavar="N[,N...]",
+        type=_numbers,
+        help="with --dry-run --json: the layout on each of these numbers of ranks too",
+    )
     return parser
+
+
+def _numbers(text: str) -> list[int]:
+    """Positive numbers between commas."""
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError
+    return numbers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
                         "config": to_plain(config),
                         "run_dir": str(path),
                         "plan": plan.as_json(config, ranks),
+                        "layouts": _layouts(config, arguments.ranks or []),
                     },
                     indent=2,
                 )
@@ -117,12 +132,18 @@ def _run(arguments: argparse.Namespace) -> int:
         if world is None or world.rank == 0:
             print(f"{path} is done: {config.steps} steps; set steps=N to go on", file=sys.stderr)
         return 0
-    if preemption.reason():
-        return preemption.STOPPED
-
     if world is not None:
         return train_rank(world, config, path)
+    if preemption.reason():
+        return preemption.STOPPED
     return launch.run_local(numbers.ranks, train_rank, config, path)
+
+
+def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str, object]]:
+    """For each number of ranks: does the run's own layout fit, and if not, why, and which does."""
+    from pretrain.elastic import report
+
+    return {ranks: report(config, ranks) for ranks in numbers}
 
 
 def _asks_for_tensor_parallelism(files: Sequence[Path], overrides: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 config.yaml     the resolved configuration      run.json      code, packages, hardware
 status.json     state, step, attempt, reason    metrics.jsonl one row per logged step
 checkpoints/    samples/    plots/              attempts/     one file for each start
+slurm/          what a launcher keeps here, if one started the run
 """
 
 import importlib.metadata
@@ -23,6 +24,9 @@ from configs.load import load, to_yaml
 from pretrain.config import RunConfig, differences
 
 State = Literal["running", "stopped", "done", "failed"]
+
+LAUNCHER = "slurm"
+"""A folder that may be there before the run is: its launcher's own records."""
 
 PACKAGES = ("torch", "deepspeed", "megatron-core", "datasets", "sentencepiece", "numpy")
 
@@ -65,7 +69,7 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run_dir {self.path} is a file; choose another run_dir")
         if not self.config.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(p.name != LAUNCHER for p in self.path.iterdir()):
                 raise UserError(
                     f"{self.path} is not empty and holds no run; choose another run_dir=PATH"
                 )
@@ -102,6 +106,10 @@ class RunDirectory:
             else:
                 return number
 
+    def superseded(self, attempt: int) -> bool:
+        """Whether a newer attempt has begun: this one may publish nothing any more."""
+        return (self.path / "attempts" / str(attempt + 1)).exists()
+
     def read_status(self) -> dict[str, Any]:
         """The contents of status.json; empty if there is none."""
         try:
@@ -111,7 +119,9 @@ class RunDirectory:
         return status if isinstance(status, dict) else {}
 
     def write_status(self, state: State, step: int, attempt: int, reason: str) -> None:
-        """Say how the run stands."""
+        """Say how the run stands; an attempt that is not the newest has no say."""
+        if self.superseded(attempt):
+            return
         row = {"state": state, "step": step, "attempt": attempt, "reason": reason}
         write_json(self.status, {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
