@@ -37,11 +37,11 @@ _FORMAT = "%i|%T|%r|%N"
 _FIELDS = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
 
 
-class Unreachable(RunError):
+class UnreachableError(RunError):
     """The controller does not answer, which says nothing about any job."""
 
 
-class Refused(RunError):
+class RefusedError(RunError):
     """SLURM said no; the message is its own, in one line."""
 
 
@@ -78,7 +78,7 @@ def call(*command: str, environ: Mapping[str, str] | None = None) -> str:
     """The output of a command of SLURM's.
 
     Raises:
-        Unreachable: the controller does not answer. Refused: it answers no.
+        UnreachableError: the controller does not answer. RefusedError: it answers no.
     """
     try:
         done = subprocess.run(
@@ -94,10 +94,12 @@ def call(*command: str, environ: Mapping[str, str] | None = None) -> str:
             f"{command[0]} is not here: run this on a login node of the cluster, or use --local"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise Unreachable(f"{command[0]} has had no answer for {CALL_S:.0f} s") from error
+        raise UnreachableError(f"{command[0]} has had no answer for {CALL_S:.0f} s") from error
     if done.returncode:
         text = " ".join((done.stderr or done.stdout).split())
-        raise (Unreachable if _AWAY.search(text) else Refused)(text or f"{command[0]} failed")
+        raise (UnreachableError if _AWAY.search(text) else RefusedError)(
+            text or f"{command[0]} failed"
+        )
     return done.stdout
 
 
@@ -107,7 +109,7 @@ def patiently(*command: str, seconds: float = 300.0) -> str:
     while True:
         try:
             return call(*command)
-        except Unreachable:
+        except UnreachableError:
             if time.monotonic() > end:
                 raise
             time.sleep(2)
@@ -120,7 +122,7 @@ def jobs(ids: Sequence[str]) -> dict[str, Job | None]:
     """What is known of each of these jobs; None where nobody knows it.
 
     Raises:
-        Unreachable: the controller does not answer.
+        UnreachableError: the controller does not answer.
     """
     queue = {job.id: job for job in _queue()}
     return {number: queue.get(number) or remembered(number) for number in ids}
@@ -137,7 +139,7 @@ def remembered(number: str) -> Job | None:
     """A job as ``scontrol show job`` tells it, or as accounting does."""
     try:
         return shown(call("scontrol", "show", "job", "-o", number), number)
-    except Refused:
+    except RefusedError:
         return _accounted(number)
 
 
@@ -161,7 +163,7 @@ def _accounted(number: str) -> Job | None:
     columns = "JobID,State,NodeList"
     try:
         text = call("sacct", "-X", "-n", "--parsable2", "-o", columns, "-j", number)
-    except (Refused, UserError):
+    except (RefusedError, UserError):
         return None
     return accounted(text, number)
 

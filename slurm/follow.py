@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.errors import UserError
 from slurm import controller, sweep
-from slurm.controller import Job, Unreachable
+from slurm.controller import Job, UnreachableError
 from slurm.durations import spoken
 from slurm.records import Records, read_json
 from slurm.submit import log_of
@@ -51,7 +51,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
     try:
         asked = [number for number in ids if not number.startswith("local-")]
         known = controller.jobs(asked) if asked else {}
-    except (Unreachable, UserError) as error:
+    except (UnreachableError, UserError) as error:
         away = str(error)
     live = [number for number in ids if (job := known.get(number)) and not job.over]
     facts = summary(records)

@@ -30,8 +30,7 @@ def _items(nodes: str) -> Iterator[str]:
     """The parts between the commas outside brackets."""
     if nodes.count("[") != nodes.count("]"):
         raise ValueError(f"'{nodes}' is no list of nodes")
-    for item in re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", nodes):
-        yield item
+    yield from re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", nodes)
 
 
 def _hosts(item: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.errors import RunError, UserError
 from slurm import controller
-from slurm.controller import Refused
+from slurm.controller import RefusedError
 from slurm.durations import seconds, spoken
 from slurm.records import Records
 from slurm.settings import Settings
@@ -72,7 +72,7 @@ def accepted(script: str) -> None:
         file.flush()
         try:
             controller.call("sbatch", "--test-only", file.name)
-        except Refused as error:
+        except RefusedError as error:
             text = str(error).replace("sbatch: ", "").replace("error: ", "")
             text = text.removeprefix("allocation failure: ").strip()
             raise UserError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from slurm import controller
-from slurm.controller import Refused, Unreachable
+from slurm.controller import RefusedError, UnreachableError
 from slurm.hosts import expand
 from slurm.ranks import Local, Ranks, Srun
 from slurm.records import Start
@@ -63,7 +63,7 @@ class InJob:
             return "requeue is false"
         try:
             controller.patiently("scontrol", "requeue", self.job)
-        except (Refused, Unreachable) as error:
+        except (RefusedError, UnreachableError) as error:
             return str(error)
         if exclude:
             self._exclude(exclude)
@@ -73,7 +73,7 @@ class InJob:
         change = f"ExcNodeList={','.join(nodes)}"
         end = time.monotonic() + 10
         while time.monotonic() < end:
-            with contextlib.suppress(Refused, Unreachable):
+            with contextlib.suppress(RefusedError, UnreachableError):
                 controller.call("scontrol", "update", f"JobId={self.job}", change)
                 return
             time.sleep(0.5)
@@ -86,7 +86,7 @@ class InJob:
         """As the controller tells it; the job's state itself is COMPLETING in all cases."""
         try:
             job = controller.remembered(self.job)
-        except Unreachable:
+        except UnreachableError:
             job = None
         return "unknown" if job is None else fate_of(job, self.restart)
 
@@ -150,7 +150,7 @@ class Rehearsal:
 
     def succeed(self, exclude: Collection[str]) -> str:
         """There is nobody to submit to."""
-        raise Refused("a rehearsal has no successors")
+        raise RefusedError("a rehearsal has no successors")
 
     def fate(self) -> Fate:
         """Whoever ends a rehearsal means it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from configs.errors import UserError
 from slurm import controller
 from slurm import submission as submissions
-from slurm.controller import Job, Refused
+from slurm.controller import Job, RefusedError
 from slurm.records import Records
 from slurm.script import STOP_SIGNAL
 from slurm.site import submit_script
@@ -70,6 +70,6 @@ def _live(run: Path) -> tuple[Records, list[Job]]:
         raise UserError(f"{run} holds no run of a job's; name a run directory")
     try:
         known = controller.jobs([number for number in ids if not number.startswith("local-")])
-    except Refused as error:
+    except RefusedError as error:
         raise UserError(str(error)) from error
     return records, [job for job in known.values() if job is not None and not job.over]

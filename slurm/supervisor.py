@@ -9,6 +9,11 @@ a bounded number of times without progress. A supervisor of a start that is not 
 any more leaves and touches nothing.
 """
 
+from slurm import signals
+
+if __name__ == "__main__":
+    signals.note()
+
 import argparse
 import json
 import os
@@ -17,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 from configs.errors import RunError, UserError
 from slurm import submission as submissions
@@ -35,37 +39,13 @@ LATE_S = 180.0
 GRACE_S = 3600.0
 OVER = ("done", "failed", "cancelled")
 """States in which a run's later jobs have nothing to do."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class Requests:
-    """Signals of the batch process, each kind once."""
-
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        for number in SIGNALS:
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number not in self.numbers:
-            self.numbers.append(number)
-
-    @property
-    def names(self) -> set[str]:
-        """As people write them."""
-        return {signal.Signals(number).name for number in self.numbers}
-
-    @property
-    def terminated(self) -> bool:
-        """Whether SLURM, or somebody, is ending this job."""
-        return signal.SIGTERM in self.numbers
 
 
 class Supervisor:
     """One job's supervisor."""
 
-    def __init__(self, submission: Submission, site: Site, requests: Requests) -> None:
-        self._submission, self._site, self._requests = submission, site, requests
+    def __init__(self, submission: Submission, site: Site) -> None:
+        self._submission, self._site = submission, site
         self._records = submission.records
         self._progress = Progress(self._records, submission)
 
@@ -129,7 +109,7 @@ class Supervisor:
         passed = 0
         while ranks.poll() is None:
             time.sleep(POLL_S)
-            for number in self._requests.numbers[passed:]:
+            for number in signals.distinct()[passed:]:
                 passed += 1
                 self._ask(start, ranks, number)
             if start.superseded or watch.look(ranks_left=bool(start.exits())):
@@ -141,7 +121,7 @@ class Supervisor:
             self._nodes * self._submission.settings.per_node,
             status=ranks.poll(),
             said=said.read_text(encoding="utf-8", errors="replace") if said.exists() else "",
-            asked=self._requests.names,
+            asked=signals.names(),
             lost=watch.lost,
             complaint=self._complaint(start),
         )
@@ -175,10 +155,10 @@ class Supervisor:
 
     def _asked_already(self) -> Verdict | None:
         """The verdict where a request came before any rank was started."""
-        if not self._requests.numbers:
+        if not signals.received:
             return None
-        reason = f"asked to stop before the ranks were started ({', '.join(self._requests.names)})"
-        return Verdict(kind="terminated" if self._requests.terminated else "stopped", reason=reason)
+        reason = f"asked to stop before the ranks were started ({', '.join(signals.names())})"
+        return Verdict(kind="terminated" if _terminated() else "stopped", reason=reason)
 
     def _goes_on_here(self, verdict: Verdict) -> bool:
         """Whether the ranks were ended by a request that was meant for a former start.
@@ -189,7 +169,7 @@ class Supervisor:
         if verdict.kind != "terminated" or self._site.restart == 0:
             return False
         time.sleep(2)  # SLURM tells tasks and batch process one after the other.
-        if self._requests.numbers or self._site.fate() != "running":
+        if signals.received or self._site.fate() != "running":
             return False
         facts = self._records.starts()[-1].facts
         late = time.time() - facts["time"] < LATE_S
@@ -205,7 +185,7 @@ class Supervisor:
             return 1
         if verdict.kind == "wrong":
             return self._end("failed", verdict.reason, 2)
-        if verdict.kind == "terminated" or self._requests.terminated:
+        if verdict.kind == "terminated" or _terminated():
             return self._await_end(verdict)
         return self._again(verdict)
 
@@ -254,7 +234,7 @@ class Supervisor:
         """
         end = time.monotonic() + GRACE_S
         fate = self._site.fate()
-        while fate == "grace" and not self._requests.terminated and time.monotonic() < end:
+        while fate == "grace" and not _terminated() and time.monotonic() < end:
             self._records.note(state="preempted", reason="in its grace; SLURM ends the job")
             time.sleep(1)
             fate = self._site.fate()
@@ -283,6 +263,11 @@ class Supervisor:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
 
 
+def _terminated() -> bool:
+    """Whether SLURM, or somebody, is ending this job."""
+    return signal.SIGTERM in signals.received or signal.SIGINT in signals.received
+
+
 class Supervise:
     """What submitit runs: the supervisor of one submission, or of a member of a sweep."""
 
@@ -307,12 +292,12 @@ def said(command: Callable[[], int]) -> int:
 
 def supervise(submission: Submission, environ: Mapping[str, str]) -> int:
     """Supervise the job that ``environ`` describes."""
-    requests = Requests()
+    signals.note()
     if "SUBMITIT_LOCAL_JOB_ID" in environ and "SLURM_JOB_ID" not in environ:
         site: Site = Rehearsal(submission, environ, leave=sys.exit)
     else:
         site = InJob(submission, environ)
-    return Supervisor(submission, site, requests).run()
+    return Supervisor(submission, site).run()
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -328,7 +313,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     arguments = parser.parse_args(before)
     if arguments.job:
         return supervise(submissions.load(arguments.job), environ)
-    Requests()
     from slurm.template import adopt
 
     return supervise(adopt(Records(arguments.run), arguments.cluster, words, environ), environ)

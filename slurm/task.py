@@ -7,20 +7,18 @@ begun, and leaves an account of the rank's end. A rank that stopped in good orde
 failure to srun, which would end the others: the meaning is in the account.
 """
 
-import os
-import signal
-import sys
-
-_received: list[int] = []
+from slurm import signals
 
 if __name__ == "__main__":
-    for _number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(_number, lambda number, _frame: _received.append(number))
+    signals.note()
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +35,6 @@ STOPPED = 75
 SUPERSEDED = 76
 """Of a task whose start is not the newest any more."""
 ORDERLY = (0, STOPPED)
-HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +143,9 @@ class Task:
         """Until the rank has ended; returns the status for srun."""
         address, port = meet(self._here, self._start)
         variables = torchrun_variables(self._here, address, port)
-        child = subprocess.Popen(self._command, env={**environ, **variables}, preexec_fn=_hold)
+        child = subprocess.Popen(
+            self._command, env={**environ, **variables}, preexec_fn=signals.hold
+        )
         code = self._watch(child)
         account = {
             "code": code,
@@ -183,20 +182,15 @@ class Task:
         """Signals, each kind once, and a request that came as a file."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             number = int(signal.Signals[self._start.stop.read_text(encoding="utf-8").strip()])
-            if number not in _received:
-                _received.append(number)
-        for number in list(_received):
+            if number not in signals.received:
+                signals.received.append(number)
+        for number in signals.distinct():
             if number not in self._passed:
                 self._passed.append(number)
                 # The rank may have had this one itself, and a second SIGINT is no request to save.
                 child.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
-        if _received.count(signal.SIGINT) > 1:
+        if signals.received.count(signal.SIGINT) > 1:
             child.kill()
-
-
-def _hold() -> None:
-    """In the new process: signals wait until the rank can note them, and lets them in."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -25,6 +25,7 @@ _INFRASTRUCTURE = re.compile(
     re.I,
 )
 _USER_SIGNALS = {"SIGUSR1", "SIGUSR2"}
+_ENDING = {"SIGTERM", "SIGINT"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,8 @@ def judge(
         )
     if len(codes) == size and values <= set(ORDERLY):
         return _orderly(exits, values, asked)
-    if "SIGTERM" in asked:
-        return Verdict(kind="terminated", reason="SIGTERM, before all ranks had saved")
+    if _ENDING & set(asked):
+        return Verdict(kind="terminated", reason="ended before all ranks had saved")
     if HUNG in values:
         ranks = [str(rank) for rank, code in codes.items() if code == HUNG]
         return Verdict(kind="hung", reason=f"no progress; left by rank {', '.join(sorted(ranks))}")
@@ -99,6 +100,6 @@ def _orderly(
     heard = {name for account in exits.values() for name in account.get("signals", ())}
     heard |= set(asked)
     names = ", ".join(sorted(heard)) or "another launcher's"
-    if heard & _USER_SIGNALS and "SIGTERM" not in asked:
+    if heard & _USER_SIGNALS and not _ENDING & set(asked):
         return Verdict(kind="stopped", reason=f"saved on request ({names})")
     return Verdict(kind="terminated", reason=f"saved on request ({names})")

@@ -1,0 +1,35 @@
+"""Signals of a task, or of a supervisor, noted from its first lines on."""
+
+import signal
+from types import FrameType
+
+STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""Those that ask to stop."""
+
+received: list[int] = []
+"""What came, oldest first. Of a stop several may come: two SIGTERMs, with a SIGCONT between."""
+
+
+def _note(number: int, _frame: FrameType | None) -> None:
+    received.append(number)
+
+
+def note() -> None:
+    """Note signals from here on."""
+    for number in STOP:
+        signal.signal(number, _note)
+
+
+def hold() -> None:
+    """In a process that is about to become another program: let signals wait for that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+
+
+def distinct() -> list[int]:
+    """Each kind that came, once."""
+    return list(dict.fromkeys(received))
+
+
+def names() -> set[str]:
+    """The kinds as people write them."""
+    return {signal.Signals(number).name for number in received}
