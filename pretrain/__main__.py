@@ -184,4 +184,6 @@ def _is_done(config: "RunConfig", path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    preemption.ignore()
+    sys.exit(status)

@@ -36,6 +36,12 @@ def install() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
+def ignore() -> None:
+    """At the end of a process: one more request must not end it by the signal's default."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def restore() -> None:
     """Give signals back their ordinary meaning: Ctrl-C raises KeyboardInterrupt."""
     _received.clear()

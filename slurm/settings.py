@@ -113,7 +113,9 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     data = inherited(file)
     for word in overrides:
-        data = merge(data, parse_override(word))
+        key, _, text = word.partition("=")
+        # On a command line 1:00:00 is meant as it stands, though YAML reads a number there.
+        data = merge(data, {key: text} if key == "time" else parse_override(word))
     return checked(data, where=str(file))
 
 

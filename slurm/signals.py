@@ -25,6 +25,12 @@ def hold() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 
 
+def ignore() -> None:
+    """At the end: a late one must not make a failure of it."""
+    for number in STOP:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def distinct() -> list[int]:
     """Each kind that came, once."""
     return list(dict.fromkeys(received))

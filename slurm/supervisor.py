@@ -277,6 +277,7 @@ class Supervise:
     def __call__(self) -> None:
         """The whole life of a job; ends this process."""
         code = said(lambda: supervise(submissions.load(self._path), os.environ))
+        signals.ignore()
         if code:
             sys.exit(code)
 
@@ -288,6 +289,8 @@ def said(command: Callable[[], int]) -> int:
     except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def supervise(submission: Submission, environ: Mapping[str, str]) -> int:

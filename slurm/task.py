@@ -143,6 +143,10 @@ class Task:
         """Until the rank has ended; returns the status for srun."""
         address, port = meet(self._here, self._start)
         variables = torchrun_variables(self._here, address, port)
+        # Where nothing binds tasks to cores, a rank sees those of its neighbours too.
+        variables["OMP_NUM_THREADS"] = environ.get("OMP_NUM_THREADS") or environ.get(
+            "SLURM_CPUS_PER_TASK", "1"
+        )
         child = subprocess.Popen(
             self._command, env={**environ, **variables}, preexec_fn=signals.hold
         )
@@ -204,4 +208,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], os.environ))
+    status = main(sys.argv[1:], os.environ)
+    signals.ignore()
+    sys.exit(status)

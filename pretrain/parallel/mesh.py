@@ -49,7 +49,7 @@ class Mesh:
             torch.cuda.set_device(local)
         else:
             keep_freed_memory()
-            torch.set_num_threads(max(1, available_cores() // world.local_size))
+            torch.set_num_threads(world.threads or max(1, available_cores() // world.local_size))
         self.device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
         # DeepSpeed looks here, whatever it is told.
         os.environ["LOCAL_RANK"] = str(local)

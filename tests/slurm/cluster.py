@@ -249,7 +249,9 @@ class Cluster:
 
     def state(self, node: str) -> str:
         """As sinfo tells it."""
-        return self.run("sinfo", "-h", "-N", "-p", "main", "-n", node, "-o", "%T").strip()
+        # Asked for the state alone, sinfo does not keep the nodes apart.
+        lines = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T").splitlines()
+        return dict(line.split() for line in lines)[node]
 
     def wait(self, condition: Callable[[], object], seconds: float, what: str) -> None:
         """Until a condition holds; AssertionError when it takes too long."""

@@ -1,0 +1,53 @@
+"""The real cluster, brought up once for all tests that need one."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, missing
+from lab import Lab
+from lanes import Lanes
+
+REQUIRED = "PALIMPSEST_REQUIRE_SLURM"
+"""Set by ``.ci/run``: a cluster that cannot be brought up is a failure."""
+
+
+@pytest.fixture(scope="session")
+def lab(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Five nodes of two CPUs and one pretended GPU each."""
+    reason = missing()
+    if reason and os.environ.get(REQUIRED):
+        pytest.fail(f"{REQUIRED} is set, but {reason}")
+    if reason:
+        pytest.skip(f"no SLURM cluster: {reason}")
+    # The name of a socket in it must be short.
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as short,
+        Cluster(Path(short) / "c", nodes=5, cpus=2) as cluster,
+    ):
+        made = Lab(cluster, tmp_path_factory.mktemp("runs"), demo_dir)
+        yield made
+        made.clean()
+
+
+@pytest.fixture(scope="module")
+def lanes(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lanes]:
+    """The scenarios that this session asks for, under way side by side."""
+    from scenarios import FIRST, REFERENCES, SECOND, THIRD
+
+    asked = {
+        str(getattr(item, "callspec", item).id) for item in request.session.items if _ours(item)
+    }
+    chosen = [
+        [one for one in lane if one in REFERENCES or one.__name__ in asked]
+        for lane in (FIRST, SECOND, THIRD)
+    ]
+    running = Lanes(lab, [lane for lane in chosen if lane])
+    yield running
+    running.close()
+
+
+def _ours(item: pytest.Item) -> bool:
+    return hasattr(item, "callspec") and "lanes" in getattr(item, "fixturenames", ())
