@@ -37,9 +37,7 @@ def lanes(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lanes]:
     """The scenarios that this session asks for, under way side by side."""
     from scenarios import FIRST, REFERENCES, SECOND, THIRD
 
-    asked = {
-        str(getattr(item, "callspec", item).id) for item in request.session.items if _ours(item)
-    }
+    asked = {item.name.partition("[")[2].rstrip("]") for item in request.session.items}
     chosen = [
         [one for one in lane if one in REFERENCES or one.__name__ in asked]
         for lane in (FIRST, SECOND, THIRD)
@@ -47,7 +45,3 @@ def lanes(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lanes]:
     running = Lanes(lab, [lane for lane in chosen if lane])
     yield running
     running.close()
-
-
-def _ours(item: pytest.Item) -> bool:
-    return hasattr(item, "callspec") and "lanes" in getattr(item, "fixturenames", ())

@@ -48,7 +48,7 @@ def test_a_lost_node_is_named_whatever_the_others_say() -> None:
 
 
 def test_what_srun_says_is_the_reason_where_no_rank_left_an_account() -> None:
-    said = "srun: job 5\nsrun: error: Task launch for StepId=5.0 failed on node n2: Job credential revoked"
+    said = "srun: job 5\nsrun: error: Task launch for StepId=5.0 failed: Job credential revoked"
     assert "credential revoked" in judge({}, 2, status=1, said=said).reason
 
 
@@ -68,7 +68,10 @@ def test_a_jobs_fate_is_read_from_what_slurm_shows(fate: str) -> None:
 
 
 def test_what_slurm_and_accounting_show_is_read() -> None:
-    text = "JobId=5 JobName=a b JobState=RUNNING Reason=None Restarts=2 PreemptTime=None NodeList=n[1-2] x=y"
+    text = (
+        "JobId=5 JobName=a b JobState=RUNNING Reason=None Restarts=2 PreemptTime=None "
+        "NodeList=n[1-2] x=y"
+    )
     assert shown(text, "5") == Job(
         id="5", state="RUNNING", restarts=2, nodes="n[1-2]", source="scontrol"
     )
