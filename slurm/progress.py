@@ -28,7 +28,8 @@ class Progress:
                 break
             useless += 1
         if useless >= self._submission.settings.max_restarts:
-            return f"{useless} starts in a row did not get beyond step {step}"
+            last = ends[-1].get("reason", "")
+            return f"{useless} starts in a row did not get beyond step {step}; the last: {last}"
         return None
 
     def _starts(self) -> list[Start]:

@@ -38,6 +38,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def tail(path: Path, size: int = 65536) -> list[str]:
+    """The last lines of a file; none if there is no file."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - size))
+            return stream.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 @dataclass(frozen=True)
 class Start:
     """One start of the ranks."""
@@ -128,13 +138,7 @@ class Records:
 
     def last_row(self, key: str = "loss") -> dict[str, Any]:
         """The newest row of the metrics that has a number of this name."""
-        try:
-            with (self.run / "metrics.jsonl").open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 65536))
-                lines = stream.read().splitlines()
-        except OSError:
-            return {}
-        for line in reversed(lines):
+        for line in reversed(tail(self.run / "metrics.jsonl")):
             try:
                 row = json.loads(line)
             except ValueError:

@@ -8,7 +8,6 @@ a template without any, for people who call sbatch themselves.
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from slurm.settings import Settings
 from slurm.submission import Submission
@@ -56,9 +55,9 @@ def setup(settings: Settings) -> list[str]:
     return ["trap '' USR1 USR2", *settings.environment]
 
 
-def imports(code: Path) -> str:
-    """The line that makes a job import a copy of the code, and nothing from where it stands."""
-    return f"export PYTHONPATH={shlex.quote(str(code))} PYTHONSAFEPATH=1"
+def imports(submission: Submission) -> str:
+    """The line that makes a job import the copied code."""
+    return "export " + " ".join(f"{k}={shlex.quote(v)}" for k, v in submission.imports.items())
 
 
 def script(submission: Submission, python: str) -> str:
@@ -66,7 +65,7 @@ def script(submission: Submission, python: str) -> str:
     chosen = options(submission.settings, submission.name)
     chosen["output"] = f"{submission.logs}/%j.out"
     command = [python, "-u", "-m", "slurm.supervisor", "--job", str(submission.path)]
-    lines = [*setup(submission.settings), imports(submission.code), f"exec {shlex.join(command)}"]
+    lines = [*setup(submission.settings), imports(submission), f"exec {shlex.join(command)}"]
     return _text([], chosen, lines)
 
 

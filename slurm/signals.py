@@ -1,5 +1,6 @@
 """Signals of a task, or of a supervisor, noted from its first lines on."""
 
+import os
 import signal
 from types import FrameType
 
@@ -18,11 +19,19 @@ def note() -> None:
     """Note signals from here on."""
     for number in STOP:
         signal.signal(number, _note)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
 
 def hold() -> None:
     """In a process that is about to become another program: let signals wait for that."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+
+
+def hand_on() -> None:
+    """Before this process becomes another program: that one gets what came, and what comes."""
+    hold()
+    for number in distinct():
+        os.kill(os.getpid(), number)
 
 
 def ignore() -> None:
@@ -39,3 +48,8 @@ def distinct() -> list[int]:
 def names() -> set[str]:
     """The kinds as people write them."""
     return {signal.Signals(number).name for number in received}
+
+
+def ending() -> bool:
+    """Whether SLURM, or somebody, is ending this job."""
+    return signal.SIGTERM in received or signal.SIGINT in received

@@ -61,6 +61,11 @@ class Submission:
         return self.path / "logs"
 
     @property
+    def imports(self) -> dict[str, str]:
+        """Variables under which Python imports the copy, and nothing from where it stands."""
+        return {"PYTHONPATH": str(self.code), "PYTHONSAFEPATH": "1"}
+
+    @property
     def records(self) -> Records:
         """Of its run."""
         return Records(self.run)

@@ -46,7 +46,7 @@ def executor(submission: Submission, dependency: str | None = None) -> submitit.
         stderr_to_stdout=True,
         wckey=None,
         array_parallelism=settings.max_parallel,
-        setup=[*setup(settings), imports(submission.code)],
+        setup=[*setup(settings), imports(submission)],
         # By submitit's own names, lest an option stand twice.
         additional_parameters={
             key if key == "open-mode" else key.replace("-", "_"): value
@@ -101,7 +101,7 @@ def rehearse(submission: Submission) -> Any:
         timeout_min=max(1.0, (limit or 86400 * 365) / 60),
         signal_delay_s=settings.stop_ahead_s,
         stderr_to_stdout=True,
-        setup=[*setup(settings)[1:], imports(submission.code)],
+        setup=[*setup(settings)[1:], imports(submission)],
     )
     records = submission.records
     records.note(state="submitted", reason="", submission=submission.number, count_from=0)

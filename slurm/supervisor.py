@@ -22,21 +22,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from configs.errors import RunError, UserError
 from slurm import submission as submissions
-from slurm.progress import Progress
+from slurm.after import After, say
 from slurm.ranks import Ranks
-from slurm.records import Records, Start, write_json
+from slurm.records import Records, Start, tail, write_json
 from slurm.site import InJob, Rehearsal, Site
 from slurm.submission import Submission
 from slurm.verdict import Verdict, judge
 from slurm.watch import Watch
 
 POLL_S = 0.5
-LATE_S = 180.0
-"""How long after a job's start a signal that was meant for its former one may still come."""
-GRACE_S = 3600.0
 OVER = ("done", "failed", "cancelled")
 """States in which a run's later jobs have nothing to do."""
 
@@ -47,26 +45,26 @@ class Supervisor:
     def __init__(self, submission: Submission, site: Site) -> None:
         self._submission, self._site = submission, site
         self._records = submission.records
-        self._progress = Progress(self._records, submission)
+        self._after = After(submission, site)
 
     def run(self) -> int:
         """Start the ranks until something is decided; the job's exit status."""
         while True:
             state = self._records.state
             if state.get("state") in OVER and state.get("submission") == self._submission.number:
-                self._say(f"nothing to do: {state['state']} {state.get('reason', '')}")
+                say(f"nothing to do: {state['state']} {state.get('reason', '')}")
                 return 0 if state["state"] == "done" else 1
-            refusal = self._progress.refusal()
+            refusal = self._after.refusal()
             if refusal:
-                return self._end("failed", refusal, 1)
+                return self._after.end("failed", refusal, 1)
             start = self._begin()
             verdict = self._asked_already() or self._watched(start)
             self._close(start, verdict)
             if start.superseded:
-                self._say("a newer start of the run has begun; leaving it alone")
+                say("a newer start of the run has begun; leaving it alone")
                 return 1
-            if not self._goes_on_here(verdict):
-                return self._act(verdict)
+            if not self._after.goes_on_here(verdict):
+                return self._after.act(verdict)
 
     # -- one start ------------------------------------------------------------------------
 
@@ -86,7 +84,7 @@ class Supervisor:
         self._records.note(
             state="running", reason="", submission=self._submission.number, job=self._site.job
         )
-        self._say(
+        say(
             f"start {start.number} of {self._records.run}: job {self._site.job}, restart "
             f"{self._site.restart}, {self._nodes} x {settings.per_node} ranks on "
             f"{','.join(self._site.nodes[: self._nodes])}, from step {step}"
@@ -115,12 +113,11 @@ class Supervisor:
             if start.superseded or watch.look(ranks_left=bool(start.exits())):
                 ranks.kill()
                 break
-        said = start.path / "srun.log"
         return judge(
             start.exits(),
             self._nodes * self._submission.settings.per_node,
             status=ranks.poll(),
-            said=said.read_text(encoding="utf-8", errors="replace") if said.exists() else "",
+            said="\n".join(tail(start.path / "srun.log")),
             asked=signals.names(),
             lost=watch.lost,
             complaint=self._complaint(start),
@@ -129,12 +126,15 @@ class Supervisor:
     def _ask(self, start: Start, ranks: Ranks, number: int) -> None:
         """Tell the ranks, by a file (their tasks may not be there yet) and by srun."""
         name = signal.Signals(number).name
-        self._say(f"{name}: the ranks save and leave")
+        say(f"{name}: the ranks save and leave")
         start.stop.write_text(name, encoding="utf-8")
         ranks.ask(number)
 
     def _complaint(self, start: Start) -> str:
-        """What the run says of its failure, if that is of this start."""
+        """What the run says of its failure: one line of its own, or its account of this start."""
+        errors = [line for line in tail(start.log(0)) if line.startswith("error: ")]
+        if errors:
+            return errors[-1].removeprefix("error: ")
         status = self._records.status
         try:
             recent = self._records.run.joinpath("status.json").stat().st_mtime
@@ -149,123 +149,14 @@ class Supervisor:
         end = {"kind": verdict.kind, "reason": verdict.reason, "step": step}
         end["reached"] = self._records.status.get("step", step)
         write_json(start.outcome, {**end, "nodes": verdict.nodes, "time": time.time()})
-        self._say(f"{verdict.kind} at step {step}: {verdict.reason}")
-
-    # -- what follows ---------------------------------------------------------------------
+        say(f"{verdict.kind} at step {step}: {verdict.reason}")
 
     def _asked_already(self) -> Verdict | None:
         """The verdict where a request came before any rank was started."""
         if not signals.received:
             return None
         reason = f"asked to stop before the ranks were started ({', '.join(signals.names())})"
-        return Verdict(kind="terminated" if _terminated() else "stopped", reason=reason)
-
-    def _goes_on_here(self, verdict: Verdict) -> bool:
-        """Whether the ranks were ended by a request that was meant for a former start.
-
-        A node that was down when its step was ended is told so when it is back, whatever
-        runs there by then.
-        """
-        if verdict.kind != "terminated" or self._site.restart == 0:
-            return False
-        time.sleep(2)  # SLURM tells tasks and batch process one after the other.
-        if signals.received or self._site.fate() != "running":
-            return False
-        facts = self._records.starts()[-1].facts
-        late = time.time() - facts["time"] < LATE_S
-        if late:
-            self._say("that was meant for the job's former start; the ranks start again here")
-        return late
-
-    def _act(self, verdict: Verdict) -> int:
-        """Do what a verdict asks for; the job's exit status."""
-        if verdict.kind == "done":
-            return self._end("done" if self._finished() else "stopped", "", 0)
-        if verdict.kind == "superseded":
-            return 1
-        if verdict.kind == "wrong":
-            return self._end("failed", verdict.reason, 2)
-        if verdict.kind == "terminated" or _terminated():
-            return self._await_end(verdict)
-        return self._again(verdict)
-
-    def _finished(self) -> bool:
-        return self._records.status.get("state") == "done"
-
-    def _again(self, verdict: Verdict) -> int:
-        """Requeue, or submit a successor where that is refused."""
-        refusal = self._progress.refusal()
-        if refusal:
-            return self._end("failed", f"{refusal}; the last one: {verdict.reason}", 1)
-        if self._next_in_chain():
-            return self._end("stopped", f"{verdict.reason}; the next job of the chain goes on", 0)
-        excluded = self._exclude(verdict)
-        self._records.note(state="requeued", reason=verdict.reason)
-        refused = self._site.requeue(excluded)
-        if refused is None:
-            self._say("requeued")
-            return 0
-        return self._succeed(f"{verdict.reason}; no requeue ({refused})", excluded)
-
-    def _succeed(self, reason: str, excluded: Sequence[str]) -> int:
-        job = self._site.succeed(excluded)
-        self._records.add_job(job, self._submission.number, "successor")
-        self._records.note(state="requeued", reason=reason)
-        self._say(f"job {job} goes on after this one: {reason}")
-        return 0
-
-    def _exclude(self, verdict: Verdict) -> list[str]:
-        excluded = list(self._records.state.get("excluded", []))
-        if self._submission.settings.exclude_lost_nodes:
-            excluded += [node for node in verdict.nodes if node not in excluded]
-            self._records.note(excluded=excluded)
-        return excluded
-
-    def _next_in_chain(self) -> bool:
-        """Whether another job of this submission waits for this one's end."""
-        own = [row["job"] for row in self._records.jobs() if row["kind"] in ("first", "chain")]
-        return self._site.job in own[:-1] and self._submission.chain > 1
-
-    def _await_end(self, verdict: Verdict) -> int:
-        """Leave the job to SLURM, which is ending it; go on elsewhere if it cancels for others.
-
-        In a preemption's grace only the ranks are told: whoever left then would end the job,
-        and SLURM requeues none that has ended.
-        """
-        end = time.monotonic() + GRACE_S
-        fate = self._site.fate()
-        while fate == "grace" and not _terminated() and time.monotonic() < end:
-            self._records.note(state="preempted", reason="in its grace; SLURM ends the job")
-            time.sleep(1)
-            fate = self._site.fate()
-        time.sleep(0.5)
-        fate = self._site.fate() if fate in ("grace", "running") else fate
-        self._say(f"the job's fate: {fate}")
-        if fate == "requeued":
-            self._records.note(state="requeued", reason="by SLURM")
-            return 143
-        if fate == "preempted":
-            if self._next_in_chain():
-                return self._end("stopped", "preempted; the next job of the chain goes on", 143)
-            return self._succeed("cancelled at preemption", self._exclude(verdict))
-        if fate == "time limit":
-            return self._end("stopped", "time limit", 143)
-        if fate == "unknown":
-            return self._end("stopped", verdict.reason, 143)
-        return self._end("cancelled", verdict.reason, 143)
-
-    def _end(self, state: str, reason: str, code: int) -> int:
-        self._records.note(state=state, reason=reason)
-        self._say(f"{state}{': ' if reason else ''}{reason}")
-        return code
-
-    def _say(self, text: str) -> None:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
-
-
-def _terminated() -> bool:
-    """Whether SLURM, or somebody, is ending this job."""
-    return signal.SIGTERM in signals.received or signal.SIGINT in signals.received
+        return Verdict(kind="terminated" if signals.ending() else "stopped", reason=reason)
 
 
 class Supervise:
@@ -296,11 +187,19 @@ def said(command: Callable[[], int]) -> int:
 def supervise(submission: Submission, environ: Mapping[str, str]) -> int:
     """Supervise the job that ``environ`` describes."""
     signals.note()
+    environ = {**environ, **submission.imports}
     if "SUBMITIT_LOCAL_JOB_ID" in environ and "SLURM_JOB_ID" not in environ:
         site: Site = Rehearsal(submission, environ, leave=sys.exit)
     else:
         site = InJob(submission, environ)
     return Supervisor(submission, site).run()
+
+
+def _become(submission: Submission, environ: Mapping[str, str]) -> NoReturn:
+    """Start anew from the copied code: that from which this process came may change."""
+    command = [sys.executable, "-u", "-m", "slurm.supervisor", "--job", str(submission.path)]
+    signals.hand_on()
+    os.execve(command[0], command, {**environ, **submission.imports})
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -318,7 +217,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return supervise(submissions.load(arguments.job), environ)
     from slurm.template import adopt
 
-    return supervise(adopt(Records(arguments.run), arguments.cluster, words, environ), environ)
+    found = adopt(Records(arguments.run.resolve()), arguments.cluster, words, environ)
+    return _become(found, environ)
 
 
 if __name__ == "__main__":

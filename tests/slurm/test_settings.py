@@ -40,12 +40,12 @@ def test_a_circle_is_refused(tmp_path: Path) -> None:
 
 def test_a_misspelt_setting_fails_with_all_that_there_are(tmp_path: Path) -> None:
     file = write(tmp_path, "a.yaml", "ranks_per_node: 1\npartitoin: x")
-    with pytest.raises(
-        UserError, match="unknown setting 'partitoin'; did you mean 'partition'?"
-    ) as e:
+    with pytest.raises(UserError) as raised:
         load(file)
-    assert ", ".join(NAMES) in str(e.value)
-    assert "\n" not in str(e.value)
+    text = str(raised.value)
+    assert "unknown setting 'partitoin'; did you mean 'partition'?" in text
+    assert ", ".join(NAMES) in text
+    assert "\n" not in text
 
 
 @pytest.mark.parametrize(

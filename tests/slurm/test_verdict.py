@@ -110,7 +110,8 @@ def test_starts_that_gain_nothing_are_bounded_by_step(records: Records) -> None:
         started(records, 10, "killed", 12)
     assert progress(records).refusal() is None
     started(records, 10, "stopped", 12)
-    assert progress(records).refusal() == "3 starts in a row did not get beyond step 10"
+    text = "3 starts in a row did not get beyond step 10; the last: why"
+    assert progress(records).refusal() == text
     records.note(count_from=5)
     assert progress(records).refusal() is None
 
