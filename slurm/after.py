@@ -74,10 +74,14 @@ class After:
             return self.end("stopped", f"{verdict.reason}; the next job of the chain goes on", 0)
         if self._records.state.get("state") == "cancelled":
             return self.end("cancelled", verdict.reason, 143)
+        if self._site.fate() == "requeued":
+            # This may even be the process of a node that SLURM has given up.
+            say("SLURM has requeued the job already")
+            return 1
         excluded = self._exclude(verdict)
         self._records.note(state="requeued", reason=verdict.reason)
         refused = self._site.requeue(excluded)
-        if refused is None:
+        if refused is None or self._site.fate() == "requeued":
             say("requeued")
             return 0
         return self._succeed(f"{verdict.reason}; no requeue ({refused})", excluded)
