@@ -67,6 +67,10 @@ class After:
 
     def _again(self, verdict: Verdict) -> int:
         """Requeue, or submit a successor where that is refused."""
+        if self._site.fate() == "requeued":
+            # This may even be the process of a node that SLURM has given up.
+            say("SLURM has requeued the job already")
+            return 1
         refusal = self._progress.refusal()
         if refusal:
             return self.end("failed", refusal, 1)
@@ -74,10 +78,6 @@ class After:
             return self.end("stopped", f"{verdict.reason}; the next job of the chain goes on", 0)
         if self._records.state.get("state") == "cancelled":
             return self.end("cancelled", verdict.reason, 143)
-        if self._site.fate() == "requeued":
-            # This may even be the process of a node that SLURM has given up.
-            say("SLURM has requeued the job already")
-            return 1
         excluded = self._exclude(verdict)
         self._records.note(state="requeued", reason=verdict.reason)
         refused = self._site.requeue(excluded)
