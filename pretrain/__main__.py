@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import RunError, UserError
-from configs.load import load, merged, to_plain, to_yaml
+from configs.load import is_override, load, merged, to_plain, to_yaml
 from pretrain import launch
 from pretrain.rank import train_rank
 
@@ -90,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     world = launch.external_world(os.environ)
-    files = [Path(word) for word in arguments.words if "=" not in word]
+    files = [Path(word) for word in arguments.words if not is_override(word)]
     if not files:
         raise UserError("name a configuration file, such as configs/tiny.yaml")
-    overrides = [word for word in arguments.words if "=" in word]
+    overrides = [word for word in arguments.words if is_override(word)]
     if world is None and not arguments.dry_run:
         launch.preload(tensor=_asks_for_tensor_parallelism(files, overrides))
 

@@ -82,7 +82,11 @@ class Supervisor:
             }
         )
         self._records.note(
-            state="running", reason="", submission=self._submission.number, job=self._site.job
+            state="running",
+            reason="",
+            submission=self._submission.number,
+            job=self._site.job,
+            pid=os.getpid(),
         )
         say(
             f"start {start.number} of {self._records.run}: job {self._site.job}, restart "
