@@ -20,14 +20,9 @@ Options = dict[str, str | int | bool]
 
 def options(settings: Settings, name: str) -> Options:
     """The options of sbatch, by their long names."""
-    nodes: str | int = settings.nodes
-    if settings.elastic and settings.min_nodes < settings.nodes:
-        nodes = f"{settings.min_nodes}-{settings.nodes}"
     asked: Mapping[str, str | int | bool | None] = {
         "job-name": name,
-        "nodes": nodes,
-        "ntasks-per-node": settings.per_node,
-        "cpus-per-task": settings.cpus_per_rank,
+        **_shape(settings),
         "gpus-per-node": settings.gpus_per_node or None,
         "mem": settings.memory,
         "time": settings.time,
@@ -43,6 +38,24 @@ def options(settings: Settings, name: str) -> Options:
         **settings.options,
     }
     return {key: value for key, value in asked.items() if value is not None and value is not False}
+
+
+def _shape(settings: Settings) -> Options:
+    """Nodes, and what is asked of each; srun is told the shape of the ranks once more.
+
+    Of a range of nodes SLURM gives a job as many as it can, but the fewest where tasks per
+    node are named: there the cores of a node's ranks are asked for as those of one task.
+    """
+    if not settings.elastic or settings.min_nodes == settings.nodes:
+        return {
+            "nodes": settings.nodes,
+            "ntasks-per-node": settings.per_node,
+            "cpus-per-task": settings.cpus_per_rank,
+        }
+    return {
+        "nodes": f"{settings.min_nodes}-{settings.nodes}",
+        "cpus-per-task": settings.per_node * settings.cpus_per_rank,
+    }
 
 
 def flag(key: str, value: str | int | bool) -> str:
