@@ -6,6 +6,7 @@ checkpoints/    samples/    plots/              attempts/     one file for each 
 slurm/          what a launcher keeps here, if one started the run
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -135,7 +136,7 @@ def facts() -> dict[str, Any]:
     """What a result depends on besides its configuration: code, packages, hardware."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -144,8 +145,15 @@ def facts() -> dict[str, Any]:
     }
 
 
-def _git_commit() -> str | None:
+COMMIT = "commit.txt"
+"""Beside copied packages: the commit they were copied from, as :func:`git_commit` says it."""
+
+
+def git_commit() -> str | None:
+    """The commit of this code, and whether it was changed; None where that is not known."""
     here = Path(__file__).resolve().parent
+    with contextlib.suppress(OSError):
+        return (here.parent / COMMIT).read_text(encoding="utf-8").strip() or None
     try:
         done = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],

@@ -6,6 +6,7 @@ jobs import and read these copies only.
 """
 
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,4 +142,15 @@ def copy_code(target: Path) -> Path:
     """Our packages, copied."""
     for package in PACKAGES:
         shutil.copytree(HERE / package, target / package, ignore=_LEFT_OUT)
+    (target / "commit.txt").write_text(_commit(), encoding="utf-8")
     return target
+
+
+def _commit() -> str:
+    """Which commit the copy is of: it lies in no repository, or in one that moves on."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

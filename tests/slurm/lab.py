@@ -136,8 +136,8 @@ class Lab:
 
     def submit(self, name: str, nodes: str, *before: str, words: tuple[str, ...] = ()) -> Run:
         """Submit a run to named nodes."""
-        place = f"options={{nodelist: '{nodes}'}}"
-        order = ["submit", str(self.settings), place, *before]
+        place = [f"options={{nodelist: '{nodes}'}}"] if nodes else []
+        order = ["submit", str(self.settings), *place, *before]
         done = self.command(*order, "--", *self.words(name, *words))
         assert done.returncode == 0, done.stderr
         assert re.search(r"^submitted .*: job \d+", done.stdout, re.M), done.stdout
@@ -190,3 +190,8 @@ def alive(mark: str) -> list[int]:
         if mark.encode() in text and int(directory.name) != os.getpid():
             found.append(int(directory.name))
     return found
+
+
+def command_of(pid: int, words: str) -> bool:
+    """Whether a process was started with these words, a zero byte between them."""
+    return words.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
