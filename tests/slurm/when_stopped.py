@@ -9,8 +9,11 @@ NODES = "node1,node2"
 
 
 def stopped_by_signals(lab: Lab) -> None:
-    """To the supervisor, to the ranks, to all; during the imports; at random steps."""
-    run = lab.submit("signalled", NODES, "nodes=2")
+    """To the supervisor, to the ranks, to all; during the imports; at random steps.
+
+    A preemption is the fifth time.
+    """
+    run = lab.submit("signalled", NODES, "nodes=2", "partition=low")
     try:
         run.wait_starts(1)
         time.sleep(lab.random.uniform(0, 4))
@@ -22,11 +25,14 @@ def stopped_by_signals(lab: Lab) -> None:
             for _ in range(2):
                 lab.cluster.run("scancel", *way, run.job)
             run.wait_starts(count + 1)
+        run.wait_step(run.records.saved_step() + lab.random.randrange(5, 20))
+        lab.preempt(NODES)
+        run.wait_starts(6)
         run.wait_state("done")
         run.wait_gone()
     finally:
         lab.cluster.run("scancel", run.job, check=False)
-    assert run.kinds() == ["stopped"] * 4 + ["done"]
+    assert run.kinds() == ["stopped"] * 4 + ["terminated", "done"]
     assert len(run.records.jobs()) == 1
     same(run, reference(lab))
 
@@ -63,9 +69,10 @@ def cancelled_at_preemption(lab: Lab) -> None:
 
 def requeue_refused(lab: Lab) -> None:
     """A job that may not be requeued is succeeded by another."""
-    run = lab.submit("succeeded", NODES, "nodes=2", "requeue=false")
+    run = lab.submit("succeeded", NODES, "nodes=2")
     try:
         run.wait_step(lab.some_step())
+        lab.cluster.run("scontrol", "update", f"JobId={run.job}", "Requeue=0")
         lab.cluster.run("scancel", "--signal=USR2", "--batch", run.job)
         run.wait_starts(2)
         run.wait_state("done")
