@@ -15,8 +15,8 @@ from pretrain.metrics import read_rows
 from slurm.records import Records, Start
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 240
-"""Of a whole run: some 15 s, beside the imports."""
+STEPS = 160
+"""Of a whole run: some 10 s, beside the imports."""
 ENDLESS = 1_000_000
 """Steps of a run that is stopped: at a constant rate its curve begins as any other's."""
 LONG_S = 240.0
@@ -156,7 +156,7 @@ class Lab:
 
     def some_step(self) -> int:
         """A step at which something may happen to a run."""
-        return self.random.randrange(10, STEPS // 3)
+        return self.random.randrange(10, STEPS // 2)
 
     def clean(self) -> None:
         """End every job."""

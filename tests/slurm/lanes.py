@@ -18,6 +18,7 @@ class Lanes:
 
     def __init__(self, lab: Lab, lanes: Sequence[Sequence[Scenario]]) -> None:
         self._pool = ThreadPoolExecutor(len(lanes) or 1)
+        self._ended = False
         self._results: dict[str, Future[None]] = {
             scenario.__name__: Future() for lane in lanes for scenario in lane
         }
@@ -27,6 +28,9 @@ class Lanes:
     def _drive(self, lab: Lab, lane: Sequence[Scenario]) -> None:
         for scenario in lane:
             result = self._results[scenario.__name__]
+            if self._ended:
+                result.cancel()
+                continue
             try:
                 scenario(lab)
             except BaseException as error:
@@ -38,9 +42,14 @@ class Lanes:
         """Wait for a scenario, and raise what it raised."""
         self._results[name].result(seconds)
 
-    def close(self) -> None:
-        """Wait for all of them."""
+    def wait(self) -> None:
+        """Until all have ended, one way or the other."""
         for result in self._results.values():
             with contextlib.suppress(BaseException):
                 result.result()
+
+    def close(self) -> None:
+        """Wait for those that are under way; no further one begins."""
+        self._ended = True
+        self.wait()
         self._pool.shutdown()

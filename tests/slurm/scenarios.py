@@ -10,7 +10,14 @@ import time
 from lab import ENDLESS, LONG_S, STEPS, Lab, alive, command_of, same
 from lanes import Scenario
 from references import finish_on_one, reference, submit_and_finish
-from when_nodes_change import elastic, in_grace, node_crashes, node_reboots, slurmd_dies, time_limit
+from when_nodes_change import (
+    elastic,
+    in_grace,
+    node_crashes,
+    node_falls_silent,
+    slurmd_dies,
+    time_limit,
+)
 from when_stopped import cancelled_at_preemption, preempted, requeue_refused, stopped_by_signals
 from when_used import (
     cancelled_by_its_user,
@@ -62,7 +69,14 @@ FIRST: list[Scenario] = [
     cancelled_at_preemption,
     requeue_refused,
 ]
-SECOND: list[Scenario] = [node_crashes, node_reboots, slurmd_dies, in_grace, time_limit, elastic]
+SECOND: list[Scenario] = [
+    node_crashes,
+    node_falls_silent,
+    slurmd_dies,
+    in_grace,
+    time_limit,
+    elastic,
+]
 THIRD: list[Scenario] = [
     finish_on_one,
     cancelled_by_its_user,

@@ -44,5 +44,5 @@ def test_a_wrong_configuration_is_said_at_submission(lab: Lab) -> None:
 
 def test_the_controller_dies_and_comes_back(lanes: Lanes, lab: Lab) -> None:
     """After all others: it concerns every job."""
-    lanes.close()
+    lanes.wait()
     controller_dies(lab)

@@ -3,9 +3,10 @@
 import time
 
 from lab import STEPS, Lab, same
-from references import reference
+from references import reference, reference_of_one
 
 NODES = "node1,node2"
+NODE = "node1"
 
 
 def stopped_by_signals(lab: Lab) -> None:
@@ -21,11 +22,11 @@ def stopped_by_signals(lab: Lab) -> None:
         run.wait_starts(2)
         ways = [["--signal=USR2", "--batch"], ["--signal=USR1"], ["--signal=USR2", "--full"]]
         for count, way in enumerate(ways, start=2):
-            run.wait_step((count - 2) * STEPS // 3 + lab.random.randrange(5, 30))
+            run.wait_step((count - 2) * STEPS // 4 + lab.random.randrange(5, 25))
             for _ in range(2):
                 lab.cluster.run("scancel", *way, run.job)
             run.wait_starts(count + 1)
-        run.wait_step(run.records.saved_step() + lab.random.randrange(5, 20))
+        run.wait_step(run.records.saved_step() + lab.random.randrange(5, 15))
         lab.preempt(NODES)
         run.wait_starts(6)
         run.wait_state("done")
@@ -55,21 +56,21 @@ def preempted(lab: Lab) -> None:
 
 def cancelled_at_preemption(lab: Lab) -> None:
     """Where the site cancels what it preempts, another job goes on."""
-    run = lab.submit("replaced", NODES, "nodes=2", "partition=cancel")
+    run = lab.submit("replaced", NODE, "partition=cancel")
     try:
         run.wait_step(lab.some_step())
-        lab.preempt(NODES)
+        lab.preempt(NODE)
         run.wait_starts(2)
         run.wait_state("done")
     finally:
         lab.cluster.run("scancel", run.job, check=False)
     assert [row["kind"] for row in run.records.jobs()] == ["first", "successor"]
-    same(run, reference(lab))
+    same(run, reference_of_one(lab))
 
 
 def requeue_refused(lab: Lab) -> None:
     """A job that may not be requeued is succeeded by another."""
-    run = lab.submit("succeeded", NODES, "nodes=2")
+    run = lab.submit("succeeded", NODE)
     try:
         run.wait_step(lab.some_step())
         lab.cluster.run("scontrol", "update", f"JobId={run.job}", "Requeue=0")
@@ -80,4 +81,4 @@ def requeue_refused(lab: Lab) -> None:
         lab.cluster.run("scancel", run.job, check=False)
     assert [row["kind"] for row in run.records.jobs()] == ["first", "successor"]
     assert run.kinds() == ["stopped", "done"]
-    same(run, reference(lab))
+    same(run, reference_of_one(lab))

@@ -64,25 +64,25 @@ def fails_at_once(lab: Lab) -> None:
 def sweep(lab: Lab) -> None:
     """An array: a run for each combination, and one table."""
     root = lab.directory / "sweep"
-    axes = ["--sweep", "optim.lr=1e-3,3e-3", "seed=1,2"]
+    axes = ["--sweep", "optim.lr=1e-3,3e-3", "seed=1"]
     order = ["submit", str(lab.settings), f"options={{nodelist: {NODE}}}", *axes, "--"]
     done = lab.command(*order, *lab.words("sweep", "steps=60"))
     assert done.returncode == 0, done.stderr
     runs = [
         Run(lab, root / f"optim.lr={rate},seed={seed}")
         for rate in ("1e-3", "3e-3")
-        for seed in (1, 2)
+        for seed in (1,)
     ]
     jobs = {run.job for run in runs}
-    assert len(jobs) == 4
+    assert len(jobs) == 2
     assert len({job.split("_")[0] for job in jobs}) == 1
     for run in runs:
         run.wait_state("done")
         assert run.steps() == list(range(1, 61))
     table = lab.command("status", str(root)).stdout
-    assert table.count("60/60") == 4
+    assert table.count("60/60") == 2
     assert "optim.lr" in table
-    assert len({run.curve()[-1]["loss"] for run in runs}) == 4
+    assert len({run.curve()[-1]["loss"] for run in runs}) == 2
 
 
 def chain(lab: Lab) -> None:
