@@ -70,7 +70,7 @@ class InJob:
         return None
 
     def _exclude(self, nodes: Collection[str]) -> None:
-        change = f"ExcNodeList={','.join(nodes)}"
+        change = f"ExcNodeList={exclusions(self._submission, nodes)}"
         end = time.monotonic() + 10
         while time.monotonic() < end:
             with contextlib.suppress(RefusedError, UnreachableError):
@@ -106,14 +106,19 @@ def fate_of(job: controller.Job, restart: int) -> Fate:
     return "time limit" if job.reason == "TimeLimit" else "cancelled"
 
 
+def exclusions(submission: Submission, nodes: Collection[str]) -> str:
+    """These nodes and those that the settings exclude: SLURM keeps one list, not two."""
+    return ",".join(name for name in (submission.settings.exclude, *nodes) if name)
+
+
 def submit_script(
     submission: Submission, exclude: Collection[str] = (), after: str | None = None
 ) -> str:
     """Submit the script that a submission keeps; the job's id."""
     words = ["--parsable"]
-    excluded = [name for name in (submission.settings.exclude, *exclude) if name]
+    excluded = exclusions(submission, exclude)
     if excluded:
-        words.append(f"--exclude={','.join(excluded)}")
+        words.append(f"--exclude={excluded}")
     if after:
         words.append(f"--dependency=afterany:{after}")
     answer = controller.patiently("sbatch", *words, str(submission.script))

@@ -9,7 +9,7 @@ from slurm import submission as submissions
 from slurm.controller import Job, RefusedError
 from slurm.records import Records
 from slurm.script import STOP_SIGNAL
-from slurm.site import submit_script
+from slurm.site import exclusions, submit_script
 
 
 def cancel(arguments: argparse.Namespace) -> int:
@@ -38,7 +38,7 @@ def requeue(arguments: argparse.Namespace) -> int:
         controller.call("scancel", f"--signal={STOP_SIGNAL}", "--batch", running[0].id)
         print(f"job {running[0].id} saves, leaves and is requeued")
     elif live:
-        _release(live[0], excluded)
+        _release(live[0], exclusions(submission, excluded) if excluded else "")
         print(f"job {live[0].id} waits already: {live[0].reason or live[0].state}")
     else:
         records.note(state="submitted", reason="", submission=number)
@@ -52,12 +52,10 @@ def _hosts(text: str) -> list[str]:
     return [text] if text else []
 
 
-def _release(job: Job, excluded: list[str]) -> None:
+def _release(job: Job, excluded: str) -> None:
     """A job that waits gets its new exclusions, and is held no longer."""
     if excluded:
-        controller.call(
-            "scontrol", "update", f"JobId={job.id}", f"ExcNodeList={','.join(excluded)}"
-        )
+        controller.call("scontrol", "update", f"JobId={job.id}", f"ExcNodeList={excluded}")
     if "held" in job.reason.lower():
         controller.call("scontrol", "release", job.id)
 

@@ -16,7 +16,7 @@ REQUIRED = "PALIMPSEST_REQUIRE_SLURM"
 
 
 @pytest.fixture(scope="session")
-def lab(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Five nodes of two CPUs and one pretended GPU each."""
     reason = missing()
     if reason and os.environ.get(REQUIRED):
@@ -29,6 +29,7 @@ def lab(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
         _open(Path(short)) as place,
         Cluster(place / "c", nodes=5, cpus=2) as cluster,
     ):
+        demo_dir = request.getfixturevalue("demo_dir")
         made = Lab(cluster, tmp_path_factory.mktemp("runs"), demo_dir)
         yield made
         made.clean()

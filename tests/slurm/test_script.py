@@ -12,6 +12,7 @@ from slurm.controller import clean
 from slurm.preflight import _fits
 from slurm.script import options, script
 from slurm.settings import Settings
+from slurm.site import exclusions
 from slurm.submission import Submission
 from slurm.submit import executor
 
@@ -87,6 +88,13 @@ def test_both_scripts_import_the_copy_and_become_the_supervisor(submission: Subm
         assert {"nodes=2", "ntasks-per-node=2", "requeue", "signal=B:USR2@120"} <= orders
         names = [order.partition("=")[0] for order in orders]
         assert len(names) == len(set(names))
+
+
+def test_lost_nodes_are_excluded_beside_those_of_the_settings(tmp_path: Path) -> None:
+    chosen = settings(exclude="a[1-2]")
+    made = submissions.prepare(dry_run(tmp_path, chosen), chosen, ["x.yaml"], code=tmp_path)
+    assert exclusions(made, ["b3"]) == "a[1-2],b3"
+    assert exclusions(made, []) == "a[1-2]"
 
 
 def test_a_surrounding_jobs_variables_are_not_handed_on() -> None:
