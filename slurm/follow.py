@@ -61,7 +61,8 @@ def _rows(run: Path) -> list[dict[str, Any]]:
         why = job.reason if job and not job.over else ""
         reason = why or facts["reason"] or (job.reason if job else "") or away
         state = state_of(job, facts["state"], away=bool(away))
-        rows.append({"run": str(run), "job": number, **facts, "state": state, "reason": reason})
+        row = {"run": str(run), "job": number, **facts, "state": state, "reason": reason}
+        rows.append(row if number in live or away else {**row, "left": ""})
     return rows
 
 
@@ -111,7 +112,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
     return str(value)
 
 
