@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from slurm import signals
 from slurm.progress import Progress
-from slurm.records import Records
-from slurm.site import Site
+from slurm.records import Records, Start
+from slurm.site import Fate, Site
 from slurm.submission import Submission
 from slurm.verdict import Verdict
 
@@ -28,6 +28,7 @@ class After:
         self._submission, self._site = submission, site
         self._records: Records = submission.records
         self._progress = Progress(self._records, submission)
+        self._settled: int | None = None
 
     def refusal(self) -> str | None:
         """Why there should be no further start."""
@@ -111,6 +112,8 @@ class After:
         In a preemption's grace only the ranks are told: whoever left then would end the job,
         and SLURM requeues none that has ended.
         """
+        if self._settled is not None:
+            return self._settled
         end = time.monotonic() + GRACE_S
         fate = self._site.fate()
         while fate == "grace" and not signals.ending() and time.monotonic() < end:
@@ -119,6 +122,15 @@ class After:
             fate = self._site.fate()
         time.sleep(0.5)
         fate = self._site.fate() if fate in ("grace", "running") else fate
+        return self._settle(fate, verdict.reason, self._exclude(verdict))
+
+    def foresee(self, start: Start) -> None:
+        """At SIGTERM, while the ranks save: who is killed before they have saved has said all."""
+        fate = self._site.fate()
+        if fate not in ("grace", "running", "unknown") and not start.superseded:
+            self._settled = self._settle(fate, "SIGTERM", self._records.state.get("excluded", []))
+
+    def _settle(self, fate: Fate, reason: str, excluded: Sequence[str]) -> int:
         say(f"the job's fate: {fate}")
         if fate == "requeued":
             self._records.note(state="requeued", reason="by SLURM")
@@ -126,12 +138,13 @@ class After:
         if fate == "preempted":
             if self._next_in_chain():
                 return self.end("stopped", "preempted; the next job of the chain goes on", 143)
-            return self._succeed("cancelled at preemption", self._exclude(verdict))
+            self._succeed("cancelled at preemption", excluded)
+            return 143
         if fate == "time limit":
             return self.end("stopped", "time limit", 143)
         if fate == "unknown":
-            return self.end("stopped", verdict.reason, 143)
-        return self.end("cancelled", verdict.reason, 143)
+            return self.end("stopped", reason, 143)
+        return self.end("cancelled", reason, 143)
 
     def end(self, state: str, reason: str, code: int) -> int:
         """Note how the run stands, now that this job does nothing more for it."""

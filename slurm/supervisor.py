@@ -133,6 +133,8 @@ class Supervisor:
         say(f"{name}: the ranks save and leave")
         start.stop.write_text(name, encoding="utf-8")
         ranks.ask(number)
+        if signals.ending():
+            self._after.foresee(start)
 
     def _complaint(self, start: Start) -> str:
         """What the run says of its failure: one line of its own, or its account of this start."""
