@@ -11,7 +11,7 @@ BAD = {
     "partition=nowhere": "there is no partition 'nowhere'; choose one of main, low",
     "time=2:00:00": "time 2:00:00 is more than partition main allows: set time to 01:00:00",
     "ranks_per_node=0 gpus_per_node=2": "SLURM would refuse the job:",
-    "nodes=9": "SLURM would refuse the job:",
+    "nodes=8": "SLURM would refuse the job:",
     "cpus_per_rank=64": "SLURM would refuse the job:",
     "options={no-such-option: 1}": "SLURM would refuse the job:",
     "nodes=3": "3 nodes x 1 ranks: global_batch 8 does not divide by the data-parallel size 3",
