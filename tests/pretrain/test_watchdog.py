@@ -48,7 +48,7 @@ def test_when_one_rank_stalls_all_of_them_say_where(tmp_path: Path) -> None:
     source = """
 import time
 from pretrain.parallel.mesh import Mesh
-from pretrain.watchdog import HUNG, Watchdog
+from pretrain.watchdog import Watchdog
 
 def stalls():
     time.sleep(4)
