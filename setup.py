@@ -18,7 +18,7 @@ setup(
     packages=find_packages(
         include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]
     ),
-    package_data={"configs": ["*.yaml", "*/*.yaml"]},
+    package_data={"configs": ["*.yaml", "*/*.yaml", "slurm/examples/*.sbatch"]},
     install_requires=[
         # The upper bound keeps pip from replacing an installed CPU build by a CUDA one.
         "torch>=2.8,<=2.13.0",

@@ -148,6 +148,11 @@ def _same_name(old: Any, new: Any) -> bool:
     return bool(new.get("name", old.get("name")) == old.get("name"))
 
 
+def is_override(word: str) -> bool:
+    """Whether a word is ``key=value`` and no file; a directory's name may hold a ``=``."""
+    return "=" in word and "/" not in word.partition("=")[0]
+
+
 def parse_override(word: str) -> dict[str, Any]:
     """``a.b=3`` as ``{"a": {"b": 3}}``; the value is read as YAML."""
     key, equals, text = word.partition("=")

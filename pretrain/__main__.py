@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import RunError, UserError
-from configs.load import load, merged, to_plain, to_yaml
+from configs.load import is_override, load, merged, to_plain, to_yaml
 from pretrain import launch
 from pretrain.rank import train_rank
 
@@ -54,7 +54,21 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print the resolved configuration and plan, and stop"
     )
     parser.add_argument("--json", action="store_true", help="with --dry-run: as JSON")
+    parser.add_argument(
+        "--ranks",
+        metavar="N[,N...]",
+        type=_numbers,
+        help="with --dry-run --json: the layout on each of these numbers of ranks too",
+    )
     return parser
+
+
+def _numbers(text: str) -> list[int]:
+    """Positive numbers between commas."""
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError
+    return numbers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     world = launch.external_world(os.environ)
-    files = [Path(word) for word in arguments.words if "=" not in word]
+    files = [Path(word) for word in arguments.words if not is_override(word)]
     if not files:
         raise UserError("name a configuration file, such as configs/tiny.yaml")
-    overrides = [word for word in arguments.words if "=" in word]
+    overrides = [word for word in arguments.words if is_override(word)]
     if world is None and not arguments.dry_run:
         launch.preload(tensor=_asks_for_tensor_parallelism(files, overrides))
 
@@ -100,6 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
                         "config": to_plain(config),
                         "run_dir": str(path),
                         "plan": plan.as_json(config, ranks),
+                        "layouts": _layouts(config, arguments.ranks or []),
                     },
                     indent=2,
                 )
@@ -117,12 +132,18 @@ def _run(arguments: argparse.Namespace) -> int:
         if world is None or world.rank == 0:
             print(f"{path} is done: {config.steps} steps; set steps=N to go on", file=sys.stderr)
         return 0
-    if preemption.reason():
-        return preemption.STOPPED
-
     if world is not None:
         return train_rank(world, config, path)
+    if preemption.reason():
+        return preemption.STOPPED
     return launch.run_local(numbers.ranks, train_rank, config, path)
+
+
+def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str, object]]:
+    """For each number of ranks: does the run's own layout fit, and if not, why, and which does."""
+    from pretrain.elastic import report
+
+    return {ranks: report(config, ranks) for ranks in numbers}
 
 
 def _asks_for_tensor_parallelism(files: Sequence[Path], overrides: Sequence[str]) -> bool:
@@ -163,4 +184,6 @@ def _is_done(config: "RunConfig", path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    preemption.ignore()
+    sys.exit(status)

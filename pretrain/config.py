@@ -233,6 +233,7 @@ class RunConfig:
         compile: run the denoiser through torch.compile.
         profile_step: write a torch profiler trace of this step.
         watchdog_s: seconds without progress after which a rank prints all its stacks; 0 never.
+        watchdog_leave: and then ends, with status 70, for a launcher that starts the run again.
     """
 
     seed: int = 0
@@ -248,6 +249,7 @@ class RunConfig:
     compile: bool = False
     profile_step: int | None = None
     watchdog_s: float = 300.0
+    watchdog_leave: bool = False
     model: ModelConfig
     objective: Annotated[Any, Plugin("model.objectives")]
     data: DataConfig

@@ -38,6 +38,7 @@ class World:
     Args:
         init_method: how they find each other, as torch.distributed takes it.
         local_size: ranks that share this machine, and so its cores.
+        threads: of a rank that computes on a CPU; by default its share of the cores.
     """
 
     rank: int
@@ -45,6 +46,7 @@ class World:
     local_rank: int
     local_size: int
     init_method: str
+    threads: int | None = None
 
 
 def external_world(environ: Mapping[str, str]) -> World | None:
@@ -58,6 +60,7 @@ def external_world(environ: Mapping[str, str]) -> World | None:
             local_rank=int(environ["LOCAL_RANK"]),
             local_size=int(environ.get("LOCAL_WORLD_SIZE", "1")),
             init_method="env://",
+            threads=int(environ["OMP_NUM_THREADS"]) if environ.get("OMP_NUM_THREADS") else None,
         )
     except (KeyError, ValueError) as error:
         raise UserError(

@@ -1,7 +1,8 @@
 """Requests to stop: signals are noted at once and obeyed between two steps.
 
 This module imports nothing slow, and ``python -m pretrain`` installs the handlers in its
-first lines: a signal that arrives while PyTorch is being imported is not lost. SIGTERM,
+first lines: a signal that arrives while PyTorch is being imported is not lost. What came
+even before that is not lost either where the launcher has blocked it for us. SIGTERM,
 SIGINT, SIGUSR1 and SIGUSR2 ask the run to finish its step, save and leave; a second
 SIGINT leaves at once. Saves are atomic, so even that breaks nothing.
 """
@@ -32,6 +33,13 @@ def install() -> None:
     _received.clear()
     for number in SIGNALS:
         signal.signal(number, _note)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def ignore() -> None:
+    """At the end of a process: one more request must not end it by the signal's default."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def restore() -> None:

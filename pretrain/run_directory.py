@@ -3,8 +3,10 @@
 config.yaml     the resolved configuration      run.json      code, packages, hardware
 status.json     state, step, attempt, reason    metrics.jsonl one row per logged step
 checkpoints/    samples/    plots/              attempts/     one file for each start
+slurm/          what a launcher keeps here, if one started the run
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -23,6 +25,9 @@ from configs.load import load, to_yaml
 from pretrain.config import RunConfig, differences
 
 State = Literal["running", "stopped", "done", "failed"]
+
+LAUNCHER = "slurm"
+"""A folder that may be there before the run is: its launcher's own records."""
 
 PACKAGES = ("torch", "deepspeed", "megatron-core", "datasets", "sentencepiece", "numpy")
 
@@ -65,7 +70,7 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run_dir {self.path} is a file; choose another run_dir")
         if not self.config.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(p.name != LAUNCHER for p in self.path.iterdir()):
                 raise UserError(
                     f"{self.path} is not empty and holds no run; choose another run_dir=PATH"
                 )
@@ -102,6 +107,10 @@ class RunDirectory:
             else:
                 return number
 
+    def superseded(self, attempt: int) -> bool:
+        """Whether a newer attempt has begun: this one may publish nothing any more."""
+        return (self.path / "attempts" / str(attempt + 1)).exists()
+
     def read_status(self) -> dict[str, Any]:
         """The contents of status.json; empty if there is none."""
         try:
@@ -111,7 +120,9 @@ class RunDirectory:
         return status if isinstance(status, dict) else {}
 
     def write_status(self, state: State, step: int, attempt: int, reason: str) -> None:
-        """Say how the run stands."""
+        """Say how the run stands; an attempt that is not the newest has no say."""
+        if self.superseded(attempt):
+            return
         row = {"state": state, "step": step, "attempt": attempt, "reason": reason}
         write_json(self.status, {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
@@ -125,7 +136,7 @@ def facts() -> dict[str, Any]:
     """What a result depends on besides its configuration: code, packages, hardware."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -134,8 +145,15 @@ def facts() -> dict[str, Any]:
     }
 
 
-def _git_commit() -> str | None:
+COMMIT = "commit.txt"
+"""Beside copied packages: the commit they were copied from, as :func:`git_commit` says it."""
+
+
+def git_commit() -> str | None:
+    """The commit of this code, and whether it was changed; None where that is not known."""
     here = Path(__file__).resolve().parent
+    with contextlib.suppress(OSError):
+        return (here.parent / COMMIT).read_text(encoding="utf-8").strip() or None
     try:
         done = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],

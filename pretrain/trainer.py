@@ -59,10 +59,16 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 
 
 def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
+    asked = mesh.count(int(preemption.reason() is not None))[0]
+    if asked:
+        # A rank that left alone, during its imports, would keep the others waiting for it.
+        mesh.barrier()
+        mesh.close()
+        return preemption.STOPPED
     attempt = max(mesh.everyone(directory.begin(config) if mesh.is_first else 0))
     trainer = None
     try:
-        with Watchdog(mesh.rank, config.watchdog_s) as watchdog:
+        with Watchdog(mesh.rank, config.watchdog_s, leave=config.watchdog_leave) as watchdog:
             trainer = Trainer(config, directory, mesh, attempt, watchdog)
             return trainer.run()
     except BaseException as error:
@@ -110,6 +116,7 @@ class Trainer:
         for note in notes:
             self.progress.say(note)
         if mesh.is_first:
+            self._fence()
             self.metrics = Metrics(directory.metrics, self.step)
             self.wandb = Wandb(config, directory.path, to_plain(config))
 
@@ -125,6 +132,8 @@ class Trainer:
         while self.step < config.last_step and not stopping:
             self.step += 1
             self.watchdog.beat()
+            if self.mesh.is_first:
+                self._fence()
             pace.step_begins()
             reads = self.mesh.reads or config.objective.drafts
             batches = list(self._read()) if reads else []
@@ -280,6 +289,11 @@ class Trainer:
             if self.wandb.note:
                 self.progress.say(self.wandb.note)
                 self.wandb.note = ""
+
+    def _fence(self) -> None:
+        """RunError once a newer attempt has begun: what follows is its to write."""
+        if self.directory.superseded(self.attempt):
+            raise RunError(f"a newer attempt than {self.attempt} has begun; this one leaves")
 
     def _elapsed(self) -> float:
         """Seconds in the training loop, over all starts of the run."""

@@ -1,9 +1,11 @@
 """A watch over one rank: when it stands still, it says where.
 
 In a collective every rank waits for the slowest, so one rank's stall stalls all; each then
-prints its own stacks, and the one that is not waiting for the others is the culprit.
+prints its own stacks, and the one that is not waiting for the others is the culprit. Where a
+launcher would start the run again, the rank then leaves.
 """
 
+import os
 import sys
 import threading
 import time
@@ -11,15 +13,19 @@ import traceback
 from types import TracebackType
 from typing import Self
 
+HUNG = 70
+"""Exit status of a rank that its watchdog ended (EX_SOFTWARE)."""
+
 
 class Watchdog:
     """Prints the stacks of all threads after ``seconds`` without a :meth:`beat`; 0 is off.
 
-    It prints once for each stall, and leaves the process to go on or to time out.
+    It prints once for each stall, and leaves the process to go on or to time out; or ends it,
+    with status 70, if it is to ``leave``.
     """
 
-    def __init__(self, rank: int, seconds: float) -> None:
-        self._rank, self._seconds = rank, seconds
+    def __init__(self, rank: int, seconds: float, *, leave: bool = False) -> None:
+        self._rank, self._seconds, self._leave = rank, seconds, leave
         self._last_beat = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -51,6 +57,8 @@ class Watchdog:
                 # One write, so that the reports of several ranks do not mingle.
                 sys.stderr.write(self._report())
                 sys.stderr.flush()
+                if self._leave:
+                    os._exit(HUNG)
 
     def _report(self) -> str:
         names = {thread.ident: thread.name for thread in threading.enumerate()}

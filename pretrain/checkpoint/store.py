@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import RunError, UserError
 
 FORMAT = 4
 MANIFEST = "manifest.json"
@@ -171,13 +171,26 @@ def fence(directory: Path, attempt: int) -> None:
 
     An earlier attempt that still lives somewhere can then neither commit nor begin a save:
     saves make no place of that kind. What attempts and prunings left behind is removed.
+
+    Raises:
+        RunError: a newer attempt has been here first; this one is the earlier.
     """
+    if any(number > attempt for number in _attempts(directory)):
+        raise RunError(f"a newer attempt than {attempt} has begun; this one leaves")
     (directory / f"{_STAGING}{attempt}").mkdir(parents=True, exist_ok=True)
     for path in list(directory.iterdir()):
         if path.name.startswith(_STAGING) and path.name != f"{_STAGING}{attempt}":
             path = path.rename(path.with_name(f".stale-{path.name[1:]}-{time.time_ns()}"))
         if path.name.startswith(_LEFT):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _attempts(directory: Path) -> list[int]:
+    """The attempts that have a place for their saves."""
+    if not directory.is_dir():
+        return []
+    names = [path.name for path in directory.iterdir() if path.name.startswith(_STAGING)]
+    return [int(name.removeprefix(_STAGING)) for name in names]
 
 
 def leave(directory: Path, attempt: int) -> None:

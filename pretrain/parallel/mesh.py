@@ -43,14 +43,16 @@ class Mesh:
         self.data_rank = world.rank // tensor % self.data_size
         self.pipe_rank = world.rank // (tensor * self.data_size)
         on_gpu = torch.cuda.is_available()
+        # Where each rank is shown its own GPU alone, that one has number 0.
+        local = world.local_rank % torch.cuda.device_count() if on_gpu else world.local_rank
         if on_gpu:
-            torch.cuda.set_device(world.local_rank)
+            torch.cuda.set_device(local)
         else:
             keep_freed_memory()
-            torch.set_num_threads(max(1, available_cores() // world.local_size))
-        self.device = torch.device("cuda", world.local_rank) if on_gpu else torch.device("cpu")
+            torch.set_num_threads(world.threads or max(1, available_cores() // world.local_size))
+        self.device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
         # DeepSpeed looks here, whatever it is told.
-        os.environ["LOCAL_RANK"] = str(world.local_rank)
+        os.environ["LOCAL_RANK"] = str(local)
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
             init_method=world.init_method,

@@ -10,7 +10,17 @@ import pytest
 import yaml
 
 from configs.errors import UserError
-from configs.load import Plugin, load, merge, parse_override, read_yaml, to_plain, to_yaml, validate
+from configs.load import (
+    Plugin,
+    is_override,
+    load,
+    merge,
+    parse_override,
+    read_yaml,
+    to_plain,
+    to_yaml,
+    validate,
+)
 from model.objectives.mdlm import Mdlm
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
@@ -466,3 +476,10 @@ def test_no_argument_is_changed() -> None:
 def test_numbers_must_be_finite(number: float) -> None:
     lines = problems(RunConfig, {**run_data(), "optim": {"lr": number}})
     assert "optim.lr: must be finite" in lines
+
+
+def test_a_file_is_no_override_though_its_directory_holds_an_equals_sign() -> None:
+    assert is_override("optim.lr=1e-3")
+    assert is_override("data.corpus=some/where=else")
+    assert not is_override("runs/optim.lr=1e-3/config.yaml")
+    assert not is_override("configs/tiny.yaml")

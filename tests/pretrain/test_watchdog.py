@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.watchdog import Watchdog
+from pretrain.watchdog import HUNG, Watchdog
 
 
 def here_it_stands(seconds: float) -> None:
@@ -88,3 +88,13 @@ def rank(world):
     assert "ArithmeticError: the culprit" in done.stderr
     assert "rank 2 failed; the run has ended" in done.stderr
     assert "[rank 0]" not in done.stderr
+
+
+def test_where_it_is_to_leave_a_stall_ends_the_process(tmp_path: Path) -> None:
+    source = "import time; from pretrain.watchdog import Watchdog\n"
+    source += "with Watchdog(1, 0.2, leave=True): time.sleep(60)"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == HUNG == 70
+    assert "[rank 1] no progress for 0.2 s; its stacks:" in done.stderr

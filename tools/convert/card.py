@@ -33,11 +33,11 @@ def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any],
     """README.md.
 
     Args:
-        facts: step, tokens_seen, nelbo, elapsed_s, weights, code.
+        facts: step, tokens_seen, score, elapsed_s, weights, code.
         report: on parity. own: whether our modelling code lies beside it.
     """
     model: ModelConfig = config.model
-    bound = "not measured" if facts["nelbo"] is None else f"{facts['nelbo']:.4f} nats per token"
+    bound = "not measured" if facts["score"] is None else f"{facts['score']:.4f} nats per token"
     objective = type(config.objective).__module__.rpartition(".")[2]
     rows = {
         "parameters": f"{count_parameters(model):,}",

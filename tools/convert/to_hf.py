@@ -48,7 +48,7 @@ def to_hf(
     if found is not None:
         texts |= tokenizer_files.files(found, config.model, length)
     facts = {
-        key: reader.state[key] for key in ("step", "tokens_seen", "nelbo", "elapsed_s", "code")
+        key: reader.state[key] for key in ("step", "tokens_seen", "score", "elapsed_s", "code")
     }
     facts |= {"weights": "averaged (EMA)" if kind == "ema" else "raw"}
     with staged(out, write.num_bytes(outgoing.tensors.shapes)) as aside:

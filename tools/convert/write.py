@@ -118,14 +118,15 @@ def state_of(
     """The plain data of a checkpoint of weights.
 
     Args:
-        facts: how long it took (``elapsed_s``), its bound (``nelbo``) and ``code``, if known.
+        facts: how long it took (``elapsed_s``), its bound (``score``) and ``code``, if known.
     """
     return {
         "step": step,
         "tokens_seen": tokens_seen,
         "optimizer_step": 0,
         "elapsed_s": facts.get("elapsed_s", 0.0),
-        "nelbo": facts.get("nelbo"),
+        "score": facts.get("score"),
+        "objective": {},
         "code": facts.get("code", {}),
         "config": to_plain(config),
         "layout": {"data": 1, "tensor": 1, "pipeline": 1, "zero_stage": 1},

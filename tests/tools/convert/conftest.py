@@ -56,7 +56,7 @@ def saved(tmp_path: Path) -> Callable[..., tuple[Path, Denoiser]]:
         denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, **settings})), seed)
         values = {n: p.detach() for p, n in denoiser.parameter_names().items()}
         run = run_of(denoiser.config, corpus)
-        state = write.state_of(run, step=7, tokens_seen=896, facts={"nelbo": 4.25})
+        state = write.state_of(run, step=7, tokens_seen=896, facts={"score": 4.25})
         write.write_checkpoint(tmp_path / name, of_dict(values, name), state, shard_bytes)
         return tmp_path / name, denoiser
 

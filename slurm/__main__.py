@@ -1,0 +1,76 @@
+"""``python -m slurm submit|status|logs|cancel|requeue``: runs on a SLURM cluster."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from slurm.supervisor import said
+
+EPILOG = """\
+examples:
+  python -m slurm submit configs/slurm/gpu.yaml -- configs/mdlm/owt.yaml run_dir=runs/owt
+  python -m slurm submit configs/slurm/gpu.yaml nodes=4 --print -- configs/mdlm/owt.yaml
+  python -m slurm submit configs/slurm/gpu.yaml --sweep optim.lr=1e-4,3e-4 seed=1,2 -- my.yaml
+  python -m slurm status                  all runs below runs/
+  python -m slurm logs runs/owt --follow
+  python -m slurm requeue runs/owt --exclude node7
+  python -m slurm cancel runs/owt
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slurm",
+        description="Submit runs, follow them, stop them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    submit = commands.add_parser(
+        "submit", help="check and submit a run: CLUSTER.yaml [key=value ...] -- words of pretrain"
+    )
+    submit.add_argument("cluster", type=Path, metavar="CLUSTER.yaml")
+    submit.add_argument("settings", nargs="*", metavar="key=value", help="change its settings")
+    submit.add_argument("--print", action="store_true", help="print a job script, and stop")
+    submit.add_argument("--local", action="store_true", help="run the same job here, and wait")
+    submit.add_argument("--chain", type=int, default=1, metavar="N", help="N jobs in a row")
+    submit.add_argument(
+        "--sweep", nargs="+", default=[], metavar="key=a,b", help="a run for each combination"
+    )
+    status = commands.add_parser("status", help="how runs stand")
+    status.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="default: below runs/")
+    logs = commands.add_parser("logs", help="what a run printed")
+    logs.add_argument("run", type=Path, metavar="RUN")
+    logs.add_argument("--rank", type=int, default=0, help="whose output; -1 for the supervisor's")
+    logs.add_argument("--lines", type=int, default=40)
+    logs.add_argument("--follow", action="store_true")
+    cancel = commands.add_parser("cancel", help="save and end a run's jobs, for good")
+    cancel.add_argument("run", type=Path, metavar="RUN")
+    requeue = commands.add_parser("requeue", help="save and start again, or go on after an end")
+    requeue.add_argument("run", type=Path, metavar="RUN")
+    requeue.add_argument("--exclude", default="", metavar="NODES", help="not on these nodes")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    at = words.index("--") if "--" in words else len(words)
+    arguments = _parser().parse_args(words[:at])
+    arguments.words = words[at + 1 :]
+    arguments.before = words[1:at]
+    from slurm import follow, stop, submitting
+
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "submit": submitting.run,
+        "status": follow.status,
+        "logs": follow.logs,
+        "cancel": stop.cancel,
+        "requeue": stop.requeue,
+    }
+    return said(lambda: commands[arguments.command](arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

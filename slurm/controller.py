@@ -1,0 +1,198 @@
+"""What is asked of SLURM, by its commands.
+
+States come from squeue, then from ``scontrol show job`` (which remembers ended jobs for
+minutes), then from sacct where there is accounting. COMPLETING and REQUEUED are no ends, a
+controller that does not answer is none either, and a job that nobody knows is unknown.
+"""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.errors import RunError, UserError
+
+CALL_S = 40.0
+"""A command may block for 9 s while the controller is away, and take longer where it is busy."""
+
+ENDS = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    ]
+)
+"""States in which a job is over; all others are on the way to one."""
+
+_AWAY = re.compile(r"contact slurm controller|socket timed out|connection refused|zero bytes", re.I)
+_FORMAT = "%i|%T|%r|%N"
+_FIELDS = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
+
+
+class UnreachableError(RunError):
+    """The controller does not answer, which says nothing about any job."""
+
+
+class RefusedError(RunError):
+    """SLURM said no; the message is its own, in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What SLURM knows of a job.
+
+    Args:
+        state: SLURM's word for it. reason: why it waits, or how it ended.
+        restarts: starts after the first; None where SLURM does not tell.
+        preempted: it was chosen to make room, and has not started again.
+    """
+
+    id: str
+    state: str
+    reason: str = ""
+    nodes: str = ""
+    restarts: int | None = None
+    preempted: bool = False
+    source: str = "squeue"
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended for good."""
+        return self.state in ENDS
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment without a surrounding job's variables, which sbatch would take for orders."""
+    return {k: v for k, v in environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+
+
+def call(*command: str, environ: Mapping[str, str] | None = None) -> str:
+    """The output of a command of SLURM's.
+
+    Raises:
+        UnreachableError: the controller does not answer. RefusedError: it answers no.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=CALL_S,
+            check=False,
+            env=clean(os.environ if environ is None else environ),
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{command[0]} is not here: run this on a login node of the cluster, or use --local"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise UnreachableError(f"{command[0]} has had no answer for {CALL_S:.0f} s") from error
+    if done.returncode:
+        text = " ".join((done.stderr or done.stdout).split())
+        raise (UnreachableError if _AWAY.search(text) else RefusedError)(
+            text or f"{command[0]} failed"
+        )
+    return done.stdout
+
+
+def patiently(*command: str, seconds: float = 300.0) -> str:
+    """The same, tried again while the controller is away, for at most so long."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return call(*command)
+        except UnreachableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(2)
+
+
+# -- jobs ---------------------------------------------------------------------------------
+
+
+def jobs(ids: Sequence[str]) -> dict[str, Job | None]:
+    """What is known of each of these jobs; None where nobody knows it.
+
+    Raises:
+        UnreachableError: the controller does not answer.
+    """
+    queue = {job.id: job for job in _queue()}
+    return {number: queue.get(number) or remembered(number) for number in ids}
+
+
+def _queue() -> Iterator[Job]:
+    """The user's jobs that are not over, members of arrays one by one."""
+    for line in call("squeue", "--noheader", "--array", "--me", "-o", _FORMAT).splitlines():
+        number, state, reason, nodes = line.split("|", 3)
+        yield Job(id=number, state=state, reason="" if reason == "None" else reason, nodes=nodes)
+
+
+def remembered(number: str) -> Job | None:
+    """A job as ``scontrol show job`` tells it, or as accounting does."""
+    try:
+        return shown(call("scontrol", "show", "job", "-o", number), number)
+    except RefusedError:
+        return _accounted(number)
+
+
+def shown(text: str, number: str) -> Job:
+    """One line of ``scontrol show job -o``."""
+    facts = dict(_FIELDS.findall(text.splitlines()[0]))
+    reason = facts.get("Reason", "None")
+    return Job(
+        id=number,
+        state=facts["JobState"],
+        reason="" if reason == "None" else reason,
+        nodes=facts.get("NodeList", "").replace("(null)", ""),
+        restarts=int(facts["Restarts"]),
+        preempted=facts.get("PreemptTime", "None") != "None",
+        source="scontrol",
+    )
+
+
+def _accounted(number: str) -> Job | None:
+    """A job as sacct tells it, where there is accounting."""
+    columns = "JobID,State,NodeList"
+    try:
+        text = call("sacct", "-X", "-n", "--parsable2", "-o", columns, "-j", number)
+    except (RefusedError, UserError):
+        return None
+    return accounted(text, number)
+
+
+def accounted(text: str, number: str) -> Job | None:
+    """The last line of sacct's answer that is about a job."""
+    found = None
+    for line in text.splitlines():
+        name, state, nodes = line.split("|", 2)
+        if name == number and state:
+            # "CANCELLED by 1000"
+            word, _, reason = state.partition(" ")
+            found = Job(id=number, state=word, reason=reason, nodes=nodes, source="sacct")
+    return found
+
+
+# -- partitions ---------------------------------------------------------------------------
+
+
+def partition(name: str | None) -> dict[str, str]:
+    """The facts of a partition, or of the one that is the default.
+
+    Raises:
+        UserError: there is none of that name; with those that there are.
+    """
+    lines = call("scontrol", "show", "partition", "-o").splitlines()
+    known = {facts["PartitionName"]: facts for facts in (dict(_FIELDS.findall(x)) for x in lines)}
+    if name is None:
+        return next((facts for facts in known.values() if facts.get("Default") == "YES"), {})
+    if name not in known:
+        raise UserError(f"there is no partition '{name}'; choose one of {', '.join(known)}")
+    return known[name]

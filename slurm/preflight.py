@@ -1,0 +1,110 @@
+"""Everything that can be known to fail is said before anything is submitted."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.errors import RunError, UserError
+from configs.load import is_override
+from slurm import controller
+from slurm.controller import RefusedError
+from slurm.durations import seconds, spoken
+from slurm.records import Records
+from slurm.settings import Settings
+
+
+def dry_run(settings: Settings, words: Sequence[str]) -> dict[str, Any]:
+    """What ``python -m pretrain --dry-run`` says of the run on these nodes.
+
+    The run's ranks are to leave when they hang, so that they are started again.
+
+    Raises:
+        UserError: the configuration is wrong, or does not fit nodes x ranks.
+    """
+    counts = [str(nodes * settings.per_node) for nodes in settings.node_counts]
+    files = [word for word in words if not is_override(word)]
+    rest = [word for word in words if is_override(word)]
+    command = [sys.executable, "-m", "pretrain", *files, "watchdog_leave=true", *rest]
+    command += ["--dry-run", "--json", "--ranks", ",".join(counts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        raise UserError(done.stderr.strip().removeprefix("error: "))
+    if done.returncode:
+        raise RunError(f"the dry run of pretrain failed:\n{done.stderr.strip()}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    _fits(settings, found["layouts"])
+    return found
+
+
+def _fits(settings: Settings, layouts: Mapping[str, Any]) -> None:
+    """UserError unless the run fits on all of its nodes (elastic: on the most of them)."""
+    for nodes in settings.node_counts:
+        entry = layouts[str(nodes * settings.per_node)]
+        if entry["problem"] and not (settings.elastic and entry["layout"]):
+            if settings.elastic and nodes < settings.nodes:
+                continue
+            raise UserError(
+                f"{nodes} nodes x {settings.per_node} ranks: {entry['problem']}; or change nodes, "
+                "gpus_per_node or ranks_per_node"
+            )
+
+
+def time_limit(settings: Settings) -> None:
+    """UserError if the partition does not let a job run that long: sbatch would not say so."""
+    facts = controller.partition(settings.partition)
+    most = seconds(facts.get("MaxTime", "UNLIMITED"))
+    asked = seconds(settings.time)
+    if most is not None and (asked is None or asked > most):
+        raise UserError(
+            f"time {settings.time} is more than partition {facts['PartitionName']} allows: set "
+            f"time to {facts['MaxTime']} ({spoken(most)}) or less"
+        )
+
+
+def accepted(script: str) -> None:
+    """UserError unless SLURM would take a job script."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sbatch", encoding="utf-8") as file:
+        file.write(script)
+        file.flush()
+        try:
+            controller.call("sbatch", "--test-only", file.name)
+        except RefusedError as error:
+            text = str(error).replace("sbatch: ", "").replace("error: ", "")
+            text = text.removeprefix("allocation failure: ").strip()
+            raise UserError(
+                f"SLURM would refuse the job: {text}; change nodes, gpus_per_node, "
+                "cpus_per_rank, memory, partition or options"
+            ) from error
+
+
+def alone(run: Path) -> None:
+    """UserError if a job of this run waits or runs already.
+
+    A controller that has just come back may have forgotten a job whose ranks live on: their
+    signs of life count too.
+    """
+    records = Records(run)
+    ids = [row["job"] for row in records.jobs() if not row["job"].startswith("local-")]
+    for number, job in controller.jobs(ids).items() if ids else ():
+        if job is not None and not job.over:
+            raise UserError(
+                f"{run} is job {number} already, {job.state}; cancel it with: python -m slurm "
+                f"cancel {run}"
+            )
+    if alive(records):
+        raise UserError(f"{run} shows signs of life, though no job is known; wait a minute")
+
+
+def alive(records: Records, within_s: float = 30.0) -> bool:
+    """Whether a task of the newest start has changed its file lately, by the files' own clock."""
+    starts = records.starts()
+    if not starts or starts[-1].outcome.exists():
+        return False
+    beats = [path.stat().st_mtime for path in (starts[-1].path / "beats").glob("*")]
+    with tempfile.NamedTemporaryFile(dir=records.root) as now:
+        return bool(beats) and os.stat(now.name).st_mtime - max(beats) < within_s

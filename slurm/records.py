@@ -1,0 +1,215 @@
+"""What is kept of a run's jobs, in ``RUN/slurm`` on the file system that all nodes share.
+
+    jobs.jsonl           every job that was submitted for the run
+    state.json           how the run stands between jobs: waiting, over, given up, and why
+    submissions/0001/    job.json, config.yaml, code/, job.sbatch, submitit/, logs/
+    starts/0001/         one start of the ranks: who, where, how it ended
+      start.json  meeting.json  stop  outcome.json  exits/  beats/  rank-00000.log
+
+Starts are numbered over all submissions by directories that can be made only once. The
+highest is the one that counts: tasks and supervisors of an earlier one leave.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_CHECKPOINT = re.compile(r"step-(\d{8})")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if it is missing or unreadable."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def tail(path: Path, size: int = 65536) -> list[str]:
+    """The last lines of a file; none if there is no file."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - size))
+            return stream.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of the ranks."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """Its place among all starts of the run."""
+        return int(self.path.name)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Job, restart, submission, nodes, step and time of its beginning."""
+        return read_json(self.path / "start.json")
+
+    @property
+    def meeting(self) -> Path:
+        """Where the ranks read address and port of their rendezvous."""
+        return self.path / "meeting.json"
+
+    @property
+    def stop(self) -> Path:
+        """A file that names the signal by which the ranks were asked to stop."""
+        return self.path / "stop"
+
+    @property
+    def outcome(self) -> Path:
+        """How it ended."""
+        return self.path / "outcome.json"
+
+    def log(self, rank: int) -> Path:
+        """What a rank printed."""
+        return self.path / f"rank-{rank:05d}.log"
+
+    def exit(self, rank: int) -> Path:
+        """How a rank ended."""
+        return self.path / "exits" / f"{rank:05d}.json"
+
+    def exits(self) -> dict[int, dict[str, Any]]:
+        """How each rank ended that has."""
+        files = (self.path / "exits").glob("*.json")
+        return {int(file.stem): read_json(file) for file in files}
+
+    def beat(self, node: int) -> Path:
+        """A file that changes while a node lives."""
+        return self.path / "beats" / str(node)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a newer start has begun."""
+        return (self.path.parent / f"{self.number + 1:04d}").exists()
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a run."""
+
+    run: Path
+
+    @property
+    def root(self) -> Path:
+        """All that is kept here."""
+        return self.run / "slurm"
+
+    # -- the run ------------------------------------------------------------------------
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How the run stands: ``state``, ``reason``, and what else was noted."""
+        return read_json(self.root / "state.json")
+
+    def note(self, **facts: Any) -> None:
+        """Change some of these."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_json(self.root / "state.json", {**self.state, **facts, "time": time.time()})
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The run's own account: state, step, attempt, reason."""
+        return read_json(self.run / "status.json")
+
+    def saved_step(self) -> int:
+        """The step of the newest committed checkpoint; 0 without one."""
+        directory = self.run / "checkpoints"
+        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+        return max((int(m[1]) for m in map(_CHECKPOINT.fullmatch, names) if m), default=0)
+
+    def last_row(self, key: str = "loss") -> dict[str, Any]:
+        """The newest row of the metrics that has a number of this name."""
+        for line in reversed(tail(self.run / "metrics.jsonl")):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if key in row:
+                return dict(row)
+        return {}
+
+    # -- jobs ---------------------------------------------------------------------------
+
+    def add_job(self, job: str, submission: int, kind: str, **facts: Any) -> None:
+        """Note a submitted job; ``kind``: first, chain, successor, requeue, local."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        row = {"job": job, "submission": submission, "kind": kind, "time": time.time(), **facts}
+        with (self.root / "jobs.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs, oldest first."""
+        try:
+            lines = (self.root / "jobs.jsonl").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return []
+        return [json.loads(line) for line in lines]
+
+    # -- submissions --------------------------------------------------------------------
+
+    def submission(self, number: int) -> Path:
+        """The directory of a submission."""
+        return self.root / "submissions" / f"{number:04d}"
+
+    def new_submission(self) -> int:
+        """The number of a submission that nobody else has."""
+        return self._take(self.root / "submissions")
+
+    def newest_submission(self) -> int:
+        """The number of the last submission; 0 without one."""
+        return max(_numbers(self.root / "submissions"), default=0)
+
+    # -- starts -------------------------------------------------------------------------
+
+    def start(self, number: int) -> Start:
+        """A start."""
+        return Start(self.root / "starts" / f"{number:04d}")
+
+    def starts(self) -> list[Start]:
+        """All of them, oldest first."""
+        return [self.start(number) for number in _numbers(self.root / "starts")]
+
+    def new_start(self, facts: Mapping[str, Any]) -> Start:
+        """Begin one: from here on all earlier ones are superseded."""
+        start = self.start(self._take(self.root / "starts"))
+        for name in ("exits", "beats"):
+            (start.path / name).mkdir()
+        write_json(start.path / "start.json", {**facts, "time": time.time()})
+        return start
+
+    @staticmethod
+    def _take(directory: Path) -> int:
+        directory.mkdir(parents=True, exist_ok=True)
+        number = 1 + max(_numbers(directory), default=0)
+        while True:
+            try:
+                (directory / f"{number:04d}").mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return number
+
+
+def _numbers(directory: Path) -> list[int]:
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())

@@ -1,0 +1,148 @@
+"""What a job asks of a cluster: one YAML file per cluster, which may inherit another.
+
+``inherits: base.yaml`` in a file names the one it builds upon, beside it.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.load import merge, parse_override, read_yaml, validate
+from slurm.durations import seconds
+
+INHERITS = "inherits"
+SCHEDULER_LOOK_S = 30
+"""slurmctld looks at time limits so often; a signal ahead of one comes up to twice this early."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One job.
+
+    Args:
+        nodes: machines. gpus_per_node: one rank for each of their GPUs.
+        ranks_per_node: ranks without GPUs; give this or ``gpus_per_node``.
+        cpus_per_rank: cores of each rank.
+        elastic: run on what there is between ``min_nodes`` and ``nodes``, the layout fitted to
+            it at the same global batch.
+        memory: of a node, as ``--mem`` takes it; by default the cluster's.
+        time: limit of one start, as ``--time`` takes it, in quotes: "1-00:00:00", "0:30:00".
+        partition, account, qos, constraint, exclude, reservation: as sbatch takes them.
+        environment: shell lines run first, such as ``module load``.
+        container: command in front of each rank's, such as ``apptainer exec --nv image.sif``.
+        python: the interpreter on the cluster; by default the one that submits.
+        options: further options of sbatch, ``name: value``; ``true`` for one without a value.
+        srun_options: further words for srun.
+        requeue: the site lets a job requeue itself; else successors are submitted.
+        stop_ahead_s: how long before the limit a run is asked to save and leave: the time of a
+            save and a minute or more.
+        max_restarts: starts in a row that gained no step before the run stops and says why.
+        heartbeat_s: a node that is silent for so long is taken for lost.
+        exclude_lost_nodes: do not go back to a node that was lost while its job went on.
+        max_parallel: members of a sweep that run at the same time.
+    """
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    ranks_per_node: int = 0
+    cpus_per_rank: int = 1
+    elastic: bool = False
+    min_nodes: int = 1
+    memory: str | None = None
+    time: str = "1-00:00:00"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    reservation: str | None = None
+    environment: tuple[str, ...] = ()
+    container: str | None = None
+    python: str | None = None
+    options: dict[str, str | int | bool] = field(default_factory=dict)
+    srun_options: tuple[str, ...] = ()
+    requeue: bool = True
+    stop_ahead_s: int = 120
+    max_restarts: int = 5
+    heartbeat_s: float = 90.0
+    exclude_lost_nodes: bool = True
+    max_parallel: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "cpus_per_rank", "min_nodes", "max_restarts", "max_parallel"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if (self.gpus_per_node > 0) == (self.ranks_per_node > 0):
+            raise ValueError(
+                "set gpus_per_node (a rank for each GPU) or ranks_per_node (without GPUs), one of "
+                "the two"
+            )
+        if self.min_nodes > self.nodes:
+            raise ValueError(f"min_nodes {self.min_nodes} is more than nodes {self.nodes}")
+        limit = seconds(self.time)
+        # A signal that comes at the start of every start would requeue for ever.
+        if limit is not None and limit < 2 * (self.stop_ahead_s + SCHEDULER_LOOK_S):
+            raise ValueError(
+                f"time {self.time} is too short for stop_ahead_s {self.stop_ahead_s}: allow at "
+                f"least {2 * (self.stop_ahead_s + SCHEDULER_LOOK_S)} s, or lower stop_ahead_s"
+            )
+
+    @property
+    def per_node(self) -> int:
+        """Ranks of a node."""
+        return self.gpus_per_node or self.ranks_per_node
+
+    @property
+    def node_counts(self) -> range:
+        """The numbers of nodes on which the run may start."""
+        return range(self.min_nodes if self.elastic else self.nodes, self.nodes + 1)
+
+
+NAMES = tuple(one.name for one in dataclasses.fields(Settings))
+
+
+def load(file: Path, overrides: Sequence[str] = ()) -> Settings:
+    """The settings of a cluster file, then ``key=value`` words.
+
+    Raises:
+        UserError: with every problem; for a misspelt setting, with all that there are.
+    """
+    data = inherited(file)
+    for word in overrides:
+        key, _, text = word.partition("=")
+        # On a command line 1:00:00 is meant as it stands, though YAML reads a number there.
+        data = merge(data, {key: text} if key == "time" else parse_override(word))
+    return checked(data, where=str(file))
+
+
+def checked(data: Mapping[str, Any], where: str) -> Settings:
+    """Plain data as settings."""
+    unknown = [key for key in data if key not in NAMES]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], NAMES, n=1)
+        guess = f"; did you mean '{close[0]}'?" if close else ";"
+        raise UserError(f"{where}: unknown setting '{unknown[0]}'{guess} allowed: {_list()}")
+    if isinstance(data.get("time"), int):
+        raise UserError(f"{where}: write time in quotes, such as '1-00:00:00' or '0:30:00'")
+    return validate(Settings, data, where)
+
+
+def _list() -> str:
+    return ", ".join(NAMES)
+
+
+def inherited(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file laid upon those that it inherits, as plain data."""
+    if file.resolve() in below:
+        raise UserError(f"{file} inherits itself")
+    data = read_yaml(file)
+    base = data.pop(INHERITS, None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise UserError(f"{file}: {INHERITS} must name a file beside it")
+    return merge(inherited(file.parent / base, (*below, file.resolve())), data)

@@ -1,0 +1,98 @@
+"""``python -m slurm submit``: check everything, show the script, submit, say how to follow."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.errors import UserError
+from slurm import preflight, submission, sweep
+from slurm import settings as cluster
+from slurm import submit as submitter
+from slurm.script import script, template
+from slurm.settings import Settings
+from slurm.submission import Submission
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command."""
+    settings = cluster.load(arguments.cluster, arguments.settings)
+    words = arguments.words
+    if not words:
+        raise UserError(
+            "name the run after --, such as: python -m slurm submit configs/slurm/cpu.yaml -- "
+            "configs/tiny.yaml"
+        )
+    if arguments.chain < 1:
+        raise UserError(f"--chain must be at least 1, not {arguments.chain}")
+    submitter.forget_surrounding_job()
+    points = sweep.points(arguments.sweep)
+    if len(points) > 1 and (arguments.chain > 1 or arguments.local or arguments.print):
+        raise UserError("a sweep is one array of runs; leave out --chain, --local and --print")
+    if arguments.print:
+        return _print(settings, arguments, words)
+    if len(points) > 1:
+        return _sweep(settings, words, points)
+    return _one(settings, arguments, words)
+
+
+def _print(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    found = preflight.dry_run(settings, words)
+    before = [str(arguments.cluster), *arguments.settings]
+    name = Path(found["run_dir"]).name
+    print(template(settings, name, found["run_dir"], before, words), end="")
+    return 0
+
+
+def _one(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    found = preflight.dry_run(settings, words)
+    run_dir = Path(found["run_dir"])
+    if not arguments.local:
+        preflight.time_limit(settings)
+        preflight.accepted(template(settings, run_dir.name, str(run_dir), [], words))
+        preflight.alone(run_dir.resolve())
+    made = submission.prepare(found, settings, words, chain=arguments.chain)
+    if arguments.local:
+        return _local(made)
+    _show(made)
+    ids = submitter.submit(made)
+    print(f"submitted  {run_dir}: job {' then '.join(ids)}")
+    _how_to_follow(made)
+    return 0
+
+
+def _local(made: Submission) -> int:
+    job = submitter.rehearse(made)
+    print(f"running    {made.run} here, as process {job.job_id}")
+    _how_to_follow(made)
+    job.wait()
+    state = made.records.state
+    print(f"{state['state']}  {state.get('reason', '')}".rstrip())
+    return 0 if state["state"] in ("done", "stopped") else 1
+
+
+def _sweep(settings: Settings, words: Sequence[str], points: Sequence[sweep.Point]) -> int:
+    dry_runs = sweep.dry_runs(settings, words, points)
+    preflight.time_limit(settings)
+    preflight.accepted(template(settings, "sweep", "", [], words))
+    for found in dry_runs:
+        preflight.alone(Path(found["run_dir"]).resolve())
+    members = sweep.prepare(dry_runs, settings, words, points)
+    _show(members[0])
+    ids = submitter.submit_array(members)
+    root = members[0].run.parent
+    sweep.note(root, points, members)
+    for number, member in zip(ids, members, strict=True):
+        print(f"submitted  {member.run}: job {number}")
+    print(f"table      python -m slurm status {root}")
+    return 0
+
+
+def _show(made: Submission) -> None:
+    print(script(made, submitter.python(made.settings)))
+
+
+def _how_to_follow(made: Submission) -> None:
+    print(f"log        {submitter.log_of(made.records)}")
+    print(f"ranks      {made.records.root}/starts/*/rank-*.log")
+    print(f"follow     python -m slurm logs {made.run} --follow")
+    print(f"state      python -m slurm status {made.run}")

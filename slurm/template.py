@@ -1,0 +1,32 @@
+"""Jobs whose script people submitted themselves: their first start takes the run down.
+
+On a requeue the submission is found by the job's name, so that what runs is what ran
+first, whatever has become of the checkout meanwhile.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from slurm import preflight
+from slurm import settings as cluster
+from slurm import submission as submissions
+from slurm.records import Records
+from slurm.submission import Submission
+from slurm.submit import write_script
+from slurm.task import job_name
+
+
+def adopt(
+    records: Records, before: Sequence[str], words: Sequence[str], environ: Mapping[str, str]
+) -> Submission:
+    """The submission of this job, made now if this is its first start."""
+    job = job_name(environ)
+    for row in records.jobs():
+        if row["job"] == job:
+            return submissions.load(records.submission(row["submission"]))
+    settings = cluster.load(Path(before[0]), before[1:])
+    made = submissions.prepare(preflight.dry_run(settings, words), settings, words)
+    write_script(made)
+    made.records.note(state="submitted", reason="", submission=made.number, count_from=0)
+    made.records.add_job(job, made.number, "first")
+    return made

@@ -1,0 +1,115 @@
+"""The options of a job, the copies that a submission keeps, and what must not leak into it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import validate
+from slurm import submission as submissions
+from slurm.controller import clean
+from slurm.preflight import _fits
+from slurm.script import options, script
+from slurm.settings import Settings
+from slurm.site import exclusions
+from slurm.submission import Submission
+from slurm.submit import executor
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"nodes": 2, "ranks_per_node": 2, "time": "1:00:00", **changes})
+
+
+def dry_run(directory: Path, chosen: Settings) -> dict[str, Any]:
+    """As pretrain prints one."""
+    fits = {"problem": None, "layout": {"data": None, "tensor": 1}}
+    ranks = [nodes * chosen.per_node for nodes in chosen.node_counts]
+    return {
+        "run_dir": str(directory / "a=b" / "run"),
+        "config": {"steps": 20, "run_dir": None},
+        "layouts": {str(number): fits for number in ranks},
+    }
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Submission:
+    chosen = settings(environment=("module load x",))
+    return submissions.prepare(dry_run(tmp_path, chosen), chosen, ["configs/tiny.yaml"])
+
+
+def test_the_shape_is_spelled_out() -> None:
+    found = options(settings(gpus_per_node=4, ranks_per_node=0, cpus_per_rank=8, memory="64G"), "x")
+    assert found["nodes"] == 2
+    assert found["ntasks-per-node"] == found["gpus-per-node"] == 4
+    assert found["cpus-per-task"] == 8
+    assert found["mem"] == "64G"
+    assert found["signal"] == "B:USR2@120"
+    assert found["open-mode"] == "append"
+    assert found["requeue"] is True
+
+
+def test_a_site_that_forbids_requeueing_is_told_so() -> None:
+    found = options(settings(requeue=False), "x")
+    assert found["no-requeue"] is True
+    assert "requeue" not in found
+
+
+def test_a_range_of_nodes_asks_for_a_nodes_cores_at_once() -> None:
+    found = options(settings(elastic=True, nodes=4, cpus_per_rank=3), "x")
+    assert (found["nodes"], found["cpus-per-task"]) == ("1-4", 6)
+    assert "ntasks-per-node" not in found
+
+
+def test_any_option_passes_through() -> None:
+    found = options(settings(options={"nice": 10, "exclusive": True, "time": "9"}), "x")
+    assert (found["nice"], found["exclusive"], found["time"]) == (10, True, "9")
+
+
+def test_code_and_configuration_are_copied(submission: Submission) -> None:
+    assert (submission.code / "pretrain" / "__main__.py").exists()
+    assert (submission.code / "configs" / "tiny.yaml").exists()
+    assert str(submission.run) in submission.config.read_text()
+    again = submissions.load(submission.path)
+    assert again == submission
+    assert again.layouts["2"] == {"data": None, "tensor": 1}
+
+
+def test_both_scripts_import_the_copy_and_become_the_supervisor(submission: Submission) -> None:
+    made = executor(submission)
+    theirs = made._make_submission_file_text(made._submitit_command_str, "")
+    ours = script(submission, sys.executable)
+    for text in (ours, theirs):
+        lines = text.splitlines()
+        assert f"export PYTHONPATH={submission.code} PYTHONSAFEPATH=1" in lines
+        assert lines.index("trap '' USR1 USR2") < lines.index("module load x")
+        assert [line for line in lines if line][-1].startswith(f"exec {sys.executable} -u -m ")
+        orders = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+        assert {"nodes=2", "ntasks-per-node=2", "requeue", "signal=B:USR2@120"} <= orders
+        names = [order.partition("=")[0] for order in orders]
+        assert len(names) == len(set(names))
+
+
+def test_lost_nodes_are_excluded_beside_those_of_the_settings(tmp_path: Path) -> None:
+    chosen = settings(exclude="a[1-2]")
+    made = submissions.prepare(dry_run(tmp_path, chosen), chosen, ["x.yaml"], code=tmp_path)
+    assert exclusions(made, ["b3"]) == "a[1-2],b3"
+    assert exclusions(made, []) == "a[1-2]"
+
+
+def test_a_surrounding_jobs_variables_are_not_handed_on() -> None:
+    found = clean({"SLURM_NTASKS": "4", "SLURM_CONF": "x", "PATH": "y"})
+    assert found == {"SLURM_CONF": "x", "PATH": "y"}
+
+
+def test_a_misfit_is_said_with_its_nodes() -> None:
+    layouts = {"4": {"problem": "no", "layout": None}, "2": {"problem": None, "layout": {}}}
+    with pytest.raises(ValueError, match="2 nodes x 2 ranks: no; or change nodes"):
+        _fits(settings(), layouts)
+
+
+def test_plain_settings_are_read_back() -> None:
+    from configs.load import to_plain
+
+    chosen = settings(options={"nice": 1, "exclusive": True}, environment=("a", "b"))
+    assert validate(Settings, to_plain(chosen), "x") == chosen
