@@ -14,11 +14,13 @@ from model.draws import Draws
 from model.layers import SelfAttention
 
 
-def seen(draws: Draws, step: int, steps: int, length: int) -> Tensor | None:
+def seen(
+    draws: Draws, step: int, steps: int, length: int, device: torch.device | str = "cpu"
+) -> Tensor | None:
     """Which keys (columns) each query sees at a step (from 1), bool ``[L, L]``; None for all."""
     if step >= steps:
         return None
-    place = torch.arange(length)
+    place = torch.arange(length, device=device)
     coordinate = place[:, None] * length + place
     uniform_LL = draws.uniform_at("annealing", torch.full_like(coordinate, step), coordinate)
     return (place <= place[:, None]) | (uniform_LL < step / steps)
@@ -30,8 +32,8 @@ def open_attention(
     """Let a network's attention train at ``step`` as far open as it then should be."""
     if not config.causal_annealing_steps:
         return
-    seen_LL = seen(draws, step, config.causal_annealing_steps, length)
     device = next(network.parameters()).device
+    seen_LL = seen(draws, step, config.causal_annealing_steps, length, device)
     for module in network.modules():
         if isinstance(module, SelfAttention):
-            module.seen_LL = None if seen_LL is None else seen_LL.to(device)
+            module.seen_LL = seen_LL

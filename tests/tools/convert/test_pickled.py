@@ -1,6 +1,5 @@
 """Pickled files: tensors only, nothing of a program is imported or run."""
 
-import argparse
 import pathlib
 from pathlib import Path
 
@@ -50,7 +49,6 @@ def framework_file(path: Path) -> None:
             "state_dict": STATE,
             "ema": {"decay": 0.9, "shadow_params": [2 * STATE["a.weight"]]},
             "hyper_parameters": Settings(width=3, nested=Settings(path=pathlib.PurePosixPath("x"))),
-            "arguments": argparse.Namespace(seed=1),
             "trap": Trap(),
             "odd": Odd(x=1, y=Odd(z=Settings(a=2))),
             "shared": STATE["a.weight"],
@@ -65,7 +63,7 @@ def test_a_file_that_holds_more_is_refused_with_what_it_holds(tmp_path: Path) ->
         of_path(tmp_path / "last.ckpt")
     message = str(caught.value)
     assert "holds more than tensors and plain data" in message
-    for name in ("Settings", "argparse.Namespace", "spring"):
+    for name in ("Settings", "pathlib.PurePosixPath", "spring"):
         assert name in message
     assert "python -m tools.convert strip" in message
     assert TRAP == []
@@ -76,7 +74,7 @@ def test_strip_takes_the_weights_out_and_runs_nothing(tmp_path: Path, capsys, we
     framework_file(tmp_path / "last.ckpt")
     out = tmp_path / "out.safetensors"
     assert main(["strip", str(tmp_path / "last.ckpt"), str(out), "--weights", weights]) == 0
-    assert "left behind: argparse.Namespace" in capsys.readouterr().out
+    assert "left behind: pathlib.PurePosixPath" in capsys.readouterr().out
     found = load_file(out)
     factor = 2 if weights == "ema" else 1
     assert torch.equal(found["a.weight"], factor * STATE["a.weight"])
