@@ -98,16 +98,20 @@ class Head(nn.Module):
                 vector: half the difference of the squared lengths and distances. ``mean``
                 gives the rows' mean ``[M, D]`` under the softmax of the logits.
         """
+        hidden_MD = self.enter(hidden_MD)
         if give == "nearest":
             table_RD = self.weight.float()
             offset_R = self.exclusion - 0.5 * table_RD.square().sum(dim=1)
             return F.linear(hidden_MD.float(), table_RD, offset_R)
-        if give == "mean":
-            return self.mean(self(hidden_MD).float())
         offset_R = self.exclusion.to(self.weight.dtype)
         if self.bias is not None:
             offset_R = self.bias + offset_R
-        return F.linear(hidden_MD, self.weight, offset_R)
+        logits_MR = F.linear(hidden_MD, self.weight, offset_R)
+        return logits_MR if give == "logits" else self.mean(logits_MR.float())
+
+    def enter(self, hidden_MD: Tensor) -> Tensor:
+        """The vectors, as the matrix reads them."""
+        return hidden_MD
 
     def mean(self, logits_MR: Tensor) -> Tensor:
         """The rows' mean ``[M, D]`` under the softmax of logits."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.draws import Draws
-from model.linears import Give, Head
+from model.linears import Head
 from model.prediction import Prediction
 from pretrain.parallel import megatron, sequence
 from pretrain.parallel.mesh import Mesh
@@ -259,11 +259,9 @@ class ShardedHead(Head):
         super().__init__(width, num_rows, excluded, bias=bias)
         self._group = group
 
-    def forward(self, hidden_MD: Tensor, *, give: Give = "logits") -> Tensor:
-        """Logits or scores ``[M, R / T]``, or the mean over all ranks' rows."""
-        if give != "mean":
-            hidden_MD = megatron.copy_forward_sum_backward(hidden_MD)
-        return super().forward(hidden_MD, give=give)
+    def enter(self, hidden_MD: Tensor) -> Tensor:
+        """All ranks have the same vectors, and a part of their gradients each."""
+        return megatron.copy_forward_sum_backward(hidden_MD)
 
     def mean(self, logits_MR: Tensor) -> Tensor:
         """The ranks' sums of weights, and of weighted rows, are added."""
