@@ -44,7 +44,7 @@ def _open(directory: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def lanes(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lanes]:
-    """The scenarios that this session asks for, under way side by side."""
+    """The scenarios that were asked for, under way side by side."""
     from scenarios import FIRST, REFERENCES, SECOND, THIRD
 
     asked = {item.name.partition("[")[2].rstrip("]") for item in request.session.items}
