@@ -27,7 +27,6 @@ from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus
 from pretrain.ema import Ema
-from pretrain.evaluate import Share, document_losses, mean_losses, summarise
 from pretrain.guard import Guard
 from pretrain.launch import World
 from pretrain.layout import positions
@@ -38,6 +37,7 @@ from pretrain.parallel import engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.progress import Progress
 from pretrain.run_directory import RunDirectory, facts
+from pretrain.validation import held_out_numbers
 from pretrain.watchdog import Watchdog
 
 
@@ -230,57 +230,15 @@ class Trainer:
 
     def _validate(self) -> None:
         """Held-out numbers with averaged weights, as a row of their own."""
-        numbers = self._bound() if self.corpus.windows else self._held_out_loss()
+        with self.ema.applied(self.engine.owned):
+            numbers = held_out_numbers(
+                self.engine, self.corpus, self.config, self.mesh, self.watchdog.beat
+            )
         self.score, self.validated_step = next(iter(numbers.values())), self.step
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
         self._write(row | {f"val/{name}": value for name, value in numbers.items()})
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
         self.progress.say(f"step {self.step}: held-out {told}")
-
-    def _bound(self) -> dict[str, float]:
-        """The bound on the likelihood of the held-out documents."""
-        corpus, config = self.corpus, self.config
-        assert corpus.windows is not None
-        assert corpus.valid is not None
-        with self.ema.applied(self.engine.owned):
-            sums = document_losses(
-                self.engine.predict,
-                config.objective,
-                config.model,
-                corpus.windows,
-                samples=config.eval.samples,
-                num_windows=config.eval.windows,
-                **self._evaluation(),
-            )
-        total = self.mesh.total(sums.to(self.mesh.device)).cpu()
-        summary = summarise(total, corpus.train, corpus.valid, seed=config.seed)
-        return {name: summary[name] for name in ("nelbo", "perplexity", "bits_per_byte", "ratio")}
-
-    def _held_out_loss(self) -> dict[str, float]:
-        """The objective's mean loss on held-out samples."""
-        corpus, config = self.corpus, self.config
-        assert corpus.held_out is not None
-        stream, available = corpus.held_out
-        with self.ema.applied(self.engine.owned):
-            sums = mean_losses(
-                self.engine.predict,
-                config.objective,
-                config.model,
-                stream,
-                num=min(available, config.eval.windows or available),
-                **self._evaluation(),
-            )
-        loss, count = self.mesh.total(sums.to(self.mesh.device)).tolist()
-        return {"loss": loss / count}
-
-    def _evaluation(self) -> dict[str, Any]:
-        return {
-            "seed": self.config.seed,
-            "batch": self.config.eval.batch,
-            "share": Share(rank=self.mesh.data_rank, size=self.mesh.data_size),
-            "device": self.mesh.device,
-            "on_batch": lambda done: self.watchdog.beat(),
-        }
 
     def _write(self, row: Row) -> None:
         if self.mesh.is_first:

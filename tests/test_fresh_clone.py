@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_make_demo_learns_on_a_fresh_clone(root: Path, tmp_path: Path) -> None:
+def test_the_demos_learn_on_a_fresh_clone(root: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL", "PYTHON"))}
@@ -19,6 +19,13 @@ def test_make_demo_learns_on_a_fresh_clone(root: Path, tmp_path: Path) -> None:
     assert summary["ratio"] <= 0.90
     assert summary["nelbo_ci95"][0] < summary["nelbo"] < summary["nelbo_ci95"][1]
     assert len(summary["samples"]) == 4
+    subprocess.run(["make", "demo", "OBJECTIVE=genie"], cwd=clone, env=environment, check=True)
+    summary = json.loads((clone / "runs" / "demo-genie" / "summary.json").read_text())
+    assert summary["seconds_training"] <= 240
+    hard = [row for row in summary["levels"] if row["rounded"] <= 0.3]
+    assert all(row["recovered"] > row["rounded"] for row in hard)
+    assert any(row["recovered"] >= 2 * row["rounded"] for row in hard)
+    assert all(row["error"] < row["mean_error"] for row in hard[:-1])
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
     )

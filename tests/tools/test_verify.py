@@ -131,6 +131,7 @@ def test_one_rank_and_two_steps(capsys, tmp_path) -> None:
     out = capsys.readouterr().out
     known = [check.name for check in oracles.checks(torch.device("cpu"))]
     checks = [*known, "engines", "1 rank", "4 micro-batches", "recompute"]
+    checks.append("genie: 1 rank")
     rows = [line for line in out.splitlines() if line.startswith("✓")]
     assert [row[2:34].strip() for row in rows] == checks
     assert f"all {len(checks)} checks hold" in out
@@ -139,7 +140,7 @@ def test_one_rank_and_two_steps(capsys, tmp_path) -> None:
     assert [check["name"] for check in record["checks"]] == checks
     assert all(check["holds"] for check in record["checks"])
     assert record["facts"]["torch"] == torch.__version__
-    losses = record["checks"][-1]["comparisons"][0]
+    losses = record["checks"][-2]["comparisons"][0]
     assert losses["what"] == "loss"
     assert losses["deviation"] < losses["allowed"] == 1e-5
 

@@ -1,0 +1,49 @@
+"""Validation while training: the held-out bound, or the held-out loss where there is no bound."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pretrain.config import RunConfig
+from pretrain.data import Corpus
+from pretrain.evaluate import Share, document_losses, mean_losses, summarise
+from pretrain.parallel.engine import Engine
+from pretrain.parallel.mesh import Mesh
+
+
+def held_out_numbers(
+    engine: Engine, corpus: Corpus, config: RunConfig, mesh: Mesh, beat: Callable[[], None]
+) -> dict[str, float]:
+    """Numbers of the present weights, by name; the first is the one that a run is judged by.
+
+    Args:
+        beat: called after every batch, as a sign of life.
+    """
+    shared: dict[str, Any] = {
+        "seed": config.seed,
+        "batch": config.eval.batch,
+        "share": Share(rank=mesh.data_rank, size=mesh.data_size),
+        "device": mesh.device,
+        "on_batch": lambda done: beat(),
+    }
+    if corpus.held_out is not None:
+        stream, available = corpus.held_out
+        num = min(available, config.eval.windows or available)
+        sums = mean_losses(
+            engine.predict, config.objective, config.model, stream, num=num, **shared
+        )
+        loss, count = mesh.total(sums.to(mesh.device)).tolist()
+        return {"loss": loss / count}
+    assert corpus.windows is not None
+    assert corpus.valid is not None
+    sums = document_losses(
+        engine.predict,
+        config.objective,
+        config.model,
+        corpus.windows,
+        samples=config.eval.samples,
+        num_windows=config.eval.windows,
+        **shared,
+    )
+    total = mesh.total(sums.to(mesh.device)).cpu()
+    summary = summarise(total, corpus.train, corpus.valid, seed=config.seed)
+    return {name: summary[name] for name in ("nelbo", "perplexity", "bits_per_byte", "ratio")}
