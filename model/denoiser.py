@@ -1,53 +1,19 @@
-"""The DiT denoiser: an ordered list of layers.
-
-One process runs the list from first to last; a stage of a pipeline builds a span of it
-only. The names of the parameters (``layers.0.tokens.weight``, ...) are the same under
-every layout.
-"""
+"""The DiT denoiser, from noisy ids to a categorical at each position."""
 
 import torch
 from torch import Tensor, nn
 
-from model.config import ModelConfig
-from model.initialize import initialize
 from model.layers import Block, Embedding, OutputLayer, Stream
-from model.linears import DenseFactory, LayerFactory
 from model.plain import PlainBlock, PlainEmbedding, PlainOutput
 from model.query import Query
+from model.stack import Stack
 
 
-class Denoiser(nn.Module):
+class Denoiser(Stack):
     """Noisy ids and their level to a categorical over the vocabulary at chosen positions.
 
-    Args:
-        factory: builds the wide layers, whole or in part.
-        span: which layers to build (default: all), of ``num_layers`` + 2: the embedding, the
-            blocks, the head.
-        recompute_every: activation checkpointing of every n-th block; 0 for none.
+    The layers are the embedding, the blocks and the head.
     """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        seed: int = 0,
-        factory: LayerFactory | None = None,
-        span: range | None = None,
-        recompute_every: int = 0,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.last = config.num_layers + 1
-        self.factory = factory or DenseFactory()
-        self.span = range(self.last + 1) if span is None else span
-        self.layers = nn.ModuleDict({str(index): self._build(index) for index in self.span})
-        if config.tied_head and {0, self.last} <= set(self.span):
-            self.output.head.weight = self.embedding.weight
-        for index in self.span:
-            layer = self.layers[str(index)]
-            if isinstance(layer, Block | PlainBlock) and recompute_every:
-                layer.recompute = index % recompute_every == 0
-        initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
 
     def _build(self, index: int) -> nn.Module:
         plain = self.config.block != "adaln"
@@ -71,12 +37,8 @@ class Denoiser(nn.Module):
         assert isinstance(layer, OutputLayer | PlainOutput)
         return layer
 
-    def parameter_names(self) -> dict[nn.Parameter, str]:
-        """The canonical name of each parameter; that of a tied weight is its first place's."""
-        names = {parameter: name for name, parameter in self.named_parameters()}
-        if self.config.tied_head and self.last in self.span:
-            names[self.output.weight] = "layers.0.tokens.weight"
-        return names
+    def _share(self) -> None:
+        self.output.head.weight = self.embedding.weight
 
     def inputs(self, query: Query) -> Stream:
         """What the first layer reads: floating tensors first."""
@@ -100,13 +62,6 @@ class Denoiser(nn.Module):
         """The logits of :meth:`forward`."""
         logits_MR: Tensor = self(*self.arguments(query))
         return logits_MR
-
-    def body(self, stream: Stream) -> Stream:
-        """The span's layers, one after the other, but for the last of all."""
-        for name, layer in self.layers.items():
-            if name != str(self.last):
-                stream = layer(stream)
-        return stream
 
     def forward(
         self,

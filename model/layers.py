@@ -180,13 +180,31 @@ def sinusoid(x_BK: Tensor) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
-class Block(nn.Module):
-    """One DiT block: attention, then the MLP, each modulated and gated by the level.
+class Recomputed(nn.Module):
+    """A block, whose insides backward may compute again.
 
     Attributes:
-        recompute: whether backward computes the block's insides again instead of keeping
-            them (activation checkpointing, Chen et al. 2016).
+        recompute: whether it does, instead of keeping them (activation checkpointing, Chen et
+            al. 2016).
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recompute = False
+
+    def forward(self, stream: Stream) -> Stream:
+        """The stream, with its part of it updated."""
+        if self.recompute and torch.is_grad_enabled():
+            recomputed: Stream = checkpoint(self._forward, stream, use_reentrant=False)
+            return recomputed
+        return self._forward(stream)
+
+    def _forward(self, stream: Stream) -> Stream:
+        raise NotImplementedError
+
+
+class Block(Recomputed):
+    """One DiT block: attention, then the MLP, each modulated and gated by the level."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -197,14 +215,6 @@ class Block(nn.Module):
         self.modulation = nn.Linear(config.conditioning_width, 6 * config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.spread = factory.spread
-        self.recompute = False
-
-    def forward(self, stream: Stream) -> Stream:
-        """The stream, with its first tensor updated."""
-        if self.recompute and torch.is_grad_enabled():
-            recomputed: Stream = checkpoint(self._forward, stream, use_reentrant=False)
-            return recomputed
-        return self._forward(stream)
 
     def _forward(self, stream: Stream) -> Stream:
         x, c, *rest = stream

@@ -9,10 +9,9 @@ model needs none (Ou et al. 2024, section 3).
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from model.config import ModelConfig
-from model.layers import Mlp, Norm, SelfAttention, Stream
+from model.layers import Mlp, Norm, Recomputed, SelfAttention, Stream
 from model.linears import LayerFactory
 
 
@@ -54,12 +53,8 @@ class PlainEmbedding(nn.Module):
         return (self.cut(x), *valid)
 
 
-class PlainBlock(nn.Module):
-    """Attention, then the MLP, each with its norm.
-
-    Attributes:
-        recompute: see :class:`model.layers.Block`.
-    """
+class PlainBlock(Recomputed):
+    """Attention, then the MLP, each with its norm."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -70,14 +65,6 @@ class PlainBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.post_norm = config.block == "post_norm"
         self.spread = factory.spread
-        self.recompute = False
-
-    def forward(self, stream: Stream) -> Stream:
-        """The stream, with its first tensor updated."""
-        if self.recompute and torch.is_grad_enabled():
-            recomputed: Stream = checkpoint(self._forward, stream, use_reentrant=False)
-            return recomputed
-        return self._forward(stream)
 
     def _forward(self, stream: Stream) -> Stream:
         x, *rest = stream

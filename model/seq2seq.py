@@ -11,45 +11,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from model.config import ModelConfig
-from model.initialize import initialize
 from model.layers import Stream
-from model.linears import DenseFactory, LayerFactory
 from model.query import Query
-from model.seq2seq_layers import DecoderBlock, EncoderBlock, Entry, Exit, SideBlock, shape_of
+from model.seq2seq_layers import DecoderBlock, EncoderBlock, Entry, Exit, shape_of
+from model.stack import Stack
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(Stack):
     """Noisy embeddings, their level and a source to a prediction of clean embeddings.
 
-    Args:
-        factory, span, recompute_every: as in :class:`model.denoiser.Denoiser`; the layers are
-            the entry, the encoder's blocks, the decoder's blocks, and the way out.
+    The layers are the entry, the encoder's blocks, the decoder's blocks, and the way out.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        seed: int = 0,
-        factory: LayerFactory | None = None,
-        span: range | None = None,
-        recompute_every: int = 0,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.last = config.total_layers - 1
-        self.first_decoder = 1 + shape_of(config).num_encoder_layers
-        self.factory = factory or DenseFactory()
-        self.span = range(self.last + 1) if span is None else span
-        self.layers = nn.ModuleDict({str(index): self._build(index) for index in self.span})
-        if {0, self.last} <= set(self.span):
-            self.output.tokens.weight = self.output.head.weight = self.embedding.weight
-        for index in self.span:
-            layer = self.layers[str(index)]
-            if isinstance(layer, SideBlock) and recompute_every:
-                layer.recompute = index % recompute_every == 0
-        initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
+    @property
+    def first_decoder(self) -> int:
+        """The number of the first layer of the decoder."""
+        return 1 + shape_of(self.config).num_encoder_layers
 
     def _build(self, index: int) -> nn.Module:
         if index == 0:
@@ -71,12 +48,8 @@ class Seq2Seq(nn.Module):
         """The last layer, where the span has it."""
         return cast(Exit, self.layers[str(self.last)])
 
-    def parameter_names(self) -> dict[nn.Parameter, str]:
-        """The canonical name of each parameter; that of the table is its first place's."""
-        names = {parameter: name for name, parameter in self.named_parameters()}
-        if self.last in self.span:
-            names[self.output.weight] = "layers.0.tokens.weight"
-        return names
+    def _share(self) -> None:
+        self.output.tokens.weight = self.output.head.weight = self.embedding.weight
 
     # -- what is read ---------------------------------------------------------------------
 
@@ -116,13 +89,6 @@ class Seq2Seq(nn.Module):
         return self.inputs(query), self.wanted(query)
 
     # -- what is done ---------------------------------------------------------------------
-
-    def body(self, stream: Stream) -> Stream:
-        """The span's layers, one after the other, but for the last of all."""
-        for name, layer in self.layers.items():
-            if name != str(self.last):
-                stream = layer(stream)
-        return stream
 
     def forward(self, inputs: Stream, wanted: Stream) -> tuple[Tensor, ...]:
         """The tensors of :meth:`Exit.forward` at the wanted positions."""

@@ -11,11 +11,19 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from model.attention import attention
 from model.config import ModelConfig, Seq2SeqConfig
-from model.layers import FREQUENCIES, Mlp, Norm, Stream, modulate, rotate, sinusoid
+from model.layers import (
+    FREQUENCIES,
+    Mlp,
+    Norm,
+    Recomputed,
+    Stream,
+    modulate,
+    rotate,
+    sinusoid,
+)
 from model.linears import LayerFactory
 
 
@@ -149,27 +157,7 @@ def _placed(h_BLD: Tensor, positions: nn.Embedding | None) -> Tensor:
     return h_BLD + positions(torch.arange(length, device=h_BLD.device))
 
 
-class SideBlock(nn.Module):
-    """What encoder and decoder blocks share: dropout, and computing again in backward."""
-
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
-        self.spread = factory.spread
-        self.recompute = False
-
-    def forward(self, stream: Stream) -> Stream:
-        """The stream, with its side of it updated."""
-        if self.recompute and torch.is_grad_enabled():
-            recomputed: Stream = checkpoint(self._forward, stream, use_reentrant=False)
-            return recomputed
-        return self._forward(stream)
-
-    def _forward(self, stream: Stream) -> Stream:
-        raise NotImplementedError
-
-
-class EncoderBlock(SideBlock):
+class EncoderBlock(Recomputed):
     """Bidirectional attention over the source, then the MLP; pre-norm.
 
     Args:
@@ -177,7 +165,9 @@ class EncoderBlock(SideBlock):
     """
 
     def __init__(self, config: ModelConfig, factory: LayerFactory, *, last: bool) -> None:
-        super().__init__(config, factory)
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.spread = factory.spread
         rotary = shape_of(config).positions == "rotary"
         self.attention_norm, self.mlp_norm = Norm(config), Norm(config)
         self.attention = Attention(config, factory, rotary=rotary)
@@ -196,7 +186,7 @@ class EncoderBlock(SideBlock):
         return (memory, *rest)
 
 
-class DecoderBlock(SideBlock):
+class DecoderBlock(Recomputed):
     """Self-attention, attention to the memory, MLP; each modulated and gated if adaLN.
 
     Args:
@@ -204,7 +194,9 @@ class DecoderBlock(SideBlock):
     """
 
     def __init__(self, config: ModelConfig, factory: LayerFactory, *, last: bool) -> None:
-        super().__init__(config, factory)
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.spread = factory.spread
         shape = shape_of(config)
         self.attention_norm, self.cross_norm, self.mlp_norm = (Norm(config) for _ in range(3))
         self.attention = Attention(config, factory, rotary=shape.positions == "rotary")
