@@ -1,6 +1,6 @@
 """The architecture of the denoiser, as numbers and choices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,6 +21,8 @@ class Seq2SeqConfig:
 
     Args:
         num_encoder_layers: blocks over the source; ``num_layers`` counts the decoder's.
+        encoder: its blocks are plain pre-norm ones, or BERT's (Devlin et al. 2019): post-norm,
+            with biases and learned positions, so that it can begin with BERT's weights.
         embedding_width: E, of the embeddings that are noised and denoised.
         projection: between E and D: one linear layer, or Linear-Tanh-Linear.
         output: the projected stream itself (vector, GENIE's), or the mean of all embeddings
@@ -35,6 +37,7 @@ class Seq2SeqConfig:
     """
 
     num_encoder_layers: int = 6
+    encoder: Literal["pre_norm", "bert"] = "pre_norm"
     embedding_width: int = 128
     projection: Literal["linear", "tanh"] = "linear"
     output: Literal["vector", "mixture"] = "vector"
@@ -160,6 +163,26 @@ class ModelConfig:
             self._check_seq2seq()
         if self.causal_annealing_steps < 0:
             raise ValueError("causal_annealing_steps must be at least 0")
+
+    @property
+    def bert_encoder(self) -> "ModelConfig":
+        """The encoder of an encoder-decoder as a model of its own, where it is BERT's."""
+        assert self.seq2seq is not None
+        return replace(
+            self,
+            seq2seq=None,
+            num_layers=self.seq2seq.num_encoder_layers,
+            block="post_norm",
+            time_conditioning=False,
+            mlp="gelu",
+            gelu="erf",
+            norm="layernorm",
+            norm_bias=True,
+            norm_eps=1e-12,
+            qkv_bias=True,
+            attention_bias=True,
+            num_positions=self.seq2seq.max_positions,
+        )
 
     def _check_seq2seq(self) -> None:
         """An encoder-decoder has blocks of its own, without the options of foreign weights."""

@@ -11,10 +11,28 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from model.config import ModelConfig
 from model.layers import Stream
 from model.query import Query
-from model.seq2seq_layers import DecoderBlock, EncoderBlock, Entry, Exit, shape_of
+from model.seq2seq_layers import BertBlock, DecoderBlock, EncoderBlock, Entry, Exit, shape_of
 from model.stack import Stack
+
+
+def name_in_encoder(name: str, config: ModelConfig) -> str | None:
+    """What an encoder's parameter is called in a denoiser of its own; None for all others.
+
+    Raises:
+        ValueError: the encoder is not BERT's, and so no denoiser's either.
+    """
+    shape = shape_of(config)
+    if shape.encoder != "bert":
+        raise ValueError("only an encoder of BERT's kind (model.seq2seq.encoder: bert) is a model")
+    _, index, rest = name.split(".", 2)
+    if index == "0" and rest.startswith("source_"):
+        return f"layers.0.{rest.removeprefix('source_')}"
+    if 1 <= int(index) <= shape.num_encoder_layers:
+        return name
+    return None
 
 
 class Seq2Seq(Stack):
@@ -33,6 +51,8 @@ class Seq2Seq(Stack):
             return Entry(self.config, self.factory)
         if index == self.last:
             return Exit(self.config, self.factory)
+        if index < self.first_decoder and shape_of(self.config).encoder == "bert":
+            return BertBlock(self.config, self.factory)
         if index < self.first_decoder:
             last = index == self.first_decoder - 1
             return EncoderBlock(self.config, self.factory, last=last)

@@ -25,6 +25,7 @@ from model.layers import (
     sinusoid,
 )
 from model.linears import LayerFactory
+from model.plain import PlainBlock
 
 
 def shape_of(config: ModelConfig) -> Seq2SeqConfig:
@@ -95,9 +96,13 @@ class Entry(nn.Module):
         self.time_out = nn.Linear(
             config.conditioning_width, config.conditioning_width if shape.time == "adaln" else width
         )
-        self.source_norm, self.norm = Norm(config), Norm(config)
+        is_bert = shape.encoder == "bert"
+        self.source_norm = Norm(config.bert_encoder if is_bert else config)
+        self.norm = Norm(config)
         learned = shape.positions == "learned"
-        self.source_positions = nn.Embedding(shape.max_positions, width) if learned else None
+        self.source_positions = (
+            nn.Embedding(shape.max_positions, width) if learned or is_bert else None
+        )
         self.positions = nn.Embedding(shape.max_positions, width) if learned else None
         self.additive = shape.time == "additive"
         self.cut = factory.cut
@@ -183,6 +188,18 @@ class EncoderBlock(Recomputed):
         memory = memory + self.dropout(self.mlp(normed))
         if self.memory_norm is not None:
             memory = self.memory_norm(memory, self.spread)
+        return (memory, *rest)
+
+
+class BertBlock(PlainBlock):
+    """A block of BERT over the source."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__(config.bert_encoder, factory)
+
+    def _forward(self, stream: Stream) -> Stream:
+        memory, *rest = stream
+        memory, _ = super()._forward((memory, rest[-1]))
         return (memory, *rest)
 
 

@@ -166,11 +166,17 @@ def _check_fork(config: "RunConfig", source: Path) -> None:
 
     from model.network import build
     from pretrain.checkpoint.reader import Reader
+    from pretrain.checkpoint.training import fork_names
     from pretrain.checkpoint.weights import find
 
     with torch.device("meta"):
         parameters = build(config.model).parameter_names()
-    shapes = {f"master/{name}": tuple(p.shape) for p, name in parameters.items()}
+    names = fork_names(config)
+    shapes = {
+        f"master/{found}": tuple(p.shape)
+        for p, name in parameters.items()
+        if (found := names(name)) is not None
+    }
     Reader(find(source)).require(shapes)
 
 

@@ -227,6 +227,9 @@ class RunConfig:
         run_dir: where the run lives; runs/<name of the last configuration file> if unset.
         fork_from: a checkpoint or run whose weights this new run begins with.
         fork_weights: which of them, averaged or raw.
+        fork_part: all of them; or only an encoder-decoder's encoder, from a denoiser of BERT's
+            kind (``python -m tools.convert from-hf`` makes one of BERT's weights), which may
+            have more blocks than are taken.
         fork_optimizer: begin with a fresh optimizer, or keep that run's (raw weights only).
         stop_after: end cleanly after this step, saved, to be resumed later.
         max_skipped_steps: steps in a row with a non-finite gradient before the run ends.
@@ -243,6 +246,7 @@ class RunConfig:
     run_dir: str | None = None
     fork_from: str | None = None
     fork_weights: Literal["ema", "raw"] = "ema"
+    fork_part: Literal["all", "encoder"] = "all"
     fork_optimizer: Literal["fresh", "kept"] = "fresh"
     stop_after: int | None = None
     max_skipped_steps: int = 10
@@ -266,6 +270,11 @@ class RunConfig:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in [0, 2^63), not {self.seed}")
         _at_least(self, 0, "watchdog_s")
+        is_bert = self.model.seq2seq is not None and self.model.seq2seq.encoder == "bert"
+        if self.fork_part == "encoder" and not (is_bert and self.fork_optimizer == "fresh"):
+            raise ValueError(
+                "fork_part=encoder goes with model.seq2seq.encoder=bert and fork_optimizer=fresh"
+            )
         if self.fork_optimizer == "kept" and self.fork_weights == "ema":
             raise ValueError(
                 "fork_optimizer=kept goes with the weights it was made for: set fork_weights=raw"

@@ -5,6 +5,7 @@ and the average; the step and plain data are one file for all. What a run needs 
 (learning rate, noise, order of the data) follows from its configuration and its step.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import RunError, UserError
+from model.seq2seq import name_in_encoder
 from pretrain.checkpoint import retention, store
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
@@ -20,6 +22,8 @@ from pretrain.config import RunConfig
 from pretrain.ema import Ema
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
+
+Names = Callable[[str], str | None]
 
 
 class SaveError(RunError):
@@ -132,7 +136,7 @@ class Checkpoints:
             self._owned.set_optimizer_step(steps)
         else:
             weights = reader.weights(config.fork_weights)
-            self._read(reader, {"master": weights, "ema": weights})
+            self._read(reader, {"master": weights, "ema": weights}, fork_names(config))
         self._owned.refresh()
         return steps, f"beginning with the {config.fork_weights} weights of {path}"
 
@@ -141,15 +145,27 @@ class Checkpoints:
         return store.damage(path, self._mesh.rank, self._mesh.size)
 
     @torch.no_grad()
-    def _read(self, reader: Reader, sources: dict[str, str]) -> None:
-        """Fill this rank's tensors of each kind from the checkpoint's of another, or the same."""
+    def _read(
+        self, reader: Reader, sources: dict[str, str], names: Names = lambda name: name
+    ) -> None:
+        """Fill this rank's tensors of each kind from the checkpoint's of another, or the same.
+
+        Args:
+            names: what each parameter is called there; None leaves it as it is.
+        """
         kinds = self._kinds()
         for kind, source in sources.items():
             reader.read_into(
                 {
-                    f"{source}/{fragment.range.name}": Piece(
-                        fragment.range, fragment.of(kinds[kind])
-                    )
+                    f"{source}/{name}": Piece(fragment.range, fragment.of(kinds[kind]))
                     for fragment in self._owned.fragments
+                    if (name := names(fragment.range.name)) is not None
                 }
             )
+
+
+def fork_names(config: RunConfig) -> Names:
+    """By which names a run reads the weights that it begins with."""
+    if config.fork_part == "all":
+        return lambda name: name
+    return lambda name: name_in_encoder(name, config.model)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.config import ModelConfig, Seq2SeqConfig
+from model.seq2seq import name_in_encoder
 from pretrain.__main__ import main
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
@@ -18,6 +20,12 @@ GENIE = (
     "model.seq2seq.self_conditioning=true objective.name=genie objective.num_steps=4 "
     "objective.times=loss_second_moment objective.self_conditioning=0.5 "
     "data.packing=paragraphs data.source_length=48 data.sequence_length=16"
+)
+MODEL = ModelConfig(
+    vocab_size=1024,
+    width=64,
+    num_heads=4,
+    seq2seq=Seq2SeqConfig(num_encoder_layers=2, encoder="bert", max_positions=64),
 )
 EXACT = ("optim.eps=1e-6", "eval.every=0", "checkpoint.every=1000", "steps=80")
 
@@ -191,6 +199,31 @@ def test_a_fork_begins_with_the_weights_of_another_run(train, tmp_path: Path) ->
         assert (grown >= beta * moments[name] * 0.999).all()
     state = Reader(store.path_of(tmp_path / "kept" / "checkpoints", 1)).state
     assert (state["step"], state["optimizer_step"]) == (1, 21)
+
+
+BERT = (
+    "model.block=post_norm model.norm_bias=true model.norm_eps=1e-12 model.qkv_bias=true "
+    "model.attention_bias=true model.gelu=erf model.num_positions=64"
+)
+
+
+@pytest.mark.parametrize("layout", ["", "parallel.pipeline=2", "parallel.tensor=2"])
+def test_an_encoder_begins_with_the_first_blocks_of_a_denoiser(
+    train, tmp_path: Path, layout: str
+) -> None:
+    train(*BERT.split(), "model.num_layers=3", "eval.every=0", "stop_after=2", run="old")
+    words = (
+        *GENIE.split(), "model.seq2seq.encoder=bert", "model.seq2seq.num_encoder_layers=2",
+        "model.seq2seq.max_positions=64", f"fork_from={tmp_path / 'old'}", "fork_part=encoder",
+        "optim.lr=0", "eval.every=0", "steps=1", *layout.split(),
+    )  # fmt: skip
+    train(*words, run="new")
+    averaged = pieces_of(tmp_path / "old", "ema", 2)
+    found = pieces_of(tmp_path / "new", "master", 1)
+    taken = {name: source for name in found if (source := name_in_encoder(name, MODEL))}
+    assert len(taken) == 4 + 2 * 16
+    for name, source in taken.items():
+        assert torch.equal(found[name], averaged[source]), name
 
 
 @pytest.mark.parametrize(

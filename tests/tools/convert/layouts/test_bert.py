@@ -9,6 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
 from configs.errors import UserError
+from model.config import ModelConfig, Seq2SeqConfig
+from model.network import build
+from model.query import Query
+from model.seq2seq import Seq2Seq, name_in_encoder
 from tools.convert.from_hf import from_hf
 from tools.convert.layout import Options
 
@@ -111,3 +115,37 @@ def test_other_berts_are_refused(tmp_path: Path, settings: dict[str, Any], messa
     bert(tmp_path / "hf", **settings)
     with pytest.raises(UserError, match=message):
         from_hf(tmp_path / "hf", tmp_path / "in", options=MASK)
+
+
+def test_an_encoder_of_bert_weights_is_bert(tmp_path: Path, loaded, ids_of) -> None:
+    """All of its blocks, or the first of more, under a padding mask."""
+    for num_layers in (2, 3):
+        model = bert(tmp_path / f"hf{num_layers}", num_hidden_layers=num_layers).bert
+        from_hf(tmp_path / f"hf{num_layers}", tmp_path / f"in{num_layers}", options=MASK)
+        denoiser = loaded(tmp_path / f"in{num_layers}")
+        sources = {name: value for value, name in denoiser.parameter_names().items()}
+        config = ModelConfig(
+            vocab_size=60,
+            mask_id=4,
+            width=32,
+            num_heads=4,
+            mlp_width=48,
+            num_layers=1,
+            seq2seq=Seq2SeqConfig(num_encoder_layers=2, encoder="bert", max_positions=20),
+        )
+        network = build(config)
+        assert isinstance(network, Seq2Seq)
+        for parameter, name in network.parameter_names().items():
+            if source := name_in_encoder(name, config):
+                parameter.data.copy_(sources[source])
+        ids, valid = ids_of(60), torch.arange(12) < torch.tensor([[12], [5], [1]])
+        query = Query(
+            ids_BL=ids, level_BK=torch.zeros(3, 1), where_BL=valid, source_BS=ids,
+            source_valid_BS=valid,
+        )  # fmt: skip
+        with torch.no_grad():
+            found = network.remember(query).memory_BSD
+            states = model(ids, attention_mask=valid.long(), output_hidden_states=True)
+        assert found is not None
+        expected = states.hidden_states[2]
+        torch.testing.assert_close(found[valid], expected[valid], rtol=0, atol=1e-5)
