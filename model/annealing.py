@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.draws import Draws
-from model.layers import SelfAttention
+from model.layers import Attention
 
 
 def seen(
@@ -35,5 +35,5 @@ def open_attention(
     device = next(network.parameters()).device
     seen_LL = seen(draws, step, config.causal_annealing_steps, length, device)
     for module in network.modules():
-        if isinstance(module, SelfAttention):
+        if isinstance(module, Attention):
             module.seen_LL = seen_LL

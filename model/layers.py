@@ -82,14 +82,18 @@ def rotate(x_BLHE: Tensor, base: float) -> Tensor:
     return torch.cat((turned_first, turned_second), dim=-1)
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
     """Multi-head attention; q, k and v stay apart, so that heads may be split over ranks.
+
+    Args:
+        rotary: turn queries and keys by their positions; not for a memory, whose positions
+            are of another text, nor where positions are learned.
 
     Attributes:
         seen_LL: bool, which keys (columns) each query sees while training; None for all.
     """
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+    def __init__(self, config: ModelConfig, factory: LayerFactory, *, rotary: bool = True) -> None:
         super().__init__()
         width, num_heads, size = config.width, config.num_heads, config.head_width
         self.q = factory.column(width, config.attention_width, bias=config.qkv_bias)
@@ -101,14 +105,24 @@ class SelfAttention(nn.Module):
         self.out = factory.row(config.attention_width, width, bias=config.attention_bias)
         self.enter = factory.enter
         self.head_width = size
-        self.rotary_base = None if config.num_positions else config.rotary_base
+        self.rotary_base = config.rotary_base if rotary and not config.num_positions else None
         self.causal = config.attention == "causal"
         self.seen_LL: Tensor | None = None
 
-    def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
-        """``[B, L, D]`` to ``[B, L, D]``."""
+    def forward(
+        self, x_BLD: Tensor, valid_BS: Tensor | None, memory_BSD: Tensor | None = None
+    ) -> Tensor:
+        """``[B, L, D]`` to ``[B, L, D]``; keys and values come from the memory, or from x.
+
+        Args:
+            valid_BS: bool, the keys that may be seen; None for all.
+        """
         x_BLD = self.enter(x_BLD)
-        q, k, v = (p(x_BLD).unflatten(-1, (-1, self.head_width)) for p in (self.q, self.k, self.v))
+        from_BSD = x_BLD if memory_BSD is None else self.enter(memory_BSD)
+        q, k, v = (
+            project(read).unflatten(-1, (-1, self.head_width))
+            for project, read in ((self.q, x_BLD), (self.k, from_BSD), (self.v, from_BSD))
+        )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary_base is not None:
@@ -116,7 +130,7 @@ class SelfAttention(nn.Module):
         seen_LL = None
         if self.training and self.seen_LL is not None:
             seen_LL = self.seen_LL[: q.shape[1], : q.shape[1]]
-        out = attention(q, k, v, valid_BL, causal=self.causal, seen_LL=seen_LL)
+        out = attention(q, k, v, valid_BS, causal=self.causal, seen_LL=seen_LL)
         return self.out(out.flatten(2))
 
 
@@ -142,7 +156,20 @@ class Mlp(nn.Module):
         return self.down(self.gate_by(self.gate(x_BLD)) * self.up(x_BLD))
 
 
-class Embedding(nn.Module):
+class HasTable(nn.Module):
+    """A layer with a table of token embeddings, ``tokens``."""
+
+    tokens: nn.Module
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The table, or this rank's rows of it."""
+        weight = self.tokens.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+
+class Embedding(HasTable):
     """Ids and levels into the stream: the first layer."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
@@ -153,13 +180,6 @@ class Embedding(nn.Module):
         self.time_conditioning = config.time_conditioning
         self.total_noise = config.time_input == "noise"
         self.cut = factory.cut
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The table of token embeddings, or this rank's rows of it."""
-        weight = self.tokens.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
         """``(level_BK, ids_BL[, valid_BL])`` to the stream."""
@@ -209,7 +229,7 @@ class Block(Recomputed):
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
         self.attention_norm = Norm(config)
-        self.attention = SelfAttention(config, factory)
+        self.attention = Attention(config, factory)
         self.mlp_norm = Norm(config)
         self.mlp = Mlp(config, factory)
         self.modulation = nn.Linear(config.conditioning_width, 6 * config.width)
@@ -229,13 +249,12 @@ class Block(Recomputed):
         return (torch.addcmul(x, gate_m, self.dropout(changed)), c, *rest)
 
 
-class OutputLayer(nn.Module):
-    """The stream into logits, at the wanted positions only: the last layer."""
+class HasHead(nn.Module):
+    """What layers have in common that turn the stream into logits: a norm and the head."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
         self.norm = Norm(config)
-        self.modulation = nn.Linear(config.conditioning_width, 2 * config.width)
         self.head = factory.head(
             config.width, config.num_rows, config.excluded_rows, bias=config.has_head_bias
         )
@@ -253,12 +272,24 @@ class OutputLayer(nn.Module):
         """Give hidden states ``[M, D]`` from here on: what the head would read."""
         self.head = nn.Identity()
 
+    def read_at(self, where_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns ``[M]`` at which the predictions for ``where_BL`` are read off."""
+        row_M, column_M = where_BL.nonzero(as_tuple=True)
+        return row_M, (column_M - self.shift).clamp(min=0)
+
+
+class OutputLayer(HasHead):
+    """The stream into logits, at the wanted positions only: the last layer."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__(config, factory)
+        self.modulation = nn.Linear(config.conditioning_width, 2 * config.width)
+
     def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
         """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
         x, c, *_ = stream
         x = self.whole(x)
-        row_M, column_M = where_BL.nonzero(as_tuple=True)
-        column_M = (column_M - self.shift).clamp(min=0)
+        row_M, column_M = self.read_at(where_BL)
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         if c.shape[1] == 1:
             shift_MD, scale_MD = shift[row_M, 0], scale[row_M, 0]

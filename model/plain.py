@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.layers import Mlp, Norm, Recomputed, SelfAttention, Stream
+from model.layers import Attention, HasHead, HasTable, Mlp, Norm, Recomputed, Stream
 from model.linears import LayerFactory
 
 
-class PlainEmbedding(nn.Module):
+class PlainEmbedding(HasTable):
     """Ids into the stream, ``(h_BLD[, valid_BL])``: the first layer."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
@@ -26,13 +26,6 @@ class PlainEmbedding(nn.Module):
         self.norm = Norm(config) if post else None
         self.dropout = nn.Dropout(config.dropout)
         self.cut = factory.cut
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The table of token embeddings, or this rank's rows of it."""
-        weight = self.tokens.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
         """``(level_BK, ids_BL[, valid_BL])`` to the stream; the level is not used.
@@ -59,7 +52,7 @@ class PlainBlock(Recomputed):
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
         self.attention_norm = Norm(config)
-        self.attention = SelfAttention(config, factory)
+        self.attention = Attention(config, factory)
         self.mlp_norm = Norm(config)
         self.mlp = Mlp(config, factory)
         self.dropout = nn.Dropout(config.dropout)
@@ -79,37 +72,18 @@ class PlainBlock(Recomputed):
         return (x, *rest)
 
 
-class PlainOutput(nn.Module):
+class PlainOutput(HasHead):
     """The stream into logits, at the wanted positions only: the last layer."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
-        super().__init__()
+        super().__init__(config, factory)
         post = config.block == "post_norm"
         self.transform = nn.Linear(config.width, config.width) if post else None
-        self.norm = Norm(config)
-        self.head = factory.head(
-            config.width, config.num_rows, config.excluded_rows, bias=config.has_head_bias
-        )
         self.approximate = "tanh" if config.gelu == "tanh" else "none"
-        self.whole = factory.whole
-        self.shift = int(config.shifted_output)
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The head's matrix, or this rank's rows of it."""
-        weight = self.head.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
-
-    def remove_head(self) -> None:
-        """Give hidden states ``[M, D]`` from here on: what the head would read."""
-        self.head = nn.Identity()
 
     def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
         """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
-        row_M, column_M = where_BL.nonzero(as_tuple=True)
-        column_M = (column_M - self.shift).clamp(min=0)
-        x_MD = self.whole(stream[0])[row_M, column_M]
+        x_MD = self.whole(stream[0])[self.read_at(where_BL)]
         if self.transform is not None:
             x_MD = F.gelu(self.transform(x_MD), approximate=self.approximate)
         return self.head(self.norm(x_MD))

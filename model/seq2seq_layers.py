@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attention
 from model.config import ModelConfig, Seq2SeqConfig
 from model.layers import (
     FREQUENCIES,
+    Attention,
+    HasTable,
     Mlp,
     Norm,
     Recomputed,
     Stream,
     modulate,
-    rotate,
     sinusoid,
 )
 from model.linears import LayerFactory
@@ -51,37 +51,7 @@ class Projection(nn.Module):
         return out
 
 
-class Attention(nn.Module):
-    """Multi-head attention of the stream to itself or to a memory.
-
-    Args:
-        rotary: turn queries and keys by their positions; not for a memory, whose positions
-            are of another text.
-    """
-
-    def __init__(self, config: ModelConfig, factory: LayerFactory, *, rotary: bool) -> None:
-        super().__init__()
-        width = config.width
-        self.q = factory.column(width, width, bias=False)
-        self.k = factory.column(width, width, bias=False)
-        self.v = factory.column(width, width, bias=False)
-        self.out = factory.row(width, width, bias=False)
-        self.enter = factory.enter
-        self.head_width = config.head_width
-        self.rotary_base = config.rotary_base if rotary else None
-
-    def forward(self, x_BLD: Tensor, memory_BSD: Tensor | None, seen_BS: Tensor | None) -> Tensor:
-        """``[B, L, D]`` to ``[B, L, D]``; keys and values come from the memory, or from x."""
-        x_BLD = self.enter(x_BLD)
-        from_BSD = x_BLD if memory_BSD is None else self.enter(memory_BSD)
-        q = self.q(x_BLD).unflatten(-1, (-1, self.head_width))
-        k, v = (p(from_BSD).unflatten(-1, (-1, self.head_width)) for p in (self.k, self.v))
-        if self.rotary_base is not None:
-            q, k = rotate(q, self.rotary_base), rotate(k, self.rotary_base)
-        return self.out(attention(q, k, v, seen_BS).flatten(2))
-
-
-class Entry(nn.Module):
+class Entry(HasTable):
     """The first layer: source ids and noisy target embeddings into the stream."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
@@ -106,13 +76,6 @@ class Entry(nn.Module):
         self.positions = nn.Embedding(shape.max_positions, width) if learned else None
         self.additive = shape.time == "additive"
         self.cut = factory.cut
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The table of the embeddings that are noised, or this rank's rows of it."""
-        weight = self.tokens.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
 
     def source(self, source_BS: Tensor) -> Tensor:
         """The stream of the source, ``[B, S, D]``."""
@@ -183,7 +146,7 @@ class EncoderBlock(Recomputed):
         memory, *rest = stream
         seen_BS = rest[-1].bool()
         normed = self.attention_norm(memory, self.spread)
-        memory = memory + self.dropout(self.attention(normed, None, seen_BS))
+        memory = memory + self.dropout(self.attention(normed, seen_BS))
         normed = self.mlp_norm(memory, self.spread)
         memory = memory + self.dropout(self.mlp(normed))
         if self.memory_norm is not None:
@@ -231,8 +194,8 @@ class DecoderBlock(Recomputed):
         memory, x, *condition, source_valid_BS = stream
         seen_BS = None if self.sees_padding else source_valid_BS.bool()
         turns: tuple[tuple[Norm, Callable[[Tensor], Tensor]], ...] = (
-            (self.attention_norm, lambda h: self.attention(h, None, None)),
-            (self.cross_norm, lambda h: self.cross(h, memory, seen_BS)),
+            (self.attention_norm, lambda h: self.attention(h, None)),
+            (self.cross_norm, lambda h: self.cross(h, seen_BS, memory)),
             (self.mlp_norm, self.mlp),
         )
         if self.modulation is None:
@@ -249,7 +212,7 @@ class DecoderBlock(Recomputed):
         return (memory, x, *condition, source_valid_BS)
 
 
-class Exit(nn.Module):
+class Exit(HasTable):
     """The last layer: what the network predicts at the wanted positions, and the way to ids.
 
     It holds the table of the first layer: the embedding of a token is the row of the
@@ -274,13 +237,6 @@ class Exit(nn.Module):
         self.head.weight = self.tokens.weight
         self.mixture = shape.output == "mixture"
         self.whole, self.best_row = factory.whole, factory.best_row
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The table, or this rank's rows of it."""
-        weight = self.tokens.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
 
     def forward(
         self,
