@@ -138,8 +138,8 @@ class Paragraphs:
         starts = split.document_starts()[:: 2 if split.manifest.pairs else 1]
         lengths = np.diff(starts) - 1
         whole, rest = np.divmod(lengths, source_length)
-        self._per_document = whole + (rest >= config.min_length)
-        self._first = np.concatenate([[0], np.cumsum(self._per_document)])
+        per_document = whole + (rest >= config.min_length)
+        self._first = np.concatenate([[0], np.cumsum(per_document)])
         self._starts, self._lengths = starts, lengths
         if not len(self):
             raise UserError(
@@ -233,7 +233,9 @@ def sample_arrays(
     return {"tokens": tokens, "valid": valid, "source": source, "source_valid": source_valid}
 
 
-def padded(texts: Sequence[np.ndarray], length: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+def padded(
+    texts: Sequence[Sequence[int] | np.ndarray], length: int, pad: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Texts [B, length] int64, and where they are not padding."""
     ids = np.full((len(texts), length), pad, dtype=np.int64)
     valid = np.zeros(ids.shape, dtype=bool)

@@ -1,7 +1,8 @@
 """The architecture of the denoiser, as numbers and choices."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -210,6 +211,14 @@ class ModelConfig:
         return self.seq2seq.embedding_width if self.seq2seq else self.width
 
     @property
+    def max_length(self) -> int | None:
+        """The most positions of a text, of a source at least; None where none is the last."""
+        if self.seq2seq is None:
+            return self.num_positions
+        learned = self.seq2seq.positions == "learned" or self.seq2seq.encoder == "bert"
+        return self.seq2seq.max_positions if learned else None
+
+    @property
     def head_width(self) -> int:
         """E, by default D / H."""
         return self.head_size or self.width // self.num_heads
@@ -267,3 +276,10 @@ class ModelConfig:
     def num_rows(self) -> int:
         """R, the padded rows of embedding and head."""
         return -(-self.num_ids // ROWS_MULTIPLE) * ROWS_MULTIPLE
+
+
+def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
+    """A configuration from its fields, as ``dataclasses.asdict`` gives them."""
+    shape = fields.get("seq2seq")
+    seq2seq = None if shape is None else Seq2SeqConfig(**shape)
+    return ModelConfig(**{**fields, "seq2seq": seq2seq})

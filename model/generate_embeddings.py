@@ -12,8 +12,7 @@ from torch import Tensor
 from model.draws import Draws
 from model.gaussian_samplers import GaussianSampler, plan
 from model.prediction import AnyPrediction, Reconstruction
-from model.processes import gaussian
-from model.processes.gaussian import Gaussian, Parameterisation
+from model.processes.gaussian import Gaussian, Parameterisation, to_x0
 from model.query import Query
 
 
@@ -88,7 +87,7 @@ def generate_embeddings(
             )
         )
         assert isinstance(found, Reconstruction)
-        x0 = gaussian.to_x0(prediction, found.output_ME.float().view(shape), x, abar_i.float())
+        x0 = to_x0(prediction, found.output_ME.float().view(shape), x, abar_i.float())
         draft = x0 if self_conditioning else None
         if level <= sampler.clamp_below:
             x0 = network.nearest(x0.flatten(0, 1)).view(shape)

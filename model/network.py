@@ -1,5 +1,7 @@
 """The denoiser of a configuration, whatever its architecture, and what it answers."""
 
+from torch import Tensor
+
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.linears import LayerFactory
@@ -27,3 +29,28 @@ def build(
 def predict(network: Network, query: Query) -> AnyPrediction:
     """What a whole network, on one device, predicts."""
     return prediction_of(network.answer(query))
+
+
+class Whole:
+    """A whole network on one device, as samplers and the evaluator ask it."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def predict(self, query: Query) -> AnyPrediction:
+        """The answer to a query."""
+        return predict(self._network, query)
+
+    def remember(self, query: Query) -> Query:
+        """The query with what is the same at every level worked out."""
+        return self._network.remember(query)
+
+    def round(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`model.seq2seq_layers.Exit.round`."""
+        assert isinstance(self._network, Seq2Seq)
+        return self._network.output.round(x_ME)
+
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """See :meth:`model.seq2seq_layers.Exit.nearest`; the embeddings."""
+        assert isinstance(self._network, Seq2Seq)
+        return self._network.output.nearest(x_ME)[1]

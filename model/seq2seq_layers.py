@@ -230,10 +230,9 @@ class Exit(HasTable):
         )
         self.down = Projection(config.width, shape.embedding_width, shape.projection)
         self.tokens = factory.embedding(config.num_rows, shape.embedding_width)
-        excluded = torch.ones(config.num_rows, dtype=torch.bool)
-        excluded[: config.vocab_size] = False
-        excluded[config.mask] = True
-        self.head = factory.head(shape.embedding_width, config.num_rows, excluded, bias=True)
+        self.head = factory.head(
+            shape.embedding_width, config.num_rows, config.excluded_rows, bias=True
+        )
         self.head.weight = self.tokens.weight
         self.mixture = shape.output == "mixture"
         self.whole, self.best_row = factory.whole, factory.best_row

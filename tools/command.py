@@ -34,13 +34,29 @@ def run(command: Callable[[], int]) -> int:
         return 130
 
 
-def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """The parser of ``python -m tools.NAME RUN``, for a command that loads a model."""
-    made = argparse.ArgumentParser(
+def parser(
+    name: str, description: str | None, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """The parser of ``python -m tools.NAME``, its texts printed as they are written."""
+    return argparse.ArgumentParser(
         prog=f"python -m tools.{name}",
         description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def positive(text: str) -> int:
+    """An argument that is at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def model_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of ``python -m tools.NAME RUN``, for a command that loads a model."""
+    made = parser(name, description)
     made.add_argument("run", type=Path, help="run directory or checkpoint")
     made.add_argument(
         "words",

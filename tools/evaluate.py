@@ -49,7 +49,7 @@ def evaluate(
         command.progress(loaded, len(windows), "window", "evaluate") as bar,
     ):
         sums = document_losses(
-            loaded.predict,
+            loaded.network.predict,
             config.objective,
             config.model,
             windows,
@@ -77,7 +77,7 @@ def held_out_loss(
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
         sums = mean_losses(
-            loaded.predict,
+            loaded.network.predict,
             config.objective,
             config.model,
             stream,
@@ -94,7 +94,7 @@ def held_out_loss(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser("evaluate", __doc__)
+    parser = command.model_parser("evaluate", __doc__)
     parser.add_argument(
         "--task",
         choices=("held-out", "seq2seq"),

@@ -198,12 +198,7 @@ def _list(all_of_run: Sequence[Facts]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.inspect",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("inspect", __doc__, EPILOG)
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="checkpoint or run directory")
     parser.add_argument("--verify", action="store_true", help="read and check every byte")
     parser.add_argument("--json", action="store_true", help="print JSON")

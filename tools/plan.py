@@ -42,12 +42,7 @@ exit status: 0 a layout is recommended, 1 nothing fits, 2 wrong input
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.plan",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("plan", __doc__, EPILOG)
     parser.add_argument(
         "words",
         nargs="+",

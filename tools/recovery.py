@@ -89,7 +89,7 @@ def _batch_sums(
     batch = {name: value.to(loaded.device) for name, value in batch.items()}
     noisy = config.objective.corrupt(batch, draws, config.model)
     asked = replace(noisy, where_BL=batch["valid"] & (batch["tokens"] != pad))
-    prediction = loaded.predict(asked)
+    prediction = loaded.network.predict(asked)
     assert isinstance(prediction, Reconstruction)
     assert prediction.embedding_ME is not None
     assert noisy.signal_B1 is not None
@@ -104,18 +104,17 @@ def _batch_sums(
     x0_ME = gaussian.to_x0(
         config.objective.prediction, prediction.output_ME.float(), x_ME, signal_M1.square()
     )
-    network = loaded.denoiser
-    table_RE = network.embedding.weight.float()[: len(counts)]
+    table_RE = loaded.denoiser.embedding.weight.float()[: len(counts)]
     mean_E = (counts.to(table_RE) @ table_RE) / counts.sum()
     ids_M = batch["tokens"][where_BL]
 
-    nearest_ME = loaded.nearest(x_ME / signal_M1)
+    nearest_ME = loaded.network.nearest(x_ME / signal_M1)
     return (
         torch.stack(
             [
                 (x0_ME - clean_ME).square().mean(dim=1).sum(),
                 (mean_E - clean_ME).square().mean(dim=1).sum(),
-                (loaded.round(x0_ME) == ids_M).sum(),
+                (loaded.network.round(x0_ME) == ids_M).sum(),
                 (nearest_ME == table_RE[ids_M]).all(dim=1).sum(),
                 where_BL.sum(),
             ]

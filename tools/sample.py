@@ -67,7 +67,7 @@ def sample(
         for first in firsts[loaded.share.rank :: loaded.share.size]:
             position_B = torch.arange(first, min(num, first + batch), device=loaded.device)
             ids_BL = torch.tensor(template.ids, device=loaded.device).repeat(len(position_B), 1)
-            predict = CountingPredict(loaded.predict)
+            predict = CountingPredict(loaded.network.predict)
             drawn_BL = generate(
                 ids_BL,
                 position_B,
@@ -88,7 +88,7 @@ def sample(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser("sample", __doc__)
+    parser = command.model_parser("sample", __doc__)
     parser.add_argument("--num", type=int, default=4, help="how many texts (default 4)")
     parser.add_argument(
         "--length", type=int, help="positions, BOS and EOS included (default: as trained)"
@@ -141,10 +141,11 @@ def _targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
     given = Path(arguments.source)
     is_file = len(arguments.source) < 256 and given.is_file()
     sources = read_sources(given, arguments.source_field) if is_file else [arguments.source]
+    tokenizer = load_tokenizer(corpus_path(loaded.config))
     drawn = draw_candidates(
         loaded,
-        load_tokenizer(corpus_path(loaded.config)),
-        sources,
+        tokenizer,
+        tokenizer.encode(sources),
         num=arguments.candidates,
         sampler=sampler_of(arguments),
         seed=arguments.seed,

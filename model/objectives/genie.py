@@ -20,8 +20,7 @@ from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import NO_STATE, Batch, Noisy, Objective, State
 from model.prediction import AnyPrediction, Reconstruction
-from model.processes import gaussian
-from model.processes.gaussian import Gaussian
+from model.processes.gaussian import Gaussian, Parameterisation, ScheduleName, target
 from model.query import Query
 from model.times import SecondMoment
 
@@ -40,9 +39,9 @@ class Genie(Objective):
         rounding: weight of the rounding loss.
     """
 
-    schedule: gaussian.ScheduleName = "sqrt"
+    schedule: ScheduleName = "sqrt"
     num_steps: int = 2000
-    prediction: gaussian.Parameterisation = "x0"
+    prediction: Parameterisation = "x0"
     times: Literal["uniform", "loss_second_moment"] = "uniform"
     self_conditioning: float = 0.0
     rounding: float = 1.0
@@ -178,7 +177,7 @@ class Genie(Objective):
         x0_ME = embedding_ME + noisy.start_noise_BLE[where_BL]
         index_M = self.process.index(noisy.level_BK[row_M, 0].double())
         clean_M1 = torch.where(index_M[:, None] == 0, embedding_ME, x0_ME)
-        wanted_ME = gaussian.target(
+        wanted_ME = target(
             self.prediction,
             clean_M1,
             noisy.end_noise_BLE[where_BL],

@@ -1,6 +1,7 @@
 """A model from a checkpoint, for sampling, evaluation and export: whole, or shared by ranks."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,10 +10,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.load import validate
-from model.network import Network, build, predict
-from model.prediction import AnyPrediction
-from model.query import Query
-from model.seq2seq import Seq2Seq
+from model.network import Network, Whole, build
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
@@ -44,31 +42,10 @@ class Loaded:
     device: torch.device
     mesh: "Mesh | None" = None
 
-    def predict(self, query: Query) -> AnyPrediction:
-        """The answer to a query; the ranks of a model call together."""
-        if self.mesh is None:
-            return predict(self.denoiser, query)
-        return Forward(self.denoiser, self.mesh)(query)
-
-    def remember(self, query: Query) -> Query:
-        """The query with what is the same at every level worked out."""
-        if self.mesh is None:
-            return self.denoiser.remember(query)
-        return Forward(self.denoiser, self.mesh).remember(query)
-
-    def round(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.seq2seq_layers.Exit.round`."""
-        if self.mesh is not None:
-            return Forward(self.denoiser, self.mesh).round(x_ME)
-        assert isinstance(self.denoiser, Seq2Seq)
-        return self.denoiser.output.round(x_ME)
-
-    def nearest(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.seq2seq_layers.Exit.nearest`; the embeddings."""
-        if self.mesh is not None:
-            return Forward(self.denoiser, self.mesh).nearest(x_ME)
-        assert isinstance(self.denoiser, Seq2Seq)
-        return self.denoiser.output.nearest(x_ME)[1]
+    @cached_property
+    def network(self) -> Forward | Whole:
+        """The denoiser as samplers ask it; the ranks of a model ask together."""
+        return Whole(self.denoiser) if self.mesh is None else Forward(self.denoiser, self.mesh)
 
     @property
     def is_first(self) -> bool:

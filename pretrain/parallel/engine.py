@@ -80,7 +80,7 @@ class Engine(ABC):
     def predict(self, query: Query) -> AnyPrediction:
         """The prediction with the present weights, without gradient."""
         self._denoiser.eval()
-        return self._forward(query)
+        return self._forward.predict(query)
 
     def _no_sums(self) -> "Sums":
         return Sums(self._objective, self._mesh.device, self._num_micro_batches, self._samples)

@@ -64,13 +64,13 @@ def as_prediction(outputs: Tensor | tuple[Tensor, ...], mesh: "Mesh") -> AnyPred
 
 
 class Forward:
-    """Predictions of a local network; all ranks of a pipeline and tensor group call together."""
+    """A network in parts, asked like :class:`model.network.Whole`; its ranks call together."""
 
     def __init__(self, network: Network, mesh: "Mesh") -> None:
         self._network, self._mesh = network, mesh
 
     @torch.no_grad()
-    def __call__(self, query: Query) -> AnyPrediction:
+    def predict(self, query: Query) -> AnyPrediction:
         """The answer with the present weights."""
         mesh = self._mesh
         with self._network.factory.all_positions():
@@ -116,14 +116,14 @@ class Forward:
 
     @torch.no_grad()
     def round(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.seq2seq_layers.Exit.round`."""
+        """See :meth:`model.network.Whole.round`."""
         if not self._mesh.is_last_stage:
             return self._mesh.from_last_stage(torch.empty_like(x_ME[:, 0], dtype=torch.int64))
         return self._mesh.from_last_stage(self._table.round(x_ME))
 
     @torch.no_grad()
     def nearest(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.seq2seq_layers.Exit.nearest`; the embeddings."""
+        """See :meth:`model.network.Whole.nearest`."""
         if not self._mesh.is_last_stage:
             return self._mesh.from_last_stage(torch.empty_like(x_ME))
         return self._mesh.from_last_stage(self._table.nearest(x_ME)[1])

@@ -51,7 +51,6 @@ class Mesh:
             keep_freed_memory()
             torch.set_num_threads(world.threads or max(1, available_cores() // world.local_size))
         self.device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
-        self._local_rank_before = os.environ.get("LOCAL_RANK")
         # DeepSpeed looks here, whatever it is told.
         os.environ["LOCAL_RANK"] = str(local)
         dist.init_process_group(
@@ -156,11 +155,6 @@ class Mesh:
     def close(self) -> None:
         """Leave all process groups, so that this process may enter others."""
         deepspeed.destroy()
-        # Who looks here next, in this process, is not to take it for a rank.
-        if self._local_rank_before is None:
-            os.environ.pop("LOCAL_RANK", None)
-        else:
-            os.environ["LOCAL_RANK"] = self._local_rank_before
 
 
 def available_cores() -> int:

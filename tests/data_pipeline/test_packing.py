@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -32,8 +33,8 @@ def test_wrapped_is_the_framed_stream_without_its_remainder(split: Split, length
 
 
 @pytest.mark.parametrize("how", ["wrap", "pad"])
-def test_samples_come_in_the_order_asked_for(split: Split, how: str) -> None:
-    packed = pack(split, 32, how)  # type: ignore[arg-type]
+def test_samples_come_in_the_order_asked_for(split: Split, how: Literal["wrap", "pad"]) -> None:
+    packed = pack(split, 32, how)
     every = packed.read(np.arange(len(packed)))
     chosen = np.array([len(packed) - 1, 0, 5, 5])
     some = packed.read(chosen)

@@ -65,8 +65,10 @@ def demo(corpus: Path) -> Split:
 
 
 def paragraphs(split: Split, **settings: Any) -> Paragraphs:
-    lengths = {"source_length": 60, "sequence_length": 60, "mask": MASK, "uniforms": DRAWS}
-    return Paragraphs(split, ParagraphConfig(**settings), **lengths)  # type: ignore[arg-type]
+    config = ParagraphConfig(**settings)
+    return Paragraphs(
+        split, config, source_length=60, sequence_length=60, mask=MASK, uniforms=DRAWS
+    )
 
 
 def test_paragraphs_are_the_documents_in_order(demo: Split) -> None:

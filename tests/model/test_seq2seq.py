@@ -12,7 +12,7 @@ from model.draws import Draws
 from model.gaussian_samplers.ddpm import Ddpm
 from model.generate_embeddings import generate_embeddings
 from model.initialize import initial_value
-from model.network import build, predict
+from model.network import Whole, build, predict
 from model.prediction import Reconstruction
 from model.processes.gaussian import Gaussian
 from model.query import Query
@@ -183,7 +183,8 @@ class Telling:
     """A network that knows the target: its outputs are the embeddings of these ids."""
 
     def __init__(self, model: Seq2Seq, ids_BL: Tensor) -> None:
-        self.model, self.ids_BL, self.levels = model, ids_BL, []  # type: ignore[var-annotated]
+        self.model, self.ids_BL = model, ids_BL
+        self.levels: list[float] = []
 
     def remember(self, query: Query) -> Query:
         return query
@@ -224,11 +225,6 @@ def test_sampling_reaches_what_the_network_knows() -> None:
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     model = network("drafts")
 
-    class Whole:
-        remember, predict = staticmethod(model.remember), staticmethod(lambda q: predict(model, q))
-        round = staticmethod(model.output.round)
-        nearest = staticmethod(lambda x: model.output.nearest(x)[1])
-
     asked = query()
     assert asked.source_BS is not None
     assert asked.source_valid_BS is not None
@@ -239,7 +235,7 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
                 asked.source_BS[rows],
                 asked.source_valid_BS[rows],
                 POSITION[rows],
-                Whole(),
+                Whole(model),
                 length=5,
                 width=6,
                 sampler=Ddpm(steps=5),

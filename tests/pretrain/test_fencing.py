@@ -50,6 +50,8 @@ def test_an_earlier_attempt_stops_at_its_next_step(
         return looked(self, *args)
 
     monkeypatch.setattr(trainer.Trainer, "_training_row", newer_begins)
+    # A rank sets it for the life of its process, which is this one.
+    monkeypatch.setenv("LOCAL_RANK", "0")
     file, *words = tiny("eval.every=0")
     config = load(RunConfig, [Path(file)], words)
     world = World(

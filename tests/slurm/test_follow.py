@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,7 @@ def test_results_are_one_row_for_each_run(records: Records) -> None:
     root = records.run.parent
     from types import SimpleNamespace
 
-    note(root, [("seed=1",)], [SimpleNamespace(run=records.run)])  # type: ignore[list-item]
+    submission: Any = SimpleNamespace(run=records.run)
+    note(root, [("seed=1",)], [submission])
     (row,) = results(root)
     assert row == {"seed": "1", "state": "running", "step": 40, "loss": 2.5, "val/nelbo": 3.5}

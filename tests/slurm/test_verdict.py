@@ -88,8 +88,8 @@ def records(tmp_path: Path) -> Records:
 
 
 def progress(records: Records) -> Progress:
-    settings = SimpleNamespace(max_restarts=3)
-    return Progress(records, SimpleNamespace(number=1, settings=settings))  # type: ignore[arg-type]
+    start: Any = SimpleNamespace(number=1, settings=SimpleNamespace(max_restarts=3))
+    return Progress(records, start)
 
 
 def started(records: Records, step: int, kind: str, reached: int) -> None:

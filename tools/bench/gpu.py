@@ -23,8 +23,8 @@ from pretrain.config import RunConfig
 from pretrain.hardware import GIB, GPUS, Gpu, find
 from pretrain.plan import plan
 from tools.bench.measure import interleaved, machine_facts
-from tools.bench.train import _positive
 from tools.bench.whole_step import plain_step, run_config
+from tools.command import positive
 
 SIZES = {
     "170M": ModelConfig(vocab_size=50257, width=768, num_layers=12, num_heads=12),
@@ -50,20 +50,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--size", action="append", choices=list(SIZES), help="default: all of them")
     parser.add_argument(
-        "--length", action="append", type=_positive, metavar="L", help="default: 1024 and 4096"
+        "--length", action="append", type=positive, metavar="L", help="default: 1024 and 4096"
     )
     parser.add_argument(
-        "--tokens", type=_positive, default=32768, metavar="N", help="of a step (default 32768)"
+        "--tokens", type=positive, default=32768, metavar="N", help="of a step (default 32768)"
     )
     parser.add_argument(
         "--steps",
-        type=_positive,
+        type=positive,
         default=5,
         metavar="N",
         help="in a row for one figure (default 5)",
     )
     parser.add_argument(
-        "--repeats", type=_positive, default=5, metavar="N", help="figures for a row (default 5)"
+        "--repeats", type=positive, default=5, metavar="N", help="figures for a row (default 5)"
     )
     parser.add_argument("--compile", action="store_true", help="run through torch.compile")
     parser.add_argument(

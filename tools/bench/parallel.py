@@ -24,8 +24,9 @@ from model.config import ModelConfig
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.pool import Pool
 from tools.bench.measure import machine_facts, ratio
-from tools.bench.train import DTYPES, _positive
+from tools.bench.train import DTYPES
 from tools.bench.whole_step import run_config
+from tools.command import positive
 
 if TYPE_CHECKING:
     from tools.bench.ranks import Timed
@@ -104,13 +105,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--steps",
-        type=_positive,
+        type=positive,
         default=5,
         metavar="N",
         help="in a row for one figure (default 5)",
     )
     parser.add_argument(
-        "--repeats", type=_positive, default=5, metavar="N", help="figures for a side (default 5)"
+        "--repeats", type=positive, default=5, metavar="N", help="figures for a side (default 5)"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")

@@ -28,6 +28,7 @@ from pretrain.host_memory import keep_freed_memory
 from tools.bench import reference
 from tools.bench.measure import interleaved, machine_facts, ratio
 from tools.bench.steps import MasterWeights, OurStep, ReferenceStep, our_corrupt, our_loss
+from tools.command import positive
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PAIRS = ("fp32:fp32", "bf16:fp32", "bf16:bf16")
@@ -73,15 +74,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     names = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=names, help="default: all of them")
     for name in _SHAPE:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_positive, metavar="N")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=positive, metavar="N")
     parser.add_argument(
         "--precisions", nargs="+", choices=PAIRS, metavar="OURS:REFERENCE", help=", ".join(PAIRS)
     )
     parser.add_argument(
-        "--steps", type=_positive, default=2, help="in a row for one figure (default 2)"
+        "--steps", type=positive, default=2, help="in a row for one figure (default 2)"
     )
     parser.add_argument(
-        "--repeats", type=_positive, default=5, help="figures for a side (default 5)"
+        "--repeats", type=positive, default=5, help="figures for a side (default 5)"
     )
     parser.add_argument(
         "--carry-over", action=argparse.BooleanOptionalAction, default=True,
@@ -230,13 +231,6 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
         targets = {pair: None if shape else case.targets.get(pair) for pair in pairs}
         changed.append(dataclasses.replace(case, targets=targets, **shape))
     return changed
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 def _device(name: str) -> torch.device:

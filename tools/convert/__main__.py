@@ -14,8 +14,9 @@ fork_from=CKPT``. Exit status: 0 converted, 1 the logits differ, 2 wrong input.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from configs.errors import RunError, UserError
 from pretrain.checkpoint import store
@@ -31,11 +32,7 @@ from tools.convert.to_hf import to_hf
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("convert", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_to_hf(commands)
     _add_from_hf(commands)
@@ -51,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name, run, text) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], str], text: str
+) -> argparse.ArgumentParser:
     added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     added.set_defaults(run=run)
     added.add_argument(
@@ -60,7 +59,7 @@ def _command(commands, name, run, text) -> argparse.ArgumentParser:  # type: ign
     return added
 
 
-def _add_to_hf(commands) -> None:  # type: ignore[no-untyped-def]
+def _add_to_hf(commands: Any) -> None:
     added = _command(commands, "to-hf", _to_hf, "a checkpoint of ours to a Hugging Face directory")
     added.add_argument("source", type=Path, metavar="CKPT", help="checkpoint or run directory")
     added.add_argument("out", type=Path, metavar="OUT")
@@ -69,7 +68,7 @@ def _add_to_hf(commands) -> None:  # type: ignore[no-untyped-def]
     added.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
 
 
-def _add_from_hf(commands) -> None:  # type: ignore[no-untyped-def]
+def _add_from_hf(commands: Any) -> None:
     text = "a Hugging Face directory, .safetensors, .bin or .ckpt to a checkpoint of ours"
     added = _command(commands, "from-hf", _from_hf, text)
     added.add_argument("source", type=Path, metavar="SOURCE")
@@ -94,7 +93,7 @@ def _add_from_hf(commands) -> None:  # type: ignore[no-untyped-def]
     )
 
 
-def _add_average(commands) -> None:  # type: ignore[no-untyped-def]
+def _add_average(commands: Any) -> None:
     added = _command(commands, "average", _average, "the mean of several checkpoints' weights")
     added.add_argument("sources", type=Path, nargs="+", metavar="CKPT")
     added.add_argument("--out", type=Path, required=True)

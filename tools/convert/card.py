@@ -7,7 +7,7 @@ from model.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.plan import count_parameters
 
-USE = """\
+USE_DENOISER = """\
 ## Use
 
 Needs torch and transformers, and nothing else.
@@ -28,6 +28,27 @@ with torch.no_grad():
 `attention_mask` hides padding. LoRA fits the modules `q`, `k`, `v`, `out`, `up`, `down`, `gate`.
 """
 
+USE_SEQ2SEQ = """\
+## Use
+
+Needs torch and transformers, and nothing else.
+
+```python
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model = AutoModelForSeq2SeqLM.from_pretrained("HERE", trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained("HERE", trust_remote_code=True)
+batch = tokenizer(["a source", "another"], padding=True, return_tensors="pt")
+ids = model.generate(**batch, sampling_steps=50, num_return_sequences=5, seed=0)
+print(tokenizer.batch_decode(ids, skip_special_tokens=True))
+```
+
+`generate` denoises {target_length} positions from pure noise (`sampler="ddpm"` or `"ddim"`).
+`model(input_ids, attention_mask, labels=...)` gives the training loss, with padding as a target:
+pad `labels` to the length that targets are to have. `model(input_ids, decoder_inputs_embeds=x,
+level=t)` is one evaluation of the network.
+"""
+
 
 def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any], own: bool) -> str:
     """README.md.
@@ -37,11 +58,18 @@ def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any],
         report: on parity. own: whether our modelling code lies beside it.
     """
     model: ModelConfig = config.model
-    bound = "not measured" if facts["score"] is None else f"{facts['score']:.4f} nats per token"
+    is_seq2seq = model.seq2seq is not None
+    unit = "" if is_seq2seq else " nats per token"
+    score = "not measured" if facts["score"] is None else f"{facts['score']:.4f}{unit}"
+    blocks = f"{model.num_layers} layers of width {model.width}"
+    if model.seq2seq is not None:
+        blocks = f"{model.seq2seq.num_encoder_layers} encoder and {model.num_layers} decoder " + (
+            f"layers of width {model.width}, embeddings of {model.seq2seq.embedding_width}"
+        )
     objective = type(config.objective).__module__.rpartition(".")[2]
     rows = {
         "parameters": f"{count_parameters(model):,}",
-        "architecture": f"{model.num_layers} layers of width {model.width}",
+        "architecture": blocks,
         "vocabulary": f"{model.vocab_size:,} ids, mask token {model.mask}",
         "objective": objective,
         "sequence length": f"{config.data.sequence_length:,}",
@@ -49,12 +77,16 @@ def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any],
         "tokens seen": f"{facts['tokens_seen']:,}",
         "global batch": f"{config.global_batch:,}",
         "precision": config.precision,
-        "held-out bound": bound,
+        "held-out loss" if is_seq2seq else "held-out bound": score,
         "weights": facts["weights"],
         "code": facts["code"].get("git_commit") or "unknown",
         "parity": f"largest difference of a logit {report['largest_difference']:.2g} in fp32",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    head = "---\nlibrary_name: transformers\npipeline_tag: fill-mask\n---\n\n" if own else ""
-    use = "\n" + USE if own else ""
-    return f"{head}# A text diffusion model\n\n| | |\n| --- | --- |\n{table}\n{use}"
+    tag = "text2text-generation" if is_seq2seq else "fill-mask"
+    head = f"---\nlibrary_name: transformers\npipeline_tag: {tag}\n---\n\n" if own else ""
+    use = USE_DENOISER
+    if is_seq2seq:
+        use = USE_SEQ2SEQ.format(target_length=config.data.sequence_length)
+    usage = "\n" + use if own else ""
+    return f"{head}# A text diffusion model\n\n| | |\n| --- | --- |\n{table}\n{usage}"

@@ -2,32 +2,42 @@
 
 transformers follows relative imports within one directory only. Which files are needed
 follows from the imports of the files in ``huggingface/``; each import of ours is made
-relative, and anything else but torch, transformers and the standard library is refused.
+relative to the last part of its name, and anything else but torch, transformers and the
+standard library is refused.
 """
 
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ENTRY = ("configuration_palimpsest", "modeling_palimpsest")
 WRAPPERS = "tools.convert.huggingface"
 NEEDED = {"torch", "transformers"}
 
-_IMPORT = re.compile(r"^(\s*)from (?:model|tools\.convert\.huggingface)\.(\w+) import", re.M)
+_OURS = re.compile(rf"(?:model|{re.escape(WRAPPERS)})(?:\.\w+)*\.(\w+)")
+_IMPORT = re.compile(rf"^(\s*)from {_OURS.pattern} import", re.M)
 
 
-def flat_files() -> dict[str, str]:
-    """The text of every file, by its flat name."""
+def flat_files(entry: Sequence[str]) -> dict[str, str]:
+    """The text of every file, by its flat name.
+
+    Args:
+        entry: names of files in ``huggingface/``, with which the others come.
+    """
     found: dict[str, str] = {}
-    waiting = [f"{WRAPPERS}.{name}" for name in ENTRY]
+    modules: dict[str, str] = {}
+    waiting = [f"{WRAPPERS}.{name}" for name in entry]
     while waiting:
         module = waiting.pop()
         name = f"{module.rpartition('.')[2]}.py"
+        if modules.setdefault(name, module) != module:
+            raise AssertionError(f"{modules[name]} and {module} would both be {name}")
         if name in found:
             continue
-        path = ROOT / (module.replace(".", "/") + ".py")
+        path = ROOT / module.replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         text = path.read_text(encoding="utf-8")
         found[name] = _IMPORT.sub(r"\1from .\2 import", text)
         waiting += _own_imports(text, path)
@@ -53,7 +63,7 @@ def _own_imports(text: str, path: Path) -> list[str]:
             continue
         for name in names:
             top = name.partition(".")[0]
-            if re.fullmatch(rf"(model|{re.escape(WRAPPERS)})\.\w+", name):
+            if _OURS.fullmatch(name):
                 found.append(name)
             elif top not in NEEDED | sys.stdlib_module_names and node.lineno not in optional_lines:
                 raise AssertionError(f"{path} imports {name}, which an export cannot take along")

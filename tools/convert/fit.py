@@ -7,14 +7,14 @@ import torch
 
 from configs.errors import UserError
 from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.network import build
 from tools.convert.tensors import Shape, Tensors
 
 
 def parameter_shapes(model: ModelConfig) -> dict[str, Shape]:
-    """The shape of every parameter of a denoiser, by canonical name."""
+    """The shape of every parameter of a network, by canonical name."""
     with torch.device("meta"):
-        names = Denoiser(model).parameter_names()
+        names = build(model).parameter_names()
     return {name: tuple(parameter.shape) for parameter, name in names.items()}
 
 

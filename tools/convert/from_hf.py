@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.load import to_yaml, validate
+from configs.load import to_plain, to_yaml, validate
 from data_pipeline.tokenizer import load_tokenizer
 from model.config import ModelConfig
 from pretrain.checkpoint import store
@@ -96,13 +96,16 @@ def _run(source: Path, incoming: Incoming, tokenizer: Path | None) -> dict[str, 
         {
             "steps": 1,
             "global_batch": 1,
-            "objective": {"name": "mdlm"},
-            "data": {"corpus": str(tokenizer or "unknown"), "sequence_length": max(3, length)},
-            "model": {"vocab_size": 1},
+            "model": to_plain(incoming.model),
+            "objective": incoming.run.get("objective", {"name": "mdlm"}),
+            "data": {
+                "corpus": str(tokenizer or "unknown"),
+                "sequence_length": max(3, length),
+                **incoming.run.get("data", {}),
+            },
         },
         where="the converted run",
     )
-    config = replace(config, model=incoming.model)
     return write.state_of(config, step=0, tokens_seen=0, facts={})
 
 

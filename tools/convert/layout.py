@@ -14,6 +14,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from model.config import ModelConfig
+from pretrain.config import RunConfig
 from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
 
@@ -49,6 +50,7 @@ class Incoming:
             compared before bidirectional attention is switched on.
         num_ids: ids that the source knows. logits: the source's, ``[B, L, ids]``.
         length: of the sequences that it was trained on, if known.
+        run: settings of the run that the weights ask for besides.
     """
 
     model: ModelConfig
@@ -57,6 +59,7 @@ class Incoming:
     num_ids: int
     logits: Callable[[Inputs], Tensor]
     length: int | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +95,11 @@ class Layout(Protocol):
             UserError: tensors are missing, extra or of other shapes, or a setting has no place.
         """
 
-    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
-        """How a denoiser becomes one of this family.
+    def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
+        """How the model of a run becomes one of this family.
 
         Raises:
-            UserError: the denoiser has no place in this layout; every reason is given.
+            UserError: the model has no place in this layout; every reason is given.
         """
 
 

@@ -6,15 +6,16 @@ so that neither model stands in memory whole.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from configs.errors import RunError
 from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
+from model.network import build
+from model.query import Query
 from tools.convert.tensors import Tensors
 
 LIMIT = 1e-5
@@ -39,7 +40,7 @@ def inputs(model: ModelConfig, num_ids: int) -> Inputs:
     """Fixed inputs for a model, of the ids below ``num_ids``."""
     draws = Draws(seed=0, split="parity", batch=BATCH)
     position = torch.arange(BATCH)
-    length = min(LENGTH, model.num_positions or LENGTH)
+    length = min(LENGTH, model.max_length or LENGTH)
     ids = (draws.uniform("ids", position, length) * min(num_ids, model.vocab_size)).long()
     if model.mask < num_ids:
         ids[:, ::3] = model.mask
@@ -48,35 +49,57 @@ def inputs(model: ModelConfig, num_ids: int) -> Inputs:
 
 
 @torch.no_grad()
-def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = Denoiser) -> Tensor:
-    """Of a denoiser with these weights, ``[B, L, R]``, one layer in memory at a time.
+def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = build) -> Tensor:
+    """Of a network with these weights, ``[B, L, R]``, one layer in memory at a time.
+
+    An encoder-decoder's are those of the tokens nearest to what it predicts.
 
     Args:
-        kind: the denoiser's class, ours or the one beside exported weights.
+        kind: builds (a span of) the network: ours, or the class beside exported weights.
     """
-    where = torch.ones_like(given.ids_BL, dtype=torch.bool)
-    stream: tuple[Tensor, ...] = (given.level_B1, given.ids_BL)
-    last = model.num_layers + 1
+    query = _query(model, given)
+    last = model.total_layers - 1
+    stream: tuple[Tensor, ...] = ()
     for index in range(last + 1):
-        # Untied, so that the last layer can be built without the first.
-        layer = _layer(replace(model, tied_head=False, head_bias=model.has_head_bias), index, kind)
-        prefix = f"layers.{index}."
-        for name, parameter in layer.named_parameters():
-            held = f"{prefix}{name}"
-            if model.tied_head and name == "head.weight":
-                held = "layers.0.tokens.weight"
-            parameter.copy_(tensors.read(held))
-        if index == last:
-            out: Tensor = layer(stream, where)
-            return out.view(*given.ids_BL.shape, -1)
-        stream = layer(stream)
-    raise AssertionError("a denoiser has a last layer")
+        network = kind(model, span=range(index, index + 1)).eval()
+        for parameter, name in network.parameter_names().items():
+            parameter.copy_(tensors.read(name))
+        if index == 0:
+            stream = network.inputs(query)
+        if index < last:
+            stream = network.layers[str(index)](stream)
+    out = network.output(stream, *network.wanted(query))
+    if model.seq2seq is not None:
+        out = network.output.head(out[0])
+    return cast(Tensor, out).view(*given.ids_BL.shape, -1)
 
 
-def _layer(model: ModelConfig, index: int, kind: Any) -> Any:
-    """One layer, its weights yet to come."""
-    denoiser = kind(model, span=range(index, index + 1))
-    return denoiser.layers[str(index)].eval()
+def _query(model: ModelConfig, given: Inputs) -> Query:
+    """The inputs as a network reads them; an encoder-decoder has them as source and target."""
+    query = Query(
+        ids_BL=given.ids_BL,
+        level_BK=given.level_B1,
+        where_BL=torch.ones_like(given.ids_BL, dtype=torch.bool),
+    )
+    if model.seq2seq is None:
+        return query
+    batch, length = given.ids_BL.shape
+    draws = Draws(seed=0, split="parity", batch=batch)
+    shape = (batch, length, model.table_width)
+
+    def normal(kind: str) -> Tensor:
+        return draws.normal(kind, torch.arange(batch), length * model.table_width).view(shape)
+
+    # Sources of several lengths.
+    valid_BS = torch.arange(length) < length - torch.arange(batch)[:, None]
+    return replace(
+        query,
+        signal_B1=(1 - given.level_B1).sqrt(),
+        noise_BLE=normal("noise") * given.level_B1.sqrt()[..., None],
+        draft_BLE=normal("draft"),
+        source_BS=given.ids_BL,
+        source_valid_BS=valid_BS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

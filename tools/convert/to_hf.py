@@ -1,16 +1,18 @@
 """A checkpoint of ours to a Hugging Face directory, in our layout or another's."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from configs.errors import UserError
 from configs.load import to_plain
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
-from pretrain.checkpoint.weights import config_of, find
+from pretrain.checkpoint.weights import Which, config_of, find
 from pretrain.config import RunConfig
 from tools.convert import parity, tensors, tokenizer_files, write
 from tools.convert.card import card
 from tools.convert.layouts import named
+from tools.convert.layouts.palimpsest import Palimpsest
 from tools.convert.staging import staged
 
 RUN_FILE = "palimpsest_run.json"
@@ -21,8 +23,8 @@ def to_hf(
     checkpoint: Path,
     out: Path,
     *,
-    weights: Literal["ema", "raw"] = "ema",
-    layout: str = "palimpsest",
+    weights: Which = "ema",
+    layout: str = Palimpsest.name,
     tokenizer: Path | None = None,
     shard_bytes: int = write.SHARD_BYTES,
 ) -> dict[str, Any]:
@@ -40,12 +42,14 @@ def to_hf(
     reader = Reader(path)
     config = config_of(reader)
     kind = reader.weights(weights)
+    if config.model.seq2seq is not None and layout != Palimpsest.name:
+        raise UserError(f"layout {layout} holds denoisers only, and this is an encoder-decoder")
     ours = tensors.of_checkpoint(reader, kind)
-    length = config.data.sequence_length
-    outgoing = named(layout).outgoing(config.model, ours, length)
+    outgoing = named(layout).outgoing(config, ours)
     texts = dict(outgoing.files)
     found = tokenizer or _corpus(config)
     if found is not None:
+        length = config.data.source_length or config.data.sequence_length
         texts |= tokenizer_files.files(found, config.model, length)
     facts = {
         key: reader.state[key] for key in ("step", "tokens_seen", "score", "elapsed_s", "code")
@@ -66,7 +70,7 @@ def to_hf(
         write.write_json(aside / "generation_config.json", _generation(config, special))
         run = {**facts, "config": {**to_plain(config), "run_dir": None, "fork_from": None}}
         write.write_json(aside / RUN_FILE, run)
-        own = "modeling_palimpsest.py" in texts
+        own = "configuration_palimpsest.py" in texts
         texts["README.md"] = card(config, facts, report, own)
         for name, text in texts.items():
             store.write(aside / name, text)
@@ -93,12 +97,13 @@ def _special_ids(path: Path | None) -> dict[str, int]:
 
 
 def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
-    """How samples are drawn by default; ``max_length`` counts the frame."""
+    """How samples are drawn by default; ``max_length`` counts the frame, or the padding."""
+    how: dict[str, Any] = {"sampler": "ancestral", "sampling_steps": 64, "temperature": 1.0}
+    if config.model.seq2seq is not None:
+        how = {"sampler": "ddpm", "sampling_steps": 50}
     return {
         **special,
         "mask_token_id": config.model.mask,
         "max_length": config.data.sequence_length,
-        "sampler": "ancestral",
-        "sampling_steps": 64,
-        "temperature": 1.0,
+        **how,
     }

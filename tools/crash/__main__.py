@@ -41,12 +41,7 @@ exit status: 0 nothing was lost, 1 something was (what is left is kept to be loo
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.crash",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("crash", __doc__, EPILOG)
     parser.add_argument(
         "words", nargs="*", metavar="key.sub=value", help="settings of all runs besides"
     )

@@ -10,7 +10,6 @@ from pretrain import preemption
 if __name__ == "__main__":
     preemption.install()
 
-import argparse
 import importlib
 import json
 import sys
@@ -120,11 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     from tools import command
 
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("demo", __doc__)
     parser.add_argument(
         "words",
         nargs="*",

@@ -11,7 +11,7 @@ from model.gaussian_samplers.ddpm import Ddpm
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path, open_corpus
 from tools.recovery import recovery
-from tools.seq2seq.candidates import draw_from_ids, text_of
+from tools.seq2seq.candidates import draw_candidates, text_of
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 HARD = 0.3
@@ -74,18 +74,16 @@ def samples(loaded: Loaded) -> dict[str, list[str]]:
     assert corpus.held_out is not None
     batch = corpus.held_out[0].batch(np.arange(4))
     sources = [
-        ids[valid].numpy()
+        ids[valid].tolist()
         for ids, valid in zip(batch["source"], batch["source_valid"], strict=True)
     ]
-    drawn = draw_from_ids(
+    drawn = draw_candidates(
         loaded, tokenizer, sources, num=1, sampler=Ddpm(steps=50), seed=config.seed, batch=4
     )
     mask, texts = config.model.mask, []
     for ids, own, target in zip(sources, drawn.texts, batch["tokens"].tolist(), strict=True):
-        place = int(np.flatnonzero(ids == mask)[0])
-        before, after = (
-            tokenizer.decode(part.tolist()) for part in (ids[:place], ids[place + 1 :])
-        )
+        place = ids.index(mask)
+        before, after = tokenizer.decode(ids[:place]), tokenizer.decode(ids[place + 1 :])
         texts.append(
             f"{before} [[{own[0].strip()}]] {after}\n(was: {text_of(target, tokenizer).strip()})"
         )

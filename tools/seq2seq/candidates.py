@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from configs.errors import UserError
@@ -29,7 +28,7 @@ class Candidates:
 def draw_candidates(
     loaded: Loaded,
     tokenizer: Tokenizer,
-    sources: Sequence[str],
+    sources: Sequence[Sequence[int]],
     *,
     num: int,
     sampler: GaussianSampler,
@@ -40,66 +39,42 @@ def draw_candidates(
     """``num`` texts for each source; the same seed gives the same ones, whatever the batch.
 
     Args:
+        sources: their ids, which may hold [MASK].
         length: positions of a target, padding included (default: as trained).
 
     Raises:
         UserError: a source is longer than the model has positions, or the sampler has more
             steps than the process.
     """
-    return draw_from_ids(
-        loaded,
-        tokenizer,
-        [np.array(own, dtype=np.int64) for own in tokenizer.encode(list(sources))],
-        num=num,
-        sampler=sampler,
-        seed=seed,
-        batch=batch,
-        length=length,
-    )
-
-
-def draw_from_ids(
-    loaded: Loaded,
-    tokenizer: Tokenizer,
-    ids: Sequence[np.ndarray],
-    *,
-    num: int,
-    sampler: GaussianSampler,
-    seed: int,
-    batch: int,
-    length: int | None = None,
-) -> Candidates:
-    """The same from the sources' ids, which may hold [MASK]."""
     config = loaded.config
     shape, objective = config.model.seq2seq, config.objective
     assert shape is not None
     if sampler.steps > objective.num_steps:
         raise UserError(f"--steps {sampler.steps}: the process has {objective.num_steps}")
-    longest = max(len(own) for own in ids)
-    if shape.positions == "learned" and longest > shape.max_positions:
-        raise UserError(
-            f"a source has {longest} tokens; this model has positions for {shape.max_positions}"
-        )
+    longest = max(map(len, sources))
+    limit = config.model.max_length
+    if limit is not None and longest > limit:
+        raise UserError(f"a source has {longest} tokens; this model has positions for {limit}")
     length = length or config.data.sequence_length
-    draws = Draws(seed=seed, split="sample", batch=len(ids) * num)
-    total = len(ids) * num
+    draws = Draws(seed=seed, split="sample", batch=len(sources) * num)
+    total = len(sources) * num
     mine: list[tuple[int, str]] = []
     with (
         torch.inference_mode(),
         command.progress(loaded, total * sampler.steps, "step", "sample") as bar,
     ):
         # Sources of like length together: less padding to be read.
-        order = sorted(range(total), key=lambda number: (len(ids[number // num]), number))
+        order = sorted(range(total), key=lambda number: (len(sources[number // num]), number))
         starts = range(0, total, batch)
         for start in starts[loaded.share.rank :: loaded.share.size]:
             numbers = order[start : start + batch]
-            own = [ids[number // num] for number in numbers]
+            own = [sources[number // num] for number in numbers]
             source, source_valid = padded(own, max(map(len, own)), tokenizer.pad_id)
             drawn_BL = generate_embeddings(
                 torch.from_numpy(source).to(loaded.device),
                 torch.from_numpy(source_valid).to(loaded.device),
                 torch.tensor(numbers, device=loaded.device),
-                loaded,
+                loaded.network,
                 length=length,
                 width=shape.embedding_width,
                 sampler=sampler,

@@ -65,10 +65,11 @@ def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str,
             sources=references.sources[: arguments.sources],
             targets=references.targets[: arguments.sources],
         )
+    tokenizer = load_tokenizer(corpus_path(loaded.config))
     drawn = draw_candidates(
         loaded,
-        load_tokenizer(corpus_path(loaded.config)),
-        references.sources,
+        tokenizer,
+        tokenizer.encode(references.sources),
         num=arguments.candidates,
         sampler=sampler_of(arguments),
         seed=arguments.seed,

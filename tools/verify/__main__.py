@@ -48,12 +48,7 @@ exit status: 0 all checks hold, 1 one broke, 2 wrong input
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.verify",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("verify", __doc__, EPILOG)
     parser.add_argument(
         "--ranks",
         type=int,

@@ -6,40 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import MODEL, random_weights, run_of, save_weights
 from torch import Tensor
 from transformers import dynamic_module_utils
 
-from configs.load import validate
 from data_pipeline.tokenizer import load_tokenizer
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from pretrain.checkpoint.weights import load_denoiser
-from pretrain.config import RunConfig
-from tools.convert import write
-from tools.convert.tensors import of_dict
-
-MODEL: dict[str, Any] = {"vocab_size": 90, "width": 32, "num_layers": 2, "num_heads": 4}
-MODEL["conditioning_width"] = 16
-
-
-def random_weights(denoiser: Denoiser, seed: int = 0) -> Denoiser:
-    """Every weight moved, so that no branch is closed and no two conversions look alike."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in denoiser.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return denoiser.eval()
-
-
-def run_of(model: ModelConfig, corpus: Path | str = "unknown") -> RunConfig:
-    plain = {
-        "steps": 10,
-        "global_batch": 4,
-        "objective": {"name": "mdlm"},
-        "data": {"corpus": str(corpus), "sequence_length": 32},
-        "model": dict(vars(model)),
-    }
-    return validate(RunConfig, plain, where="the test's run")
 
 
 @pytest.fixture
@@ -54,10 +28,7 @@ def saved(tmp_path: Path) -> Callable[..., tuple[Path, Denoiser]]:
         **settings: Any,
     ) -> tuple[Path, Denoiser]:
         denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, **settings})), seed)
-        values = {n: p.detach() for p, n in denoiser.parameter_names().items()}
-        run = run_of(denoiser.config, corpus)
-        state = write.state_of(run, step=7, tokens_seen=896, facts={"score": 4.25})
-        write.write_checkpoint(tmp_path / name, of_dict(values, name), state, shard_bytes)
+        save_weights(tmp_path / name, denoiser, run_of(denoiser.config, corpus), shard_bytes)
         return tmp_path / name, denoiser
 
     return save

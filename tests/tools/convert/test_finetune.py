@@ -10,6 +10,8 @@ from pydoc_data import topics
 from typing import Any
 
 import pytest
+from small_models import save_weights, small_genie
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pretrain.__main__ import main as pretrain
 from tools.convert.huggingface import finetune
@@ -97,7 +99,7 @@ for name in ("model", "tools", "pretrain", "palimpsest", "deepspeed", "megatron"
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_fine_tuning_where_nothing_of_ours_is_installed(
-    export: Path, data: tuple[Path, Path], root: Path, tmp_path: Path
+    export: Path, data: tuple[Path, Path], root: Path, tmp_path: Path, corpus: Path
 ) -> None:
     """A fresh environment with torch, transformers, accelerate and peft, and no more."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL", "PYTHON"))}
@@ -131,3 +133,18 @@ def test_fine_tuning_where_nothing_of_ours_is_installed(
         "print(m(**b).logits.isnan().any().item())"
     )
     assert run(python, "-c", again, str(moved)).split()[-1] == "False"
+    genie = tmp_path / "genie"
+    save_weights(tmp_path / "ckpt", *small_genie(corpus), 2**20)
+    to_hf(tmp_path / "ckpt", genie)
+    sampled = (
+        "import sys; from transformers import AutoModelForSeq2SeqLM, AutoTokenizer; "
+        "m = AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], trust_remote_code=True); "
+        "t = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True); "
+        "b = t(['a text', 'another, longer text'], padding=True, return_tensors='pt'); "
+        "print(m.eval().generate(**b, seed=0).tolist())"
+    )
+    found = json.loads(run(python, "-c", sampled, str(genie)).splitlines()[-1])
+    tokenizer = AutoTokenizer.from_pretrained(genie, trust_remote_code=True)
+    batch = tokenizer(["a text", "another, longer text"], padding=True, return_tensors="pt")
+    model = AutoModelForSeq2SeqLM.from_pretrained(genie, trust_remote_code=True).eval()
+    assert model.generate(**batch, seed=0).tolist() == found

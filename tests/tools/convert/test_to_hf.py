@@ -1,6 +1,7 @@
 """Out to transformers and back: the same logits, the same weights, bounded memory."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.weights import Which
 from tools.convert import parity
 from tools.convert.__main__ import main
 from tools.convert.code import flat_files
@@ -172,8 +174,9 @@ def test_the_directory_is_whole(on_corpus, tmp_path: Path, corpus: Path) -> None
 def test_averaged_weights_are_the_default(saved, tmp_path: Path, corpus: Path, train) -> None:
     train("stop_after=2", "checkpoint.every=2", run="run")
     run = tmp_path / "run"
-    for which, kind in (("ema", "ema"), ("raw", "master")):
-        to_hf(run, tmp_path / which, weights=which)  # type: ignore[arg-type]
+    kinds: dict[Which, str] = {"ema": "ema", "raw": "master"}
+    for which, kind in kinds.items():
+        to_hf(run, tmp_path / which, weights=which)
         state = model_of(tmp_path / which).state_dict()
         reader = Reader(run / "checkpoints" / "step-00000002")
         for name, value in reader.whole(kind):
@@ -181,16 +184,19 @@ def test_averaged_weights_are_the_default(saved, tmp_path: Path, corpus: Path, t
 
 
 def test_the_exported_code_is_the_projects_own_and_needs_two_packages(root: Path) -> None:
-    files = flat_files()
-    assert {"denoiser.py", "layers.py", "plain.py", "config.py", "attention.py"} <= files.keys()
-    for name, text in files.items():
+    denoiser = flat_files(["modeling_palimpsest"])
+    assert {"denoiser.py", "layers.py", "plain.py", "config.py", "attention.py"} <= denoiser.keys()
+    assert not {"seq2seq.py", "genie.py"} & denoiser.keys()
+    seq2seq = flat_files(["modeling_palimpsest_seq2seq"])
+    assert {"seq2seq.py", "genie.py", "objectives.py", "gaussian.py", "ddpm.py"} <= seq2seq.keys()
+    for name, text in (denoiser | seq2seq).items():
         assert "from model" not in text, name
         assert "import tools" not in text, name
-        source = root / "model" / name
-        if source.exists():
+        places = [*root.glob(f"model/**/{name}"), root / "model" / Path(name).stem / "__init__.py"]
+        for source in filter(Path.exists, places):
             own, exported = source.read_text().splitlines(), text.splitlines()
             changed = [(a, b) for a, b in zip(own, exported, strict=True) if a != b]
-            assert all(b == a.replace("from model.", "from .") for a, b in changed)
+            assert all(b == re.sub(r"from model\.(\w+\.)*", "from .", a) for a, b in changed)
 
 
 SETTLE = """

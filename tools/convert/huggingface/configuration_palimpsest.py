@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from model.config import ModelConfig
+from model.config import from_fields
 
 
 class PalimpsestConfig(PretrainedConfig):
@@ -25,12 +25,40 @@ class PalimpsestConfig(PretrainedConfig):
     ) -> None:
         self.denoiser = {"vocab_size": 1, **(denoiser or {})}
         self.classifier_dropout = classifier_dropout
-        model = ModelConfig(**self.denoiser)
+        model = from_fields(self.denoiser)
         self.vocab_size = model.num_ids
         self.hidden_size = model.width
         self.num_hidden_layers = model.num_layers
         self.num_attention_heads = model.num_heads
         self.mask_token_id = model.mask
         # transformers ties weights by this name.
-        kwargs["tie_word_embeddings"] = model.tied_head
+        kwargs["tie_word_embeddings"] = model.shares_embedding
         super().__init__(**kwargs)
+
+
+class PalimpsestSeq2SeqConfig(PalimpsestConfig):
+    """Of an encoder-decoder.
+
+    Args:
+        objective: the fields of :class:`model.objectives.genie.Genie`.
+        source_length, target_length: positions that it was trained with.
+        pad_token_id, eos_token_id: what ends a target; None where the tokenizer is not known.
+    """
+
+    model_type = "palimpsest_seq2seq"
+
+    def __init__(
+        self,
+        denoiser: dict[str, Any] | None = None,
+        objective: dict[str, Any] | None = None,
+        source_length: int = 128,
+        target_length: int = 64,
+        pad_token_id: int | None = None,
+        eos_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.objective = dict(objective or {})
+        self.source_length, self.target_length = source_length, target_length
+        self.pad_token_id, self.eos_token_id = pad_token_id, eos_token_id
+        kwargs["is_encoder_decoder"] = True
+        super().__init__({"seq2seq": {}, **(denoiser or {})}, **kwargs)

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
 )
 
-from model.config import ModelConfig
+from model.config import from_fields
 from model.denoiser import Denoiser
 from model.linears import Head, exclusion
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestConfig
@@ -32,7 +32,7 @@ class PalimpsestPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: PalimpsestConfig) -> None:
         super().__init__(config)
-        self.model_config = ModelConfig(**config.denoiser)
+        self.model_config = from_fields(config.denoiser)
         self.denoiser = Denoiser(replace(self.model_config, hide_padding=True))
         self._tied_weights_keys = self._tied()
 

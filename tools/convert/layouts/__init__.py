@@ -1,8 +1,4 @@
-"""Layouts of weights, one family of models per file.
-
-An encoder-decoder of ours will be one more file here, and one more pair of files beside
-``huggingface/modeling_palimpsest.py``.
-"""
+"""Layouts of weights, one family of models per file."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from model.config import ModelConfig
+from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.layout import Incoming, Options, Outgoing, one_way, padded, same_rows
 from tools.convert.parity import Inputs
@@ -89,7 +90,7 @@ class Bert:
             length=model.num_positions,
         )
 
-    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
+    def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """Not asked for by anybody yet."""
         raise one_way(self.name)
 

@@ -6,16 +6,14 @@ It is bidirectional from the start, sees no noise level, and its vocabulary hold
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from configs.errors import UserError
 from model.config import ModelConfig
+from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.layout import Incoming, Options, Outgoing, padded
-from tools.convert.parity import Inputs
-from tools.convert.reference import attend, heads, rotated
+from tools.convert.reference import GatedNames, gated_logits
 from tools.convert.tensors import Shape, Tensors
 
 ROOT = "model.transformer."
@@ -46,6 +44,21 @@ FIXED = {
     "input_emb_norm": False,
     "scale_logits": False,
 }
+NAMES = GatedNames(
+    embedding=ROOT + "wte",
+    last_norm=ROOT + "ln_f",
+    head=ROOT + "ff_out",
+    block=ROOT + "blocks.",
+    attention_norm="attn_norm",
+    q="q_proj",
+    k="k_proj",
+    v="v_proj",
+    out="attn_out",
+    mlp_norm="ff_norm",
+    gate="ff_proj",
+    up="up_proj",
+    down="ff_out",
+)
 
 
 class Llada:
@@ -72,12 +85,13 @@ class Llada:
             tensors=Tensors(parameter_shapes(model), read, source.origin),
             compared_as=model,
             num_ids=model.num_ids,
-            logits=lambda inputs: logits(source, model, inputs),
+            logits=lambda inputs: gated_logits(source, model, inputs, NAMES, causal=False),
             length=config.get("max_sequence_length"),
         )
 
-    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
+    def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """Names changed, and the padded rows left out."""
+        model = run.model
         refuse(ours.origin, _misfits(model))
         held = {_theirs(name, model): name for name in ours.shapes}
 
@@ -97,7 +111,7 @@ class Llada:
             "vocab_size": model.num_ids,
             "embedding_size": model.num_ids,
             "mask_token_id": model.mask,
-            "max_sequence_length": length,
+            "max_sequence_length": run.data.sequence_length,
             "rms_norm_eps": model.norm_eps,
             "rope_theta": model.rotary_base,
             "include_qkv_bias": model.qkv_bias,
@@ -106,7 +120,9 @@ class Llada:
         return Outgoing(
             config=config,
             tensors=Tensors(_wanted(model), read, ours.origin),
-            logits=lambda written, inputs: logits(written, model, inputs),
+            logits=lambda written, inputs: gated_logits(
+                written, model, inputs, NAMES, causal=False
+            ),
         )
 
 
@@ -182,30 +198,3 @@ def _theirs(name: str, model: ModelConfig) -> str:
     if number == last:
         return {"norm.weight": ROOT + "ln_f.weight", "head.weight": HEAD}[rest]
     return f"{ROOT}blocks.{number - 1}.{BLOCK[rest]}"
-
-
-@torch.no_grad()
-def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
-    """Of these weights by LLaDA's own way, ``[B, L, ids]``."""
-    read, eps = source.read, model.norm_eps
-
-    def linear(x: Tensor, name: str) -> Tensor:
-        bias = read(f"{name}.bias") if f"{name}.bias" in source.shapes else None
-        return F.linear(x, read(f"{name}.weight"), bias)
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], read(f"{name}.weight"), eps)
-
-    x = F.embedding(inputs.ids_BL, read(EMBEDDING))
-    for index in range(model.num_layers):
-        p = f"{ROOT}blocks.{index}."
-        h = norm(x, p + "attn_norm")
-        q = rotated(heads(linear(h, p + "q_proj"), model.num_heads), model.rotary_base)
-        k = rotated(heads(linear(h, p + "k_proj"), model.kv_heads), model.rotary_base)
-        v = heads(linear(h, p + "v_proj"), model.kv_heads)
-        x = x + linear(attend(q, k, v), p + "attn_out")
-        h = norm(x, p + "ff_norm")
-        gated = F.silu(linear(h, p + "ff_proj")) * linear(h, p + "up_proj")
-        x = x + linear(gated, p + "ff_out")
-    head = read(EMBEDDING if model.tied_head else HEAD)
-    return F.linear(norm(x, ROOT + "ln_f"), head)

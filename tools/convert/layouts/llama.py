@@ -12,15 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from configs.errors import UserError
 from model.config import ModelConfig
+from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.layout import Incoming, Options, Outgoing, one_way, padded, same_rows
-from tools.convert.parity import Inputs
-from tools.convert.reference import attend, heads, rotated
+from tools.convert.reference import GatedNames, gated_logits
 from tools.convert.tensors import Tensors
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
@@ -43,6 +42,23 @@ BLOCK = {
     "mlp.up.weight": "mlp.up_proj.weight",
     "mlp.down.weight": "mlp.down_proj.weight",
 }
+NAMES = GatedNames(
+    embedding="model.embed_tokens",
+    last_norm="model.norm",
+    head="lm_head",
+    block="model.layers.",
+    attention_norm="input_layernorm",
+    q="self_attn.q_proj",
+    k="self_attn.k_proj",
+    v="self_attn.v_proj",
+    out="self_attn.o_proj",
+    mlp_norm="post_attention_layernorm",
+    gate="mlp.gate_proj",
+    up="mlp.up_proj",
+    down="mlp.down_proj",
+    q_norm="self_attn.q_norm",
+    k_norm="self_attn.k_norm",
+)
 
 
 class Llama:
@@ -73,11 +89,11 @@ class Llama:
                 model, attention="causal", causal_annealing_steps=0, shifted_output=False
             ),
             num_ids=num_ids,
-            logits=lambda inputs: logits(source, model, inputs),
+            logits=lambda inputs: gated_logits(source, model, inputs, NAMES, causal=True),
             length=config.get("max_position_embeddings"),
         )
 
-    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
+    def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """A bidirectional denoiser is no causal model."""
         raise one_way(self.name)
 
@@ -177,33 +193,3 @@ def _read(source: Tensors, model: ModelConfig, name: str) -> Tensor:
         sums = [part.double().sum(dim=0) for part in value.split(4096)]
         found[model.mask] = torch.stack(sums).sum(dim=0) / len(value)
     return found
-
-
-@torch.no_grad()
-def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
-    """Of these weights as they were trained, causal and unshifted: ``[B, L, ids]``."""
-    read, eps = source.read, model.norm_eps
-
-    def linear(x: Tensor, name: str) -> Tensor:
-        bias = read(f"{name}.bias") if f"{name}.bias" in source.shapes else None
-        return F.linear(x, read(f"{name}.weight"), bias)
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], read(f"{name}.weight"), eps)
-
-    x = F.embedding(inputs.ids_BL, read(EMBEDDING))
-    for index in range(model.num_layers):
-        p = f"model.layers.{index}."
-        h = norm(x, p + "input_layernorm")
-        q = heads(linear(h, p + "self_attn.q_proj"), model.num_heads)
-        k = heads(linear(h, p + "self_attn.k_proj"), model.kv_heads)
-        v = heads(linear(h, p + "self_attn.v_proj"), model.kv_heads)
-        if model.qk_norm:
-            q, k = norm(q, p + "self_attn.q_norm"), norm(k, p + "self_attn.k_norm")
-        q, k = rotated(q, model.rotary_base), rotated(k, model.rotary_base)
-        x = x + linear(attend(q, k, v, causal=True), p + "self_attn.o_proj")
-        h = norm(x, p + "post_attention_layernorm")
-        gated = F.silu(linear(h, p + "mlp.gate_proj")) * linear(h, p + "mlp.up_proj")
-        x = x + linear(gated, p + "mlp.down_proj")
-    head = read(EMBEDDING if model.tied_head else HEAD)
-    return F.linear(norm(x, "model.norm"), head)

@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.errors import UserError
 from model.config import ModelConfig
 from model.layers import sinusoid
+from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require
 from tools.convert.layout import Incoming, Options, Outgoing, count, padded
 from tools.convert.parity import Inputs
@@ -78,8 +79,9 @@ class Mdlm:
             length=config.get("model_length"),
         )
 
-    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
+    def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """q, k and v together, without the padded rows; a tied head as a copy."""
+        model = run.model
         refuse(ours.origin, _misfits(model))
         written = Tensors(
             {PREFIX + name: shape for name, shape in shapes(model).items()},
@@ -96,7 +98,7 @@ class Mdlm:
             "n_heads": model.num_heads,
             "dropout": model.dropout,
             "time_conditioning": model.time_conditioning,
-            "model_length": length,
+            "model_length": run.data.sequence_length,
             "return_dict": False,
         }
 

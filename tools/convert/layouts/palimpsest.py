@@ -1,10 +1,14 @@
-"""Our own layout on Hugging Face: parameters keep their names, behind ``denoiser.``."""
+"""Our own layout on Hugging Face: parameters keep their names, behind ``denoiser.``.
+
+A denoiser becomes a masked-LM, an encoder-decoder a sequence-to-sequence model; each with
+the project's own modelling code beside it.
+"""
 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +18,8 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.load import validate
 from model.config import ModelConfig
+from model.objectives.genie import Genie
+from pretrain.config import RunConfig
 from tools.convert import parity
 from tools.convert.code import flat_files
 from tools.convert.fit import parameter_shapes, require
@@ -22,15 +28,104 @@ from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
 
 PREFIX = "denoiser."
-MODEL_TYPE = "palimpsest"
-CLASSES = {
-    "AutoConfig": "configuration_palimpsest.PalimpsestConfig",
-    "AutoModel": "modeling_palimpsest.PalimpsestModel",
-    "AutoModelForMaskedLM": "modeling_palimpsest.PalimpsestForMaskedLM",
-    "AutoModelForSequenceClassification": (
-        "modeling_palimpsest.PalimpsestForSequenceClassification"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a network of ours is on Hugging Face.
+
+    Args:
+        entry: the modelling file, with which the others come. classes: of it, by the name
+            that transformers finds them by; the one for ``head`` is the network as trained.
+        network: the file, and in it the class, of the network itself.
+        settings: of the run, in config.json beside the architecture.
+        run: what a run with such weights is configured with, from that config.json.
+    """
+
+    model_type: str
+    config_class: str
+    entry: str
+    classes: Mapping[str, str]
+    head: str
+    network: tuple[str, str]
+    settings: Callable[[RunConfig], dict[str, Any]]
+    run: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+    def auto_map(self) -> dict[str, str]:
+        """Where transformers finds each class."""
+        classes = {name: f"{self.entry}.{own}" for name, own in self.classes.items()}
+        return {"AutoConfig": f"configuration_palimpsest.{self.config_class}", **classes}
+
+    def logits(self, fields: Mapping[str, Any], held: Tensors, inputs: Inputs) -> Tensor:
+        """Of exported weights by the exported code, as it stands beside them."""
+        with TemporaryDirectory() as folder:
+            for name, text in flat_files([self.entry]).items():
+                (Path(folder) / name).write_text(text, encoding="utf-8")
+            package = f"exported_{Path(folder).name}"
+            spec = importlib.util.spec_from_loader(package, None, is_package=True)
+            assert spec is not None
+            module = importlib.util.module_from_spec(spec)
+            module.__path__ = [folder]
+            sys.modules[package] = module
+            try:
+                file, name = self.network
+                kind = getattr(importlib.import_module(f"{package}.{file}"), name)
+                config = importlib.import_module(f"{package}.config")
+                tensors = held.renamed({n.removeprefix(PREFIX): n for n in held.shapes})
+                return parity.logits(config.from_fields(fields), tensors, inputs, kind=kind)
+            finally:
+                for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+                    del sys.modules[name]
+
+
+def _seq2seq_settings(run: RunConfig) -> dict[str, Any]:
+    if type(run.objective) is not Genie:
+        raise UserError("an encoder-decoder goes out with objective genie only")
+    return {
+        "objective": asdict(run.objective),
+        "source_length": run.data.source_length,
+        "target_length": run.data.sequence_length,
+        "is_encoder_decoder": True,
+    }
+
+
+def _seq2seq_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "objective": {"name": "genie", **config.get("objective", {})},
+        "data": {
+            "packing": "pairs",
+            "source_length": config.get("source_length"),
+            "sequence_length": config.get("target_length"),
+        },
+    }
+
+
+FORMS = (
+    Form(
+        model_type="palimpsest",
+        config_class="PalimpsestConfig",
+        entry="modeling_palimpsest",
+        classes={
+            "AutoModel": "PalimpsestModel",
+            "AutoModelForMaskedLM": "PalimpsestForMaskedLM",
+            "AutoModelForSequenceClassification": "PalimpsestForSequenceClassification",
+        },
+        head="AutoModelForMaskedLM",
+        network=("denoiser", "Denoiser"),
+        settings=lambda run: {"max_position_embeddings": run.data.sequence_length},
+        run=lambda config: {},
     ),
-}
+    Form(
+        model_type="palimpsest_seq2seq",
+        config_class="PalimpsestSeq2SeqConfig",
+        entry="modeling_palimpsest_seq2seq",
+        classes={"AutoModelForSeq2SeqLM": "PalimpsestForSeq2SeqLM"},
+        head="AutoModelForSeq2SeqLM",
+        network=("seq2seq", "Seq2Seq"),
+        settings=_seq2seq_settings,
+        run=_seq2seq_run,
+    ),
+)
 
 
 class Palimpsest:
@@ -40,7 +135,7 @@ class Palimpsest:
 
     def recognises(self, config: Mapping[str, Any], tensors: Tensors) -> bool:
         """By its model_type."""
-        return bool(config.get("model_type") == MODEL_TYPE)
+        return config.get("model_type") in [form.model_type for form in FORMS]
 
     def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
         """The same tensors without the prefix."""
@@ -48,6 +143,7 @@ class Palimpsest:
         if not isinstance(fields, dict):
             raise UserError(f"{source.origin}: its config.json lacks 'denoiser'")
         model = validate(ModelConfig, fields, where=f"{source.origin}/config.json")
+        form = _form(model)
         ours = source.renamed({name.removeprefix(PREFIX): name for name in source.shapes})
         require(ours, parameter_shapes(model))
         return Incoming(
@@ -55,53 +151,35 @@ class Palimpsest:
             tensors=ours,
             compared_as=model,
             num_ids=model.num_ids,
-            logits=lambda inputs: _flat_logits(flat_files(), fields, source, inputs),
+            logits=lambda inputs: form.logits(fields, source, inputs),
+            run=form.run(config),
         )
 
-    def outgoing(self, model: ModelConfig, ours: Tensors, length: int) -> Outgoing:
+    def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """The same tensors under the prefix, and the modelling code."""
-        files = flat_files()
+        model = run.model
+        form = _form(model)
         fields = asdict(model)
         return Outgoing(
             config={
-                "model_type": MODEL_TYPE,
-                "architectures": ["PalimpsestForMaskedLM"],
-                "auto_map": CLASSES,
+                "model_type": form.model_type,
+                "architectures": [form.classes[form.head]],
+                "auto_map": form.auto_map(),
                 "denoiser": fields,
                 "vocab_size": model.num_ids,
                 "hidden_size": model.width,
                 "num_hidden_layers": model.num_layers,
                 "num_attention_heads": model.num_heads,
-                "max_position_embeddings": length,
                 "mask_token_id": model.mask,
-                "tie_word_embeddings": model.tied_head,
+                "tie_word_embeddings": model.shares_embedding,
                 "dtype": "float32",
+                **form.settings(run),
             },
             tensors=ours.renamed({PREFIX + name: name for name in ours.shapes}),
-            logits=lambda written, inputs: _flat_logits(files, fields, written, inputs),
-            files=files,
+            logits=lambda written, inputs: form.logits(fields, written, inputs),
+            files=flat_files([form.entry]),
         )
 
 
-def _flat_logits(
-    files: Mapping[str, str], fields: Mapping[str, Any], held: Tensors, inputs: Inputs
-) -> Tensor:
-    """Of exported weights by the exported code, as it stands beside them."""
-    with TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        package = f"exported_{Path(folder).name}"
-        spec = importlib.util.spec_from_loader(package, None, is_package=True)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        module.__path__ = [folder]
-        sys.modules[package] = module
-        try:
-            config = importlib.import_module(f"{package}.config")
-            denoiser = importlib.import_module(f"{package}.denoiser")
-            model = config.ModelConfig(**fields)
-            tensors = held.renamed({n.removeprefix(PREFIX): n for n in held.shapes})
-            return parity.logits(model, tensors, inputs, kind=denoiser.Denoiser)
-        finally:
-            for name in [n for n in sys.modules if n.partition(".")[0] == package]:
-                del sys.modules[name]
+def _form(model: ModelConfig) -> Form:
+    return FORMS[int(model.seq2seq is not None)]
