@@ -46,7 +46,7 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))
 `generate` denoises {target_length} positions from pure noise (`sampler="ddpm"` or `"ddim"`).
 `model(input_ids, attention_mask, labels=...)` gives the training loss, with padding as a target:
 pad `labels` to the length that targets are to have. `model(input_ids, decoder_inputs_embeds=x,
-level=t)` is one evaluation of the network.
+level=t)` is one evaluation of the network. LoRA fits the modules `q`, `k`, `v`, `out`.
 """
 
 

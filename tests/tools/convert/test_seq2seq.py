@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from small_models import MODEL, random_weights, run_of, save_weights, small_genie
 from torch import Tensor
 from transformers import (
@@ -267,5 +268,11 @@ def test_fine_tuning_with_the_trainer(tmp_path: Path, corpus: Path) -> None:
     found = [m.eval().generate(asked, seed=0) for m in (model, model_of(tmp_path / "trained"))]
     assert torch.equal(found[0], found[1])
     assert found[0].shape == (16, 6)
+    lora = get_peft_model(model, LoraConfig(target_modules=["q", "k", "v", "out"]))
+    lora(input_ids=asked, labels=asked).loss.backward()
+    trained = [p for p in lora.parameters() if p.requires_grad]
+    # Two encoder blocks, and two attentions in each of two decoder blocks; four matrices each.
+    assert len(trained) == 2 * 6 * 4
+    assert all(p.grad is not None for p in trained)
     # Guessing gives 1 in 16.
     assert (found[0][:, :4] == asked).float().mean() > 0.5
