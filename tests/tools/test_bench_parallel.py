@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from model.network import Whole
 from pretrain.hardware import GPUS
 from pretrain.plan import count_parameters
 from pretrain.pool import Pool
@@ -81,11 +82,11 @@ def test_the_plain_step_trains_and_clips(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(
         torch.nn.utils, "clip_grad_norm_", lambda *args: clips.append((args[1], clip(*args)))
     )
-    begin = present_loss(config, denoiser)
+    begin = present_loss(config, Whole(denoiser).predict)
     for _ in range(5):
         step()
     assert denoiser.embedding.weight.dtype == torch.bfloat16
-    assert present_loss(config, denoiser) < begin
+    assert present_loss(config, Whole(denoiser).predict) < begin
     bounds, norms = zip(*clips, strict=True)
     assert bounds == (config.optim.clip,) * 5
     assert min(norms) > 0
