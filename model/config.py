@@ -212,7 +212,7 @@ class ModelConfig:
 
     @property
     def max_length(self) -> int | None:
-        """The most positions of a text, of a source at least; None where none is the last."""
+        """The most positions of a text (a source); None where positions are not learned."""
         if self.seq2seq is None:
             return self.num_positions
         learned = self.seq2seq.positions == "learned" or self.seq2seq.encoder == "bert"

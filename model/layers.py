@@ -63,10 +63,14 @@ def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _rotary_table(
     length: int, width: int, base: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[L, 1, E/2]``, computed in float64."""
+    """Cosines and sines ``[L, 1, E/2]``, computed in float64.
+
+    Not in inference mode, whoever asks first: training may ask next.
+    """
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)[:, None, :]
     return angle.cos().to(device, dtype), angle.sin().to(device, dtype)

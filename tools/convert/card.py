@@ -10,7 +10,7 @@ from pretrain.plan import count_parameters
 USE_DENOISER = """\
 ## Use
 
-Needs torch and transformers, and nothing else.
+Needs torch and transformers 5, and nothing else.
 
 ```python
 import torch
@@ -31,7 +31,7 @@ with torch.no_grad():
 USE_SEQ2SEQ = """\
 ## Use
 
-Needs torch and transformers, and nothing else.
+Needs torch and transformers 5, and nothing else.
 
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -45,8 +45,11 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 `generate` denoises {target_length} positions from pure noise (`sampler="ddpm"` or `"ddim"`).
 `model(input_ids, attention_mask, labels=...)` gives the training loss, with padding as a target:
-pad `labels` to the length that targets are to have. `model(input_ids, decoder_inputs_embeds=x,
-level=t)` is one evaluation of the network. LoRA fits the modules `q`, `k`, `v`, `out`.
+pad `labels` to the length that targets are to have, with -100 or with the padding token.
+`model(input_ids, decoder_inputs_embeds=x, level=t)` is one evaluation of the network.
+
+Fine-tune it with transformers' plain `Trainer` (`Seq2SeqTrainer` asks `generate` for beams).
+LoRA fits the modules `q`, `k`, `v`, `out`, in a `LoraConfig` without `task_type`.
 """
 
 

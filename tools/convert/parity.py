@@ -52,7 +52,7 @@ def inputs(model: ModelConfig, num_ids: int) -> Inputs:
 def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = build) -> Tensor:
     """Of a network with these weights, ``[B, L, R]``, one layer in memory at a time.
 
-    An encoder-decoder's are those of the tokens nearest to what it predicts.
+    An encoder-decoder's are its rounding classifier's, of what it predicts.
 
     Args:
         kind: builds (a span of) the network: ours, or the class beside exported weights.

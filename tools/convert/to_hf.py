@@ -67,7 +67,8 @@ def to_hf(
         special = _special_ids(found)
         write.write_json(aside / parity.FILE_NAME, report)
         write.write_json(aside / "config.json", {**outgoing.config, **special})
-        write.write_json(aside / "generation_config.json", _generation(config, special))
+        if config.model.seq2seq is None:
+            write.write_json(aside / "generation_config.json", _generation(config, special))
         run = {**facts, "config": {**to_plain(config), "run_dir": None, "fork_from": None}}
         write.write_json(aside / RUN_FILE, run)
         own = "configuration_palimpsest.py" in texts
@@ -97,13 +98,15 @@ def _special_ids(path: Path | None) -> dict[str, int]:
 
 
 def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
-    """How samples are drawn by default; ``max_length`` counts the frame, or the padding."""
-    how: dict[str, Any] = {"sampler": "ancestral", "sampling_steps": 64, "temperature": 1.0}
-    if config.model.seq2seq is not None:
-        how = {"sampler": "ddpm", "sampling_steps": 50}
+    """How a denoiser's samples are drawn by default; ``max_length`` counts the frame.
+
+    An encoder-decoder samples by itself, and its config.json says how.
+    """
     return {
         **special,
         "mask_token_id": config.model.mask,
         "max_length": config.data.sequence_length,
-        **how,
+        "sampler": "ancestral",
+        "sampling_steps": 64,
+        "temperature": 1.0,
     }

@@ -55,6 +55,9 @@ def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
         made = _from_sentencepiece(file)
     made.no_truncation()
     made.no_padding()
+    if model.seq2seq is not None:
+        # Sources and targets are bare in training, whatever the tokenizer would put around them.
+        made.post_processor = None
     special = {
         "bos_token": ours.id_to_piece(ours.bos_id),
         "eos_token": ours.id_to_piece(ours.eos_id),

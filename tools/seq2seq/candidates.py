@@ -69,7 +69,10 @@ def draw_candidates(
         for start in starts[loaded.share.rank :: loaded.share.size]:
             numbers = order[start : start + batch]
             own = [sources[number // num] for number in numbers]
-            source, source_valid = padded(own, max(map(len, own)), tokenizer.pad_id)
+            # A model that sees the padding of sources sees as much of it as in training.
+            least = config.data.source_length or 0 if shape.ignore_source_padding else 0
+            width = max(least, *map(len, own))
+            source, source_valid = padded(own, width, tokenizer.pad_id)
             drawn_BL = generate_embeddings(
                 torch.from_numpy(source).to(loaded.device),
                 torch.from_numpy(source_valid).to(loaded.device),

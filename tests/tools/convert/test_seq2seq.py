@@ -1,12 +1,14 @@
 """GENIE out to transformers and back: the same predictions, losses, samples and weights."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from small_models import MODEL, random_weights, run_of, save_weights, small_genie
 from torch import Tensor
@@ -24,9 +26,11 @@ from model.draws import Draws
 from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from model.generate_embeddings import generate_embeddings
+from model.layers import _rotary_table
 from model.network import Whole
 from model.objectives.genie import Genie
 from model.prediction import Reconstruction
+from model.processes.gaussian import Gaussian, Parameterisation, target, to_x0
 from model.query import Query
 from model.seq2seq import Seq2Seq
 from pretrain.checkpoint.reader import Reader
@@ -40,24 +44,23 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "modern": ({"output": "mixture"}, {"mlp": "swiglu", "norm": "rmsnorm"}, {}),
     "release": ({**RELEASE, "ignore_source_padding": True}, {"mlp": "geglu"}, {"prediction": "v"}),
     "bert": ({"encoder": "bert"}, {}, {"schedule": "cosine", "times": "loss_second_moment"}),
+    "plain": ({}, {}, {}),
     "drafts": ({"self_conditioning": True}, {"mask_id": 3}, {"self_conditioning": 0.5}),
 }
 PAD, END = 1, 2
-LENGTHS = {"source_length": 12, "sequence_length": 7}
+LENGTHS = {"source_length": 9, "sequence_length": 7}
 
 
-def save(path: Path, variant: str, corpus: Path | str = "unknown", **settings: Any) -> Seq2Seq:
+def save(path: Path, variant: str, objective: dict[str, Any] | None = None) -> Seq2Seq:
     """A checkpoint of a random encoder-decoder."""
-    shape, model, objective = VARIANTS[variant]
+    shape, model, noising = VARIANTS[variant]
     seq2seq = Seq2SeqConfig(**SHAPE, **shape)
-    network = random_weights(
-        Seq2Seq(ModelConfig(**{**MODEL, **model, **settings, "seq2seq": seq2seq}))
-    )
+    network = random_weights(Seq2Seq(ModelConfig(**{**MODEL, **model, "seq2seq": seq2seq})))
     blocks = {
-        "objective": {"name": "genie", "num_steps": 40, **objective},
+        "objective": {"name": "genie", "num_steps": 40, **noising, **(objective or {})},
         "data": {"packing": "pairs", **LENGTHS},
     }
-    save_weights(path, network, run_of(network.config, corpus, **blocks), 20_000)
+    save_weights(path, network, run_of(network.config, **blocks), 20_000)
     return network
 
 
@@ -99,40 +102,180 @@ def test_one_evaluation_is_ours(tmp_path: Path, variant: str) -> None:
     with torch.no_grad():
         wanted = Whole(ours).predict(query)
         assert isinstance(wanted, Reconstruction)
+        draft = draft if objective_of(variant).drafts else None
         found = model(ids, valid.long(), decoder_inputs_embeds=x, level=level, draft=draft)
+        again = model(ids, valid.long(), decoder_inputs_embeds=x, level=level[:, None], draft=draft)
     assert torch.equal(found.prediction.flatten(0, 1), wanted.output_ME)
-    assert torch.equal(found.logits.argmax(-1).flatten(), Whole(ours).round(wanted.output_ME))
+    assert torch.equal(again.prediction, found.prediction)
+    objective = objective_of(variant)
+    abar = objective.process.abar(objective.process.index(level.double())).float()[:, None, None]
+    x0 = to_x0(objective.prediction, found.prediction, x, abar)
+    assert torch.equal(found.logits.argmax(-1), Whole(ours).round(x0.flatten(0, 1)).view(3, 7))
     assert (found.logits[..., ours.config.mask] == -torch.inf).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_labels_give_the_loss_of_the_objective(tmp_path: Path, variant: str) -> None:
-    ours, objective = save(tmp_path / "ckpt", variant), objective_of(variant)
+class Perfect:
+    """In the place of a network: what it should say."""
+
+    def __init__(self, output_ME: Tensor) -> None:
+        self.found = Reconstruction(output_ME=output_ME)
+
+    def __call__(self, query: Query) -> Reconstruction:
+        return self.found
+
+
+@pytest.mark.parametrize("kind", ["x0", "eps", "v"])
+def test_logits_are_of_the_clean_embeddings(tmp_path: Path, kind: Parameterisation) -> None:
+    ours = save(tmp_path / "ckpt", "plain", objective={"prediction": kind})
     to_hf(tmp_path / "ckpt", tmp_path / "out")
     model = model_of(tmp_path / "out")
+    # Rows far apart, of one length: each is its own likeliest.
+    table = torch.randn(128, 12, generator=torch.Generator().manual_seed(4))
+    ours.embedding.weight.data.copy_(8 * F.normalize(table, dim=1))
+    with torch.no_grad():
+        model.denoiser.embedding.weight.copy_(ours.embedding.weight)
+        model.denoiser.output.head.bias.zero_()
+    ids = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
+    x0 = ours.embedding.weight.detach()[ids]
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
+    level = torch.tensor([0.25, 0.5, 0.75])
+    process = Gaussian(schedule="sqrt", num_steps=40)
+    abar = process.abar(process.index(level.double())).float()[:, None, None]
+    model._predict = Perfect(target(kind, x0, eps, abar).flatten(0, 1))
+    noisy = abar.sqrt() * x0 + (1 - abar).sqrt() * eps
+    found = model(sources()[0], decoder_inputs_embeds=noisy, level=level)
+    assert torch.equal(found.logits.argmax(-1), ids)
+
+
+def our_loss(ours: Seq2Seq, objective: Genie, batch: dict[str, Tensor], draws: Draws) -> Tensor:
+    """By the objective, one token after the other."""
+    noisy = objective.corrupt(batch, draws, ours.config)
+    with torch.no_grad():
+        if objective.drafts:
+            noisy = objective.with_draft(noisy, Whole(ours).predict(objective.draft_query(noisy)))
+        return objective.token_losses(Whole(ours).predict(noisy), noisy).mean()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_labels_give_the_loss_of_the_objective(
+    tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While training, of times spread over the batch; of two ranks each has its own."""
+    ours, objective = save(tmp_path / "ckpt", variant), objective_of(variant)
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    model = model_of(tmp_path / "out").train()
     ids, valid = sources()
     targets = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
     batch = {
         "tokens": targets,
         "valid": torch.ones_like(targets, dtype=torch.bool),
-        "position": torch.arange(3),
         "source": ids,
         "source_valid": valid,
     }
-    noisy = objective.corrupt(batch, Draws(seed=0, split="valid", batch=3), ours.config)
-    with torch.no_grad():
-        if objective.drafts:
-            noisy = objective.with_draft(noisy, Whole(ours).predict(objective.draft_query(noisy)))
-        losses = objective.token_losses(Whole(ours).predict(noisy), noisy)
-        found = model(ids, valid.long(), labels=targets)
-    torch.testing.assert_close(found.loss, losses.mean())
+    monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor(5))
+    draws = Draws(seed=0, split="train", batch=3)
+    wanted = our_loss(ours, objective, batch | {"position": torch.arange(15, 18)}, draws)
+    found = model(ids, valid.long(), labels=targets)
+    torch.testing.assert_close(found.loss.detach(), wanted)
     assert found.logits.shape == (3, 7, ours.config.num_ids)
-    model.train()
-    torch.manual_seed(0)
-    first, second = (model(ids, valid.long(), labels=targets) for _ in range(2))
-    assert first.loss != second.loss
-    torch.manual_seed(0)
-    assert model(ids, valid.long(), labels=targets).loss == first.loss
+    assert found.loss.requires_grad
+    assert not found.logits.requires_grad
+    monkeypatch.setattr(sys.modules[type(model).__module__], "_rank", lambda: (1, 2))
+    wanted = our_loss(ours, objective, batch | {"position": torch.arange(33, 36)}, draws)
+    torch.testing.assert_close(model(ids, valid.long(), labels=targets).loss.detach(), wanted)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_in_evaluation_the_loss_does_not_depend_on_the_batch(tmp_path: Path, variant: str) -> None:
+    ours, objective = save(tmp_path / "ckpt", variant), objective_of(variant)
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    model = model_of(tmp_path / "out")
+    model.config.pad_token_id = PAD
+    ids, valid = sources()
+    targets = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        together = model(ids, valid.long(), labels=targets).loss
+        assert model(ids, valid.long(), labels=targets).loss == together
+        alone = [
+            model(ids[i : i + 1, :n], labels=targets[i : i + 1]).loss
+            for i, n in enumerate(valid.sum(dim=1).tolist())
+        ]
+    torch.testing.assert_close(torch.stack(alone).mean(), together)
+    assert len({round(float(loss), 4) for loss in alone}) == 3
+    position = sys.modules[type(model).__module__]._content(
+        (ids, valid), (targets, torch.ones_like(targets))
+    )
+    batch = {
+        "tokens": targets,
+        "valid": torch.ones_like(targets, dtype=torch.bool),
+        "position": position,
+        "source": ids,
+        "source_valid": valid,
+    }
+    draws = Draws(seed=0, split="valid", batch=1)
+    torch.testing.assert_close(our_loss(ours, objective, batch, draws), together)
+
+
+def test_ignored_labels_are_padding(tmp_path: Path) -> None:
+    save(tmp_path / "ckpt", "modern")
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    model, (ids, valid) = model_of(tmp_path / "out").train(), sources()
+    model.config.pad_token_id = PAD
+    targets = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
+    losses = []
+    for value in (-100, PAD, PAD + 1):
+        torch.manual_seed(0)
+        labels = targets.masked_fill(torch.arange(7) > 4, value)
+        losses.append(model(ids, valid, labels=labels).loss.item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_of_sources_changes_nothing(tmp_path: Path, variant: str) -> None:
+    """With ``ignore_source_padding`` it is seen, and always as much as in training."""
+    save(tmp_path / "ckpt", variant)
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    model, (ids, valid) = model_of(tmp_path / "out"), sources()
+    model.config.pad_token_id = PAD
+    x = torch.randn(3, 7, 12, generator=torch.Generator().manual_seed(2))
+    asked = {"decoder_inputs_embeds": x, "level": torch.tensor([0.2, 0.5, 1.0])}
+    with torch.no_grad():
+        together = model(ids, valid, **asked).prediction
+        for i, n in enumerate(valid.sum(dim=1).tolist()):
+            alone = model(
+                ids[i : i + 1, :n], **{name: value[i : i + 1] for name, value in asked.items()}
+            )
+            torch.testing.assert_close(alone.prediction[0], together[i], rtol=0, atol=2e-5)
+        bare = model(ids, **asked).prediction
+    assert not torch.allclose(bare[2], together[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    save(tmp_path / "ckpt", "drafts")
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    whole, (ids, valid) = model_of(tmp_path / "out"), sources()
+    half = AutoModelForSeq2SeqLM.from_pretrained(
+        tmp_path / "out", trust_remote_code=True, dtype=dtype
+    ).eval()
+    assert half.denoiser.embedding.weight.dtype == dtype
+    with torch.no_grad():
+        losses = [float(m(ids, valid, labels=ids % 80 + 4).loss) for m in (half, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    found = half.generate(ids, valid, sampling_steps=3, seed=0)
+    assert found.shape == (3, 7)
+    assert (found < 90).all()
+    assert (found != half.config.mask_token_id).all()
+
+
+def test_training_may_follow_inference_mode(tmp_path: Path) -> None:
+    save(tmp_path / "ckpt", "modern")
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    model, (ids, valid) = model_of(tmp_path / "out"), sources()
+    _rotary_table.cache_clear()
+    with torch.inference_mode():
+        model.generate(ids, valid, sampling_steps=2, seed=0)
+    model.train()(ids, valid, labels=ids).loss.backward()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -161,13 +304,14 @@ def test_generate_is_our_sampler(tmp_path: Path, variant: str) -> None:
         found = model.generate(ids, valid.long(), **words, **options)
         assert torch.equal(found, wanted)
         # After the first PAD or EOS there is padding only.
-        model.config.pad_token_id, model.config.eos_token_id = PAD, int(wanted[0, 3])
+        pad, end = int(wanted[1, 5]), int(wanted[0, 3])
+        model.config.pad_token_id, model.config.eos_token_id = pad, end
         ended = model.generate(ids, valid.long(), **words, **options)
         model.config.pad_token_id = model.config.eos_token_id = None
-        assert (ended[0, 3:] == PAD).all()
-        kept = ended != PAD
-        assert torch.equal(ended[kept], wanted[kept])
-        assert not (kept[:, 1:] & ~kept[:, :-1]).any()
+        for row, given in zip(ended.tolist(), wanted.tolist(), strict=True):
+            place = min(given.index(x) if x in given else 7 for x in (pad, end))
+            assert row == given[:place] + [pad] * (7 - place)
+        assert int(ended[0, 3]) == pad
     torch.manual_seed(3)
     one, other = (model.generate(ids, valid, sampling_steps=3, max_length=4) for _ in range(2))
     assert one.shape == (3, 4)
@@ -188,8 +332,20 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
         model(ids)
     with pytest.raises(ValueError, match=r"set config\.pad_token_id"):
         model(ids, labels=torch.full((3, 4), -100))
-    with pytest.raises(TypeError, match="temperature"):
+    x = torch.zeros(3, 7, 12)
+    with pytest.raises(ValueError, match="draft goes with"):
+        model(ids, decoder_inputs_embeds=x, level=torch.ones(3), draft=x)
+    with pytest.raises(ValueError, match=r"level has shape \[1\]; give one for each of 3"):
+        model(ids, decoder_inputs_embeds=x, level=torch.ones(1))
+    with pytest.raises(TypeError, match="knows no temperature; ddpm has variance, clamp_below"):
         model.generate(ids, temperature=0.5)
+    with pytest.raises(ValueError, match="there is no sampler dpm; choose ddpm or ddim"):
+        model.generate(ids, sampler="dpm")
+    for words in ({"max_length": 0}, {"sampling_steps": 0}, {"num_return_sequences": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            model.generate(ids, **words)
+    with pytest.raises(NotImplementedError, match="vocabulary of this model is fixed"):
+        model.resize_token_embeddings(300)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
-from model.config import ModelConfig
+from model.config import ModelConfig, Seq2SeqConfig
 from tools.convert.tokenizer_files import files
 
 TEXTS = [
@@ -68,6 +68,27 @@ def test_a_tokenizer_json_stays_what_it_is(corpus: Path, tmp_path: Path) -> None
     assert theirs.mask_token_id == 5
     config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert (config["bos_token"], config["eos_token"]) == ("[CLS]", "[SEP]")
+
+
+def test_sources_and_targets_of_a_genie_are_bare(tmp_path: Path) -> None:
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel(
+            {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "a": 4}, "[UNK]"
+        )
+    )
+    made.add_special_tokens(["[CLS]", "[SEP]", "[PAD]"])
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    (tmp_path / "in").mkdir()
+    made.save(str(tmp_path / "in" / "tokenizer.json"))
+    for name, shape, wanted in (
+        ("framed", None, [1, 4, 2]),
+        ("bare", Seq2SeqConfig(), [4]),
+    ):
+        (tmp_path / name).mkdir()
+        model = ModelConfig(vocab_size=5, seq2seq=shape)
+        assert exported(tmp_path / "in", tmp_path / name, model)("a")["input_ids"] == wanted
 
 
 def test_another_vocabulary_is_refused(corpus: Path) -> None:

@@ -1,6 +1,6 @@
 """The configuration of an exported denoiser, as transformers reads it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PretrainedConfig
 
@@ -42,6 +42,7 @@ class PalimpsestSeq2SeqConfig(PalimpsestConfig):
     Args:
         objective: the fields of :class:`model.objectives.genie.Genie`.
         source_length, target_length: positions that it was trained with.
+        sampler, sampling_steps: how ``generate`` samples by default.
         pad_token_id, eos_token_id: what ends a target; None where the tokenizer is not known.
     """
 
@@ -53,12 +54,15 @@ class PalimpsestSeq2SeqConfig(PalimpsestConfig):
         objective: dict[str, Any] | None = None,
         source_length: int = 128,
         target_length: int = 64,
+        sampler: Literal["ddpm", "ddim"] = "ddpm",
+        sampling_steps: int = 50,
         pad_token_id: int | None = None,
         eos_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.objective = dict(objective or {})
         self.source_length, self.target_length = source_length, target_length
+        self.sampler, self.sampling_steps = sampler, sampling_steps
         self.pad_token_id, self.eos_token_id = pad_token_id, eos_token_id
         kwargs["is_encoder_decoder"] = True
         super().__init__({"seq2seq": {}, **(denoiser or {})}, **kwargs)

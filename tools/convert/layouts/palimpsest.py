@@ -57,7 +57,7 @@ class Form:
         return {"AutoConfig": f"configuration_palimpsest.{self.config_class}", **classes}
 
     def logits(self, fields: Mapping[str, Any], held: Tensors, inputs: Inputs) -> Tensor:
-        """Of exported weights by the exported code, as it stands beside them."""
+        """Of exported weights by the code that an export made now has beside them."""
         with TemporaryDirectory() as folder:
             for name, text in flat_files([self.entry]).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
@@ -79,13 +79,14 @@ class Form:
 
 
 def _seq2seq_settings(run: RunConfig) -> dict[str, Any]:
-    if type(run.objective) is not Genie:
-        raise UserError("an encoder-decoder goes out with objective genie only")
+    assert isinstance(run.objective, Genie)
     return {
         "objective": asdict(run.objective),
         "source_length": run.data.source_length,
         "target_length": run.data.sequence_length,
         "is_encoder_decoder": True,
+        "sampler": "ddpm",
+        "sampling_steps": min(50, run.objective.num_steps),
     }
 
 

@@ -1,0 +1,41 @@
+"""Candidates that nothing but the seed decides."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import random_weights, small_genie
+
+from data_pipeline.tokenizer import load_tokenizer
+from model.gaussian_samplers.ddpm import Ddpm
+from model.seq2seq import Seq2Seq
+from pretrain.checkpoint.weights import Loaded
+from tools.seq2seq.candidates import Candidates, draw_candidates
+
+
+@pytest.mark.parametrize("sees_padding", [False, True])
+def test_sources_of_any_length_share_a_batch(corpus: Path, sees_padding: bool) -> None:
+    """A model that sees the padding of sources gets as much of it as in training."""
+    network, run = small_genie(corpus)
+    assert network.config.seq2seq is not None
+    shape = replace(network.config.seq2seq, ignore_source_padding=sees_padding)
+    run = replace(run, model=replace(run.model, seq2seq=shape))
+    loaded = Loaded(
+        denoiser=random_weights(Seq2Seq(run.model)),
+        config=run,
+        checkpoint=Path("none"),
+        step=0,
+        tokens_seen=0,
+        device=torch.device("cpu"),
+    )
+    tokenizer = load_tokenizer(corpus)
+    sources = [[5, 6, 7, 8], [9], [10, 11]]
+
+    def drawn(batch: int) -> Candidates:
+        return draw_candidates(
+            loaded, tokenizer, sources, num=2, sampler=Ddpm(steps=4), seed=3, batch=batch
+        )
+
+    assert drawn(1) == drawn(6)
+    assert drawn(1).evaluations == 4
