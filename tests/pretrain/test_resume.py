@@ -48,11 +48,15 @@ def training(run: Path, key: str) -> list[float]:
         "precision=fp32 model.dropout=0.1 parallel.data=2",
         "precision=bf16 parallel.data=2",
         "precision=bf16 parallel.data=2 parallel.zero_stage=3",
-        "precision=bf16 parallel.tensor=2 parallel.pipeline=2",
+        pytest.param(
+            "precision=bf16 parallel.tensor=2 parallel.pipeline=2", marks=pytest.mark.slow
+        ),
         "precision=fp32 parallel.data=2 parallel.tensor=2 parallel.zero_stage=2",
         "precision=fp32 parallel.data=2 parallel.pipeline=2 model.tied_head=true",
         f"precision=bf16 parallel.data=2 {GENIE}",
-        f"precision=fp32 parallel.tensor=2 parallel.pipeline=2 {GENIE}",
+        pytest.param(
+            f"precision=fp32 parallel.tensor=2 parallel.pipeline=2 {GENIE}", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_on_the_same_layout_nothing_changes(train, tmp_path: Path, settings: str) -> None:
@@ -91,7 +95,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("references")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("chain", CHAINS)
 def test_under_other_layouts_the_curve_goes_on(
     train, tmp_path: Path, references: Path, precision: str, chain: str

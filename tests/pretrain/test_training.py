@@ -139,7 +139,14 @@ def wait_for_step(run: Path, step: int) -> None:
     wait_until(lambda: any(row["step"] >= step for row in read_rows(run / "metrics.jsonl")))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_stops_the_run_and_it_resumes(tiny, tmp_path: Path, number: int) -> None:
     words = tiny("steps=100000", "parallel.data=2", "eval.every=0", "checkpoint.every=100000")
     process = start(words)
