@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     cancel.add_argument("run", type=Path, metavar="RUN")
     requeue = commands.add_parser("requeue", help="save and start again, or go on after an end")
     requeue.add_argument("run", type=Path, metavar="RUN")
-    requeue.add_argument("--exclude", default="", metavar="NODES", help="not on these nodes")
+    requeue.add_argument(
+        "--exclude", default="", metavar="NODES", help="not on these nodes; none: on all"
+    )
     return parser
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from slurm import signals
+from slurm.controller import RefusedError, UnreachableError
 from slurm.progress import Progress
 from slurm.records import Records, Start
 from slurm.site import Fate, Site
@@ -12,8 +13,8 @@ from slurm.verdict import Verdict
 
 LATE_S = 180.0
 """How long after a job's start a signal that was meant for its former one may still come."""
-GRACE_S = 3600.0
-"""How long a preemption's grace is waited for."""
+PATIENCE_S: dict[Fate, float] = {"grace": 3600.0, "unknown": 300.0}
+"""How long the end of a preemption's grace, and a controller's answer, is waited for."""
 
 
 def say(text: str) -> None:
@@ -57,7 +58,7 @@ class After:
             return self.end("done" if self._finished() else "stopped", "", 0)
         if verdict.kind == "superseded":
             return 1
-        if verdict.kind == "wrong":
+        if verdict.kind == "wrong" and not self._progress.gained:
             return self.end("failed", verdict.reason, 2)
         if verdict.kind == "terminated" or signals.ending():
             return self._await_end(verdict)
@@ -75,11 +76,14 @@ class After:
         refusal = self._progress.refusal()
         if refusal:
             return self.end("failed", refusal, 1)
-        if self._next_in_chain():
+        excluded = self._exclude(verdict)
+        following = self._next_in_chain()
+        if following:
+            if excluded:
+                self._site.exclude(following, excluded)
             return self.end("stopped", f"{verdict.reason}; the next job of the chain goes on", 0)
         if self._records.state.get("state") == "cancelled":
             return self.end("cancelled", verdict.reason, 143)
-        excluded = self._exclude(verdict)
         self._records.note(state="requeued", reason=verdict.reason)
         refused = self._site.requeue(excluded)
         if refused is None or self._site.fate() == "requeued":
@@ -88,7 +92,11 @@ class After:
         return self._succeed(f"{verdict.reason}; no requeue ({refused})", excluded)
 
     def _succeed(self, reason: str, excluded: Sequence[str]) -> int:
-        job = self._site.succeed(excluded)
+        try:
+            job = self._site.succeed(excluded)
+        except (RefusedError, UnreachableError) as error:
+            advice = f"go on with: python -m slurm requeue {self._records.run}"
+            return self.end("stopped", f"{reason}; no other job ({error}); {advice}", 1)
         self._records.add_job(job, self._submission.number, "successor")
         self._records.note(state="requeued", reason=reason)
         say(f"job {job} goes on after this one: {reason}")
@@ -101,10 +109,12 @@ class After:
             self._records.note(excluded=excluded)
         return excluded
 
-    def _next_in_chain(self) -> bool:
-        """Whether another job of this submission waits for this one's end."""
+    def _next_in_chain(self) -> str | None:
+        """The job of this submission that waits for this one's end, if there is one."""
         own = [row["job"] for row in self._records.jobs() if row["kind"] in ("first", "chain")]
-        return self._site.job in own[:-1] and self._submission.chain > 1
+        if self._submission.chain == 1 or self._site.job not in own[:-1]:
+            return None
+        return str(own[own.index(self._site.job) + 1])
 
     def _await_end(self, verdict: Verdict) -> int:
         """Leave the job to SLURM, which is ending it; go on elsewhere if it cancels for others.
@@ -114,10 +124,13 @@ class After:
         """
         if self._settled is not None:
             return self._settled
-        end = time.monotonic() + GRACE_S
+        began = time.monotonic()
         fate = self._site.fate()
-        while fate == "grace" and not signals.ending() and time.monotonic() < end:
-            self._records.note(state="preempted", reason="in its grace; SLURM ends the job")
+        while fate in PATIENCE_S and not signals.ending():
+            if time.monotonic() - began > PATIENCE_S[fate]:
+                break
+            if fate == "grace":
+                self._records.note(state="preempted", reason="in its grace; SLURM ends the job")
             time.sleep(1)
             fate = self._site.fate()
         time.sleep(0.5)
@@ -140,6 +153,11 @@ class After:
                 return self.end("stopped", "preempted; the next job of the chain goes on", 143)
             self._succeed("cancelled at preemption", excluded)
             return 143
+        if fate == "lost":
+            if self._submission.settings.requeue:
+                self._records.note(state="requeued", reason="by SLURM, which lost a node")
+                return 143
+            return self._succeed("a node was lost", excluded)
         if fate == "time limit":
             return self.end("stopped", "time limit", 143)
         if fate == "unknown":

@@ -32,7 +32,9 @@ ENDS = frozenset(
 )
 """States in which a job is over; all others are on the way to one."""
 
-_AWAY = re.compile(r"contact slurm controller|socket timed out|connection refused|zero bytes", re.I)
+_AWAY = re.compile(
+    r"contact slurm controller|socket timed out|connection refused|zero bytes|standby mode", re.I
+)
 _FORMAT = "%i|%T|%r|%N"
 _FIELDS = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
 
@@ -183,16 +185,17 @@ def accounted(text: str, number: str) -> Job | None:
 # -- partitions ---------------------------------------------------------------------------
 
 
-def partition(name: str | None) -> dict[str, str]:
-    """The facts of a partition, or of the one that is the default.
+def partitions(names: str | None) -> list[dict[str, str]]:
+    """The facts of some partitions, as sbatch lists them, or of the one that is the default.
 
     Raises:
         UserError: there is none of that name; with those that there are.
     """
-    lines = call("scontrol", "show", "partition", "-o").splitlines()
+    lines = call("scontrol", "--all", "show", "partition", "-o").splitlines()
     known = {facts["PartitionName"]: facts for facts in (dict(_FIELDS.findall(x)) for x in lines)}
-    if name is None:
-        return next((facts for facts in known.values() if facts.get("Default") == "YES"), {})
-    if name not in known:
-        raise UserError(f"there is no partition '{name}'; choose one of {', '.join(known)}")
-    return known[name]
+    if names is None:
+        return [facts for facts in known.values() if facts.get("Default") == "YES"]
+    for name in names.split(","):
+        if name not in known:
+            raise UserError(f"there is no partition '{name}'; choose one of {', '.join(known)}")
+    return [known[name] for name in names.split(",")]

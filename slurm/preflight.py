@@ -55,11 +55,16 @@ def _fits(settings: Settings, layouts: Mapping[str, Any]) -> None:
 
 
 def time_limit(settings: Settings) -> None:
-    """UserError if the partition does not let a job run that long: sbatch would not say so."""
-    facts = controller.partition(settings.partition)
-    most = seconds(facts.get("MaxTime", "UNLIMITED"))
+    """UserError if no partition lets a job run that long: sbatch would not say so."""
     asked = seconds(settings.time)
-    if most is not None and (asked is None or asked > most):
+    limits: dict[int, dict[str, str]] = {}
+    for facts in controller.partitions(settings.partition):
+        most = seconds(facts.get("MaxTime", "UNLIMITED"))
+        if most is None or (asked is not None and asked <= most):
+            return
+        limits[most] = facts
+    if limits:
+        most, facts = max(limits.items())
         raise UserError(
             f"time {settings.time} is more than partition {facts['PartitionName']} allows: set "
             f"time to {facts['MaxTime']} ({spoken(most)}) or less"

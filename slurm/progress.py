@@ -19,7 +19,7 @@ class Progress:
         """Why there should be no further start; None if there should."""
         starts = self._starts()
         ends = [read_json(start.outcome) for start in starts]
-        failures = [end for end in ends[-2:] if end.get("kind") == "failed"]
+        failures = [end for end in ends[-2:] if end.get("kind") in ("failed", "wrong")]
         if len(failures) == 2 and failures[0]["reached"] == failures[1]["reached"]:
             return f"failed twice at step {failures[1]['reached']}: {failures[1]['reason']}"
         step, useless = self._records.saved_step(), 0
@@ -31,6 +31,12 @@ class Progress:
             last = ends[-1].get("reason", "")
             return f"{useless} starts in a row did not get beyond step {step}; the last: {last}"
         return None
+
+    @property
+    def gained(self) -> bool:
+        """Whether these starts have saved anything: then input was right once."""
+        starts = self._starts()
+        return bool(starts) and self._records.saved_step() > int(starts[0].facts.get("step", 0))
 
     def _starts(self) -> list[Start]:
         """Those of this submission since somebody last asked for one by hand."""

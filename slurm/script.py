@@ -77,6 +77,8 @@ def script(submission: Submission, python: str) -> str:
     """The script that a submission keeps."""
     chosen = options(submission.settings, submission.name)
     chosen["output"] = f"{submission.logs}/%j.out"
+    # Paths of the configuration may be relative to where it was submitted from.
+    chosen["chdir"] = str(submission.directory)
     command = [python, "-u", "-m", "slurm.supervisor", "--job", str(submission.path)]
     lines = [*setup(submission.settings), imports(submission), f"exec {shlex.join(command)}"]
     return _text([], chosen, lines)

@@ -4,7 +4,6 @@ Both know their nodes and how to start ranks there, how to begin the job again, 
 to become of a job that is being ended.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from slurm.task import job_name, restarts
 REHEARSED_AGAIN = 144
 """Exit status by which submitit's local executor starts a job again."""
 
-Fate = Literal["running", "grace", "requeued", "preempted", "time limit", "cancelled", "unknown"]
+Fate = Literal[
+    "running", "grace", "requeued", "preempted", "lost", "time limit", "cancelled", "unknown"
+]
 """What SLURM is about to do with a job."""
 
 
@@ -37,6 +38,9 @@ class Site(Protocol):
 
     def requeue(self, exclude: Collection[str]) -> str | None:
         """Begin the job again; the reason where it is refused."""
+
+    def exclude(self, job: str, nodes: Collection[str]) -> None:
+        """Keep a job that waits off some nodes."""
 
     def succeed(self, exclude: Collection[str]) -> str:
         """Submit another job that goes on after this one; its id."""
@@ -66,17 +70,22 @@ class InJob:
         except (RefusedError, UnreachableError) as error:
             return str(error)
         if exclude:
-            self._exclude(exclude)
+            self.exclude(self.job, exclude)
         return None
 
-    def _exclude(self, nodes: Collection[str]) -> None:
+    def exclude(self, job: str, nodes: Collection[str]) -> None:
+        """By ``scontrol update``, for which the job must be pending again."""
         change = f"ExcNodeList={exclusions(self._submission, nodes)}"
-        end = time.monotonic() + 10
+        end, problem = time.monotonic() + 10, ""
         while time.monotonic() < end:
-            with contextlib.suppress(RefusedError, UnreachableError):
-                controller.call("scontrol", "update", f"JobId={self.job}", change)
+            try:
+                controller.call("scontrol", "update", f"JobId={job}", change)
+            except (RefusedError, UnreachableError) as error:
+                problem = str(error)
+                time.sleep(0.5)
+            else:
                 return
-            time.sleep(0.5)
+        print(f"job {job} may run on {', '.join(nodes)} again: {problem}", flush=True)
 
     def succeed(self, exclude: Collection[str]) -> str:
         """``sbatch`` of the script that the submission keeps, to start after this job's end."""
@@ -103,6 +112,8 @@ def fate_of(job: controller.Job, restart: int) -> Fate:
         return "grace" if job.preempted else "running"
     if job.preempted:
         return "preempted"
+    if job.state == "NODE_FAIL" or job.reason == "NodeDown":
+        return "lost"
     return "time limit" if job.reason == "TimeLimit" else "cancelled"
 
 
@@ -152,6 +163,9 @@ class Rehearsal:
         """By an exit status that submitit's controller knows."""
         self.leave(REHEARSED_AGAIN)
         return None
+
+    def exclude(self, job: str, nodes: Collection[str]) -> None:
+        """There is one machine."""
 
     def succeed(self, exclude: Collection[str]) -> str:
         """There is nobody to submit to."""

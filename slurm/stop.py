@@ -7,6 +7,7 @@ from configs.errors import UserError
 from slurm import controller
 from slurm import submission as submissions
 from slurm.controller import Job, RefusedError
+from slurm.hosts import expand
 from slurm.records import Records
 from slurm.script import STOP_SIGNAL
 from slurm.site import exclusions, submit_script
@@ -18,6 +19,8 @@ def cancel(arguments: argparse.Namespace) -> int:
     records.note(state="cancelled", reason="by python -m slurm cancel")
     if not live:
         print(f"{arguments.run} has no job; nothing to cancel")
+        if records.jobs()[-1]["kind"] == "local" and records.state.get("pid"):
+            print(f"a rehearsal ends by: kill -TERM {records.state['pid']}")
         return 0
     controller.patiently("scancel", *(job.id for job in live))
     print(f"cancelled {arguments.run}: job {', '.join(job.id for job in live)}")
@@ -29,7 +32,9 @@ def requeue(arguments: argparse.Namespace) -> int:
     records, live = _live(arguments.run)
     number = records.newest_submission()
     submission = submissions.load(records.submission(number))
-    excluded = [*records.state.get("excluded", []), *_hosts(arguments.exclude)]
+    if any(job.state == "COMPLETING" for job in live):
+        raise UserError(f"job {live[0].id} is ending still; try again in a moment")
+    excluded = _excluded(records.state.get("excluded", []), arguments.exclude)
     starts = records.starts()
     records.note(excluded=excluded, count_from=starts[-1].number if starts else 0)
     running = [job for job in live if job.state == "RUNNING"]
@@ -48,8 +53,21 @@ def requeue(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _hosts(text: str) -> list[str]:
-    return [text] if text else []
+def _excluded(before: list[str], text: str) -> list[str]:
+    """Those nodes and the ones named now; ``none`` forgets all.
+
+    Raises:
+        UserError: there is no node of that name.
+    """
+    if text == "none":
+        return []
+    named = expand(text) if text else []
+    for node in named:
+        try:
+            controller.call("scontrol", "show", "node", node)
+        except RefusedError as error:
+            raise UserError(f"--exclude {text}: there is no node {node}") from error
+    return [*before, *(node for node in named if node not in before)]
 
 
 def _release(job: Job, excluded: str) -> None:

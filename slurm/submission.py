@@ -19,6 +19,7 @@ from slurm.settings import Settings, checked
 
 HERE = Path(__file__).resolve().parents[1]
 PACKAGES = ("configs", "data_pipeline", "model", "pretrain", "slurm", "tools")
+PATHS = ("path", "run", "code", "directory")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "pictures")
 
 
@@ -32,7 +33,7 @@ class Submission:
         layouts: for each number of nodes, as text, the ``parallel`` block to run there, or
             None where the run does not fit.
         steps: of the whole run. chain: jobs that were submitted in a row.
-        code: the copied packages.
+        code: the copied packages. directory: where it was submitted from.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Submission:
     steps: int
     chain: int
     code: Path
+    directory: Path
 
     @property
     def config(self) -> Path:
@@ -74,7 +76,7 @@ class Submission:
     def save(self) -> None:
         """Write it down for the job."""
         facts = {**vars(self), "settings": to_plain(self.settings)}
-        facts |= {name: str(facts[name]) for name in ("path", "run", "code")}
+        facts |= {name: str(facts[name]) for name in PATHS}
         write_json(self.path / "job.json", facts)
 
 
@@ -87,7 +89,7 @@ def load(path: Path) -> Submission:
     facts = read_json(path / "job.json")
     if not facts:
         raise UserError(f"{path} holds no submission; submit the run again")
-    paths = {name: Path(facts[name]) for name in ("path", "run", "code")}
+    paths = {name: Path(facts[name]) for name in PATHS}
     settings = checked(facts["settings"], where=str(path / "job.json"))
     return Submission(**{**facts, **paths, "settings": settings, "words": tuple(facts["words"])})
 
@@ -120,6 +122,7 @@ def prepare(
         steps=int(dry_run["config"]["steps"]),
         chain=chain,
         code=code or copy_code(path / "code"),
+        directory=Path.cwd(),
     )
     made.logs.mkdir()
     config = {**dry_run["config"], "run_dir": str(run)}

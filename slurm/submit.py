@@ -34,7 +34,7 @@ def executor(submission: Submission, dependency: str | None = None) -> submitit.
     settings = submission.settings
     made = submitit.SlurmExecutor(
         submission.path / "submitit" / "%j",
-        python=f"exec {shlex.quote(python(settings))}",
+        python=f"exec {shlex.quote(python(settings))} -u -m slurm.first",
     )
     chosen = options(settings, submission.name)
     del chosen["job-name"]
@@ -46,7 +46,8 @@ def executor(submission: Submission, dependency: str | None = None) -> submitit.
         stderr_to_stdout=True,
         wckey=None,
         array_parallelism=settings.max_parallel,
-        setup=[*setup(settings), imports(submission)],
+        # submitit would take the signal that asks for a stop for its own.
+        setup=[*setup(settings), imports(submission), "export SUBMITIT_PREEMPT_SIGNAL=URG"],
         # By submitit's own names, lest an option stand twice.
         additional_parameters={
             key if key == "open-mode" else key.replace("-", "_"): value
@@ -90,16 +91,34 @@ def _try(made: Any, members: Sequence[Submission]) -> list[Any]:
         raise RunError(f"sbatch refused: {' '.join(str(error).split())}") from error
 
 
+def visible_gpus(settings: Settings) -> tuple[int, ...]:
+    """Those of this machine that a rehearsal uses, as many as a node is asked for, or none.
+
+    submitit hides all that are not named.
+    """
+    asked, given = settings.gpus_per_node or 0, os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        found = list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))
+    else:
+        found = [int(name) for name in given.split(",") if name.isdigit()]
+    if asked > len(found):
+        print(f"no GPUs: {asked} are asked for and {len(found)} are here; rehearsing on CPUs")
+        return ()
+    return tuple(found[:asked])
+
+
 def rehearse(submission: Submission) -> Any:
     """Run the very same job here; submitit's job, which is not waited for."""
     settings = submission.settings
     made = submitit.LocalExecutor(
         submission.path / "submitit" / "%j", python=shlex.quote(python(settings))
     )
-    limit = seconds(settings.time)
+    limit, visible = seconds(settings.time), visible_gpus(settings)
     made.update_parameters(
         timeout_min=max(1.0, (limit or 86400 * 365) / 60),
         signal_delay_s=settings.stop_ahead_s,
+        gpus_per_node=len(visible),
+        visible_gpus=visible,
         stderr_to_stdout=True,
         setup=[*setup(settings)[1:], imports(submission)],
     )

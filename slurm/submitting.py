@@ -1,6 +1,7 @@
 """``python -m slurm submit``: check everything, show the script, submit, say how to follow."""
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,11 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--chain must be at least 1, not {arguments.chain}")
     submitter.forget_surrounding_job()
     points = sweep.points(arguments.sweep)
-    if len(points) > 1 and (arguments.chain > 1 or arguments.local or arguments.print):
+    if arguments.sweep and (arguments.chain > 1 or arguments.local or arguments.print):
         raise UserError("a sweep is one array of runs; leave out --chain, --local and --print")
     if arguments.print:
         return _print(settings, arguments, words)
-    if len(points) > 1:
+    if arguments.sweep:
         return _sweep(settings, words, points)
     return _one(settings, arguments, words)
 
@@ -49,6 +50,7 @@ def _one(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]
     if not arguments.local:
         preflight.time_limit(settings)
         preflight.accepted(template(settings, run_dir.name, str(run_dir), [], words))
+    if not arguments.local or shutil.which("squeue"):
         preflight.alone(run_dir.resolve())
     made = submission.prepare(found, settings, words, chain=arguments.chain)
     if arguments.local:

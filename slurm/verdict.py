@@ -1,7 +1,8 @@
 """How a start ended, and what is to be done about it.
 
 srun's status says little: with ``--kill-on-bad-exit`` the killed siblings mask the one that
-failed. The tasks' own accounts come first, then what srun printed, then its status.
+failed. The tasks' own accounts come first; but what srun says of lost nodes comes before a rank's
+failure, which may be the loss of its peers. srun's status comes last.
 """
 
 import re
@@ -65,12 +66,12 @@ def judge(
     values = set(codes.values())
     if SUPERSEDED in values:
         return Verdict(kind="superseded", reason="a newer start of the run has begun")
-    if WRONG in values:
-        return Verdict(kind="wrong", reason=complaint or "the run refuses its input")
     if lost:
         return Verdict(
             kind="lost", reason=f"no sign of life from {', '.join(lost)}", nodes=tuple(lost)
         )
+    if WRONG in values:
+        return Verdict(kind="wrong", reason=complaint or "the run refuses its input")
     if len(codes) == size and values <= set(ORDERLY):
         return _orderly(exits, values, asked)
     if _ENDING & set(asked):
@@ -81,15 +82,17 @@ def judge(
     own = {rank: code for rank, code in codes.items() if code not in ORDERLY}
     by_itself = sorted(rank for rank, code in own.items() if code > 0)
     by_signal = sorted(rank for rank, code in own.items() if code < 0)
+    found = _INFRASTRUCTURE.search(said)
+    line = next((x for x in said.splitlines() if found and found[0] in x), "").strip()
+    if line:
+        return Verdict(kind="killed", reason=line)
     if by_itself and not by_signal:
         text = complaint or f"exit status {own[by_itself[0]]}; see its log"
         return Verdict(kind="failed", reason=f"rank {by_itself[0]} failed: {text}")
     if by_signal:
         rank = by_signal[0]
         return Verdict(kind="killed", reason=f"rank {rank} was killed by signal {-own[rank]}")
-    found = _INFRASTRUCTURE.search(said)
-    line = next((x for x in said.splitlines() if found and found[0] in x), "").strip()
-    return Verdict(kind="killed", reason=line or f"srun ended with status {status}")
+    return Verdict(kind="killed", reason=f"srun ended with status {status}")
 
 
 def _orderly(

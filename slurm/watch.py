@@ -34,7 +34,12 @@ class Watch:
         if ranks_left and self._first_left is None:
             self._first_left = now
         finishing = self._first_left is not None
-        self.lost = [self._nodes[n] for n in self._seen if self._silent(n, now, finishing)]
+        silent = [n for n in self._seen if self._silent(n, now, finishing)]
+        if 0 in silent and self._seen[0][0]:
+            # That is this very node, which lives: the file system stands still, for all of them.
+            self._seen = {n: (text, now) for n, (text, _) in self._seen.items()}
+            silent = []
+        self.lost = [self._nodes[n] for n in silent]
         if self.lost:
             return True
         return self._first_left is not None and now - self._first_left > max(LEAVE_S, self._silence)

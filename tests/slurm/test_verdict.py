@@ -47,6 +47,12 @@ def test_a_lost_node_is_named_whatever_the_others_say() -> None:
     assert (found.kind, found.nodes) == ("lost", ("n2",))
 
 
+def test_lost_peers_are_no_failure_of_the_run_itself() -> None:
+    found = judge(exits(1), 2, status=1, said="srun: error: Node failure on n4", complaint="gloo")
+    assert (found.kind, found.reason) == ("killed", "srun: error: Node failure on n4")
+    assert judge(exits(2, 1), 2, status=1, lost=["n2"]).kind == "lost"
+
+
 def test_what_srun_says_is_the_reason_where_no_rank_left_an_account() -> None:
     said = "srun: job 5\nsrun: error: Task launch for StepId=5.0 failed: Job credential revoked"
     assert "credential revoked" in judge({}, 2, status=1, said=said).reason
@@ -59,6 +65,7 @@ FATES = {
     "running": Job(id="1", state="RUNNING", restarts=2),
     "time limit": Job(id="1", state="COMPLETING", restarts=2, reason="TimeLimit"),
     "cancelled": Job(id="1", state="COMPLETING", restarts=2),
+    "lost": Job(id="1", state="NODE_FAIL", restarts=2, reason="NodeDown"),
 }
 
 
@@ -122,6 +129,17 @@ def test_a_failure_at_the_same_step_twice_is_the_last(records: Records) -> None:
     assert progress(records).refusal() is None
     started(records, 0, "failed", 9)
     assert progress(records).refusal() == "failed twice at step 9: why"
+
+
+def test_wrong_input_is_the_last_word_only_before_anything_is_saved(records: Records) -> None:
+    started(records, 0, "wrong", 0)
+    assert not progress(records).gained
+    save(records, 10)
+    assert progress(records).gained
+    started(records, 10, "wrong", 10)
+    assert progress(records).refusal() is None
+    started(records, 10, "wrong", 10)
+    assert progress(records).refusal() == "failed twice at step 10: why"
 
 
 def test_starts_are_numbered_once_and_the_last_one_counts(records: Records) -> None:

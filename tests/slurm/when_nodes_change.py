@@ -12,7 +12,8 @@ NODES = "node3,node4"
 
 def node_crashes(lab: Lab) -> None:
     """A power cut, and the node back a while after SLURM has noticed."""
-    run = lab.submit("crashed", NODES, "nodes=2", words=(f"steps={ENDLESS}",))
+    # SLURM is to notice it, not the supervisor: the job must have just these nodes.
+    run = lab.submit("crashed", NODES, "nodes=2", "heartbeat_s=120", words=(f"steps={ENDLESS}",))
     try:
         run.wait_step(60)
         saved = run.records.saved_step()
@@ -80,12 +81,14 @@ def in_grace(lab: Lab) -> None:
     run = lab.submit("graceful", "node3", "partition=grace", words=(f"steps={ENDLESS}",))
     try:
         run.wait_step(lab.some_step())
+        reached = run.step
         lab.preempt("node3")
         run.wait_starts(2)
         run.wait_step(STEPS)
     finally:
         lab.cluster.run("scancel", run.job, check=False)
     assert run.kinds()[0] == "terminated"
+    assert run.outcome(0)["step"] >= reached
     assert len(run.records.jobs()) == 1
     run.wait_gone()
     same(run, reference_of_one(lab))

@@ -43,13 +43,15 @@ def preempted(lab: Lab) -> None:
     run = lab.submit("preempted", NODES, "nodes=2", "partition=low")
     try:
         run.wait_step(lab.some_step())
+        reached = run.step
         lab.preempt(NODES)
         run.wait_starts(2)
         run.wait_state("done")
     finally:
         lab.cluster.run("scancel", run.job, check=False)
     assert run.kinds() == ["terminated", "done"]
-    assert run.outcome(0)["step"] > 0
+    assert run.outcome(0)["step"] >= reached
+    assert "saved on request" in run.outcome(0)["reason"]
     assert len(run.records.jobs()) == 1
     same(run, reference(lab))
 
@@ -59,11 +61,13 @@ def cancelled_at_preemption(lab: Lab) -> None:
     run = lab.submit("replaced", NODE, "partition=cancel")
     try:
         run.wait_step(lab.some_step())
+        reached = run.step
         lab.preempt(NODE)
         run.wait_starts(2)
         run.wait_state("done")
     finally:
         lab.cluster.run("scancel", run.job, check=False)
+    assert run.outcome(0)["step"] >= reached
     assert [row["kind"] for row in run.records.jobs()] == ["first", "successor"]
     same(run, reference_of_one(lab))
 

@@ -1,0 +1,25 @@
+"""``python -m slurm.first -m MODULE ...``: a module whose imports no signal is lost in.
+
+submitit's own entry takes a while to import on a cold file system, and until it has handed
+over, user signals would be ignored and a SIGTERM would end the job without a word.
+"""
+
+from slurm import signals
+
+if __name__ == "__main__":
+    signals.note()
+
+import runpy
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run what comes after ``-m`` as Python would; switches before it are passed over."""
+    module, *arguments = argv[argv.index("-m") + 1 :]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
