@@ -53,7 +53,7 @@ def training(run: Path, key: str) -> list[float]:
         ),
         "precision=fp32 parallel.data=2 parallel.tensor=2 parallel.zero_stage=2",
         "precision=fp32 parallel.data=2 parallel.pipeline=2 model.tied_head=true",
-        f"precision=bf16 parallel.data=2 {GENIE}",
+        pytest.param(f"precision=bf16 parallel.data=2 {GENIE}", marks=pytest.mark.slow),
         pytest.param(
             f"precision=fp32 parallel.tensor=2 parallel.pipeline=2 {GENIE}", marks=pytest.mark.slow
         ),

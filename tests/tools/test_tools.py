@@ -131,6 +131,7 @@ def test_a_prompt_stays_as_it_is(run: Path, capsys) -> None:
     assert all(0 < n <= 64 for n in got["evaluations"])
 
 
+@pytest.mark.slow
 def test_several_ranks_evaluate_and_sample_like_one(run: Path) -> None:
     def output(tool: str, *words: str) -> dict[str, Any]:
         command = [sys.executable, "-m", f"tools.{tool}", str(run), *words]
