@@ -82,6 +82,10 @@ class Entry(HasTable):
         h_BSD = _placed(self.source_tokens(source_BS), self.source_positions)
         return self.cut(self.source_norm(h_BSD))
 
+    def noisy(self, noise_BLE: Tensor, signal_B1: Tensor, ids_BL: Tensor) -> Tensor:
+        """``signal * embedding(ids) + noise``, float32."""
+        return torch.addcmul(noise_BLE, self.tokens(ids_BL).float(), signal_B1[..., None])
+
     def target(
         self,
         noise_BLE: Tensor,
@@ -92,7 +96,7 @@ class Entry(HasTable):
     ) -> Stream:
         """``(h_BLD, c_BKC)`` of the noisy target, formed in float32."""
         dtype = self.time_in.weight.dtype
-        x_BLE = torch.addcmul(noise_BLE, self.tokens(ids_BL).float(), signal_B1[..., None])
+        x_BLE = self.noisy(noise_BLE, signal_B1, ids_BL)
         if draft_BLE is not None:
             x_BLE = torch.cat((x_BLE, draft_BLE), dim=-1)
         time = self.time_out(F.silu(self.time_in(sinusoid(1000.0 * level_BK).to(dtype))))

@@ -61,14 +61,15 @@ def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any],
         report: on parity. own: whether our modelling code lies beside it.
     """
     model: ModelConfig = config.model
-    is_seq2seq = model.seq2seq is not None
-    unit = "" if is_seq2seq else " nats per token"
-    score = "not measured" if facts["score"] is None else f"{facts['score']:.4f}{unit}"
     blocks = f"{model.num_layers} layers of width {model.width}"
+    score, unit, tag, use = "held-out bound", " nats per token", "fill-mask", USE_DENOISER
     if model.seq2seq is not None:
-        blocks = f"{model.seq2seq.num_encoder_layers} encoder and {model.num_layers} decoder " + (
-            f"layers of width {model.width}, embeddings of {model.seq2seq.embedding_width}"
+        blocks = (
+            f"{model.seq2seq.num_encoder_layers} encoder and {model.num_layers} decoder layers "
+            f"of width {model.width}, embeddings of {model.seq2seq.embedding_width}"
         )
+        score, unit, tag = "held-out loss", "", "text2text-generation"
+        use = USE_SEQ2SEQ.format(target_length=config.data.sequence_length)
     objective = type(config.objective).__module__.rpartition(".")[2]
     rows = {
         "parameters": f"{count_parameters(model):,}",
@@ -80,16 +81,12 @@ def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any],
         "tokens seen": f"{facts['tokens_seen']:,}",
         "global batch": f"{config.global_batch:,}",
         "precision": config.precision,
-        "held-out loss" if is_seq2seq else "held-out bound": score,
+        score: "not measured" if facts["score"] is None else f"{facts['score']:.4f}{unit}",
         "weights": facts["weights"],
         "code": facts["code"].get("git_commit") or "unknown",
         "parity": f"largest difference of a logit {report['largest_difference']:.2g} in fp32",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    tag = "text2text-generation" if is_seq2seq else "fill-mask"
     head = f"---\nlibrary_name: transformers\npipeline_tag: {tag}\n---\n\n" if own else ""
-    use = USE_DENOISER
-    if is_seq2seq:
-        use = USE_SEQ2SEQ.format(target_length=config.data.sequence_length)
     usage = "\n" + use if own else ""
     return f"{head}# A text diffusion model\n\n| | |\n| --- | --- |\n{table}\n{usage}"

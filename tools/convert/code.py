@@ -9,7 +9,6 @@ standard library is refused.
 import ast
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,15 +19,15 @@ _OURS = re.compile(rf"(?:model|{re.escape(WRAPPERS)})(?:\.\w+)*\.(\w+)")
 _IMPORT = re.compile(rf"^(\s*)from {_OURS.pattern} import", re.M)
 
 
-def flat_files(entry: Sequence[str]) -> dict[str, str]:
+def flat_files(entry: str) -> dict[str, str]:
     """The text of every file, by its flat name.
 
     Args:
-        entry: names of files in ``huggingface/``, with which the others come.
+        entry: name of a file in ``huggingface/``, with which the others come.
     """
     found: dict[str, str] = {}
     modules: dict[str, str] = {}
-    waiting = [f"{WRAPPERS}.{name}" for name in entry]
+    waiting = [f"{WRAPPERS}.{entry}"]
     while waiting:
         module = waiting.pop()
         name = f"{module.rpartition('.')[2]}.py"

@@ -26,7 +26,6 @@ from model.draws import Draws
 from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from model.generate_embeddings import generate_embeddings
-from model.layers import _rotary_table
 from model.network import Whole
 from model.objectives.genie import Genie
 from model.prediction import Reconstruction
@@ -73,6 +72,11 @@ def sources() -> tuple[Tensor, Tensor]:
     ids = torch.randint(4, 90, (3, 9), generator=torch.Generator().manual_seed(1))
     valid = torch.arange(9) < torch.tensor([[9], [6], [3]])
     return ids.masked_fill(~valid, PAD), valid
+
+
+def some_targets() -> Tensor:
+    """Ids ``[3, 7]``."""
+    return torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
 
 
 def objective_of(variant: str) -> Genie:
@@ -135,7 +139,7 @@ def test_logits_are_of_the_clean_embeddings(tmp_path: Path, kind: Parameterisati
     with torch.no_grad():
         model.denoiser.embedding.weight.copy_(ours.embedding.weight)
         model.denoiser.output.head.bias.zero_()
-    ids = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
+    ids = some_targets()
     x0 = ours.embedding.weight.detach()[ids]
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
     level = torch.tensor([0.25, 0.5, 0.75])
@@ -165,7 +169,7 @@ def test_labels_give_the_loss_of_the_objective(
     to_hf(tmp_path / "ckpt", tmp_path / "out")
     model = model_of(tmp_path / "out").train()
     ids, valid = sources()
-    targets = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
+    targets = some_targets()
     batch = {
         "tokens": targets,
         "valid": torch.ones_like(targets, dtype=torch.bool),
@@ -192,7 +196,7 @@ def test_in_evaluation_the_loss_does_not_depend_on_the_batch(tmp_path: Path, var
     model = model_of(tmp_path / "out")
     model.config.pad_token_id = PAD
     ids, valid = sources()
-    targets = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
+    targets = some_targets()
     with torch.no_grad():
         together = model(ids, valid.long(), labels=targets).loss
         assert model(ids, valid.long(), labels=targets).loss == together
@@ -221,7 +225,7 @@ def test_ignored_labels_are_padding(tmp_path: Path) -> None:
     to_hf(tmp_path / "ckpt", tmp_path / "out")
     model, (ids, valid) = model_of(tmp_path / "out").train(), sources()
     model.config.pad_token_id = PAD
-    targets = torch.randint(4, 90, (3, 7), generator=torch.Generator().manual_seed(3))
+    targets = some_targets()
     losses = []
     for value in (-100, PAD, PAD + 1):
         torch.manual_seed(0)
@@ -272,7 +276,8 @@ def test_training_may_follow_inference_mode(tmp_path: Path) -> None:
     save(tmp_path / "ckpt", "modern")
     to_hf(tmp_path / "ckpt", tmp_path / "out")
     model, (ids, valid) = model_of(tmp_path / "out"), sources()
-    _rotary_table.cache_clear()
+    layers = sys.modules[type(model).__module__.rpartition(".")[0] + ".layers"]
+    layers._rotary_table.cache_clear()
     with torch.inference_mode():
         model.generate(ids, valid, sampling_steps=2, seed=0)
     model.train()(ids, valid, labels=ids).loss.backward()
@@ -369,19 +374,13 @@ def test_there_and_back(tmp_path: Path, variant: str, saved_again: bool) -> None
     assert load_denoiser(tmp_path / "back", "ema").config.objective == objective_of(variant)
 
 
-class Copies(torch.utils.data.Dataset):  # type: ignore[type-arg]
+def copies(seed: int, num: int) -> list[dict[str, list[int]]]:
     """Sources of one token four times, whose targets are the same."""
-
-    def __init__(self, first: int, num: int) -> None:
-        generator = torch.Generator().manual_seed(first)
-        self._rows = torch.randint(4, 20, (num, 1), generator=generator).expand(-1, 4).tolist()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        row = self._rows[index]
-        return {"input_ids": row, "attention_mask": [1] * 4, "labels": [*row, END, -100]}
+    drawn = torch.randint(4, 20, (num, 1), generator=torch.Generator().manual_seed(seed))
+    rows = drawn.expand(-1, 4).tolist()
+    return [
+        {"input_ids": row, "attention_mask": [1] * 4, "labels": [*row, END, -100]} for row in rows
+    ]
 
 
 def test_fine_tuning_with_the_trainer(tmp_path: Path, corpus: Path) -> None:
@@ -412,8 +411,8 @@ def test_fine_tuning_with_the_trainer(tmp_path: Path, corpus: Path) -> None:
             seed=0,
             label_names=["labels"],
         ),
-        train_dataset=Copies(0, 512),
-        eval_dataset=Copies(1, 64),
+        train_dataset=copies(0, 512),
+        eval_dataset=copies(1, 64),
         data_collator=DataCollatorForSeq2Seq(words, model=None),
     )
     before = trainer.evaluate()["eval_loss"]

@@ -28,6 +28,7 @@ from model.prediction import Reconstruction
 from model.processes.gaussian import to_x0
 from model.query import Query
 from model.seq2seq import Seq2Seq
+from model.seq2seq_layers import shape_of
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestSeq2SeqConfig
 
 SAMPLERS = {"ddpm": Ddpm, "ddim": Ddim}
@@ -64,8 +65,6 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
         self.model_config = from_fields(config.denoiser)
         self.objective = Genie(**config.objective)
         self.denoiser = Seq2Seq(self.model_config)
-        assert self.model_config.seq2seq is not None
-        self._sees_padding = self.model_config.seq2seq.ignore_source_padding
         last = f"denoiser.layers.{self.denoiser.last}"
         table = "denoiser.layers.0.tokens.weight"
         self._tied_weights_keys = {f"{last}.tokens.weight": table, f"{last}.head.weight": table}
@@ -146,7 +145,7 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
         valid_BS = torch.ones_like(ids_BS) if attention_mask is None else attention_mask
         valid_BS = valid_BS.bool()
         missing = self.config.source_length - ids_BS.shape[1]
-        if self._sees_padding and missing > 0:
+        if shape_of(self.model_config).ignore_source_padding and missing > 0:
             ids_BS = F.pad(ids_BS, (0, missing), value=self.config.pad_token_id or 0)
             valid_BS = F.pad(valid_BS, (0, missing), value=False)
         return ids_BS, valid_BS
@@ -161,8 +160,7 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
         assert query.noise_BLE is not None
         assert query.signal_B1 is not None
         table, process = self.denoiser.output.weight, self.objective.process
-        embedding_BLE = self.denoiser.embedding.tokens(query.ids_BL).float()
-        x_BLE = torch.addcmul(query.noise_BLE, embedding_BLE, query.signal_B1[..., None])
+        x_BLE = self.denoiser.embedding.noisy(query.noise_BLE, query.signal_B1, query.ids_BL)
         abar_B1 = process.abar(process.index(query.level_BK.double())).float()
         x0_BLE = to_x0(
             self.objective.prediction,

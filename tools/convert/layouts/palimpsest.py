@@ -59,7 +59,7 @@ class Form:
     def logits(self, fields: Mapping[str, Any], held: Tensors, inputs: Inputs) -> Tensor:
         """Of exported weights by the code that an export made now has beside them."""
         with TemporaryDirectory() as folder:
-            for name, text in flat_files([self.entry]).items():
+            for name, text in flat_files(self.entry).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             package = f"exported_{Path(folder).name}"
             spec = importlib.util.spec_from_loader(package, None, is_package=True)
@@ -178,7 +178,7 @@ class Palimpsest:
             },
             tensors=ours.renamed({PREFIX + name: name for name in ours.shapes}),
             logits=lambda written, inputs: form.logits(fields, written, inputs),
-            files=flat_files([form.entry]),
+            files=flat_files(form.entry),
         )
 
 
