@@ -9,13 +9,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import RunError, UserError
 from configs.load import is_override, load, merged, to_plain, to_yaml
-from pretrain import launch
+from pretrain import device, launch
 from pretrain.rank import train_rank
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ examples:
   torchrun --nproc-per-node 8 -m pretrain configs/mdlm/owt.yaml
 
 A run lives in its run directory and goes on from its newest checkpoint when it is started
-again. SIGTERM, SIGUSR1, SIGUSR2 or one Ctrl-C save and stop it after the present step.
+again. SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or one Ctrl-C save and stop it after the present
+step, whether they reach this command, its process group or any of its processes.
 
 exit status: 0 done (or stopped by stop_after), 1 failed, 2 wrong input, 75 stopped by a
 signal and resumable, 130 left at once after a second Ctrl-C
@@ -94,8 +95,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if not files:
         raise UserError("name a configuration file, such as configs/tiny.yaml")
     overrides = [word for word in arguments.words if is_override(word)]
+    asked = merged(files, overrides)
+    if asked.get("device") == "cpu":
+        device.hide_gpus(os.environ)
     if world is None and not arguments.dry_run:
-        launch.preload(tensor=_asks_for_tensor_parallelism(files, overrides))
+        launch.preload(tensor=_asks_for_tensor_parallelism(asked))
 
     from pretrain.config import RunConfig
     from pretrain.run_directory import RunDirectory, run_path
@@ -125,6 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     RunDirectory(path).check(config)
     numbers = plan.plan(config, ranks)
+    device.check(config.device, numbers.ranks if world is None else 1)
     _check_data(config)
     if config.fork_from:
         _check_fork(config, Path(config.fork_from))
@@ -135,8 +140,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if world is not None:
         return train_rank(world, config, path)
     if preemption.reason():
+        print("stopped before its first step; the same command goes on", file=sys.stderr)
         return preemption.STOPPED
-    return launch.run_local(numbers.ranks, train_rank, config, path)
+    threads = launch.num_threads(os.environ)
+    code = launch.run_local(numbers.ranks, train_rank, config, path, threads=threads)
+    if code not in (0, preemption.STOPPED):
+        RunDirectory(path).bury(f"its ranks ended with status {code}; see what they printed")
+    return code
 
 
 def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str, object]]:
@@ -146,9 +156,9 @@ def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str,
     return {ranks: report(config, ranks) for ranks in numbers}
 
 
-def _asks_for_tensor_parallelism(files: Sequence[Path], overrides: Sequence[str]) -> bool:
+def _asks_for_tensor_parallelism(asked: Mapping[str, Any]) -> bool:
     """Before anything is validated: a guess by which the right imports start early."""
-    layout = merged(files, overrides).get("parallel")
+    layout = asked.get("parallel")
     return isinstance(layout, dict) and layout.get("tensor", 1) != 1
 
 
@@ -185,8 +195,14 @@ def _is_done(config: "RunConfig", path: Path) -> bool:
     from pretrain.checkpoint.reader import Reader
     from pretrain.run_directory import RunDirectory
 
-    newest, _ = store.newest(RunDirectory(path).checkpoints)
-    return newest is not None and Reader(newest).state["step"] >= config.steps
+    directory = RunDirectory(path)
+    newest, _ = store.newest(directory.checkpoints)
+    if newest is None:
+        return False
+    state = Reader(newest).state
+    # A request to stop may have come within the last validation.
+    settled = directory.read_status().get("state") == "done" or not state.get("owes_validation")
+    return settled and state["step"] >= config.steps
 
 
 if __name__ == "__main__":

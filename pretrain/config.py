@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from configs.load import Plugin, to_plain
 from data_pipeline.paragraphs import ParagraphConfig
 from model.config import ModelConfig
+from pretrain.device import Device
 from pretrain.layout import misfits
 
 
@@ -232,6 +233,7 @@ class RunConfig:
             have more blocks than are taken.
         fork_optimizer: begin with a fresh optimizer, or keep that run's (raw weights only).
         stop_after: end cleanly after this step, saved, to be resumed later.
+        device: where ranks compute: a GPU each (``cuda``), the ``cpu``, or GPUs if there are any.
         max_skipped_steps: steps in a row with a non-finite gradient before the run ends.
         compile: run the denoiser through torch.compile.
         profile_step: write a torch profiler trace of this step.
@@ -249,6 +251,7 @@ class RunConfig:
     fork_part: Literal["all", "encoder"] = "all"
     fork_optimizer: Literal["fresh", "kept"] = "fresh"
     stop_after: int | None = None
+    device: Device = "auto"
     max_skipped_steps: int = 10
     compile: bool = False
     profile_step: int | None = None

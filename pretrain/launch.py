@@ -1,16 +1,22 @@
 """The one spawner of local ranks: plain starts, the demo and the tests use it.
 
-Ranks are forked from a server process that has imported the engines once, so that four
-of them start in about the time of one. They live in sessions of their own: a Ctrl-C at
-the terminal reaches the parent only, which passes every signal on once. A rank whose
-parent is gone leaves by itself; when one rank fails the others are ended and its
-traceback is the first thing that is printed.
+On a CPU ranks are forked from a server process that has imported the engines once, so that
+four of them start in about the time of one. Where there may be a GPU each is a process from
+scratch, as under torchrun: a fork of a process that has asked the CUDA runtime anything cannot
+use it, and what some package asks while it is imported is nobody's to promise.
+
+Ranks live in sessions of their own: a Ctrl-C at the terminal reaches the parent only, which
+passes every signal on once. Children are born with all requests to stop blocked: the server
+stays so, a rank notes them from its first lines on. A rank whose parent is gone leaves by
+itself; when one rank fails the others are ended and its traceback is the first thing that is
+printed.
 """
 
 import contextlib
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import sys
 import tempfile
@@ -20,15 +26,19 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from configs.errors import RunError, UserError
-from pretrain import preemption
+from pretrain import device, preemption
 
 GRACE_S = 10.0
 """How long the other ranks may live on after one has failed."""
+
+SERVER_GONE = 255
+"""What multiprocessing says of a rank whose end it cannot know: its server has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +70,7 @@ def external_world(environ: Mapping[str, str]) -> World | None:
             local_rank=int(environ["LOCAL_RANK"]),
             local_size=int(environ.get("LOCAL_WORLD_SIZE", "1")),
             init_method="env://",
-            threads=int(environ["OMP_NUM_THREADS"]) if environ.get("OMP_NUM_THREADS") else None,
+            threads=num_threads(environ),
         )
     except (KeyError, ValueError) as error:
         raise UserError(
@@ -69,28 +79,59 @@ def external_world(environ: Mapping[str, str]) -> World | None:
         ) from error
 
 
+def num_threads(environ: Mapping[str, str]) -> int | None:
+    """Threads that OMP_NUM_THREADS asks for, outermost level; None if it names no number."""
+    outermost = environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(outermost) if outermost.isdecimal() and int(outermost) else None
+
+
+PRELOADED = ("pretrain.trainer", "pretrain.parallel.tensor")
+"""What the server imports; the second one is Megatron-core, which takes seconds."""
+
+
 def preload(*, tensor: bool = False) -> None:
     """Start importing the engines in the server process, while the caller goes on.
 
     Args:
-        tensor: Megatron-core too, which takes seconds and only tensor parallelism needs.
+        tensor: Megatron-core too, which only tensor parallelism needs.
     """
-    context = multiprocessing.get_context("forkserver")
-    modules = ["pretrain.trainer", *(["pretrain.parallel.tensor"] if tensor else [])]
-    context.set_forkserver_preload(modules)
-    multiprocessing.forkserver.ensure_running()
+    started = context()
+    if isinstance(started, ForkServerContext):
+        started.set_forkserver_preload(list(PRELOADED if tensor else PRELOADED[:1]))
+        # The tracker's start would unblock what is blocked, so it comes first.
+        with preemption.held():
+            multiprocessing.resource_tracker.ensure_running()
+        with preemption.held():
+            multiprocessing.forkserver.ensure_running()
 
 
-def run_local(size: int, target: Callable[..., int], *args: Any) -> int:
+def context() -> ForkServerContext | SpawnContext:
+    """How ranks are started here."""
+    if device.may_have_gpu():
+        return multiprocessing.get_context("spawn")
+    return multiprocessing.get_context("forkserver")
+
+
+def start(process: BaseProcess) -> None:
+    """Start a rank (or the server first), deaf to signals until it installs its handlers."""
+    with preemption.held():
+        multiprocessing.resource_tracker.ensure_running()
+    with preemption.held():
+        process.start()
+
+
+def run_local(size: int, target: Callable[..., int], *args: Any, threads: int | None = None) -> int:
     """Run ``target(world, *args)`` on ``size`` ranks of this machine; return the exit status.
 
     Signals noted by :mod:`pretrain.preemption` in this process are passed on to all ranks.
 
+    Args:
+        threads: of each rank on a CPU; by default its share of the cores.
+
     Returns:
         The status that the ranks returned, or that of the first one to fail.
     """
-    context = multiprocessing.get_context("forkserver")
-    alive_reader, alive_writer = context.Pipe(duplex=False)
+    alive_reader, alive_writer = context().Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="palimpsest-") as scratch, alive_writer:
         ranks = []
         for rank in range(size):
@@ -100,13 +141,14 @@ def run_local(size: int, target: Callable[..., int], *args: Any) -> int:
                 local_rank=rank,
                 local_size=size,
                 init_method=f"file://{scratch}/rendezvous",
+                threads=threads,
             )
-            process = context.Process(
+            process = context().Process(
                 target=_rank_main,
                 args=(world, alive_reader, Path(scratch), target, args),
                 name=f"rank-{rank}",
             )
-            process.start()
+            start(process)
             ranks.append(process)
         try:
             return _watch(ranks, Path(scratch))
@@ -116,7 +158,7 @@ def run_local(size: int, target: Callable[..., int], *args: Any) -> int:
                 process.join()
 
 
-def _watch(ranks: Sequence[ForkServerProcess], scratch: Path) -> int:
+def _watch(ranks: Sequence[BaseProcess], scratch: Path) -> int:
     """Wait for all ranks, passing signals on; end them all once one has failed."""
     passed = 0
     deadline: float | None = None
@@ -164,6 +206,9 @@ def _report(rank: int, code: int, scratch: Path) -> int:
         return 2
     if code == preemption.INTERRUPTED:
         return code
+    if code == SERVER_GONE:
+        print("the process that started the ranks was killed; the run has ended", file=sys.stderr)
+        return 1
     how = f"was killed by signal {-code}" if code < 0 else "failed"
     print(f"rank {rank} {how}; the run has ended", file=sys.stderr)
     return 1

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
-
 from configs.errors import UserError
 from model.config import ModelConfig
+from pretrain import device
 from pretrain.partition import balanced, layer_costs
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def data_size(config: "RunConfig", ranks: int | None) -> int:
         UserError: where layout, ranks and batch do not divide one another, or the precision
             is not to be had on this device.
     """
-    if config.precision == "fp16" and not torch.cuda.is_available():
+    if config.precision == "fp16" and not device.num_gpus():
         raise UserError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     layout = config.parallel
     model_size = layout.tensor * layout.pipeline

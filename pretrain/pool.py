@@ -6,19 +6,19 @@ live on, and for every call some of them meet in a new group, until they are wor
 
 import gc
 import itertools
-import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pretrain import launch
+from pretrain import launch, preemption
 from pretrain.launch import World
 
 WORN_OUT = 100
@@ -37,9 +37,9 @@ class Pool:
         self.size = size
         self._scratch = tempfile.TemporaryDirectory(prefix="palimpsest-")
         self._calls = itertools.count()
-        self._ranks: list[tuple[ForkServerProcess, Connection]] = []
+        self._ranks: list[tuple[BaseProcess, Connection]] = []
         self._num_threads = 0
-        self._alive = multiprocessing.get_context("forkserver").Pipe(duplex=False)
+        self._alive = launch.context().Pipe(duplex=False)
 
     def run(self, size: int, target: Callable[..., Any], *args: Any, timeout_s: float = 240) -> Any:
         """``target(world, *args)`` on the first ``size`` ranks: their results, by rank.
@@ -92,14 +92,14 @@ class Pool:
         return [results[rank] for rank in range(size)]
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("forkserver")
+        context = launch.context()
         while len(self._ranks) < self.size:
             ours, theirs = context.Pipe()
             rank = len(self._ranks)
             process = context.Process(
                 target=_serve, args=(theirs, self._alive[0]), name=f"pool-{rank}"
             )
-            process.start()
+            launch.start(process)
             theirs.close()
             self._ranks.append((process, ours))
 
@@ -128,6 +128,7 @@ class Pool:
 def _serve(connection: Connection, alive: Connection) -> None:
     """The life of a rank: calls, until the pool is gone, be it in the middle of one."""
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, preemption.SIGNALS)
     threading.Thread(target=launch.leave_with_parent, args=(alive,), daemon=True).start()
     while True:
         try:

@@ -22,6 +22,7 @@ import torch
 
 from configs.errors import UserError
 from configs.load import load, to_yaml
+from configs.run_files import DIED, RUNNING, standing, this_process
 from pretrain.config import RunConfig, differences
 
 State = Literal["running", "stopped", "done", "failed"]
@@ -112,19 +113,34 @@ class RunDirectory:
         return (self.path / "attempts" / str(attempt + 1)).exists()
 
     def read_status(self) -> dict[str, Any]:
-        """The contents of status.json; empty if there is none."""
-        try:
-            status = json.loads(self.status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) else {}
+        """See :func:`configs.run_files.standing`."""
+        return standing(self.path)
+
+    def last_start(self) -> str | None:
+        """What to tell of a start before this one that did not end in order."""
+        status = self.read_status()
+        if status.get("state") == DIED:
+            return f"the last start ended at step {status.get('step')} or later: {status['reason']}"
+        if status.get("state") == RUNNING:
+            process = status.get("process") or {}
+            who = f"process {process.get('pid')} on {process.get('host')}"
+            return f"another start of this run lives ({who}); it leaves now, this one goes on"
+        return None
+
+    def bury(self, reason: str) -> None:
+        """Where a start's processes are gone and none of them could say so: it failed."""
+        status = self.read_status()
+        if status.get("state") == DIED:
+            with contextlib.suppress(OSError):
+                self.write_status("failed", status["step"], status["attempt"], reason)
 
     def write_status(self, state: State, step: int, attempt: int, reason: str) -> None:
         """Say how the run stands; an attempt that is not the newest has no say."""
         if self.superseded(attempt):
             return
         row = {"state": state, "step": step, "attempt": attempt, "reason": reason}
-        write_json(self.status, {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        when = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "process": this_process()}
+        write_json(self.status, {**row, **when})
 
 
 def run_path(config: RunConfig, files: Sequence[Path]) -> Path:

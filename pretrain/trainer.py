@@ -7,6 +7,7 @@ ranks and divided once, and every random number names the sample it is for.
 
 import contextlib
 import errno
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +29,7 @@ from pretrain.config import RunConfig
 from pretrain.data import open_corpus
 from pretrain.ema import Ema
 from pretrain.guard import Guard
+from pretrain.heartbeat import Heartbeat
 from pretrain.launch import World
 from pretrain.layout import positions
 from pretrain.metrics import Metrics, Row, Wandb
@@ -54,22 +56,31 @@ def train(world: World, config: RunConfig, path: Path) -> int:
         ) from error
 
 
+GOES_ON = "the same command goes on"
+
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 """What a disk that is full, read-only, not ours or broken says."""
 
 
 def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
-    asked = mesh.count(int(preemption.reason() is not None))[0]
-    if asked:
+    if asked_to_stop(mesh):
         # A rank that left alone, during its imports, would keep the others waiting for it.
+        if mesh.is_first:
+            print(f"stopped before its first step; {GOES_ON}", file=sys.stderr, flush=True)
         mesh.barrier()
         mesh.close()
         return preemption.STOPPED
+    last = directory.last_start() if mesh.is_first else None
     attempt = max(mesh.everyone(directory.begin(config) if mesh.is_first else 0))
     trainer = None
+    beating = Heartbeat(directory, attempt) if mesh.is_first else nullcontext()
+    watchdog = Watchdog(mesh.rank, config.watchdog_s, leave=config.watchdog_leave)
     try:
-        with Watchdog(mesh.rank, config.watchdog_s, leave=config.watchdog_leave) as watchdog:
-            trainer = Trainer(config, directory, mesh, attempt, watchdog)
+        with beating, watchdog:
+            with watchdog.during("its start"):
+                trainer = Trainer(config, directory, mesh, attempt, watchdog)
+            if last:
+                trainer.progress.say(last)
             return trainer.run()
     except BaseException as error:
         if mesh.is_first:
@@ -77,6 +88,15 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
             with contextlib.suppress(OSError):
                 directory.write_status("failed", step, attempt, f"{type(error).__name__}: {error}")
         raise
+
+
+def asked_to_stop(mesh: Mesh) -> bool:
+    """Whether any rank has a request to stop, alike on all of them."""
+    return mesh.count(int(preemption.reason() is not None))[0] > 0
+
+
+class StopRequest(Exception):  # noqa: N818 - no error
+    """Leave what can be done again, in order to save; raised on all ranks alike."""
 
 
 class Trainer:
@@ -106,6 +126,8 @@ class Trainer:
         self.code = facts() if mesh.is_first else {}
         self.score: float | None = None
         self.validated_step = -1
+        self.owes_validation = False
+        self._warm = False
         self.checkpoints = Checkpoints(
             directory.checkpoints, config, self.engine, self.ema, mesh, attempt
         )
@@ -126,8 +148,8 @@ class Trainer:
         """Train to the last step, or to a request to stop; returns the exit status."""
         config = self.config
         self._status("running", "")
-        stopping = False
         self._began = time.perf_counter()
+        stopping = self.owes_validation and not self._validate()
         pace = Pace(self.tokens_seen)
         while self.step < config.last_step and not stopping:
             self.step += 1
@@ -147,7 +169,7 @@ class Trainer:
             # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
             torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
             self.engine.open_attention(self.draws, self.step)
-            with self._profiler():
+            with self._profiler(), self._patience():
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count
             self._learn(sums)
@@ -163,7 +185,8 @@ class Trainer:
                 self.progress.note(row["loss"], row["perf/tokens_per_second"])
             self.progress.advance()
             if config.eval.every and self._due(config.eval.every):
-                self._validate()
+                self.owes_validation = stopping
+                stopping = stopping or not self._validate()
                 pace.restart(self.tokens_seen)
             if self.step % config.checkpoint.every == 0:
                 self._save()
@@ -199,6 +222,11 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
+    def _patience(self) -> AbstractContextManager[Any]:
+        """The first step of a start may compile kernels, and finds the data cold."""
+        first, self._warm = not self._warm, True
+        return self.watchdog.during("its first step") if first else nullcontext()
+
     def _profiler(self) -> AbstractContextManager[Any]:
         if self.step != self.config.profile_step or not self.mesh.is_first:
             return nullcontext()
@@ -228,17 +256,32 @@ class Trainer:
                 row[f"train/loss_level_{bucket / LEVEL_BUCKETS:.1f}"] = part / tokens
         return row
 
-    def _validate(self) -> None:
-        """Held-out numbers with averaged weights, as a row of their own."""
-        with self.ema.applied(self.engine.owned):
-            numbers = held_out_numbers(
-                self.engine, self.corpus, self.config, self.mesh, self.watchdog.beat
-            )
+    def _validate(self) -> bool:
+        """Held-out numbers with averaged weights, as a row of their own.
+
+        Returns:
+            False where a request to stop came first: the next start validates instead.
+        """
+        self.owes_validation = True
+        try:
+            with self.ema.applied(self.engine.owned):
+                numbers = held_out_numbers(
+                    self.engine, self.corpus, self.config, self.mesh, self._go_on_validating
+                )
+        except StopRequest:
+            return False
         self.score, self.validated_step = next(iter(numbers.values())), self.step
+        self.owes_validation = False
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
         self._write(row | {f"val/{name}": value for name, value in numbers.items()})
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
         self.progress.say(f"step {self.step}: held-out {told}")
+        return True
+
+    def _go_on_validating(self) -> None:
+        self.watchdog.beat()
+        if asked_to_stop(self.mesh):
+            raise StopRequest
 
     def _write(self, row: Row) -> None:
         if self.mesh.is_first:
@@ -277,6 +320,7 @@ class Trainer:
         self.optimizer_step = state["optimizer_step"]
         self.guard.skipped_in_a_row = state["skipped_in_a_row"]
         self.elapsed_before = state["elapsed_s"]
+        self.owes_validation = state.get("owes_validation", False)
         self.learnt = {
             name: torch.tensor(state["objective"][name], dtype=value.dtype)
             for name, value in self.learnt.items()
@@ -284,7 +328,6 @@ class Trainer:
         return notes
 
     def _save(self) -> None:
-        self.watchdog.beat()
         state = {
             "step": self.step,
             "tokens_seen": self.tokens_seen,
@@ -293,10 +336,12 @@ class Trainer:
             "elapsed_s": self._elapsed(),
             "objective": {name: value.tolist() for name, value in self.learnt.items()},
             "score": self.score if self.validated_step == self.step else None,
+            "owes_validation": self.owes_validation,
             "code": self.code,
             "config": to_plain(self.config),
         }
-        self._say(self.checkpoints.save(state))
+        with self.watchdog.during("a save"):
+            self._say(self.checkpoints.save(state))
         self.saved_step = self.step
 
     def _say(self, note: str | None) -> None:
@@ -306,12 +351,15 @@ class Trainer:
     def _finish(self, stopping: bool) -> int:
         if self.saved_step != self.step:
             self._save()
-        self._say(self.checkpoints.finish())
+        with self.watchdog.during("its last save"):
+            self._say(self.checkpoints.finish())
         failures = [text for text in self.mesh.everyone(self.checkpoints.failure) if text]
         if failures:
             raise SaveError(failures[0])
         self.checkpoints.close()
-        done = self.step >= self.config.steps
+        done = self.step >= self.config.steps and not self.owes_validation
+        if not done:
+            self.progress.say(f"saved at step {self.step} in {self.directory.path}; {GOES_ON}")
         if done:
             self._status("done", "")
         elif stopping:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from configs.load import merged, validate
-from pretrain import launch
+from pretrain import device, launch
 from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
 from pretrain.config import ParallelConfig
 from pretrain.launch import World
@@ -87,8 +87,10 @@ def with_model(work: Work, arguments: argparse.Namespace) -> int:
     if world is not None:
         return on_rank(world, work, arguments, layout)
     if ranks > 1:
+        device.check("auto", ranks)
         launch.preload(tensor=layout.tensor > 1)
-        return launch.run_local(ranks, on_rank, work, arguments, layout)
+        threads = launch.num_threads(os.environ)
+        return launch.run_local(ranks, on_rank, work, arguments, layout, threads=threads)
     return work(load_denoiser(arguments.run, arguments.weights, best_device()), arguments)
 
 

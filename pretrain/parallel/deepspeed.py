@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
-if not torch.cuda.is_available():
+from pretrain import device
+
+if not device.num_gpus():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
 

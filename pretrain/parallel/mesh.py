@@ -7,12 +7,14 @@ most, are neighbours on a node.
 
 import datetime
 import os
+import socket
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pretrain import device
 from pretrain.host_memory import keep_freed_memory
 from pretrain.launch import World
 from pretrain.parallel import deepspeed
@@ -42,9 +44,10 @@ class Mesh:
         self.tensor_rank = world.rank % tensor
         self.data_rank = world.rank // tensor % self.data_size
         self.pipe_rank = world.rank // (tensor * self.data_size)
-        on_gpu = torch.cuda.is_available()
+        gpus = device.num_gpus()
+        on_gpu = gpus > 0
         # Where each rank is shown its own GPU alone, that one has number 0.
-        local = world.local_rank % torch.cuda.device_count() if on_gpu else world.local_rank
+        local = world.local_rank % gpus if on_gpu else world.local_rank
         if on_gpu:
             torch.cuda.set_device(local)
         else:
@@ -53,12 +56,19 @@ class Mesh:
         self.device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
         # DeepSpeed looks here, whatever it is told.
         os.environ["LOCAL_RANK"] = str(local)
+        store, _, _ = next(
+            dist.rendezvous(world.init_method, world.rank, world.size, timeout=TIMEOUT)
+        )
+        store.set_timeout(TIMEOUT)
+        if on_gpu:
+            device.check_distinct(store, world.rank, world.size, _identity(local))
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
-            init_method=world.init_method,
+            store=store,
             rank=world.rank,
             world_size=world.size,
             timeout=TIMEOUT,
+            device_id=self.device if on_gpu else None,
         )
         deepspeed.init_distributed("nccl" if on_gpu else "gloo")
         ranks = torch.arange(world.size).view(pipeline, self.data_size, tensor)
@@ -155,6 +165,11 @@ class Mesh:
     def close(self) -> None:
         """Leave all process groups, so that this process may enter others."""
         deepspeed.destroy()
+
+
+def _identity(gpu: int) -> str:
+    """Host and identity of a GPU of this process."""
+    return f"{socket.gethostname()}/{torch.cuda.get_device_properties(gpu).uuid}"
 
 
 def available_cores() -> int:

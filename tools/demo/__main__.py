@@ -44,8 +44,6 @@ def demo(words: Sequence[str]) -> int:
     trained_before = _seconds_training(run)
     _say(f"1/4  training ({config.steps} steps; Ctrl-C saves, the same command goes on)")
     code = pretrain(list(words))
-    if code == preemption.STOPPED:
-        _say("stopped; nothing is lost, and the same command goes on where this one was")
     if code or RunDirectory(run).read_status().get("state") != "done":
         return code
     preemption.restore()

@@ -1,0 +1,86 @@
+"""How a run stands, by the file that says so and by the process that wrote it.
+
+``status.json`` names the first rank's process, which touches the file while it lives. So a
+run whose processes were killed is told from one that goes on, by whoever reads it: at once
+on the same machine, by the silence of its heartbeat on another.
+"""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+BEAT_S = 10.0
+"""Seconds between two touches of status.json."""
+
+SILENT_S = 90.0
+"""Without a touch for so long, a process that cannot be looked at counts as gone."""
+
+RUNNING, DIED = "running", "died"
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from any other, now and later."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "started": _started(pid),
+        "processes": _namespace(),
+    }
+
+
+def standing(run: Path) -> dict[str, Any]:
+    """The contents of a run's status.json; empty if there is none that can be read.
+
+    Where it says that the run goes on, but its process has ended, ``state`` is ``died`` and
+    ``reason`` says how that is known.
+    """
+    file = run / "status.json"
+    try:
+        status = json.loads(file.read_text(encoding="utf-8"))
+        silent_s = max(0.0, time.time() - file.stat().st_mtime)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(status, dict):
+        return {}
+    if status.get("state") == RUNNING:
+        gone = _gone(status.get("process"), silent_s)
+        if gone:
+            return {**status, "state": DIED, "reason": gone}
+    return status
+
+
+def _gone(process: Any, silent_s: float) -> str | None:
+    """How it is known that a process has ended; None if it may live."""
+    known = process if isinstance(process, dict) else {}
+    host, pid = known.get("host"), known.get("pid")
+    named = f"process {pid} on {host}" if host and pid else "its process"
+    here = known.get("processes") == _namespace() and host == socket.gethostname()
+    if here and isinstance(pid, int) and known.get("started") is not None:
+        return None if _started(pid) == known["started"] else f"{named} has ended without a word"
+    if silent_s > SILENT_S:
+        return f"{named} has been silent for {silent_s:.0f} s"
+    return None
+
+
+def _namespace() -> str | None:
+    """What process numbers here count in: the boot, and the container; None if it is not told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in its system's own ticks; None if it is gone or cannot be seen."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name, in parentheses, may hold anything; state is the first field behind it.
+    fields = facts.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[19]

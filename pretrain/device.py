@@ -1,0 +1,93 @@
+"""Where ranks compute: a GPU each, or the CPU.
+
+A process that has asked the CUDA runtime anything, be it whether there is a GPU, cannot fork
+ranks that use one. So the question is put to the device files first, which every driver makes
+and which cost nothing to look at: without one, the runtime is never asked.
+"""
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+from configs.errors import UserError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+_FILES = ("nvidia[0-9]*", "nvidiactl", "nvgpu", "nvhost-gpu", "kfd", "dxg")
+"""Below /dev: NVIDIA's on servers and on boards, AMD's, and those of Windows' Linux."""
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+
+def may_have_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether this machine has the device files of a GPU; usable or not."""
+    return any(next(devices.glob(pattern), None) for pattern in _FILES)
+
+
+def num_gpus() -> int:
+    """GPUs that this process may use; asks the CUDA runtime only where one may be."""
+    if not may_have_gpu():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def hide_gpus(environ: MutableMapping[str, str]) -> None:
+    """Compute on the CPU, in this process and its children; before anything asks for a GPU."""
+    for name in _VISIBLE:
+        environ[name] = ""
+
+
+def check(asked: Device, ranks: int) -> None:
+    """UserError unless every one of the ranks to be started here has a device.
+
+    Args:
+        asked: the setting ``device``.
+    """
+    gpus = num_gpus()
+    if asked == "cuda" and not gpus:
+        raise UserError(
+            "device=cuda, but PyTorch finds no GPU here: see nvidia-smi and CUDA_VISIBLE_DEVICES, "
+            "or set device=cpu"
+        )
+    if gpus and ranks > gpus:
+        raise UserError(_too_many(ranks, gpus))
+
+
+def _too_many(ranks: int, gpus: int) -> str:
+    return (
+        f"{ranks} ranks on this machine need {ranks} GPUs, and it has {gpus}: ask for fewer ranks "
+        "(parallel.*), or compute on the CPU with device=cpu (python -m pretrain) or "
+        "CUDA_VISIBLE_DEVICES= in the environment (any command)"
+    )
+
+
+class Store(Protocol):
+    """What ranks know of one another before their first collective (torch.distributed.Store)."""
+
+    def set(self, key: str, value: str) -> None:
+        """Publish a value."""
+
+    def get(self, key: str) -> bytes:
+        """A value, once it is published."""
+
+
+def check_distinct(store: Store, rank: int, size: int, gpu: str) -> None:
+    """UserError, on all ranks, if two of them were given one GPU.
+
+    A launcher may show every rank its own GPU alone, or all of them; counting tells neither.
+
+    Args:
+        gpu: host and identity of this rank's GPU.
+    """
+    store.set(f"gpu/{rank}", gpu)
+    holders: dict[str, int] = {}
+    for other in range(size):
+        named = store.get(f"gpu/{other}").decode()
+        if named in holders:
+            raise UserError(
+                f"rank {holders[named]} and rank {other} were both given the GPU {named}: start "
+                "as many ranks on a machine as it has GPUs, or compute on the CPU with device=cpu"
+            )
+        holders[named] = other
