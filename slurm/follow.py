@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.run_files import DIED, RUNNING
 from slurm import controller, sweep
 from slurm.controller import Job, UnreachableError
 from slurm.durations import spoken
@@ -61,6 +62,9 @@ def _rows(run: Path) -> list[dict[str, Any]]:
         why = job.reason if job and not job.over else ""
         reason = why or facts["reason"] or (job.reason if job else "") or away
         state = state_of(job, facts["state"], away=bool(away))
+        own = records.status
+        if number not in live and state.startswith(RUNNING) and own.get("state") == DIED:
+            state, reason = DIED, own["reason"]
         row = {"run": str(run), "job": number, **facts, "state": state, "reason": reason}
         rows.append(row if number in live or away else {**row, "left": ""})
     return rows

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.run_files import standing
+
 _CHECKPOINT = re.compile(r"step-(\d{8})")
 
 
@@ -128,7 +130,7 @@ class Records:
     @property
     def status(self) -> dict[str, Any]:
         """The run's own account: state, step, attempt, reason."""
-        return read_json(self.run / "status.json")
+        return standing(self.run)
 
     def saved_step(self) -> int:
         """The step of the newest committed checkpoint; 0 without one."""

@@ -98,3 +98,19 @@ def test_where_it_is_to_leave_a_stall_ends_the_process(tmp_path: Path) -> None:
     )
     assert done.returncode == HUNG == 70
     assert "[rank 1] no progress for 0.2 s; its stacks:" in done.stderr
+
+
+def test_named_work_without_a_beat_has_patience(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start, a first step, a save: they may take longer than a step ever does."""
+    monkeypatch.setattr("pretrain.watchdog.PATIENCE_S", 0.8)
+    with Watchdog(1, 0.2) as watchdog:
+        with watchdog.during("its last save"):
+            time.sleep(0.5)
+        assert capsys.readouterr().err == ""
+        with watchdog.during("its last save"):
+            here_it_stands(1.2)
+        assert "[rank 1] no progress in its last save for 0.8 s" in capsys.readouterr().err
+        here_it_stands(0.5)
+        assert "[rank 1] no progress for 0.2 s" in capsys.readouterr().err
