@@ -214,6 +214,31 @@ def ignored(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, before)
 
 
+def held_out(run: Path) -> dict[int, float]:
+    rows = read_rows(run / "metrics.jsonl")
+    return {row["step"]: row["val/nelbo"] for row in rows if "val/nelbo" in row}
+
+
+LENGTHY = ("eval.every=2", "eval.samples=1000", "eval.batch=1")
+
+
+@pytest.mark.parametrize("last", [pytest.param(4, marks=pytest.mark.slow), 2])
+def test_a_validation_gives_way_and_is_made_up_for(start, train, tmp_path: Path, last: int) -> None:
+    """A grace of a minute is no time to validate for an hour; be it that of the last step."""
+    train("eval.every=2", f"steps={last}", run="uninterrupted")
+    run = start("parallel.data=2", *LENGTHY, f"steps={last}")
+    run.until_step(2)
+    run.process.send_signal(signal.SIGTERM)
+    error = run.ended()
+    assert "saved at step 2" in error
+    assert run.status["state"] == "stopped"
+    assert held_out(run.path) == {}
+    again = start("eval.every=2", f"steps={last}", "parallel.data=2")
+    assert again.process.wait(timeout=240) == 0
+    assert again.status["state"] == "done"
+    assert held_out(run.path) == pytest.approx(held_out(tmp_path / "uninterrupted"), rel=1e-5)
+
+
 def test_a_killed_run_is_known_to_be_dead_and_goes_on(start, tmp_path: Path) -> None:
     run = start("checkpoint.every=1")
     run.until_step(3)
