@@ -2,12 +2,14 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+_KEY = re.compile(r"[a-z_]\w*(?:\.(?!ya?ml$)[a-z_]\w*)*")
 _SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
@@ -97,4 +99,6 @@ def files_near(path: Path) -> str:
     close = close or difflib.get_close_matches(str(path), there, n=3, cutoff=0.6)
     if close:
         return f"; {_any_of(close[:3])}"
-    return f"; there are: {', '.join(beside[:5])}" if beside and path.suffix else ""
+    if _KEY.fullmatch(str(path)):
+        return f"; a setting is written {path}=VALUE"
+    return f"; there are: {', '.join(beside[:5])}" if beside else ""

@@ -61,9 +61,7 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}{hints.files_near(path)}"
-        ) from error
+        raise UserError(f"cannot read {path}: {error.strerror}{hints.files_near(path)}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -181,6 +179,4 @@ def to_plain(config: Any) -> Any:
 
 def to_yaml(config: Any) -> str:
     """The same as YAML text, in the order of the fields."""
-    return yaml.dump(
-        to_plain(config), Dumper=yaml_text.Dumper, sort_keys=False, allow_unicode=True
-    )
+    return yaml.dump(to_plain(config), Dumper=yaml_text.Dumper, sort_keys=False, allow_unicode=True)

@@ -8,7 +8,7 @@ aliases that hold themselves or grow beyond all bounds.
 """
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -43,7 +43,7 @@ class TextError(ValueError):
 class _Loader(yaml.SafeLoader):
     """Parses, and resolves every plain scalar by the core schema."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 class Dumper(yaml.SafeDumper):

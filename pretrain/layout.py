@@ -1,5 +1,6 @@
 """How a run divides among ranks: sizes that follow from configuration and world."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,7 @@ def _tensor_misfits(model: ModelConfig, tensor: int) -> Iterator[str]:
     if model.num_heads % tensor:
         yield f"model.num_heads ({model.num_heads}) does not divide by parallel.tensor {tensor}"
     if model.num_rows % tensor:
-        yield (
-            f"parallel.tensor {tensor} does not divide the padded vocabulary ({model.num_rows})"
-        )
+        yield (f"parallel.tensor {tensor} does not divide the padded vocabulary ({model.num_rows})")
     if model.hidden_width % tensor:
         yield (
             f"parallel.tensor {tensor} does not divide the MLP's hidden width "
@@ -116,7 +115,13 @@ def micro_batch(config: "RunConfig", size: int) -> int:
     if layout.pipeline == 1:
         return share
     wanted = min(share, MICRO_BATCHES_PER_STAGE * layout.pipeline)
-    return max(b for b in range(1, share + 1) if share % b == 0 and share // b >= wanted)
+    return max(b for b in divisors(share) if share // b >= wanted)
+
+
+def divisors(number: int) -> list[int]:
+    """What divides a number, the smallest first."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return [*small, *(number // n for n in reversed(small) if n * n != number)]
 
 
 def positions(config: "RunConfig", step: int, rank: int, size: int) -> Iterator[range]:

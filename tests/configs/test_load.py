@@ -371,7 +371,9 @@ def test_malformed_or_unsafe_yaml_is_refused(write: Write, text: str) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["2020-01-01", "1:30", "on", "No", "1.2.3", "0b11", "0o9", "=", "_1"])
+@pytest.mark.parametrize(
+    "text", ["2020-01-01", "1:30", "on", "No", "1.2.3", "0b11", "0o9", "=", "_1"]
+)
 def test_what_yaml_1_1_takes_for_something_else_is_text(write: Write, text: str) -> None:
     assert load(Config, [write(f"seed: 1\nname: {text}")]).name == text
     assert load(Config, [write(f"seed: 1\nname: '{text}'")]).name == text
