@@ -55,11 +55,18 @@ def _spaced(words: Sequence[str]) -> Iterator[str]:
         third = words[index + 2] if index + 2 < len(words) else "VALUE"
         if second == "=":
             meant = f"{first}={third}"
-        elif (second.startswith("=") and "=" not in first) or (first.endswith("=") and is_override(first) and _is_value(second)):
+        elif _is_cut(first, second):
             meant = first + second
         else:
             continue
         yield f"no spaces around '=': write {hints.plain(meant)}"
+
+
+def _is_cut(first: str, second: str) -> bool:
+    """Whether two words are one setting with a space before or after its ``=``."""
+    if second.startswith("="):
+        return "=" not in first
+    return first.endswith("=") and is_override(first) and _is_value(second)
 
 
 def _is_value(word: str) -> bool:

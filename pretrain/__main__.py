@@ -22,6 +22,9 @@ from pretrain.rank import train_rank
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
 
+MOST_LOCAL_RANKS = 256
+"""A plain start makes no more processes than this: a slip must not bring the machine down."""
+
 EPILOG = """\
 examples:
   python -m pretrain configs/tiny.yaml                        20 steps on the demo corpus
@@ -127,6 +130,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
 
     numbers = plan.plan(config, ranks)
+    if world is None and numbers.ranks > MOST_LOCAL_RANKS:
+        raise UserError(
+            f"{numbers.ranks:,} ranks would all start on this machine; start them with torchrun "
+            "or python -m slurm, or change parallel"
+        )
     try:
         place.check(path)
         # The corpus first: where it is missing, another run in the directory is not what is wrong.

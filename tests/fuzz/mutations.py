@@ -1,6 +1,7 @@
 """Seeded mutations of configuration files and of words: what a hand, an editor or a disk does."""
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 VALUES = [
@@ -13,6 +14,38 @@ VALUES = [
     "-0.0", "1e-300", "1e308", "mdlm", "genie", "cosine", "pairs", "[[[[[[", "]" * 50, "{" * 2000,
     "a: b: c", "\t", "é", "\U0001f600", "\udc80", "=", "a=b", "%", "@", "`", "|", ">", "#", "'", '"',
 ]  # fmt: skip
+
+NUMBERS = [
+    "-1", "0", "1", "2", "3", "4", "5", "6", "7", "8", "16", "22", "64", "128", "512", "1000", "4096",
+    "65536", "1048576", "16777216", "2147483647", "2147483648", "1000000000000000000",
+    "9223372036854775807", "4611686018427387904", "0.5", "0.1", "0.999", "1.0", "1e-300", "1e308",
+    "1e-5", "-0.5", "[0, 0]", "[0.9, 1]", "null", "true", "false",
+]  # fmt: skip
+"""Values that many fields take."""
+
+CHOICES = [
+    "mdlm", "genie", "cosine", "loglinear", "wsd", "sqrt", "linear", "pad", "pairs", "paragraphs",
+    "geglu", "swiglu", "rmsnorm", "pre_norm", "post_norm", "bert", "v", "eps", "loss_second_moment",
+    "additive", "learned", "mixture", "fp16", "fp32", "bf16", "kept", "raw", "encoder", "noise",
+    "{name: mdlm, t_min: 0.5}", "{num_encoder_layers: 2}", "{pipeline: 2, tensor: 2}",
+]  # fmt: skip
+
+
+def tame(keys: Sequence[str], rng: random.Random) -> list[str]:
+    """Settings that are well-formed, with values that may well be right."""
+    return [
+        f"{rng.choice(keys)}={rng.choice(NUMBERS if rng.random() < 0.8 else CHOICES)}"
+        for _ in range(rng.randint(1, 5))
+    ]
+
+
+def renumber(text: str, rng: random.Random) -> bytes:
+    """A file in which a few numbers are others."""
+    for _ in range(rng.randint(1, 3)):
+        places = [found.span() for found in re.finditer(r"(?<=[ \[])[\d.e-]+(?=[,}\]\n])", text)]
+        start, end = rng.choice(places)
+        text = text[:start] + rng.choice(NUMBERS) + text[end:]
+    return text.encode()
 
 
 def mutate(text: str, rng: random.Random) -> bytes:
@@ -83,7 +116,9 @@ def _indent(text: str, rng: random.Random) -> str:
 
 def _insert(text: str, rng: random.Random) -> str:
     place = rng.randrange(len(text) + 1)
-    return text[:place] + rng.choice([*VALUES, "---\n", "...\n", "%YAML 9.9\n", "\0"]) + text[place:]
+    return (
+        text[:place] + rng.choice([*VALUES, "---\n", "...\n", "%YAML 9.9\n", "\0"]) + text[place:]
+    )
 
 
 def _cut(text: str, rng: random.Random) -> str:

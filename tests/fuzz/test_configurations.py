@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mutations import mutate, word, words
+from mutations import mutate, renumber, tame, word, words
 
 from configs.build import all_keys
 from configs.errors import UserError
@@ -76,14 +76,15 @@ def status_of(command: Callable[[], int]) -> int:
 
 def a_file(rng: random.Random, path: Path, files: list[Path]) -> Path:
     file = path / "mutated.yaml"
-    file.write_bytes(mutate(rng.choice(files).read_text(encoding="utf-8"), rng))
+    change = mutate if rng.random() < 0.5 else renumber
+    file.write_bytes(change(rng.choice(files).read_text(encoding="utf-8"), rng))
     return file
 
 
 def a_run(rng: random.Random, path: Path) -> int:
     """Load a mutated file; what loads can be planned, and reads back as the same."""
     file = a_file(rng, path, RUNS)
-    overrides = [w for w in words(KEYS, rng) if "=" in w] if rng.random() < 0.3 else []
+    overrides = tame(KEYS, rng) if rng.random() < 0.5 else []
     try:
         config = load(RunConfig, [file], overrides)
         plan(config, None)
@@ -97,8 +98,8 @@ def a_run(rng: random.Random, path: Path) -> int:
 
 
 def a_dry_run(rng: random.Random, path: Path) -> int:
-    arguments = [str(rng.choice(RUNS)), *words(KEYS, rng)]
-    if rng.random() < 0.3:
+    arguments = [str(rng.choice(RUNS)), *(words if rng.random() < 0.3 else tame)(KEYS, rng)]
+    if rng.random() < 0.2:
         arguments.insert(rng.randrange(len(arguments)), word(KEYS, rng))
     extra = [["--json"], ["--ranks", rng.choice(["1,2", "0", "x", "9" * 30, "3,", ""])], []]
     arguments += ["--dry-run", *rng.choice(extra)]
@@ -107,7 +108,7 @@ def a_dry_run(rng: random.Random, path: Path) -> int:
 
 def a_plan(rng: random.Random, path: Path) -> int:
     odd = ["0", "-1", "1", "3", "8", "64", "1e3", "x", "nan", "inf", "9" * 30, "", "0.4"]
-    arguments = [str(rng.choice(RUNS)), *words(KEYS, rng)[: rng.randint(0, 2)]]
+    arguments = [str(rng.choice(RUNS)), *tame(KEYS, rng)[: rng.randint(0, 3)]]
     for option in rng.sample(["--gpu", "--nodes", "--gpus-per-node", "--mfu"], rng.randint(0, 3)):
         arguments += [option, rng.choice([*odd, "cpu", "h100-80g"])]
     arguments += rng.choice([[], ["--json"], ["--all"]])

@@ -24,9 +24,9 @@ from model.config import ModelConfig
 from pretrain.checkpoint import store
 from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig
 from pretrain.pool import Pool
-from tools.command import positive
 from tools.bench.measure import machine_facts
 from tools.bench.whole_step import run_config
+from tools.command import positive
 
 if TYPE_CHECKING:
     from tools.bench.checkpoint_ranks import Loads, Saves
