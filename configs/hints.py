@@ -95,10 +95,11 @@ def files_near(path: Path) -> str:
         beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))]
     shipped = [str(file) for file in sorted(Path("configs").rglob("*.yaml"))]
     there = list(dict.fromkeys([*beside, *shipped]))
-    close = [name for name in there if path.stem and Path(name).stem == path.stem]
-    close = close or difflib.get_close_matches(str(path), there, n=3, cutoff=0.6)
-    if close:
-        return f"; {_any_of(close[:3])}"
+    by_stem: dict[str, list[str]] = {}
+    for name in there:
+        by_stem.setdefault(Path(name).stem, []).append(name)
+    for stem in difflib.get_close_matches(path.stem, list(by_stem), n=1, cutoff=0.6):
+        return f"; {_any_of(by_stem[stem][:3])}"
     if _KEY.fullmatch(str(path)):
         return f"; a setting is written {path}=VALUE"
     return f"; there are: {', '.join(beside[:5])}" if beside else ""

@@ -53,6 +53,8 @@ def _spaced(words: Sequence[str]) -> Iterator[str]:
     """Settings that spaces have cut apart: ``lr = 1``, ``lr =1`` or ``lr= 1``."""
     for index, (first, second) in enumerate(pairwise(words)):
         third = words[index + 2] if index + 2 < len(words) else "VALUE"
+        if not first or _is_file(first):
+            continue
         if second == "=":
             meant = f"{first}={third}"
         elif _is_cut(first, second):
@@ -66,12 +68,10 @@ def _is_cut(first: str, second: str) -> bool:
     """Whether two words are one setting with a space before or after its ``=``."""
     if second.startswith("="):
         return "=" not in first
-    return first.endswith("=") and is_override(first) and _is_value(second)
+    is_value = bool(second) and "=" not in second and not _is_file(second)
+    return first.endswith("=") and is_override(first) and is_value
 
 
-def _is_value(word: str) -> bool:
-    """Whether a word can only be the value of the one before it."""
-    return bool(word) and "=" not in word and "/" not in word and Path(word).suffix not in _FORMS
-
-
-_FORMS = (".yaml", ".yml")
+def _is_file(word: str) -> bool:
+    """Whether a word looks like a file more than like anything else."""
+    return not is_override(word) and ("/" in word or word.endswith((".yaml", ".yml")))
