@@ -164,9 +164,9 @@ class Sizes(Checked):
 
 
 def test_constructing_stops_at_the_first_check_that_finds_something() -> None:
-    with pytest.raises(ValueError, match="^parts must be at least 1, not 0\nlimit must be"):
+    with pytest.raises(ValueError, match=r"^parts must be at least 1, not 0\nlimit must be"):
         Sizes(parts=0, limit=0)
-    with pytest.raises(ValueError, match="^parts 3 do not divide width 4$"):
+    with pytest.raises(ValueError, match=r"^parts 3 do not divide width 4$"):
         Sizes(parts=3)
     assert [check.__name__ for check in checks(Sizes())] == ["_check_values", "_check_division"]
 

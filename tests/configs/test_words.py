@@ -29,7 +29,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--steps=3"], "--steps=3: a setting has no dashes: write steps=3"),
         (["-steps=3"], "-steps=3: a setting has no dashes: write steps=3"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
-        (["configs/tiny.yml"], "cannot read configs/tiny.yml: .*; did you mean 'configs/tiny.yaml'?"),
+        (["configs/tiny.yml"], "cannot read configs/tiny.yml: .* you mean 'configs/tiny.yaml'?"),
         (["tiny.yaml"], "did you mean 'configs/tiny.yaml'?"),
         (["configs/tinny.yaml"], "did you mean 'configs/tiny.yaml'"),
         (["config/tiny.yaml"], "did you mean 'configs/tiny.yaml'?"),

@@ -12,11 +12,13 @@ VALUES = [
     '"\\UFFFFFFFF"', "&a [*a]", "&a {b: *a}", "*b", "<<", "?", "- 1", "!!python/name:os.system x",
     "!!binary aGVsbG8=", "!!int x", "true", "false", "x" * 300, "a/b", "../x", "/proc/x", "3.5",
     "-0.0", "1e-300", "1e308", "mdlm", "genie", "cosine", "pairs", "[[[[[[", "]" * 50, "{" * 2000,
-    "a: b: c", "\t", "é", "\U0001f600", "\udc80", "=", "a=b", "%", "@", "`", "|", ">", "#", "'", '"',
+    "a: b: c", "\t", "é", "\U0001f600", "\udc80", "=", "a=b", "%", "@", "`", "|", ">", "#", "'",
+    '"',
 ]  # fmt: skip
 
 NUMBERS = [
-    "-1", "0", "1", "2", "3", "4", "5", "6", "7", "8", "16", "22", "64", "128", "512", "1000", "4096",
+    "-1", "0", "1", "2", "3", "4", "5", "6", "7", "8", "16", "22", "64", "128", "512", "1000",
+    "4096",
     "65536", "1048576", "16777216", "2147483647", "2147483648", "1000000000000000000",
     "9223372036854775807", "4611686018427387904", "0.5", "0.1", "0.999", "1.0", "1e-300", "1e308",
     "1e-5", "-0.5", "[0, 0]", "[0.9, 1]", "null", "true", "false",
@@ -71,7 +73,8 @@ def word(keys: Sequence[str], rng: random.Random) -> str:
         return f"{key}={value}"
     if chance < 0.8:
         place = rng.randrange(len(key) + 1)
-        return f"{key[:place]}{rng.choice(['.', '..', 'x', '', '=', ' ', '-', '0'])}{key[place:]}={value}"
+        slip = rng.choice([".", "..", "x", "", "=", " ", "-", "0"])
+        return f"{key[:place]}{slip}{key[place:]}={value}"
     return rng.choice(
         [key, f"{key} = {value}", f"--{key}={value}", f"-{key}", f"{key}.0={value}", f".{key}=1",
          f"{key}.={value}", "=", f"={value}", f"{key}=", value, "a." * 3000 + "b=1",

@@ -6,6 +6,7 @@ started, nothing is measured.
 
 import random
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,9 +69,10 @@ FAST_AND_SLOW = [pytest.param(range(25)), pytest.param(range(25, 1000), marks=sl
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
     """A directory with things in it, and commands whose work is left out."""
     monkeypatch.chdir(tmp_path)
+    sys.stderr.reconfigure(errors="backslashreplace")  # as Python's own is, and pytest's is not
     (tmp_path / "file").write_text("no checkpoint")
     (tmp_path / "folder").mkdir()
     (tmp_path / "run" / "checkpoints" / "step-1").mkdir(parents=True)
