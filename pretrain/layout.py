@@ -8,22 +8,23 @@ import torch
 
 from configs.errors import UserError
 from model.config import ModelConfig
+from pretrain.parallel_config import ParallelConfig
 from pretrain.partition import balanced, layer_costs
 
 if TYPE_CHECKING:
-    from pretrain.config import ParallelConfig, RunConfig
+    from pretrain.config import RunConfig
 
 MICRO_BATCHES_PER_STAGE = 4
 """Under a pipeline the share of a rank is cut so far by default: P stages then idle for
 (P - 1) / (4 P + P - 1) of a step, less than a fifth."""
 
 
-def misfits(model: ModelConfig, length: int, layout: "ParallelConfig") -> list[str]:
+def misfits(model: ModelConfig, length: int, layout: ParallelConfig) -> list[str]:
     """Why a model, at sequences of ``length``, cannot run under a layout; empty if it can."""
     return list(each_misfit(model, length, layout))
 
 
-def each_misfit(model: ModelConfig, length: int, layout: "ParallelConfig") -> Iterator[str]:
+def each_misfit(model: ModelConfig, length: int, layout: ParallelConfig) -> Iterator[str]:
     """The same one by one, those first that need least of the model to be known."""
     if layout.tensor > 1:
         yield from _tensor_misfits(model, layout.tensor)
@@ -63,7 +64,7 @@ def _tensor_misfits(model: ModelConfig, tensor: int) -> Iterator[str]:
         )
 
 
-def batch_misfits(batch: int, size: int, layout: "ParallelConfig") -> Iterator[str]:
+def batch_misfits(batch: int, size: int, layout: ParallelConfig) -> Iterator[str]:
     """Why a global batch cannot be shared by so many data-parallel ranks."""
     if batch % size:
         yield (
