@@ -49,8 +49,8 @@ def adopt_tokenizer(
         raise UserError(f"{source}: no such file; a tokenizer.json or .model file is expected")
     file = tokenizer_file(source)
     named = {"bos_token": bos_token, "eos_token": eos_token}
-    with _workshop(corpus) as workshop:
-        copy = workshop / ("tokenizer.json" if file.suffix == ".json" else "tokenizer.model")
+    name = "tokenizer.json" if file.suffix == ".json" else "tokenizer.model"
+    with _workshop(corpus) as workshop, _said_of(file, copy := workshop / name):
         shutil.copyfile(file, copy)
         sidecar = read_sidecar(file.with_name(SIDECAR))
         sidecar |= {role: token for role, token in named.items() if token is not None}
@@ -76,6 +76,15 @@ def _refuse_second(corpus: Path) -> None:
                 f"{corpus / name}: exists already, and splits depend on it; choose another --out, "
                 "or remove it"
             )
+
+
+@contextmanager
+def _said_of(file: Path, copy: Path) -> Iterator[None]:
+    """Errors name the user's own file, which they can look at, and not our copy of it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(copy), str(file))) from error
 
 
 @contextmanager

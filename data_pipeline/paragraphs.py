@@ -10,13 +10,14 @@ how a model says where its text ends.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
+from configs.checks import Checked, at_least
 from configs.errors import UserError
 from data_pipeline.shards import Split
 
@@ -31,7 +32,7 @@ class Uniforms(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParagraphConfig:
+class ParagraphConfig(Checked):
     """Continuous paragraph denoise.
 
     Args:
@@ -46,13 +47,14 @@ class ParagraphConfig:
     target: Literal["span", "full"] = "span"
     min_length: int = 30
 
-    def __post_init__(self) -> None:
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 1, "num_spans", "min_length")
         if not 0.0 < self.ratio < 1.0:
-            raise ValueError(f"ratio must lie in (0, 1), not {self.ratio}")
-        if self.num_spans < 1:
-            raise ValueError(f"num_spans must be at least 1, not {self.num_spans}")
+            yield f"ratio must lie in (0, 1), not {self.ratio}"
+
+    def _check_spans(self) -> Iterator[str]:
         if int(self.ratio * self.min_length) < self.num_spans:
-            raise ValueError(
+            yield (
                 f"min_length {self.min_length}: {self.ratio:g} of it is less than "
                 f"{self.num_spans} tokens for as many spans"
             )

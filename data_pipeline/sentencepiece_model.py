@@ -41,7 +41,7 @@ class SentencePieceTokenizer:
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
         except RuntimeError as error:
-            raise UserError(f"{path}: not a SentencePiece model ({error})") from error
+            raise UserError(f"{path}: not a SentencePiece model, or a damaged one") from error
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.vocab_size: int = self._model.vocab_size()
         self.unk_id: int | None = self._model.unk_id()

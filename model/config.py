@@ -1,6 +1,6 @@
 """The architecture of the denoiser, as numbers and choices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,6 +10,39 @@ from torch import Tensor
 ROWS_MULTIPLE = 128
 """The embedding is padded to a multiple of this whatever the layout, so that its rows
 divide among tensor-parallel ranks and a checkpoint fits every one of them."""
+
+MOST = {
+    "vocab_size": 2**24,
+    "width": 2**20,
+    "num_layers": 10_000,
+    "num_encoder_layers": 10_000,
+    "num_heads": 2**16,
+    "num_kv_heads": 2**16,
+    "head_size": 2**16,
+    "mlp_width": 2**24,
+    "conditioning_width": 2**20,
+    "embedding_width": 2**20,
+    "num_positions": 2**31,
+    "max_positions": 2**31,
+    "causal_annealing_steps": 2**62,
+}
+"""Sizes beyond all networks that there are: more is a slip, and would overflow somewhere."""
+
+
+def _wrong_sizes(config: object, *names: str) -> Iterator[str]:
+    """What of these fields is below 1 or beyond :data:`MOST`; None stands for no value."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            yield f"{name} must be at least 1, not {value}"
+        if value is not None and value > MOST[name]:
+            yield f"{name} must be at most {MOST[name]:,}, not {value}"
+
+
+def _refuse(found: Iterator[str]) -> None:
+    """ValueError with a line for each."""
+    if lines := list(found):
+        raise ValueError("\n".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +82,11 @@ class Seq2SeqConfig:
     self_conditioning: bool = False
 
     def __post_init__(self) -> None:
+        _refuse(self._check_sizes())
+
+    def _check_sizes(self) -> Iterator[str]:
         for name in ("num_encoder_layers", "embedding_width", "max_positions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            yield from _wrong_sizes(self, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,42 +163,50 @@ class ModelConfig:
     shifted_output: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "width", "num_layers", "num_heads", "conditioning_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.head_size is None and self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not divisible by {self.num_heads} heads")
-        if self.head_width % 2:
-            raise ValueError(f"rotary positions need an even head width, not {self.head_width}")
-        if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
-            raise ValueError(
-                f"mask_id {self.mask_id} is no id of a vocabulary of {self.vocab_size}"
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
-        self._check_options()
+        for check in (
+            self._check_sizes,
+            self._check_numbers,
+            self._check_heads,
+            self._check_block,
+            self._check_seq2seq,
+        ):
+            _refuse(check())
 
-    def _check_options(self) -> None:
-        for name in ("num_kv_heads", "head_size", "num_positions"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if self.num_heads % self.kv_heads:
-            raise ValueError(
-                f"num_heads {self.num_heads} is not divisible by {self.kv_heads} num_kv_heads"
-            )
-        if self.block != "adaln" and self.time_conditioning:
-            raise ValueError(f"block {self.block} sees no level: turn time_conditioning off")
-        if self.block == "adaln" and (self.norm_bias or self.num_positions):
-            raise ValueError("norm_bias and num_positions go with block pre_norm or post_norm")
-        if self.norm_bias and self.norm == "rmsnorm":
-            raise ValueError("norm_bias goes with norm layernorm; an rmsnorm has none")
+    def _check_sizes(self) -> Iterator[str]:
+        yield from _wrong_sizes(
+            self, "vocab_size", "width", "num_layers", "num_heads", "conditioning_width"
+        )
+        yield from _wrong_sizes(self, "num_kv_heads", "head_size", "num_positions", "mlp_width")
+
+    def _check_numbers(self) -> Iterator[str]:
+        if not 0.0 <= self.dropout < 1.0:
+            yield f"dropout must lie in [0, 1), not {self.dropout}"
         if self.norm_eps <= 0:
-            raise ValueError(f"norm_eps must be above 0, not {self.norm_eps}")
-        if self.seq2seq is not None:
-            self._check_seq2seq()
-        if self.causal_annealing_steps < 0:
-            raise ValueError("causal_annealing_steps must be at least 0")
+            yield f"norm_eps must be above 0, not {self.norm_eps}"
+        if self.rotary_base <= 0:
+            yield f"rotary_base must be above 0, not {self.rotary_base}"
+        if self.embedding_std is not None and self.embedding_std < 0:
+            yield f"embedding_std must be at least 0, not {self.embedding_std}"
+        if not 0 <= self.causal_annealing_steps <= MOST["causal_annealing_steps"]:
+            yield f"causal_annealing_steps must be at least 0, not {self.causal_annealing_steps}"
+        if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
+            yield f"mask_id {self.mask_id} is no id of a vocabulary of {self.vocab_size}"
+
+    def _check_heads(self) -> Iterator[str]:
+        if self.head_size is None and self.width % self.num_heads:
+            yield f"width {self.width} is not divisible by {self.num_heads} heads"
+        elif self.head_width % 2:
+            yield f"num_heads: rotary positions need an even head width, not {self.head_width}"
+        if self.num_heads % self.kv_heads:
+            yield f"num_heads {self.num_heads} is not divisible by {self.kv_heads} num_kv_heads"
+
+    def _check_block(self) -> Iterator[str]:
+        if self.block != "adaln" and self.time_conditioning:
+            yield f"time_conditioning: block {self.block} sees no level: turn it off"
+        if self.block == "adaln" and (self.norm_bias or self.num_positions):
+            yield "norm_bias and num_positions go with block pre_norm or post_norm"
+        if self.norm_bias and self.norm == "rmsnorm":
+            yield "norm_bias goes with norm layernorm; an rmsnorm has none"
 
     @property
     def bert_encoder(self) -> "ModelConfig":
@@ -185,15 +228,17 @@ class ModelConfig:
             num_positions=self.seq2seq.max_positions,
         )
 
-    def _check_seq2seq(self) -> None:
+    def _check_seq2seq(self) -> Iterator[str]:
         """An encoder-decoder has blocks of its own, without the options of foreign weights."""
+        if self.seq2seq is None:
+            return
         plain = ModelConfig(vocab_size=1, width=2, num_heads=1)
         for name in (
             "block", "num_kv_heads", "head_size", "qkv_bias", "attention_bias", "qk_norm",
             "attention", "causal_annealing_steps", "shifted_output", "head_bias",
         ):  # fmt: skip
             if getattr(self, name) != getattr(plain, name):
-                raise ValueError(f"{name} is an option of the denoiser; leave it out with seq2seq")
+                yield f"{name} is an option of the denoiser; leave it out with seq2seq"
 
     @property
     def total_layers(self) -> int:

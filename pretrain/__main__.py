@@ -13,13 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import RunError, UserError
-from configs.load import is_override, load, merged, to_plain, to_yaml
+from configs import words
+from configs.errors import RunError, UserError, in_words
+from configs.load import load, merged, to_plain, to_yaml
 from pretrain import device, launch
 from pretrain.rank import train_rank
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
+
+MOST_LOCAL_RANKS = 256
+"""A plain start makes no more processes than this: a slip must not bring the machine down."""
 
 EPILOG = """\
 examples:
@@ -66,15 +70,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _numbers(text: str) -> list[int]:
     """Positive numbers between commas."""
-    numbers = [int(part) for part in text.split(",")]
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts):
+        raise argparse.ArgumentTypeError("write numbers of ranks, with commas between them")
+    numbers = [int(part) for part in parts]
     if min(numbers) < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError("ranks are at least 1")
     return numbers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = words.parse(_parser(), argv)
     first = os.environ.get("RANK", "0") == "0"
     try:
         return _run(arguments)
@@ -91,10 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     world = launch.external_world(os.environ)
-    files = [Path(word) for word in arguments.words if not is_override(word)]
+    files, overrides = words.split(arguments.words)
     if not files:
         raise UserError("name a configuration file, such as configs/tiny.yaml")
-    overrides = [word for word in arguments.words if is_override(word)]
     asked = merged(files, overrides)
     if asked.get("device") == "cpu":
         device.hide_gpus(os.environ)
@@ -107,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load(RunConfig, files, overrides)
     path = run_path(config, files)
 
-    from pretrain import plan
+    from pretrain import place, plan
 
     ranks = world.size if world else None
     if arguments.dry_run:
@@ -127,15 +133,26 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"{to_yaml(config)}\nrun directory    {path}\n{plan.describe(config, ranks)}")
         return 0
 
-    RunDirectory(path).check(config)
     numbers = plan.plan(config, ranks)
+    if world is None and numbers.ranks > MOST_LOCAL_RANKS:
+        raise UserError(
+            f"{numbers.ranks:,} ranks would all start on this machine; start them with torchrun "
+            "or python -m slurm, or change parallel"
+        )
     device.check(config.device, numbers.ranks if world is None else 1)
-    _check_data(config)
-    if config.fork_from:
-        _check_fork(config, Path(config.fork_from))
-    if _is_done(config, path):
+    try:
+        place.check(path)
+        # The corpus first: where it is missing, another run in the directory is not what is wrong.
+        _check_data(config)
+        RunDirectory(path).check(config)
+        if config.fork_from:
+            _check_fork(config, Path(config.fork_from))
+        at, settled = _newest_step(path)
+    except OSError as error:
+        raise UserError(in_words(error)) from error
+    if at >= config.steps and settled:
         if world is None or world.rank == 0:
-            print(f"{path} is done: {config.steps} steps; set steps=N to go on", file=sys.stderr)
+            print(_nothing_to_do(path, at, config.steps), file=sys.stderr)
         return 0
     if world is not None:
         return train_rank(world, config, path)
@@ -190,7 +207,8 @@ def _check_fork(config: "RunConfig", source: Path) -> None:
     Reader(find(source)).require(shapes)
 
 
-def _is_done(config: "RunConfig", path: Path) -> bool:
+def _newest_step(path: Path) -> tuple[int, bool]:
+    """The step of the newest checkpoint (0 before the first), and whether nothing is owed there."""
     from pretrain.checkpoint import store
     from pretrain.checkpoint.reader import Reader
     from pretrain.run_directory import RunDirectory
@@ -198,11 +216,20 @@ def _is_done(config: "RunConfig", path: Path) -> bool:
     directory = RunDirectory(path)
     newest, _ = store.newest(directory.checkpoints)
     if newest is None:
-        return False
+        return 0, True
     state = Reader(newest).state
     # A request to stop may have come within the last validation.
     settled = directory.read_status().get("state") == "done" or not state.get("owes_validation")
-    return settled and state["step"] >= config.steps
+    return int(state["step"]), settled
+
+
+def _nothing_to_do(path: Path, at: int, steps: int) -> str:
+    if at == steps:
+        return f"{path} is done: {steps} steps; set steps=N to go on"
+    return (
+        f"{path} is at step {at:,}: steps={steps} lies behind it; set steps above {at} to go on, "
+        "or run_dir=PATH to begin another run"
+    )
 
 
 if __name__ == "__main__":

@@ -4,25 +4,22 @@ Every default of the trainer stands here and nowhere else. What makes two runs t
 run (model, objective, data, optimizer, seed, global batch) is :func:`differences`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from configs.load import Plugin, to_plain
+from configs.build import Plugin
+from configs.checks import Checked, at_least, at_most
+from configs.load import to_plain
 from data_pipeline.paragraphs import ParagraphConfig
 from model.config import ModelConfig
 from pretrain.device import Device
-from pretrain.layout import misfits
-
-
-def _at_least(owner: Any, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
+from pretrain.layout import batch_misfits, each_misfit
+from pretrain.parallel_config import MOST, ParallelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Checked):
     """Where the text comes from and how it becomes samples.
 
     Args:
@@ -47,12 +44,15 @@ class DataConfig:
     train_split: str = "train"
     valid_split: str = "valid"
 
-    def __post_init__(self) -> None:
-        _at_least(self, 3, "sequence_length", "source_length")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 3, "sequence_length", "source_length")
+        yield from at_most(self, MOST, "sequence_length", "source_length")
+
+    def _check_source(self) -> Iterator[str]:
         if self.has_source and self.source_length is None:
-            raise ValueError(f"packing {self.packing} needs source_length")
+            yield f"source_length: packing {self.packing} needs source_length"
         if not self.has_source and self.source_length is not None:
-            raise ValueError(f"packing {self.packing} has no source: leave source_length out")
+            yield f"source_length: packing {self.packing} has no source: leave source_length out"
 
     @property
     def has_source(self) -> bool:
@@ -61,7 +61,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
+class ScheduleConfig(Checked):
     """Learning rate over the run: linear warm-up, then constant, cosine or wsd.
 
     Args:
@@ -76,14 +76,14 @@ class ScheduleConfig:
     final: float = 0.0
     decay_share: float = 0.2
 
-    def __post_init__(self) -> None:
-        _at_least(self, 0, "warmup", "final")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 0, "warmup", "final")
         if not 0 < self.decay_share <= 1:
-            raise ValueError(f"decay_share must lie in (0, 1], not {self.decay_share}")
+            yield f"decay_share must lie in (0, 1], not {self.decay_share}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """AdamW; norms, biases and embeddings are never decayed.
 
     Args:
@@ -97,65 +97,27 @@ class OptimConfig:
     clip: float = 1.0
     schedule: ScheduleConfig = ScheduleConfig()
 
-    def __post_init__(self) -> None:
-        _at_least(self, 0, "lr", "eps", "weight_decay", "clip")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 0, "lr", "eps", "weight_decay", "clip")
+
+    def _check_betas(self) -> Iterator[str]:
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1), not {list(self.betas)}")
+            yield f"betas must lie in [0, 1), not {list(self.betas)}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmaConfig:
+class EmaConfig(Checked):
     """Exponential moving average of the weights, decay min(decay, (1+n)/(10+n)); 0 is off."""
 
     decay: float = 0.9999
 
-    def __post_init__(self) -> None:
+    def _check_decay(self) -> Iterator[str]:
         if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), not {self.decay}")
+            yield f"decay must lie in [0, 1), not {self.decay}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelConfig:
-    """How a run is spread over D x T x P ranks; it changes its cost, never its numbers.
-
-    Args:
-        data: data-parallel size D; by default what the ranks leave over, or 1.
-        tensor: tensor-parallel size T: every matrix is cut into T parts.
-        pipeline: pipeline-parallel size P: the list of layers is cut into P stages.
-        zero_stage: what DeepSpeed shards over D: 1 optimizer state, 2 also gradients, 3 also
-            weights. 0 runs as 1; with a pipeline only 1 is possible.
-        sequence_parallel: between its matrices, cut the activations along the sequence over
-            the T ranks too (Korthikanti et al. 2022).
-        micro_batch: samples of a rank per forward pass; by default all of its share, with a
-            pipeline a 4 P-th of it.
-        recompute_every: activation checkpointing of every n-th block: 1 is all of them, 0
-            none; backward computes these blocks again instead of keeping their insides.
-    """
-
-    data: int | None = None
-    tensor: int = 1
-    pipeline: int = 1
-    zero_stage: int = 1
-    sequence_parallel: bool = False
-    micro_batch: int | None = None
-    recompute_every: int = 0
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "data", "tensor", "pipeline", "micro_batch")
-        _at_least(self, 0, "recompute_every")
-        if self.zero_stage not in (0, 1, 2, 3):
-            raise ValueError(f"zero_stage must be 0, 1, 2 or 3, not {self.zero_stage}")
-        if self.pipeline > 1 and self.zero_stage > 1:
-            raise ValueError(
-                f"zero_stage {self.zero_stage} cannot run with a pipeline, whose stages keep "
-                "their gradients over all micro-batches: set zero_stage to 1, or pipeline to 1"
-            )
-        if self.sequence_parallel and self.tensor == 1:
-            raise ValueError("sequence_parallel needs tensor > 1: it shares out T's activations")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
+class CheckpointConfig(Checked):
     """How often a run is saved, and which of its checkpoints stay.
 
     Args:
@@ -172,13 +134,13 @@ class CheckpointConfig:
     keep_best: int = 0
     asynchronous: bool = True
 
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "every", "keep_last")
-        _at_least(self, 0, "keep_every", "keep_best")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 1, "every", "keep_last")
+        yield from at_least(self, 0, "keep_every", "keep_best")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(Checked):
     """Validation while training.
 
     Args:
@@ -193,19 +155,20 @@ class EvalConfig:
     batch: int = 32
     windows: int | None = None
 
-    def __post_init__(self) -> None:
-        _at_least(self, 0, "every")
-        _at_least(self, 1, "samples", "batch", "windows")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 0, "every")
+        yield from at_least(self, 1, "samples", "batch", "windows")
+        yield from at_most(self, MOST, "samples", "batch", "windows")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogConfig:
+class LogConfig(Checked):
     """Args: every: steps between rows of metrics.jsonl."""
 
     every: int = 10
 
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "every")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 1, "every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +180,7 @@ class WandbConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Checked):
     """One training run.
 
     Args:
@@ -268,29 +231,54 @@ class RunConfig:
     log: LogConfig = LogConfig()
     wandb: WandbConfig = WandbConfig()
 
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "global_batch", "stop_after", "max_skipped_steps")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(self, 1, "steps", "global_batch", "stop_after", "max_skipped_steps")
+        yield from at_least(self, 1, "profile_step")
+        yield from at_most(self, MOST, "global_batch")
+        yield from at_least(self, 0, "watchdog_s")
+        yield from at_most(self, MOST, "watchdog_s")
+
+    def _check_seed(self) -> Iterator[str]:
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in [0, 2^63), not {self.seed}")
-        _at_least(self, 0, "watchdog_s")
+            yield f"seed must lie in [0, 2^63), not {self.seed}"
+
+    def _check_length(self) -> Iterator[str]:
+        positions = self.steps * self.global_batch
+        if positions >= 2**62:
+            yield f"steps: {positions:,} samples in all are more than 64 bits can count"
+
+    def _check_fork_part(self) -> Iterator[str]:
+        if self.fork_part != "encoder":
+            return
         is_bert = self.model.seq2seq is not None and self.model.seq2seq.encoder == "bert"
-        if self.fork_part == "encoder" and not (is_bert and self.fork_optimizer == "fresh"):
-            raise ValueError(
-                "fork_part=encoder goes with model.seq2seq.encoder=bert and fork_optimizer=fresh"
-            )
+        if not (is_bert and self.fork_optimizer == "fresh"):
+            yield "fork_part=encoder goes with model.seq2seq.encoder=bert and fork_optimizer=fresh"
+
+    def _check_fork_optimizer(self) -> Iterator[str]:
         if self.fork_optimizer == "kept" and self.fork_weights == "ema":
-            raise ValueError(
+            yield (
                 "fork_optimizer=kept goes with the weights it was made for: set fork_weights=raw"
             )
-        self.objective.check(self.model)
+
+    def _check_objective(self) -> Iterator[str]:
+        try:
+            self.objective.check(self.model)
+        except ValueError as error:
+            yield f"objective: {error}"
+
+    def _check_packing(self) -> Iterator[str]:
         if self.data.has_source != (self.model.seq2seq is not None):
-            raise ValueError(
+            yield (
                 f"data.packing {self.data.packing} and model.seq2seq do not go together: an "
                 "encoder-decoder reads paragraphs or pairs, a denoiser wrap or pad"
             )
-        problems = misfits(self.model, self.data.sequence_length, self.parallel)
-        if problems:
-            raise ValueError("; ".join(problems))
+
+    def _check_layout(self) -> Iterator[str]:
+        yield from each_misfit(self.model, self.data.sequence_length, self.parallel)
+
+    def _check_batch(self) -> Iterator[str]:
+        if self.parallel.data is not None:
+            yield from batch_misfits(self.global_batch, self.parallel.data, self.parallel)
 
     @property
     def last_step(self) -> int:

@@ -1,54 +1,80 @@
 """How a run divides among ranks: sizes that follow from configuration and world."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
 from model.config import ModelConfig
 from pretrain import device
+from pretrain.parallel_config import ParallelConfig
 from pretrain.partition import balanced, layer_costs
 
 if TYPE_CHECKING:
-    from pretrain.config import ParallelConfig, RunConfig
+    from pretrain.config import RunConfig
 
 MICRO_BATCHES_PER_STAGE = 4
 """Under a pipeline the share of a rank is cut so far by default: P stages then idle for
 (P - 1) / (4 P + P - 1) of a step, less than a fifth."""
 
 
-def misfits(model: ModelConfig, length: int, layout: "ParallelConfig") -> list[str]:
+def misfits(model: ModelConfig, length: int, layout: ParallelConfig) -> list[str]:
     """Why a model, at sequences of ``length``, cannot run under a layout; empty if it can."""
-    found = []
-    sizes = {
-        "model.num_heads": model.num_heads,
-        "the MLP's hidden width": model.hidden_width,
-        "the padded vocabulary": model.num_rows,
-    }
-    for name, size in sizes.items():
-        if size % layout.tensor:
-            found.append(f"{name} ({size}) does not divide by parallel.tensor {layout.tensor}")
+    return list(each_misfit(model, length, layout))
+
+
+def each_misfit(model: ModelConfig, length: int, layout: ParallelConfig) -> Iterator[str]:
+    """The same one by one, those first that need least of the model to be known."""
+    if layout.tensor > 1:
+        yield from _tensor_misfits(model, layout.tensor)
     if model.num_positions is not None and length > model.num_positions:
-        found.append(
+        yield (
             f"data.sequence_length ({length}) is more than model.num_positions "
             f"({model.num_positions})"
         )
-    layers = model.total_layers
-    if layout.pipeline > layers:
-        found.append(
+    if layout.pipeline > 1 and layout.pipeline > (layers := model.total_layers):
+        yield (
             f"parallel.pipeline {layout.pipeline} is more than the {layers} layers "
             "(embedding, blocks, head)"
         )
-    if layout.sequence_parallel and length % layout.tensor:
-        found.append(
+    if not layout.sequence_parallel:
+        return
+    if length % layout.tensor:
+        yield (
             f"data.sequence_length ({length}) does not divide by parallel.tensor "
             f"{layout.tensor}, which parallel.sequence_parallel needs"
         )
-    if layout.sequence_parallel and model.dropout:
-        found.append(
+    if model.dropout:
+        yield (
             "model.dropout acts on replicated activations only; set it to 0 or "
             "parallel.sequence_parallel to false"
         )
-    return found
+
+
+def _tensor_misfits(model: ModelConfig, tensor: int) -> Iterator[str]:
+    if model.num_heads % tensor:
+        yield f"model.num_heads ({model.num_heads}) does not divide by parallel.tensor {tensor}"
+    if model.num_rows % tensor:
+        yield (f"parallel.tensor {tensor} does not divide the padded vocabulary ({model.num_rows})")
+    if model.hidden_width % tensor:
+        yield (
+            f"parallel.tensor {tensor} does not divide the MLP's hidden width "
+            f"({model.hidden_width})"
+        )
+
+
+def batch_misfits(batch: int, size: int, layout: ParallelConfig) -> Iterator[str]:
+    """Why a global batch cannot be shared by so many data-parallel ranks."""
+    if batch % size:
+        yield (
+            f"global_batch {batch} does not divide by the data-parallel size "
+            f"{size}; choose a multiple of {size}"
+        )
+    elif layout.micro_batch is not None and batch // size % layout.micro_batch:
+        yield (
+            f"parallel.micro_batch: each rank has {batch // size} samples of the global batch, "
+            f"which does not divide by parallel.micro_batch {layout.micro_batch}"
+        )
 
 
 def data_size(config: "RunConfig", ranks: int | None) -> int:
@@ -75,17 +101,8 @@ def data_size(config: "RunConfig", ranks: int | None) -> int:
             f"parallel.data is {layout.data}, but {ranks} ranks make it {size}; "
             "leave it out or start as many ranks as the layout needs"
         )
-    if config.global_batch % size:
-        raise UserError(
-            f"global_batch {config.global_batch} does not divide by the data-parallel size "
-            f"{size}; choose a multiple of {size}"
-        )
-    share = config.global_batch // size
-    if layout.micro_batch is not None and share % layout.micro_batch:
-        raise UserError(
-            f"each rank has {share} samples of the global batch, which does not divide by "
-            f"parallel.micro_batch {layout.micro_batch}"
-        )
+    for problem in batch_misfits(config.global_batch, size, layout):
+        raise UserError(problem)
     return size
 
 
@@ -98,7 +115,13 @@ def micro_batch(config: "RunConfig", size: int) -> int:
     if layout.pipeline == 1:
         return share
     wanted = min(share, MICRO_BATCHES_PER_STAGE * layout.pipeline)
-    return max(b for b in range(1, share + 1) if share % b == 0 and share // b >= wanted)
+    return max(b for b in divisors(share) if share // b >= wanted)
+
+
+def divisors(number: int) -> list[int]:
+    """What divides a number, the smallest first."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return [*small, *(number // n for n in reversed(small) if n * n != number)]
 
 
 def positions(config: "RunConfig", step: int, rank: int, size: int) -> Iterator[range]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from configs.errors import UserError
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.hardware import GIB, GPUS, Cluster
-from pretrain.layout import micro_batch, misfits
+from pretrain.layout import divisors, micro_batch, misfits
 from pretrain.plan import Plan, lay_out
 from pretrain.speed import DEFAULT_MFU, Speed
 
@@ -137,7 +137,7 @@ def _measures(config: RunConfig, base: ParallelConfig) -> Iterator[ParallelConfi
     assert base.data is not None
     share = config.global_batch // base.data
     largest = micro_batch(replace(config, parallel=base), base.data)
-    sizes = [size for size in range(largest, 0, -1) if share % size == 0]
+    sizes = [size for size in reversed(divisors(share)) if size <= largest]
     for level in levels:
         for size in sizes:
             yield replace(level, micro_batch=size)

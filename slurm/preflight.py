@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RunError, UserError
-from configs.load import is_override
+from configs.words import split
 from slurm import controller
 from slurm.controller import RefusedError
 from slurm.durations import seconds, spoken
@@ -27,9 +27,8 @@ def dry_run(settings: Settings, words: Sequence[str]) -> dict[str, Any]:
         UserError: the configuration is wrong, or does not fit nodes x ranks.
     """
     counts = [str(nodes * settings.per_node) for nodes in settings.node_counts]
-    files = [word for word in words if not is_override(word)]
-    rest = [word for word in words if is_override(word)]
-    command = [sys.executable, "-m", "pretrain", *files, "watchdog_leave=true", *rest]
+    files, rest = split(words)
+    command = [sys.executable, "-m", "pretrain", *map(str, files), "watchdog_leave=true", *rest]
     command += ["--dry-run", "--json", "--ranks", ",".join(counts)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 2:

@@ -5,11 +5,12 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.checks import Checked, at_least, at_most
 from configs.errors import UserError
 from configs.load import merge, parse_override, read_yaml, validate
 from slurm.durations import seconds
@@ -18,9 +19,12 @@ INHERITS = "inherits"
 SCHEDULER_LOOK_S = 30
 """slurmctld looks at time limits so often; a signal ahead of one comes up to twice this early."""
 
+MOST_RANKS = 100_000
+"""Of nodes, or on one of them: more is a slip."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Checked):
     """One job.
 
     Args:
@@ -72,21 +76,36 @@ class Settings:
     exclude_lost_nodes: bool = True
     max_parallel: int = 64
 
-    def __post_init__(self) -> None:
-        for name in ("nodes", "cpus_per_rank", "min_nodes", "max_restarts", "max_parallel"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+    def _check_values(self) -> Iterator[str]:
+        yield from at_least(
+            self, 1, "nodes", "cpus_per_rank", "min_nodes", "max_restarts", "max_parallel"
+        )
+        yield from at_least(self, 0, "gpus_per_node", "ranks_per_node", "stop_ahead_s")
+        yield from at_most(self, MOST_RANKS, "nodes", "gpus_per_node", "ranks_per_node")
+        yield from at_most(self, MOST_RANKS, "cpus_per_rank", "stop_ahead_s")
+        if self.heartbeat_s <= 0:
+            yield f"heartbeat_s must be above 0, not {self.heartbeat_s}"
+
+    def _check_ranks(self) -> Iterator[str]:
         if (self.gpus_per_node > 0) == (self.ranks_per_node > 0):
-            raise ValueError(
+            yield (
                 "set gpus_per_node (a rank for each GPU) or ranks_per_node (without GPUs), one of "
                 "the two"
             )
+
+    def _check_nodes(self) -> Iterator[str]:
         if self.min_nodes > self.nodes:
-            raise ValueError(f"min_nodes {self.min_nodes} is more than nodes {self.nodes}")
-        limit = seconds(self.time)
+            yield f"min_nodes {self.min_nodes} is more than nodes {self.nodes}"
+
+    def _check_time(self) -> Iterator[str]:
+        try:
+            limit = seconds(self.time)
+        except ValueError as error:
+            yield f"time: {error}"
+            return
         # A signal that comes at the start of every start would requeue for ever.
         if limit is not None and limit < 2 * (self.stop_ahead_s + SCHEDULER_LOOK_S):
-            raise ValueError(
+            yield (
                 f"time {self.time} is too short for stop_ahead_s {self.stop_ahead_s}: allow at "
                 f"least {2 * (self.stop_ahead_s + SCHEDULER_LOOK_S)} s, or lower stop_ahead_s"
             )

@@ -6,6 +6,8 @@ those that are there.
 """
 
 import argparse
+import io
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from configs.errors import UserError
+from configs.errors import RunError, UserError, in_words
+from configs.hints import plain
 from configs.load import merged, validate
 from pretrain import device, launch
 from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
@@ -25,11 +28,21 @@ from pretrain.launch import World
 
 def run(command: Callable[[], int]) -> int:
     """The command's exit status; 2 with one line for an error that the user can mend."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path need not be text, and a text need not be what the terminal can show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read the output has left, as `head` does; nor can the rest be flushed to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (UserError, OSError) as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -46,12 +59,47 @@ def parser(
     )
 
 
-def positive(text: str) -> int:
-    """An argument that is at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+def number(least: int = 1, most: int = 2**31) -> Callable[[str], int]:
+    """The type of an argument that is a whole number in a range, both ends included."""
+
+    def read(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{plain(text)} is no whole number") from None
+        if not least <= found <= most:
+            bound = f"at least {least}" if found < least else f"at most {most}"
+            raise argparse.ArgumentTypeError(f"{plain(text)} is not {bound}")
+        return found
+
+    return read
+
+
+def finite(text: str) -> float:
+    """An argument that is a number, and neither infinite nor none at all."""
+    try:
+        found = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{plain(text)} is no number") from None
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text} is not finite")
+    return found
+
+
+positive = number(1)
+seed = number(0, 2**63 - 1)
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """UserError unless the file that an option names can be written when all is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a directory; name a file")
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"{option} {path}: its directory does not exist; create it first")
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise UserError(f"{option} {path}: no permission to write there")
 
 
 def model_parser(name: str, description: str | None) -> argparse.ArgumentParser:

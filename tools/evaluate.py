@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
+from configs.words import parse
 from data_pipeline.packing import held_out
 from data_pipeline.shards import open_split
 from data_pipeline.tokenizer import load_tokenizer
@@ -104,10 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", help="split of the run's corpus (default: its held-out one)")
     parser.add_argument(
-        "--samples", type=int, default=4, help="corruptions of each window (default 4)"
+        "--samples", type=command.positive, default=4, help="corruptions of each window (default 4)"
     )
-    parser.add_argument("--batch", type=int, default=32, help="windows per forward pass")
-    parser.add_argument("--seed", type=int, default=0, help="of the corruptions")
+    parser.add_argument(
+        "--batch", type=command.positive, default=32, help="windows per forward pass"
+    )
+    parser.add_argument("--seed", type=command.seed, default=0, help="of the corruptions")
     add_sampling_options(parser)
     options = parser.add_argument_group("the task seq2seq")
     options.add_argument("--data", type=Path, metavar="FILE", help="pairs, one JSON object a line")
@@ -121,8 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("SOURCE", "TARGET"),
         help="their fields (default: source target)",
     )
-    options.add_argument("--steps", type=int, default=50, help="of the sampler (default 50)")
-    options.add_argument("--sources", type=int, help="only the first so many different sources")
+    options.add_argument(
+        "--steps", type=command.number(1, 2**24), default=50, help="of the sampler (default 50)"
+    )
+    options.add_argument(
+        "--sources", type=command.positive, help="only the first so many different sources"
+    )
     options.add_argument(
         "--must-say",
         metavar="REGEX",
@@ -156,8 +163,7 @@ def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """UserError for options that do not fit, before a model is loaded."""
-    if arguments.samples < 1 or arguments.batch < 1 or arguments.candidates < 1:
-        raise UserError("--samples, --batch and --candidates must be at least 1")
+    command.check_output("--out", arguments.out)
     is_seq2seq = configuration(arguments.run).model.seq2seq is not None
     if arguments.task == "seq2seq":
         if not is_seq2seq:
@@ -171,7 +177,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = parse(_parser(), argv)
 
     def evaluate_run() -> int:
         _check(arguments)

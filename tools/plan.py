@@ -9,11 +9,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
 from configs.load import load
+from configs.words import parse, split
 from pretrain import plan, recommend
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.hardware import GIB, GPUS, LINK_SHARE, Cluster, find
@@ -43,6 +43,7 @@ exit status: 0 a layout is recommended, 1 nothing fits, 2 wrong input
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser("plan", __doc__, EPILOG)
+    size = command.number(1, 100_000)
     parser.add_argument(
         "words",
         nargs="+",
@@ -52,13 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpu", default="h100-80g", metavar="NAME", help="kind of GPU (default h100-80g)"
     )
-    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default 1)")
+    parser.add_argument("--nodes", type=size, default=1, metavar="N", help="nodes (default 1)")
     parser.add_argument(
-        "--gpus-per-node", type=int, default=8, metavar="N", help="GPUs in each (default 8)"
+        "--gpus-per-node", type=size, default=8, metavar="N", help="GPUs in each (default 8)"
     )
     parser.add_argument(
         "--mfu",
-        type=float,
+        type=command.finite,
         default=DEFAULT_MFU,
         metavar="SHARE",
         help="share of its peak that a GPU reaches while it computes; bubble and traffic come "
@@ -71,19 +72,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = parse(_parser(), argv)
     return command.run(lambda: _plan(arguments))
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    files = [Path(word) for word in arguments.words if "=" not in word]
+    files, overrides = split(arguments.words)
     if not files:
         raise UserError("name a configuration file, such as configs/mdlm/owt.yaml")
-    if arguments.nodes < 1 or arguments.gpus_per_node < 1:
-        raise UserError("--nodes and --gpus-per-node must be at least 1")
     if not 0 < arguments.mfu <= 1:
         raise UserError(f"--mfu must lie in (0, 1], not {arguments.mfu}")
-    config = load(RunConfig, files, [word for word in arguments.words if "=" in word])
+    config = load(RunConfig, files, overrides)
     cluster = Cluster(
         gpu=find(arguments.gpu),
         ranks=arguments.nodes * arguments.gpus_per_node,

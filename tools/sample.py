@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from configs.errors import UserError
+from configs.words import parse as parse_words
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
 from model.generate import CountingPredict, generate
@@ -89,19 +90,28 @@ def sample(
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.model_parser("sample", __doc__)
-    parser.add_argument("--num", type=int, default=4, help="how many texts (default 4)")
     parser.add_argument(
-        "--length", type=int, help="positions, BOS and EOS included (default: as trained)"
+        "--num", type=command.positive, default=4, help="how many texts (default 4)"
     )
     parser.add_argument(
-        "--steps", type=int, help="of the sampler (default 64; 50 for an encoder-decoder)"
+        "--length",
+        type=command.positive,
+        help="positions, BOS and EOS included (default: as trained)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--steps",
+        type=command.number(1, 2**24),
+        help="of the sampler (default 64; 50 for an encoder-decoder)",
+    )
+    parser.add_argument("--seed", type=command.seed, default=0)
     parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="of the token draws; 0 takes the likeliest"
+        "--temperature",
+        type=command.finite,
+        default=1.0,
+        help="of the token draws; 0 takes the likeliest",
     )
-    parser.add_argument("--batch", type=int, default=16, help="texts per forward pass")
+    parser.add_argument("--batch", type=command.positive, default=16, help="texts per forward pass")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument(
         "--source", metavar="TEXT|FILE", help="what an encoder-decoder writes a target for"
@@ -166,8 +176,6 @@ def _targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """UserError for options that do not fit, before a model is loaded."""
-    if arguments.num < 1 or arguments.batch < 1 or arguments.candidates < 1:
-        raise UserError("--num, --batch and --candidates must be at least 1")
     is_seq2seq = configuration(arguments.run).model.seq2seq is not None
     if is_seq2seq != (arguments.source is not None):
         raise UserError(
@@ -191,7 +199,7 @@ def _sampler(arguments: argparse.Namespace) -> Ancestral:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = parse_words(_parser(), argv)
 
     def sample_run() -> int:
         _check(arguments)

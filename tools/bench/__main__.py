@@ -7,7 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from configs.errors import in_words
 from tools.bench import checkpoint, gpu, parallel, train
+from tools.command import check_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,9 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     try:
+        check_output("--json", arguments.json)
         status: int = arguments.run(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)

@@ -26,6 +26,7 @@ from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig
 from pretrain.pool import Pool
 from tools.bench.measure import machine_facts
 from tools.bench.whole_step import run_config
+from tools.command import positive
 
 if TYPE_CHECKING:
     from tools.bench.checkpoint_ranks import Loads, Saves
@@ -52,10 +53,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     for name, default in (("vocab-size", 8192), ("width", 512), ("layers", 6), ("heads", 8)):
         parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"default {default}"
+            f"--{name}", type=positive, default=default, metavar="N", help=f"default {default}"
         )
     parser.add_argument(
-        "--repeats", type=int, default=5, metavar="N", help="saves, and loads (default 5)"
+        "--repeats", type=positive, default=5, metavar="N", help="saves, and loads (default 5)"
     )
     parser.add_argument(
         "--directory", type=Path, metavar="DIR", help="write there (default: a temporary one)"
@@ -69,11 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print a table, write JSON; returns the exit status.
 
     Raises:
-        ValueError: too few repeats, a machine with too few GPUs, or weights that come back
-            changed.
+        ValueError: a machine with too few GPUs, or weights that come back changed.
     """
-    if arguments.repeats < 1:
-        raise ValueError(f"--repeats must be at least 1, not {arguments.repeats}")
     if torch.cuda.is_available() and torch.cuda.device_count() < RANKS:
         raise ValueError(f"checkpoint needs {RANKS} GPUs, or CUDA_VISIBLE_DEVICES= in front of it")
     model = ModelConfig(

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.errors import RunError, UserError
 from pretrain.checkpoint import store
 from tools import command
 from tools.convert.average import average
@@ -54,7 +53,10 @@ def _command(
     added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     added.set_defaults(run=run)
     added.add_argument(
-        "--shard-mib", type=int, default=1024, help="the most that a file holds (default 1024)"
+        "--shard-mib",
+        type=command.number(1, 2**20),
+        default=1024,
+        help="the most that a file holds (default 1024)",
     )
     return added
 
@@ -76,8 +78,10 @@ def _add_from_hf(commands: Any) -> None:
     added.add_argument("--layout", choices=sorted(LAYOUTS), help="if no config.json says")
     added.add_argument("--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt")
     added.add_argument("--tokenizer", type=Path, help="the one that goes with the weights")
-    added.add_argument("--mask-id", type=int, help="where the vocabulary has a [MASK]")
-    added.add_argument("--heads", type=int, help="if no config.json says")
+    added.add_argument(
+        "--mask-id", type=command.number(0), help="where the vocabulary has a [MASK]"
+    )
+    added.add_argument("--heads", type=command.positive, help="if no config.json says")
     added.add_argument("--time-conditioning", action="store_true", help="likewise")
     added.add_argument(
         "--shifted-output",
@@ -87,7 +91,7 @@ def _add_from_hf(commands: Any) -> None:
     )
     added.add_argument(
         "--annealing-steps",
-        type=int,
+        type=command.number(0),
         default=0,
         help="of a causal model: training steps over which attention opens (default 0)",
     )
@@ -98,7 +102,9 @@ def _add_average(commands: Any) -> None:
     added.add_argument("sources", type=Path, nargs="+", metavar="CKPT")
     added.add_argument("--out", type=Path, required=True)
     added.add_argument("--weights", choices=("ema", "raw"), default="ema")
-    added.add_argument("--shares", type=float, nargs="+", help="one for each (default: even)")
+    added.add_argument(
+        "--shares", type=command.finite, nargs="+", help="one for each (default: even)"
+    )
 
 
 def _to_hf(arguments: argparse.Namespace) -> str:
@@ -166,8 +172,6 @@ def _strip(arguments: argparse.Namespace) -> str:
 
 
 def _shard_bytes(arguments: argparse.Namespace) -> int:
-    if arguments.shard_mib < 1:
-        raise UserError("--shard-mib must be at least 1")
     return int(arguments.shard_mib) * 2**20
 
 
@@ -176,11 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
     def convert() -> int:
-        try:
-            print(f"{arguments.out}: {arguments.run(arguments)}")
-        except RunError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        print(f"{arguments.out}: {arguments.run(arguments)}")
         return 0
 
     return command.run(convert)

@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 
 from configs.errors import UserError
+from configs.load import merged
+from configs.words import parse, split
 from pretrain.pool import Pool
 from tools import command
 from tools.crash.faults import Faults
@@ -45,8 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "words", nargs="*", metavar="key.sub=value", help="settings of all runs besides"
     )
-    parser.add_argument("--kills", type=int, default=40, metavar="N", help="default 40")
-    parser.add_argument("--seed", type=int, default=0, help="of what is killed when")
+    parser.add_argument(
+        "--kills", type=command.number(0, 10**6), default=40, metavar="N", help="default 40"
+    )
+    parser.add_argument("--seed", type=command.seed, default=0, help="of what is killed when")
     parser.add_argument(
         "--faults",
         action=argparse.BooleanOptionalAction,
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = parse(_parser(), argv)
     return command.run(lambda: _crash(arguments))
 
 
@@ -110,13 +114,11 @@ def _survive(arguments: argparse.Namespace, scratch: Path, result: Result) -> No
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.kills < 0:
-        raise UserError(f"--kills must be at least 0, not {arguments.kills}")
-    if arguments.out and not arguments.out.resolve().parent.is_dir():
-        raise UserError(f"--out {arguments.out}: its directory does not exist; create it first")
-    wrong = [word for word in arguments.words if "=" not in word]
-    if wrong:
-        raise UserError(f"{wrong[0]} is not key=value")
+    command.check_output("--out", arguments.out)
+    files, overrides = split(arguments.words)
+    if files:
+        raise UserError(f"{files[0]} is not key=value")
+    merged([], overrides)
     if not Path("/proc/self/environ").exists():
         raise UserError("processes are found through /proc: run this on Linux")
     if torch.cuda.is_available():

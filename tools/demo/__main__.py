@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from configs.load import load
+from configs.load import is_override, load
+from configs.words import parse, split
 from pretrain.__main__ import main as pretrain
 from pretrain.config import RunConfig
 from pretrain.metrics import read_rows
@@ -29,8 +30,8 @@ from pretrain.run_directory import RunDirectory, run_path, write_json
 def demo(words: Sequence[str]) -> int:
     """Run the demo with these configuration words; returns the exit status."""
     started = time.monotonic()
-    files = [Path(word) for word in words if "=" not in word]
-    config = load(RunConfig, files, [word for word in words if "=" in word])
+    files, overrides = split(words)
+    config = load(RunConfig, files, overrides)
     run = run_path(config, files)
     part = _part(config)
     summary_file = run / "summary.json"
@@ -125,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="CONFIG.yaml | key.sub=value",
         help="as python -m pretrain takes them (default: configs/demo.yaml)",
     )
-    words = parser.parse_intermixed_args(argv).words
-    if not any("=" not in word for word in words):
+    words = parse(parser, argv).words
+    if all(is_override(word) for word in words):
         words = ["configs/demo.yaml", *words]
     return command.run(lambda: demo(words))
 

@@ -12,6 +12,7 @@ from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path
+from tools.command import finite, positive
 from tools.seq2seq.candidates import draw_candidates
 from tools.seq2seq.choose import choose
 from tools.seq2seq.pairs import (
@@ -28,7 +29,9 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """How candidates of an encoder-decoder are drawn and chosen."""
     options = parser.add_argument_group("encoder-decoders (seq2seq)")
     options.add_argument("--sampler", choices=("ddpm", "ddim"), default="ddpm")
-    options.add_argument("--candidates", type=int, default=5, help="for each source (default 5)")
+    options.add_argument(
+        "--candidates", type=positive, default=5, help="for each source (default 5)"
+    )
     options.add_argument(
         "--choose",
         choices=("mbr", "single", "oracle"),
@@ -38,7 +41,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--clamp-below",
-        type=float,
+        type=finite,
         default=1.0,
         help="clamp predictions to the nearest embedding at noise levels up to this one: 1 "
         "always (default), 0 never",

@@ -51,13 +51,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser("verify", __doc__, EPILOG)
     parser.add_argument(
         "--ranks",
-        type=int,
+        type=command.number(1, 2**16),
         metavar="N",
         help=f"processes, at most one a GPU; more than 8 find nothing to do (default {RANKS}, "
         "or as many as there are GPUs)",
     )
     parser.add_argument(
-        "--steps", type=int, default=STEPS, help=f"of training under each layout (default {STEPS})"
+        "--steps",
+        type=command.positive,
+        default=STEPS,
+        help=f"of training under each layout (default {STEPS})",
     )
     parser.add_argument("--only", choices=("oracles", "layouts"), help="leave the others out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
@@ -72,10 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     ranks = num_ranks(arguments.ranks)
-    if arguments.steps < 1:
-        raise UserError(f"--steps must be at least 1, not {arguments.steps}")
-    if arguments.json and not arguments.json.resolve().parent.is_dir():
-        raise UserError(f"--json {arguments.json}: its directory does not exist; create it first")
+    command.check_output("--json", arguments.json)
     torch.set_num_threads(1)  # the tensors here are small, and ranks share the cores
     began = time.perf_counter()
     known = table.facts(ranks)

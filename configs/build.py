@@ -1,0 +1,261 @@
+"""Plain data becomes a frozen dataclass, or a list of everything that is wrong with it.
+
+Each value is read by pydantic in strict mode over JSON types: ``true`` is no integer, ``3``
+is a float where one is asked for. Then come the checks of the block that it stands in, and
+of the blocks around it (:mod:`configs.checks`), as far as what they need is known.
+
+A field annotated ``Annotated[Any, Plugin("package.folder")]`` holds a block with a
+``name``: the name of a module in that folder, whose one dataclass the rest of the block
+configures. The folder is the registry, and only the named module is imported.
+"""
+
+import dataclasses
+import importlib
+import json
+import math
+import pkgutil
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from configs import hints
+from configs.checks import UNKNOWN, UnknownError, checks, named
+
+MOST_INTEGER = 2**63
+"""Above it nothing here can count: torch, numpy and the files of a corpus have 64 bits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+    """Marks a field whose block names a module of ``package``; see the module docstring."""
+
+    package: str
+
+    def names(self) -> list[str]:
+        """The modules one may name."""
+        package = importlib.import_module(self.package)
+        return sorted(
+            m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")
+        )
+
+    def resolve(self, name: object) -> type:
+        """The dataclass of module ``name``; ValueError with the known names otherwise."""
+        kind = self.package.rsplit(".", 1)[-1].rstrip("s")
+        known = self.names()
+        if not isinstance(name, str) or name not in known:
+            guess = hints.nearest(str(name), known) or "there are: " + ", ".join(known)
+            raise ValueError(f"unknown {kind} {hints.short(name)}; {guess}")
+        return _only_dataclass(f"{self.package}.{name}")
+
+    def build(self, block: object) -> Any:
+        """An instance from ``{name: ..., ...}``, or from the bare name.
+
+        Raises:
+            ValueError: with a line for each problem.
+        """
+        builder = Builder(object, {})
+        built = builder.plugin(self, block, "")
+        if builder.problems:
+            raise ValueError("\n".join(builder.problems))
+        return built
+
+
+@cache
+def _only_dataclass(module_name: str) -> type:
+    module = importlib.import_module(module_name)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and dataclasses.is_dataclass(value)
+        and getattr(value, "__module__", "") == module_name
+    ]
+    assert len(found) == 1, f"{module_name} must define one dataclass, not {len(found)}"
+    return typing.cast(type, found[0])
+
+
+def field_type(cls: Any, name: str) -> tuple[Any, Plugin | None]:
+    """The type of a field, or the plugin that it holds; of ``X | None`` the dataclass X."""
+    hint = _hints(cls)[name]
+    for mark in typing.get_args(hint)[1:]:
+        if isinstance(mark, Plugin):
+            return None, mark
+    options = [a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)]
+    return (options[0] if options else hint), None
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
+
+
+class Builder:
+    """Builds blocks within blocks, and collects what is wrong with any of them."""
+
+    def __init__(self, schema: type, data: Mapping[str, Any]) -> None:
+        self.problems: list[str] = []
+        self._schema, self._data = schema, data
+
+    def block(self, cls: Any, data: Any, at: str, also: tuple[str, ...] = ()) -> Any:
+        """An instance of a dataclass; where it is wrong, one with unknown values.
+
+        Args:
+            at: the key of the block. also: keys of it that are no fields.
+        """
+        if not isinstance(data, Mapping):
+            self._add(at, f"expected a block of settings, 'key: value' each, not {_shown(data)}")
+            return UNKNOWN
+        before = len(self.problems)
+        fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+        for key in data:
+            if key not in fields and key not in also:
+                known = [*also, *fields]
+                guess = hints.for_key(str(key), known, all_keys(self._schema, self._data))
+                self._add(_join(at, str(key)), f"unknown key; {guess}")
+        values = {name: self._field(cls, f, data, at) for name, f in fields.items()}
+        if len(self.problems) > before:
+            return self._partly(cls, values, at)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            made = self._partly(cls, values, at)
+            if len(self.problems) > before:
+                return made
+            for line in str(error).splitlines():
+                self._add_line(line, fields, at)
+            return UNKNOWN
+
+    def _field(self, cls: Any, field: "dataclasses.Field[Any]", data: Any, at: str) -> Any:
+        key = _join(at, field.name)
+        if field.name in data:
+            return self._value(cls, field.name, data[field.name], key)
+        if field.default is not dataclasses.MISSING:
+            return field.default
+        if field.default_factory is not dataclasses.MISSING:
+            return field.default_factory()
+        self._add(key, "missing, and it has no default")
+        return UNKNOWN
+
+    def _partly(self, cls: Any, values: dict[str, Any], at: str) -> Any:
+        """An instance that was never checked as a whole, with each check run on its own."""
+        made = object.__new__(cls)
+        for name, value in values.items():
+            object.__setattr__(made, name, value)
+        for check in checks(made):
+            try:
+                for line in check():
+                    self._add_line(line, values, at)
+                    if (name := named(line)) in values:
+                        object.__setattr__(made, name, UNKNOWN)
+            except UnknownError:
+                continue
+            except ValueError as error:
+                self._add_line(str(error), values, at)
+        return made
+
+    def _value(self, cls: Any, name: str, data: Any, key: str) -> Any:
+        hint, plugin = field_type(cls, name)
+        if plugin is not None:
+            return self.plugin(plugin, data, key)
+        whole = _hints(cls)[name]
+        if data is None and type(None) in typing.get_args(whole):
+            return None
+        if dataclasses.is_dataclass(hint):
+            return self.block(hint, data, key)
+        return self._leaf(whole, data, key)
+
+    def plugin(self, plugin: Plugin, data: Any, key: str) -> Any:
+        """The block of a plugin, or its bare name."""
+        data = {"name": data} if isinstance(data, str) else data
+        if not isinstance(data, Mapping):
+            self._add(key, "expected a block with a 'name'")
+            return UNKNOWN
+        try:
+            cls = plugin.resolve(data.get("name"))
+        except ValueError as error:
+            self._add(key, str(error))
+            return UNKNOWN
+        settings = {name: value for name, value in data.items() if name != "name"}
+        return self.block(cls, settings, key, also=("name",))
+
+    def _leaf(self, hint: Any, data: Any, key: str) -> Any:
+        found = len(self.problems)
+        for place, value in _numbers(data, key):
+            if isinstance(value, float) and not math.isfinite(value):
+                self._add(place, "must be finite")
+        if len(self.problems) > found:
+            return UNKNOWN
+        try:
+            read = _adapter(hint).validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            for place, message in hints.of_value(error, data):
+                self._add(_join(key, place), message)
+            return UNKNOWN
+        except (TypeError, ValueError, RecursionError):
+            self._add(key, f"no plain value, but {type(data).__name__}")
+            return UNKNOWN
+        for place, value in _numbers(read, key):
+            if isinstance(value, int) and not -MOST_INTEGER <= value < MOST_INTEGER:
+                self._add(place, f"must fit into 64 bits, not {_shown(value)}")
+            elif isinstance(value, float) and not math.isfinite(value):
+                self._add(place, "must be finite")
+        return read if len(self.problems) == found else UNKNOWN
+
+    def _add(self, key: str, message: str) -> None:
+        self.problems.append(f"{key}: {message}" if key else message)
+
+    def _add_line(self, line: str, fields: Mapping[str, Any], at: str) -> None:
+        """A check's line, with the whole key of the field that it begins with."""
+        name = named(line)
+        rest = line.removeprefix(name)
+        if name.partition(".")[0] not in fields:
+            self._add(at, line)
+        elif rest.startswith((":", " must ")) or ("." in name and not at):
+            self.problems.append(_join(at, line))
+        else:
+            self._add(_join(at, name), line)
+
+
+_shown = hints.short
+
+
+def _join(at: str, name: str) -> str:
+    return f"{at}.{name}" if at and name else at or name
+
+
+def _numbers(data: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The values within a value, lists and blocks opened, each with its key."""
+    waiting = [(key, data)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(_join(place, str(name)), item) for name, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(_join(place, str(index)), item) for index, item in enumerate(value)]
+        else:
+            yield place, value
+
+
+def all_keys(cls: Any, data: Any, at: str = "") -> Iterator[str]:
+    """Every key that a configuration may have, with the plugins that ``data`` names."""
+    if not dataclasses.is_dataclass(cls):
+        return
+    for field in dataclasses.fields(cls):
+        key = _join(at, field.name)
+        yield key
+        inner = data.get(field.name) if isinstance(data, Mapping) else None
+        hint, plugin = field_type(cls, field.name)
+        if plugin is not None:
+            name = inner.get("name") if isinstance(inner, Mapping) else inner
+            if not isinstance(name, str) or name not in plugin.names():
+                continue
+            hint = plugin.resolve(name)
+        yield from all_keys(hint, inner, key)
