@@ -199,9 +199,17 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """Args: every: steps between rows of metrics.jsonl."""
+    """Where the numbers go, beside metrics.jsonl.
+
+    Args:
+        every: steps between rows.
+        tensorboard: event files for TensorBoard, in the run directory's ``tensorboard``.
+        csv: the rows as a table, metrics.csv.
+    """
 
     every: int = 10
+    tensorboard: bool = False
+    csv: bool = False
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "every")
@@ -209,9 +217,14 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
-    """Weights & Biases beside metrics.jsonl. ``offline`` needs no account and no network."""
+    """Weights & Biases beside metrics.jsonl.
 
-    mode: Literal["disabled", "offline", "online"] = "offline"
+    Args:
+        mode: ``online`` sends rows as they come; ``offline`` keeps them in the run directory,
+            without an account and a network, until ``wandb sync``.
+    """
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
     project: str = "palimpsest"
 
 
