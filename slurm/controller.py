@@ -37,6 +37,7 @@ _AWAY = re.compile(
 )
 _UNSET = re.compile(r"configuration (source|file)", re.I)
 _FORMAT = "%i|%T|%r|%N"
+_NAMED = re.compile(r"JobName=.*? (?=UserId=[^ ]*\(\d+\))")
 _FIELDS = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
 
 
@@ -157,7 +158,9 @@ def remembered(number: str) -> Job | None:
 
 def shown(text: str, number: str) -> Job:
     """One line of ``scontrol show job -o``."""
-    facts = dict(_FIELDS.findall(text.splitlines()[0]))
+    line = _NAMED.sub("", text.splitlines()[0], count=1)
+    # What a user wrote, paths and a comment, comes behind what is read here.
+    facts = dict(reversed(_FIELDS.findall(line)))
     reason = facts.get("Reason", "None")
     return Job(
         id=number,

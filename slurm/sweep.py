@@ -56,7 +56,7 @@ def _values(text: str) -> list[str]:
     # A list may end in a comma, and text behind its bracket would be another document's.
     if not isinstance(node, yaml.SequenceNode) or node.end_mark.index != len(text) + 2:
         return []
-    if text.rstrip().endswith(","):
+    if not node.value or text.rstrip().endswith(","):
         return []
     ends = [item.start_mark.index - 1 for item in node.value[1:]] + [len(text)]
     starts = [item.start_mark.index - 1 for item in node.value]
