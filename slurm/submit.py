@@ -137,7 +137,11 @@ def rehearse(submission: Submission) -> Any:
             gpus_per_node=len(visible),
             visible_gpus=visible,
             stderr_to_stdout=True,
-            setup=[*setup(settings)[1:], imports(submission)],
+            setup=[
+                *setup(settings)[1:],
+                imports(submission),
+                quoting.line(["cd", str(submission.path)]),
+            ],
         )
         job = made.submit(Supervise(submission.path))
     log = submission.path / "submitit" / str(job.job_id) / f"{job.job_id}_0_log.out"
