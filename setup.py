@@ -35,6 +35,7 @@ setup(
         "rouge-score>=0.1.2,<0.2",
         "sacrebleu>=2.6,<3",
         "safetensors>=0.8,<1",
+        "tensorboard>=2.21,<3",
         "tokenizers>=0.20,<1",
         "tqdm>=4.66,<5",
     ],

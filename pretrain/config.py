@@ -163,9 +163,17 @@ class EvalConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig(Checked):
-    """Args: every: steps between rows of metrics.jsonl."""
+    """Where the numbers go, beside metrics.jsonl.
+
+    Args:
+        every: steps between rows.
+        tensorboard: event files for TensorBoard, in the run directory's ``tensorboard``.
+        csv: the rows as a table, metrics.csv.
+    """
 
     every: int = 10
+    tensorboard: bool = False
+    csv: bool = False
 
     def _check_values(self) -> Iterator[str]:
         yield from at_least(self, 1, "every")
@@ -173,9 +181,14 @@ class LogConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
-    """Weights & Biases beside metrics.jsonl. ``offline`` needs no account and no network."""
+    """Weights & Biases beside metrics.jsonl.
 
-    mode: Literal["disabled", "offline", "online"] = "offline"
+    Args:
+        mode: ``online`` sends rows as they come; ``offline`` keeps them in the run directory,
+            without an account and a network, until ``wandb sync``.
+    """
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
     project: str = "palimpsest"
 
 

@@ -1,16 +1,13 @@
-"""Metrics: one JSON row per logged step, and Weights & Biases beside it if it is wanted.
+"""Metrics: one JSON row per logged step.
 
 Names are ``group/name_unit``. Rows are written whole, in the order of the steps; when a
 run resumes, the rows after the checkpoint's step are dropped first, so that no step is
-repeated or missing. Nothing that wandb does can stop a run.
+repeated or missing. Other loggers are in ``pretrain/loggers``.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from pretrain.config import RunConfig
 
 Row = dict[str, Any]
 
@@ -46,47 +43,3 @@ class Metrics:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class Wandb:
-    """A wandb run, or nothing where it is disabled, missing or failing."""
-
-    def __init__(self, config: RunConfig, directory: Path, plain_config: Mapping[str, Any]) -> None:
-        self._run: Any = None
-        self.note = ""
-        if config.wandb.mode == "disabled":
-            return
-        try:
-            import wandb
-
-            self._run = wandb.init(
-                project=config.wandb.project,
-                name=directory.name,
-                id=directory.name,
-                dir=str(directory),
-                mode=config.wandb.mode,
-                config=dict(plain_config),
-                resume="allow" if config.wandb.mode == "online" else None,
-                settings=wandb.Settings(silent=True, init_timeout=30, console="off"),
-            )
-        except Exception as error:
-            self.note = f"wandb is off: {type(error).__name__}: {error}"
-
-    def write(self, row: Row) -> None:
-        """Log one row at its step."""
-        self._safely(
-            lambda: self._run.log({k: v for k, v in row.items() if k != "step"}, row["step"])
-        )
-
-    def close(self) -> None:
-        """Finish the wandb run."""
-        self._safely(lambda: self._run.finish())
-
-    def _safely(self, action: Any) -> None:
-        if self._run is None:
-            return
-        try:
-            action()
-        except Exception as error:
-            self._run = None
-            self.note = f"wandb is off: {type(error).__name__}: {error}"

@@ -32,7 +32,8 @@ from pretrain.guard import Guard
 from pretrain.heartbeat import Heartbeat
 from pretrain.launch import World
 from pretrain.layout import positions
-from pretrain.metrics import Metrics, Row, Wandb
+from pretrain.loggers import Loggers
+from pretrain.metrics import Metrics, Row, read_rows
 from pretrain.optim import learning_rate
 from pretrain.pace import Pace, peak_memory
 from pretrain.parallel import engine
@@ -140,7 +141,13 @@ class Trainer:
         if mesh.is_first:
             self._fence()
             self.metrics = Metrics(directory.metrics, self.step)
-            self.wandb = Wandb(config, directory.path, to_plain(config))
+            self.loggers = Loggers(
+                config,
+                directory.path,
+                self.step,
+                lambda: read_rows(directory.metrics),
+                self.progress.say,
+            )
 
     # -- the loop -------------------------------------------------------------------------
 
@@ -286,10 +293,7 @@ class Trainer:
     def _write(self, row: Row) -> None:
         if self.mesh.is_first:
             self.metrics.write(row)
-            self.wandb.write(row)
-            if self.wandb.note:
-                self.progress.say(self.wandb.note)
-                self.wandb.note = ""
+            self.loggers.write(row)
 
     def _fence(self) -> None:
         """RunError once a newer attempt has begun: what follows is its to write."""
@@ -366,10 +370,10 @@ class Trainer:
             self._status("stopped", preemption.reason() or "another rank was asked to stop")
         else:
             self._status("stopped", "stop_after")
-        self.progress.close()
         if self.mesh.is_first:
             self.metrics.close()
-            self.wandb.close()
+            self.loggers.close()
+        self.progress.close()
         self.mesh.barrier()
         self.mesh.close()
         return preemption.STOPPED if stopping and not done else 0

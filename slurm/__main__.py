@@ -36,7 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--local", action="store_true", help="run the same job here, and wait")
     submit.add_argument("--chain", type=int, default=1, metavar="N", help="N jobs in a row")
     submit.add_argument(
-        "--sweep", nargs="+", default=[], metavar="key=a,b", help="a run for each combination"
+        "--sweep",
+        nargs="+",
+        default=[],
+        metavar="key=a,b",
+        help="a run for each combination; lists as key=[a,b],[c,d]",
     )
     status = commands.add_parser("status", help="how runs stand")
     status.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="default: below runs/")

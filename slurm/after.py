@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from slurm import signals
+from slurm import quoting, signals
 from slurm.controller import RefusedError, UnreachableError
 from slurm.progress import Progress
 from slurm.records import Records, Start
@@ -95,9 +95,10 @@ class After:
         try:
             job = self._site.succeed(excluded)
         except (RefusedError, UnreachableError) as error:
-            advice = f"go on with: python -m slurm requeue {self._records.run}"
+            advice = f"go on with: python -m slurm requeue {quoting.word(str(self._records.run))}"
             return self.end("stopped", f"{reason}; no other job ({error}); {advice}", 1)
-        self._records.add_job(job, self._submission.number, "successor")
+        log = str(self._submission.log(job))
+        self._records.add_job(job, self._submission.number, "successor", log=log)
         self._records.note(state="requeued", reason=reason)
         say(f"job {job} goes on after this one: {reason}")
         return 0

@@ -35,12 +35,23 @@ ENDS = frozenset(
 _AWAY = re.compile(
     r"contact slurm controller|socket timed out|connection refused|zero bytes|standby mode", re.I
 )
+_UNSET = re.compile(r"configuration (source|file)", re.I)
 _FORMAT = "%i|%T|%r|%N"
+_NAMED = re.compile(r"JobName=.*? (?=UserId=[^ ]*\(\d+\))")
 _FIELDS = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
 
 
 class UnreachableError(RunError):
     """The controller does not answer, which says nothing about any job."""
+
+
+class MissingError(UserError):
+    """SLURM is not on this machine, or has no configuration here."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: run this on a login node of the cluster, or rehearse it here with --local"
+        )
 
 
 class RefusedError(RunError):
@@ -92,13 +103,13 @@ def call(*command: str, environ: Mapping[str, str] | None = None) -> str:
             env=clean(os.environ if environ is None else environ),
         )
     except FileNotFoundError as error:
-        raise UserError(
-            f"{command[0]} is not here: run this on a login node of the cluster, or use --local"
-        ) from error
+        raise MissingError(f"there is no {command[0]} here") from error
     except subprocess.TimeoutExpired as error:
         raise UnreachableError(f"{command[0]} has had no answer for {CALL_S:.0f} s") from error
     if done.returncode:
         text = " ".join((done.stderr or done.stdout).split())
+        if _UNSET.search(text):
+            raise MissingError(f"SLURM has no configuration here, says {command[0]}")
         raise (UnreachableError if _AWAY.search(text) else RefusedError)(
             text or f"{command[0]} failed"
         )
@@ -147,7 +158,9 @@ def remembered(number: str) -> Job | None:
 
 def shown(text: str, number: str) -> Job:
     """One line of ``scontrol show job -o``."""
-    facts = dict(_FIELDS.findall(text.splitlines()[0]))
+    line = _NAMED.sub("", text.splitlines()[0], count=1)
+    # What a user wrote, paths and a comment, comes behind what is read here.
+    facts = dict(reversed(_FIELDS.findall(line)))
     reason = facts.get("Reason", "None")
     return Job(
         id=number,

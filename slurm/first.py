@@ -1,7 +1,8 @@
-"""``python -m slurm.first -m MODULE ...``: a module whose imports no signal is lost in.
+"""``python -m slurm.first DIRECTORY -m MODULE ...``: a module whose imports no signal is lost in.
 
 submitit's own entry takes a while to import on a cold file system, and until it has handed
-over, user signals would be ignored and a SIGTERM would end the job without a word.
+over, user signals would be ignored and a SIGTERM would end the job without a word. It finds its
+files in the directory; where the job began stands in a variable.
 """
 
 from slurm import signals
@@ -9,13 +10,19 @@ from slurm import signals
 if __name__ == "__main__":
     signals.note()
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
 
+BEGAN = "PALIMPSEST_DIRECTORY"
+"""Variable: the directory in which a job began."""
+
 
 def main(argv: Sequence[str]) -> None:
     """Run what comes after ``-m`` as Python would; switches before it are passed over."""
+    os.environ[BEGAN] = os.getcwd()
+    os.chdir(argv[0])
     module, *arguments = argv[argv.index("-m") + 1 :]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.run_files import DIED, RUNNING
-from slurm import controller, sweep
+from slurm import controller, quoting, sweep
 from slurm.controller import Job, UnreachableError
 from slurm.durations import spoken
 from slurm.records import Records, read_json
@@ -140,7 +140,8 @@ def logs(arguments: argparse.Namespace) -> int:
                 offset = _show_from(shown, offset)
             if not arguments.follow:
                 if shown is None:
-                    print(f"nothing is printed yet; see: python -m slurm status {arguments.run}")
+                    run = quoting.word(str(arguments.run))
+                    print(f"nothing is printed yet; see: python -m slurm status {run}")
                 return 0
             time.sleep(FOLLOW_S)
     except KeyboardInterrupt:

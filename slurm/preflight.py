@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,11 +12,13 @@ from typing import Any
 
 from configs.errors import RunError, UserError
 from configs.words import split
-from slurm import controller
-from slurm.controller import RefusedError
+from slurm import controller, quoting
+from slurm.controller import MissingError, RefusedError
 from slurm.durations import seconds, spoken
 from slurm.records import Records
 from slurm.settings import Settings
+
+PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 
 
 def dry_run(settings: Settings, words: Sequence[str]) -> dict[str, Any]:
@@ -36,6 +39,7 @@ def dry_run(settings: Settings, words: Sequence[str]) -> dict[str, Any]:
     if done.returncode:
         raise RunError(f"the dry run of pretrain failed:\n{done.stderr.strip()}")
     found: dict[str, Any] = json.loads(done.stdout)
+    quoting.require_usable(Path(found["run_dir"]).resolve())
     _fits(settings, found["layouts"])
     return found
 
@@ -86,7 +90,15 @@ def accepted(script: str) -> None:
             ) from error
 
 
-def alone(run: Path) -> None:
+def present() -> None:
+    """UserError unless all that is needed of SLURM is here."""
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    if absent:
+        raise MissingError(f"there is no {', '.join(absent)} here")
+    controller.call("scontrol", "--all", "show", "partition", "-o")
+
+
+def alone(run: Path, *, local: bool = False) -> None:
     """UserError if a job of this run waits or runs already.
 
     A controller that has just come back may have forgotten a job whose ranks live on: their
@@ -94,11 +106,17 @@ def alone(run: Path) -> None:
     """
     records = Records(run)
     ids = [row["job"] for row in records.jobs() if not row["job"].startswith("local-")]
-    for number, job in controller.jobs(ids).items() if ids else ():
+    known: Mapping[str, controller.Job | None] = {}
+    try:
+        known = controller.jobs(ids) if ids else {}
+    except MissingError:
+        if not local:
+            raise
+    for number, job in known.items():
         if job is not None and not job.over:
             raise UserError(
                 f"{run} is job {number} already, {job.state}; cancel it with: python -m slurm "
-                f"cancel {run}"
+                f"cancel {quoting.word(str(run))}"
             )
     if alive(records):
         raise UserError(f"{run} shows signs of life, though no job is known; wait a minute")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from slurm import quoting
 from slurm.records import Start
 from slurm.settings import Settings
 
@@ -57,7 +58,7 @@ class Srun:
             "--kill-on-bad-exit=1",
             "--export=ALL",
             "--mpi=none",
-            f"--output={start.path}/rank-%5t.log",
+            f"--output={quoting.pattern(str(start.path))}/rank-%5t.log",
             *settings.srun_options,
             *shlex.split(settings.container or ""),
             *words(start, settings.python or sys.executable, arguments),

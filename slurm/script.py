@@ -3,17 +3,20 @@
 The supervisor takes the place of the shell (``exec``), so that the signals for the batch
 process reach it. Until it listens, user signals are ignored: their default would end it.
 Two scripts come of the same options: the one that a submission keeps, with its paths, and
-a template without any, for people who call sbatch themselves.
+a template without any, for people who call sbatch themselves. No value becomes a directive or a
+command of its own (``quoting``), but for ``environment``, whose lines are commands.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 
+from slurm import quoting
 from slurm.settings import Settings
 from slurm.submission import Submission
 
 STOP_SIGNAL = "USR2"
 """NCCL may use USR1 for itself."""
+MOST_NAME_BYTES = 200
+"""Of a job's name, which becomes part of a file's: that may have 255."""
 
 Options = dict[str, str | int | bool]
 
@@ -21,7 +24,7 @@ Options = dict[str, str | int | bool]
 def options(settings: Settings, name: str) -> Options:
     """The options of sbatch, by their long names."""
     asked: Mapping[str, str | int | bool | None] = {
-        "job-name": name,
+        "job-name": name.encode()[:MOST_NAME_BYTES].decode(errors="ignore"),
         **_shape(settings),
         "gpus-per-node": settings.gpus_per_node or None,
         "mem": settings.memory,
@@ -59,8 +62,8 @@ def _shape(settings: Settings) -> Options:
 
 
 def flag(key: str, value: str | int | bool) -> str:
-    """One option as a word."""
-    return f"--{key}" if value is True else f"--{key}={value}"
+    """One option, as a directive holds it."""
+    return f"--{key}" if value is True else f"--{key}={quoting.directive(str(value))}"
 
 
 def setup(settings: Settings) -> list[str]:
@@ -70,17 +73,23 @@ def setup(settings: Settings) -> list[str]:
 
 def imports(submission: Submission) -> str:
     """The line that makes a job import the copied code."""
-    return "export " + " ".join(f"{k}={shlex.quote(v)}" for k, v in submission.imports.items())
+    return "export " + " ".join(f"{k}={quoting.word(v)}" for k, v in submission.imports.items())
+
+
+def places(submission: Submission, name: str) -> Options:
+    """Where a job begins, and the file for what its supervisor prints."""
+    # Paths of the configuration may be relative to where it was submitted from.
+    return {
+        "chdir": str(submission.directory),
+        "output": f"{quoting.pattern(str(submission.logs))}/{name}.out",
+    }
 
 
 def script(submission: Submission, python: str) -> str:
     """The script that a submission keeps."""
-    chosen = options(submission.settings, submission.name)
-    chosen["output"] = f"{submission.logs}/%j.out"
-    # Paths of the configuration may be relative to where it was submitted from.
-    chosen["chdir"] = str(submission.directory)
+    chosen = options(submission.settings, submission.name) | places(submission, "%j")
     command = [python, "-u", "-m", "slurm.supervisor", "--job", str(submission.path)]
-    lines = [*setup(submission.settings), imports(submission), f"exec {shlex.join(command)}"]
+    lines = [*setup(submission.settings), imports(submission), f"exec {quoting.line(command)}"]
     return _text([], chosen, lines)
 
 
@@ -93,13 +102,17 @@ def template(
         run: the run's directory, as pretrain names it.
         before, words: what stood before and after ``--`` on the command line.
     """
-    chosen = options(settings, name)
-    chosen["output"] = "%x-%j.out"
-    remark = shlex.join(["python", "-m", "slurm", "submit", *before, "--print", "--", *words])
+    chosen: Options = options(settings, name) | {"output": "%x-%j.out"}
+    remark = ["python", "-m", "slurm", "submit", *before, "--print", "--", *words]
     start = ["-u", "-m", "slurm.supervisor", f"--run={run}", *before, "--", *words]
-    lines = [*setup(settings), f"exec {settings.python or 'python'} {shlex.join(start)}"]
-    notes = [f"# {remark}", "# From the top of a checkout: sbatch THIS-FILE"]
+    find = [f"python={quoting.word(settings.python)}"] if settings.python else OWN_PYTHON
+    lines = [*setup(settings), *find, f'exec "$python" {quoting.line(start)}']
+    notes = [f"# {quoting.line(remark)}", "# From the top of a checkout: sbatch THIS-FILE"]
     return _text(notes, chosen, lines)
+
+
+OWN_PYTHON = ["python=.venv/bin/python", 'command -v "$python" >/dev/null || python=python']
+"""The checkout's own interpreter; where there is none, that of the environment."""
 
 
 def _text(notes: Sequence[str], chosen: Options, lines: Sequence[str]) -> str:

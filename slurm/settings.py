@@ -5,6 +5,8 @@
 
 import dataclasses
 import difflib
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 from configs.checks import Checked, at_least, at_most
 from configs.errors import UserError
 from configs.load import merge, parse_override, read_yaml, validate
+from slurm import quoting
 from slurm.durations import seconds
 
 INHERITS = "inherits"
@@ -21,6 +24,10 @@ SCHEDULER_LOOK_S = 30
 
 MOST_RANKS = 100_000
 """Of nodes, or on one of them: more is a slip."""
+
+
+_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_OURS = ("array", "chdir", "dependency", "output", "wrap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,8 @@ class Settings(Checked):
         memory: of a node, as ``--mem`` takes it; by default the cluster's.
         time: limit of one start, as ``--time`` takes it, in quotes: "1-00:00:00", "0:30:00".
         partition, account, qos, constraint, exclude, reservation: as sbatch takes them.
-        environment: shell lines run first, such as ``module load``.
+        environment: shell lines run first, such as ``module load``; these alone are commands, and
+            no other value is read by a shell.
         container: command in front of each rank's, such as ``apptainer exec --nv image.sif``.
         python: the interpreter on the cluster; by default the one that submits.
         options: further options of sbatch, ``name: value``; ``true`` for one without a value.
@@ -110,6 +118,28 @@ class Settings(Checked):
                 f"least {2 * (self.stop_ahead_s + SCHEDULER_LOOK_S)} s, or lower stop_ahead_s"
             )
 
+    def _check_texts(self) -> Iterator[str]:
+        """A value that would be more than a value in a script, or to srun."""
+        for field_ in dataclasses.fields(self):
+            if field_.name != "environment" and quoting.control(_texts(self, field_.name)):
+                yield f"{field_.name} holds a newline or another control character"
+        for key in self.options:
+            if not _OPTION.fullmatch(key):
+                yield f"options: '{key}' is no name of an option of sbatch"
+            if key in _OURS:
+                yield f"options.{key} is for submit itself to set: leave it out"
+
+    def _check_commands(self) -> Iterator[str]:
+        if self.python is not None and (not self.python or self.python.startswith("-")):
+            yield f"python must name an interpreter, not '{self.python}'"
+        try:
+            words = shlex.split(self.container or "")
+        except ValueError as error:
+            yield f"container: {error}"
+            return
+        if words and words[0].startswith("-"):
+            yield f"container must begin with a command, not '{words[0]}'"
+
     @property
     def per_node(self) -> int:
         """Ranks of a node."""
@@ -119,6 +149,15 @@ class Settings(Checked):
     def node_counts(self) -> range:
         """The numbers of nodes on which the run may start."""
         return range(self.min_nodes if self.elastic else self.nodes, self.nodes + 1)
+
+
+def _texts(settings: Settings, name: str) -> str:
+    """All that a setting says, as one text."""
+    value = getattr(settings, name)
+    parts = value.items() if isinstance(value, dict) else [value]
+    return "".join(
+        "".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in parts
+    )
 
 
 NAMES = tuple(one.name for one in dataclasses.fields(Settings))
@@ -133,6 +172,8 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Settings:
     data = inherited(file)
     for word in overrides:
         key, _, text = word.partition("=")
+        if key.split(".")[0] not in NAMES:
+            raise UserError(f"{_unknown(key)}; words of the run come after --")
         # On a command line 1:00:00 is meant as it stands, though YAML reads a number there.
         data = merge(data, {key: text} if key == "time" else parse_override(word))
     return checked(data, where=str(file))
@@ -142,16 +183,20 @@ def checked(data: Mapping[str, Any], where: str) -> Settings:
     """Plain data as settings."""
     unknown = [key for key in data if key not in NAMES]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], NAMES, n=1)
-        guess = f"; did you mean '{close[0]}'?" if close else ";"
-        raise UserError(f"{where}: unknown setting '{unknown[0]}'{guess} allowed: {_list()}")
+        hint = "; a run's configuration comes after --" if _A_RUNS & set(data) else ""
+        raise UserError(f"{where}: {_unknown(unknown[0])}{hint}")
     if isinstance(data.get("time"), int):
         raise UserError(f"{where}: write time in quotes, such as '1-00:00:00' or '0:30:00'")
     return validate(Settings, data, where)
 
 
-def _list() -> str:
-    return ", ".join(NAMES)
+_A_RUNS = {"model", "objective", "data", "global_batch"}
+
+
+def _unknown(key: str) -> str:
+    close = difflib.get_close_matches(key, NAMES, n=1)
+    guess = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"unknown setting '{key}'{guess} allowed: {', '.join(NAMES)}"
 
 
 def inherited(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def requeue(arguments: argparse.Namespace) -> int:
     else:
         records.note(state="submitted", reason="", submission=number)
         job = submit_script(submission, excluded)
-        records.add_job(job, number, "requeue", log=str(submission.logs / f"{job}.out"))
+        records.add_job(job, number, "requeue", log=str(submission.log(job)))
         print(f"submitted  {arguments.run}: job {job}")
     return 0
 

@@ -5,6 +5,7 @@ packages are copied into the run's directory, the configuration is stored resolv
 jobs import and read these copies only.
 """
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -63,6 +64,10 @@ class Submission:
         """What supervisors print, a file for each job."""
         return self.path / "logs"
 
+    def log(self, job: str) -> Path:
+        """The one of a job."""
+        return self.logs / f"{job}.out"
+
     @property
     def imports(self) -> dict[str, str]:
         """Variables under which Python imports the copy, and nothing from where it stands."""
@@ -115,7 +120,7 @@ def prepare(
         path=path,
         run=run,
         number=number,
-        name=run.name,
+        name=name_of(dry_run["run_dir"]),
         settings=settings,
         words=tuple(words),
         layouts=layouts(dry_run, settings),
@@ -129,6 +134,11 @@ def prepare(
     made.config.write_text(to_yaml(config), encoding="utf-8")
     made.save()
     return made
+
+
+def name_of(run_dir: str) -> str:
+    """A run's name: what its directory is called, not what it may be a link to."""
+    return Path(os.path.abspath(run_dir)).name
 
 
 def layouts(dry_run: Mapping[str, Any], settings: Settings) -> dict[str, Mapping[str, Any] | None]:

@@ -1,7 +1,7 @@
 """Submission, by submitit: one job, a chain of them, an array of runs, or a rehearsal here."""
 
+import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any
 import submitit
 
 from configs.errors import RunError
+from slurm import quoting
 from slurm.durations import seconds
 from slurm.records import Records
-from slurm.script import imports, options, script, setup
+from slurm.script import imports, options, places, script, setup
 from slurm.settings import Settings
 from slurm.submission import Submission
 from slurm.supervisor import Supervise
@@ -29,28 +30,41 @@ def python(settings: Settings) -> str:
     return settings.python or sys.executable
 
 
-def executor(submission: Submission, dependency: str | None = None) -> submitit.SlurmExecutor:
-    """submitit's executor, set up so that its script is ours in all but the last line."""
+FOLDER = "/proc/self/cwd/submitit/%j"
+"""submitit's files, named from where the submission lies.
+
+It replaces ``%j`` and its like wherever they stand, in the run's own directory too.
+"""
+
+
+def executor(
+    submission: Submission, dependency: str | None = None, log: str = "%j"
+) -> submitit.SlurmExecutor:
+    """submitit's executor, set up so that its script is ours in all but the last line.
+
+    It is used from within the submission's directory.
+
+    Args:
+        log: the name of the file for what the job prints.
+    """
     settings = submission.settings
-    made = submitit.SlurmExecutor(
-        submission.path / "submitit" / "%j",
-        python=f"exec {shlex.quote(python(settings))} -u -m slurm.first",
-    )
-    chosen = options(settings, submission.name)
-    del chosen["job-name"]
+    first = ["-u", "-m", "slurm.first", str(submission.path)]
+    made = submitit.SlurmExecutor(FOLDER, python=f"exec {quoting.line([python(settings), *first])}")
+    chosen = options(settings, submission.name) | places(submission, log)
     if dependency:
         chosen["dependency"] = dependency
     made.update_parameters(
-        job_name=submission.name,
         use_srun=False,
         stderr_to_stdout=True,
         wckey=None,
         array_parallelism=settings.max_parallel,
         # submitit would take the signal that asks for a stop for its own.
         setup=[*setup(settings), imports(submission), "export SUBMITIT_PREEMPT_SIGNAL=URG"],
-        # By submitit's own names, lest an option stand twice.
+        # By submitit's own names, lest an option stand twice; it quotes as for a shell.
         additional_parameters={
-            key if key == "open-mode" else key.replace("-", "_"): value
+            key if key == "open-mode" else key.replace("-", "_"): quoting.escaped(value)
+            if isinstance(value, str)
+            else value
             for key, value in chosen.items()
         },
     )
@@ -65,9 +79,9 @@ def submit(submission: Submission) -> list[str]:
     ids: list[str] = []
     for place in range(submission.chain):
         after = f"afterany:{ids[-1]}" if ids else None
-        job = _try(executor(submission, after), [submission])[0]
-        ids.append(str(job.job_id))
-        records.add_job(ids[-1], number, "chain" if place else "first", log=str(job.paths.stdout))
+        ids += _try([submission], dependency=after)
+        kind = "chain" if place else "first"
+        records.add_job(ids[-1], number, kind, log=str(submission.log(ids[-1])))
     return ids
 
 
@@ -77,18 +91,20 @@ def submit_array(members: Sequence[Submission]) -> list[str]:
         write_script(member)
         number = member.number
         member.records.note(state="submitted", reason="", submission=number, count_from=0)
-    jobs = _try(executor(members[0]), members)
+    jobs = _try(members, log="%A_%a" if len(members) > 1 else "%j")
     for member, job in zip(members, jobs, strict=True):
-        log = str(job.paths.stdout)
-        member.records.add_job(str(job.job_id), member.number, "first", log=log)
+        member.records.add_job(job, member.number, "first", log=str(members[0].log(job)))
+    return jobs
+
+
+def _try(members: Sequence[Submission], **how: Any) -> list[str]:
+    with contextlib.chdir(members[0].path):
+        made = executor(members[0], **how)
+        try:
+            jobs = made.submit_array([Supervise(member.path) for member in members])
+        except submitit.core.utils.FailedJobError as error:
+            raise RunError(f"sbatch refused: {' '.join(str(error).split())}") from error
     return [str(job.job_id) for job in jobs]
-
-
-def _try(made: Any, members: Sequence[Submission]) -> list[Any]:
-    try:
-        return list(made.submit_array([Supervise(member.path) for member in members]))
-    except submitit.core.utils.FailedJobError as error:
-        raise RunError(f"sbatch refused: {' '.join(str(error).split())}") from error
 
 
 def visible_gpus(settings: Settings) -> tuple[int, ...]:
@@ -110,23 +126,26 @@ def visible_gpus(settings: Settings) -> tuple[int, ...]:
 def rehearse(submission: Submission) -> Any:
     """Run the very same job here; submitit's job, which is not waited for."""
     settings = submission.settings
-    made = submitit.LocalExecutor(
-        submission.path / "submitit" / "%j", python=shlex.quote(python(settings))
-    )
     limit, visible = seconds(settings.time), visible_gpus(settings)
-    made.update_parameters(
-        timeout_min=max(1.0, (limit or 86400 * 365) / 60),
-        signal_delay_s=settings.stop_ahead_s,
-        gpus_per_node=len(visible),
-        visible_gpus=visible,
-        stderr_to_stdout=True,
-        setup=[*setup(settings)[1:], imports(submission)],
-    )
     records = submission.records
     records.note(state="submitted", reason="", submission=submission.number, count_from=0)
-    job = made.submit(Supervise(submission.path))
-    name = f"local-{job.job_id}"
-    records.add_job(name, submission.number, "local", log=str(job.paths.stdout))
+    with contextlib.chdir(submission.path):
+        made = submitit.LocalExecutor(FOLDER, python=quoting.word(python(settings)))
+        made.update_parameters(
+            timeout_min=max(1.0, (limit or 86400 * 365) / 60),
+            signal_delay_s=settings.stop_ahead_s,
+            gpus_per_node=len(visible),
+            visible_gpus=visible,
+            stderr_to_stdout=True,
+            setup=[
+                *setup(settings)[1:],
+                imports(submission),
+                quoting.line(["cd", str(submission.path)]),
+            ],
+        )
+        job = made.submit(Supervise(submission.path))
+    log = submission.path / "submitit" / str(job.job_id) / f"{job.job_id}_0_log.out"
+    records.add_job(f"local-{job.job_id}", submission.number, "local", log=str(log))
     return job
 
 

@@ -1,12 +1,12 @@
 """``python -m slurm submit``: check everything, show the script, submit, say how to follow."""
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs.errors import UserError
-from slurm import preflight, submission, sweep
+from configs.load import is_override
+from slurm import preflight, quoting, submission, sweep
 from slurm import settings as cluster
 from slurm import submit as submitter
 from slurm.script import script, template
@@ -16,8 +16,14 @@ from slurm.submission import Submission
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
-    settings = cluster.load(arguments.cluster, arguments.settings)
     words = arguments.words
+    for word in (*arguments.settings, *arguments.sweep):
+        if not is_override(word):
+            raise UserError(
+                f"{word} stands before --, where only settings of the cluster stand; the run comes "
+                f"after it: python -m slurm submit {arguments.cluster} [key=value ...] -- {word}"
+            )
+    settings = cluster.load(arguments.cluster, arguments.settings)
     if not words:
         raise UserError(
             "name the run after --, such as: python -m slurm submit configs/slurm/cpu.yaml -- "
@@ -29,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     points = sweep.points(arguments.sweep)
     if arguments.sweep and (arguments.chain > 1 or arguments.local or arguments.print):
         raise UserError("a sweep is one array of runs; leave out --chain, --local and --print")
+    if not (arguments.local or arguments.print):
+        preflight.present()
     if arguments.print:
         return _print(settings, arguments, words)
     if arguments.sweep:
@@ -39,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]) -> int:
     found = preflight.dry_run(settings, words)
     before = [str(arguments.cluster), *arguments.settings]
-    name = Path(found["run_dir"]).name
+    name = submission.name_of(found["run_dir"])
     print(template(settings, name, found["run_dir"], before, words), end="")
     return 0
 
@@ -49,9 +57,9 @@ def _one(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]
     run_dir = Path(found["run_dir"])
     if not arguments.local:
         preflight.time_limit(settings)
-        preflight.accepted(template(settings, run_dir.name, str(run_dir), [], words))
-    if not arguments.local or shutil.which("squeue"):
-        preflight.alone(run_dir.resolve())
+        name = submission.name_of(found["run_dir"])
+        preflight.accepted(template(settings, name, str(run_dir), [], words))
+    preflight.alone(run_dir.resolve(), local=arguments.local)
     made = submission.prepare(found, settings, words, chain=arguments.chain)
     if arguments.local:
         return _local(made)
@@ -85,7 +93,7 @@ def _sweep(settings: Settings, words: Sequence[str], points: Sequence[sweep.Poin
     sweep.note(root, points, members)
     for number, member in zip(ids, members, strict=True):
         print(f"submitted  {member.run}: job {number}")
-    print(f"table      python -m slurm status {root}")
+    print(f"table      python -m slurm status {quoting.word(str(root))}")
     return 0
 
 
@@ -94,7 +102,11 @@ def _show(made: Submission) -> None:
 
 
 def _how_to_follow(made: Submission) -> None:
-    print(f"log        {submitter.log_of(made.records)}")
-    print(f"ranks      {made.records.root}/starts/*/rank-*.log")
-    print(f"follow     python -m slurm logs {made.run} --follow")
-    print(f"state      python -m slurm status {made.run}")
+    """Words to copy; of a chain each job has a log of its own."""
+    run = quoting.word(str(made.run))
+    for row in made.records.jobs():
+        if row["submission"] == made.number:
+            print(f"log        {quoting.word(row['log'])}")
+    print(f"ranks      {quoting.word(str(made.records.root))}/starts/*/rank-*.log")
+    print(f"follow     python -m slurm logs {run} --follow")
+    print(f"state      python -m slurm status {run}")

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     signals.note()
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from typing import NoReturn
 from configs.errors import RunError, UserError
 from slurm import submission as submissions
 from slurm.after import After, say
+from slurm.first import BEGAN
 from slurm.ranks import Ranks
 from slurm.records import Records, Start, tail, write_json
 from slurm.site import InJob, Rehearsal, Site
@@ -173,10 +175,15 @@ class Supervise:
 
     def __call__(self) -> None:
         """The whole life of a job; ends this process."""
-        code = said(lambda: supervise(submissions.load(self._path), os.environ))
+        code = said(self._supervise)
         signals.ignore()
         if code:
             sys.exit(code)
+
+    def _supervise(self) -> int:
+        submission = submissions.load(self._path)
+        with contextlib.chdir(os.environ.pop(BEGAN, submission.directory)):
+            return supervise(submission, os.environ)
 
 
 def said(command: Callable[[], int]) -> int:

@@ -1,9 +1,15 @@
 """Sweeps: a run for each combination of values, as one array of jobs, and one table."""
 
+import hashlib
 import itertools
+import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from configs.errors import UserError
 from slurm import preflight, submission
@@ -15,17 +21,49 @@ Point = tuple[str, ...]
 """The words of one combination."""
 
 TABLE = "sweep.json"
+MOST_BYTES = 120
+"""Of a member's name."""
 
 
 def points(axes: Sequence[str]) -> list[Point]:
     """Every combination of ``key=a,b`` words; one without words if there are none."""
     choices = []
     for axis in axes:
-        key, equals, values = axis.partition("=")
-        if not key or not equals or not all(values.split(",")):
-            raise UserError(f"--sweep {axis}: write key=value,value")
-        choices.append([f"{key}={value}" for value in values.split(",")])
-    return list(itertools.product(*choices))
+        key, equals, text = axis.partition("=")
+        values = _values(text)
+        if not key or not equals or not values:
+            raise UserError(
+                f"--sweep {axis}: write key=value,value, lists as [a,b],[c,d] and blocks as "
+                "{name: a},{name: b}"
+            )
+        choices.append([f"{key}={value}" for value in values])
+    found = list(itertools.product(*choices))
+    twice = [point for point, count in Counter(found).items() if count > 1]
+    if twice:
+        raise UserError(f"--sweep {' '.join(twice[0])}: is there twice")
+    return found
+
+
+def _values(text: str) -> list[str]:
+    """The values between the commas that are not inside lists, blocks or quotes; none if unclear.
+
+    They are cut where YAML, which will read each of them, ends the items of a list.
+    """
+    try:
+        node = yaml.compose(f"[{text}]", Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return []
+    # A list may end in a comma, and text behind its bracket would be another document's.
+    if not isinstance(node, yaml.SequenceNode) or node.end_mark.index != len(text) + 2:
+        return []
+    if not node.value or text.rstrip().endswith(","):
+        return []
+    ends = [item.start_mark.index - 1 for item in node.value[1:]] + [len(text)]
+    starts = [item.start_mark.index - 1 for item in node.value]
+    return [
+        text[start:end].strip().removesuffix(",").rstrip()
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def dry_runs(
@@ -33,15 +71,33 @@ def dry_runs(
 ) -> list[dict[str, Any]]:
     """The dry run of every member, each in a directory of its own below the run's."""
     root = Path(preflight.dry_run(settings, words)["run_dir"])
+    places = [json.dumps(str(root / name), ensure_ascii=False) for name in names(combinations)]
     return [
-        preflight.dry_run(settings, [*words, *point, f"run_dir={root / name(point)}"])
-        for point in combinations
+        preflight.dry_run(settings, [*words, *point, f"run_dir={place}"])
+        for point, place in zip(combinations, places, strict=True)
     ]
 
 
-def name(point: Point) -> str:
-    """A directory's name for a combination."""
-    return ",".join(point).replace("/", "-")
+def names(combinations: Sequence[Point]) -> list[str]:
+    """A directory's name for each combination; no two are the same."""
+    found = [_name(point) for point in combinations]
+    counts = Counter(found)
+    return [
+        f"{name}-{_digest(point)}" if counts[name] > 1 else name
+        for name, point in zip(found, combinations, strict=True)
+    ]
+
+
+def _name(point: Point) -> str:
+    """``key=value,key=value`` in letters that mean nothing to a shell, and not too many."""
+    name = re.sub(r"[^\w.,=+-]+", "-", re.sub(r"[][{}'\"]", "", ",".join(point)))
+    if len(name.encode()) <= MOST_BYTES:
+        return name
+    return f"{name.encode()[:MOST_BYTES].decode(errors='ignore')}-{_digest(point)}"
+
+
+def _digest(point: Point) -> str:
+    return hashlib.sha256("\n".join(point).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def prepare(

@@ -1,5 +1,6 @@
 """What the scenarios share: a cluster, a corpus, and runs that are submitted as users do."""
 
+import json
 import os
 import random
 import re
@@ -53,8 +54,6 @@ class Run:
         return [str(self.outcome(n).get("kind", "")) for n in range(len(self.starts))]
 
     def outcome(self, index: int) -> dict[str, Any]:
-        import json
-
         file = self.starts[index].outcome
         return dict(json.loads(file.read_text())) if file.exists() else {}
 
@@ -114,7 +113,7 @@ class Lab:
         """Of a run's own."""
         return [
             str(ROOT / "configs" / "tiny.yaml"),
-            f"run_dir={self.directory / name}",
+            f"run_dir={json.dumps(str(self.directory / name), ensure_ascii=False)}",
             f"data.demo_dir={self._demo_dir}",
             "eval.every=0",
             "checkpoint.every=20",

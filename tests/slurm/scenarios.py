@@ -24,6 +24,7 @@ from when_used import (
     chain,
     fails_at_once,
     hung,
+    odd_names,
     printed_template,
     requeued_and_cancelled_by_command,
     sweep,
@@ -45,9 +46,7 @@ def controller_dies(lab: Lab) -> None:
         assert status.returncode == 0
         assert f"{run.path}" in status.stdout
         supervisors = [
-            pid
-            for pid in alive(f"{run.records.submission(1)}/submitit")
-            if command_of(pid, "_submit")
+            pid for pid in alive(str(run.records.submission(1))) if command_of(pid, "_submit")
         ]
         os.kill(supervisors[0], signal.SIGUSR2)
         lab.cluster.wait(lambda: run.state == "requeued", LONG_S, "stopped")
@@ -84,6 +83,7 @@ THIRD: list[Scenario] = [
     hung,
     chain,
     sweep,
+    odd_names,
     printed_template,
     requeued_and_cancelled_by_command,
 ]

@@ -61,7 +61,9 @@ def ended(
     requeue: bool = True,
 ) -> tuple[int, Pretended]:
     settings = SimpleNamespace(requeue=requeue, exclude_lost_nodes=True, max_restarts=3)
-    submission: Any = SimpleNamespace(records=records, settings=settings, number=1, chain=chain)
+    submission: Any = SimpleNamespace(
+        records=records, settings=settings, number=1, chain=chain, log="logs/{}.out".format
+    )
     site: Any = Pretended(fates or ["running"], refused, successor)
     return After(submission, site).act(verdict), site
 

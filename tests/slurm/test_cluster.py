@@ -1,9 +1,17 @@
 """What the scenarios assert, on a real SLURM cluster: see scenarios.py."""
 
+from pathlib import Path
+
 import pytest
 from lab import ENDLESS, Lab
 from lanes import Lanes
 from scenarios import FIRST, SECOND, THIRD, controller_dies
+from test_quoting import ODD
+
+from slurm import controller
+from slurm.quoting import directive, pattern
+from slurm.script import template
+from slurm.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,6 +41,27 @@ def test_what_is_wrong_is_one_message_before_anything_is_submitted(lab: Lab, set
     assert BAD[settings] in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (lab.directory / "refused").exists()
+
+
+@pytest.mark.parametrize("value", [*ODD, "a\\b", "a\\'b", "trailing\\", "x" * 180, "漢" * 60])
+def test_sbatch_reads_values_as_they_stand(lab: Lab, tmp_path: Path, value: str) -> None:
+    """The parser itself: of a script that is printed, and of one that a submission keeps."""
+    settings = Settings(ranks_per_node=1, time="0:50:00", options={"comment": value})
+    text = template(settings, value, "runs/x", ["c.yaml"], ["x.yaml", "a=b\nc"])
+    file = tmp_path / "job.sbatch"
+    place = tmp_path if "\\" in value else tmp_path / value
+    output = f"{pattern(str(place))}/%j.out"
+    file.write_text(text.replace("--output=%x-%j.out", f"--output={directive(output)}"))
+    lab.cluster.run("sbatch", "--test-only", str(file))
+    job = lab.cluster.run("sbatch", "--parsable", "--hold", str(file)).strip()
+    shown = lab.cluster.run("scontrol", "show", "job", job)
+    lab.cluster.run("scancel", job)
+    facts = dict(line.lstrip().partition("=")[::2] for line in shown.splitlines())
+    assert facts["JobId"] == f"{job} JobName={value}"
+    assert facts["Comment"] == value
+    # scontrol shows a doubled % in a way of its own; the scenario of odd names finds the file.
+    assert "%" in value or facts["StdOut"] == f"{place}/{job}.out"
+    assert controller.shown(" ".join(shown.split()), job).state == "PENDING"
 
 
 def test_a_wrong_configuration_is_said_at_submission(lab: Lab) -> None:

@@ -58,6 +58,7 @@ def test_a_job_may_name_several_partitions(called: list[tuple[str, ...]]) -> Non
 @pytest.mark.parametrize("axes", [["optim.lr=1e-3"], ["optim.lr=1e-3", "seed=7"]])
 def test_a_sweep_of_one_point_is_a_sweep(monkeypatch: pytest.MonkeyPatch, axes: list[str]) -> None:
     found = []
+    monkeypatch.setattr(preflight, "present", lambda: None)
     monkeypatch.setattr(submitting, "_sweep", lambda _, words, points: found.append(points) or 0)
     command = ["submit", "configs/slurm/cpu.yaml", "--sweep", *axes, "--", "configs/tiny.yaml"]
     assert main(command) == 0
@@ -122,7 +123,8 @@ print(sys.argv[1:], [int(number) for number in signals.received], flush=True)
 def test_signals_before_a_module_is_imported_are_noted(tmp_path: Path, root: Path) -> None:
     """As in a job: user signals are ignored when Python begins."""
     (tmp_path / "imports_long.py").write_text(SLOW)
-    command = f"trap '' USR1 USR2; exec {sys.executable} -u -m slurm.first -u -m imports_long a b"
+    start = f"{sys.executable} -u -m slurm.first {tmp_path} -u -m imports_long a b"
+    command = f"trap '' USR1 USR2; exec {start}"
     path = f"{root}{os.pathsep}{tmp_path}"
     with subprocess.Popen(
         ["bash", "-c", command], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE

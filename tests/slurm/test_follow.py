@@ -10,7 +10,7 @@ from configs.errors import UserError
 from slurm.controller import Job
 from slurm.follow import state_of, summary, table
 from slurm.records import Records, write_json
-from slurm.sweep import name, note, points, results
+from slurm.sweep import MOST_BYTES, names, note, points, results
 
 
 @pytest.fixture
@@ -64,9 +64,50 @@ def test_a_table_lines_up() -> None:
 def test_a_sweep_is_every_combination() -> None:
     assert points(["a=1,2", "b.c=x"]) == [("a=1", "b.c=x"), ("a=2", "b.c=x")]
     assert points([]) == [()]
-    assert name(("a=1", "data.corpus=x/y")) == "a=1,data.corpus=x-y"
-    with pytest.raises(UserError, match="write key=value,value"):
-        points(["a"])
+    assert names([("a=1", "data.corpus=x/y")]) == ["a=1,data.corpus=x-y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("[0.9,0.99],[0.9,0.95]", ["[0.9,0.99]", "[0.9,0.95]"]),
+        (
+            "{name: mdlm, schedule: {name: cosine}},{name: mdlm}",
+            ["{name: mdlm, schedule: {name: cosine}}", "{name: mdlm}"],
+        ),
+        ("'a,b',\"c,d\", e f", ["'a,b'", '"c,d"', "e f"]),
+        ("[1, 2] , 3", ["[1, 2]", "3"]),
+        ("1e-4,-3e-4", ["1e-4", "-3e-4"]),
+        ("x/y", ["x/y"]),
+        ("null,true", ["null", "true"]),
+        ("[[1,2],[3]],{}", ["[[1,2],[3]]", "{}"]),
+    ],
+)
+def test_lists_blocks_and_quotes_are_whole(text: str, values: list[str]) -> None:
+    assert points([f"k={text}"]) == [(f"k={value}",) for value in values]
+
+
+@pytest.mark.parametrize("axis", ["a", "=1", "a=", "a=1,", "a=1,,2", "a=[1,2", "a=1],[2", "a=1] #"])
+def test_an_axis_that_is_none_is_said(axis: str) -> None:
+    with pytest.raises(UserError, match="write key=value,value, lists as"):
+        points([axis])
+
+
+def test_no_point_is_there_twice() -> None:
+    with pytest.raises(UserError, match="--sweep seed=1: is there twice"):
+        points(["seed=1,2,1"])
+
+
+def test_members_have_names_that_differ_and_mean_nothing_to_a_shell() -> None:
+    assert names([("b=[0.9,0.99]",), ("o={name: mdlm, x: 'a b'}",)]) == [
+        "b=0.9,0.99",
+        "o=name-mdlm,-x-a-b",
+    ]
+    alike = names([("c=x/y",), ("c=x-y",), ("c=z",)])
+    assert len(set(alike)) == 3
+    assert alike[2] == "c=z"
+    (long,) = names([("c=" + "ü" * 300,)])
+    assert len(long.encode()) <= MOST_BYTES + 9
 
 
 def test_results_are_one_row_for_each_run(records: Records) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(600)
 def test_a_rehearsal_stops_goes_on_and_ends(demo_dir: Path, tmp_path: Path) -> None:
     """On SIGUSR2 it saves, and submitit's own executor starts it again, as SLURM would."""
-    run = tmp_path / "run"
+    run = tmp_path / "my %j `run`"
     words = [f"run_dir={run}", f"data.demo_dir={demo_dir}", "steps=200", "eval.every=0"]
     cluster = [str(ROOT / "configs" / "slurm" / "cpu.yaml"), "nodes=1"]
     command = [sys.executable, "-m", "slurm", "submit", *cluster, "--local", "--"]

@@ -2,13 +2,14 @@
 
 import os
 import signal
-import sys
 import time
+from pathlib import Path
 
 from lab import ENDLESS, ROOT, Lab, Run, alive, command_of, continuous, same
 from references import reference_of_one
 
 NODE = "node5"
+ODD = "odd 'a' \"b=c,d\" #1 $(touch pwned) `touch pwned` %j 100% ü;&"
 
 
 def cancelled_by_its_user(lab: Lab) -> None:
@@ -64,15 +65,11 @@ def fails_at_once(lab: Lab) -> None:
 def sweep(lab: Lab) -> None:
     """An array: a run for each combination, and one table."""
     root = lab.directory / "sweep"
-    axes = ["--sweep", "optim.lr=1e-3,3e-3", "seed=1"]
+    axes = ["--sweep", "optim.betas=[0.9,0.99],[0.9,0.9]", "seed=1"]
     order = ["submit", str(lab.settings), f"options={{nodelist: {NODE}}}", *axes, "--"]
     done = lab.command(*order, *lab.words("sweep", "steps=60"))
     assert done.returncode == 0, done.stderr
-    runs = [
-        Run(lab, root / f"optim.lr={rate},seed={seed}")
-        for rate in ("1e-3", "3e-3")
-        for seed in (1,)
-    ]
+    runs = [Run(lab, root / f"optim.betas={betas},seed=1") for betas in ("0.9,0.99", "0.9,0.9")]
     jobs = {run.job for run in runs}
     assert len(jobs) == 2
     assert len({job.split("_")[0] for job in jobs}) == 1
@@ -81,7 +78,7 @@ def sweep(lab: Lab) -> None:
         assert run.steps() == list(range(1, 61))
     table = lab.command("status", str(root)).stdout
     assert table.count("60/60") == 2
-    assert "optim.lr" in table
+    assert "optim.betas" in table
     assert len({run.curve()[-1]["loss"] for run in runs}) == 2
 
 
@@ -101,16 +98,18 @@ def chain(lab: Lab) -> None:
 
 
 def printed_template(lab: Lab) -> None:
-    """The script of --print does the same without submitit."""
-    words = lab.words("templated")
+    """The script of --print does the same without submitit, as its first lines say."""
+    name = f"printed {ODD}"
+    words = lab.words(name)
     place = f"options={{nodelist: {NODE}}}"
     done = lab.command("submit", str(lab.settings), place, "--print", "--", *words)
     script = lab.directory / "template.sbatch"
-    script.write_text(done.stdout.replace("exec python", f"exec {sys.executable}"))
+    assert "# From the top of a checkout: sbatch THIS-FILE" in done.stdout
+    script.write_text(done.stdout)
     output = lab.directory / "template.out"
     order = ["sbatch", "--parsable", f"--output={output}", f"--chdir={ROOT}", str(script)]
     job = lab.cluster.run(*order).strip()
-    run = Run(lab, lab.directory / "templated")
+    run = Run(lab, lab.directory / name)
     try:
         run.wait_step(lab.some_step())
         lab.cluster.run("scancel", "--signal=USR2", "--batch", job)
@@ -119,6 +118,29 @@ def printed_template(lab: Lab) -> None:
     finally:
         lab.cluster.run("scancel", job, check=False)
     assert run.kinds() == ["stopped", "done"]
+    same(run, reference_of_one(lab))
+
+
+def odd_names(lab: Lab) -> None:
+    """A run whose name means something to every reader on its way: requeued, then succeeded."""
+    run = lab.submit(ODD, NODE, "options={comment: 'a b\\c'}")
+    try:
+        run.wait_step(10)
+        lab.cluster.run("scancel", "--signal=USR2", "--batch", run.job)
+        run.wait_starts(2)
+        run.wait_step(run.records.saved_step() + 10)
+        lab.cluster.run("scontrol", "update", f"JobId={run.job}", "Requeue=0")
+        lab.cluster.run("scancel", "--signal=USR2", "--batch", run.job)
+        run.wait_starts(3)
+        run.wait_state("done")
+    finally:
+        lab.cluster.run("scancel", run.job, check=False)
+    assert run.kinds() == ["stopped", "stopped", "done"]
+    assert [row["kind"] for row in run.records.jobs()] == ["first", "successor"]
+    assert all(Path(row["log"]).read_text() for row in run.records.jobs())
+    assert "done" in lab.command("status", str(run.path)).stdout
+    assert not list(ROOT.glob("pwned"))
+    assert [path.name for path in run.path.parent.glob("odd*")] == [ODD]
     same(run, reference_of_one(lab))
 
 

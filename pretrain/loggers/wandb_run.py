@@ -1,0 +1,83 @@
+"""Weights & Biases: one run there for one run directory, however often it is started again.
+
+Its id is drawn once and kept in RUN/wandb.json: a name may hold what an id may not, and two
+runs may have one name. Beside it stands the last step that was logged; rows up to it, which a
+start from an earlier checkpoint comes by again, are not logged twice. Offline, every start
+leaves a directory of its own below RUN/wandb, all with the same id.
+"""
+
+import json
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pretrain.loggers.logger import Opening
+from pretrain.metrics import Row
+
+CLOSE_S = 60.0
+"""How long the last rows may take to be sent."""
+MOST_NAME = 128
+"""Characters of a name."""
+
+
+class WandbRun:
+    """The wandb run of a run directory."""
+
+    def __init__(self, opening: Opening) -> None:
+        import wandb
+
+        mode = opening.config["wandb"]["mode"]
+        self._kept = opening.directory / "wandb.json"
+        self._facts = self._read() or {"id": uuid.uuid4().hex[:16], "step": 0}
+        self._before = int(self._facts["step"])
+        self._keep(self._before)
+        self._run: Any = wandb.init(
+            project=opening.config["wandb"]["project"],
+            name=name(opening.directory),
+            id=self._facts["id"],
+            dir=str(opening.directory),
+            mode=mode,
+            config=dict(opening.config),
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(silent=True, init_timeout=30, console="off"),
+        )
+
+    def write(self, row: Row) -> None:
+        """Log one row at its step."""
+        step = row["step"]
+        if step <= self._before:
+            return
+        self._run.log({key: value for key, value in row.items() if key != "step"}, step)
+        if step != self._facts["step"]:
+            self._keep(step)
+
+    def close(self) -> None:
+        """Finish the wandb run; what cannot be sent in time stays on the disk.
+
+        Raises:
+            TimeoutError: it could not.
+        """
+        finishing = threading.Thread(target=self._run.finish, daemon=True)
+        finishing.start()
+        finishing.join(CLOSE_S)
+        if finishing.is_alive():
+            raise TimeoutError(f"its last rows are not sent after {CLOSE_S:.0f} s; wandb sync them")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._kept.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+
+    def _keep(self, step: int) -> None:
+        self._facts["step"] = step
+        aside = self._kept.with_name(f".{self._kept.name}")
+        aside.write_text(json.dumps(self._facts) + "\n", encoding="utf-8")
+        aside.replace(self._kept)
+
+
+def name(directory: Path) -> str:
+    """The run's directory and the one it lies in, unless that is just ``runs``."""
+    parts = [part for part in directory.absolute().parts[-2:] if part != "runs"]
+    return "/".join(parts)[-MOST_NAME:]
