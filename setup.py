@@ -37,6 +37,7 @@ setup(
         "safetensors>=0.8,<1",
         "tokenizers>=0.20,<1",
         "tqdm>=4.66,<5",
+        "typing-extensions>=4.12,<5",
     ],
     extras_require={
         "flash": ["flash-attn>=2.6,<3"],

@@ -1,8 +1,9 @@
 """``python -m pretrain CONFIG.yaml [more.yaml ...] [key.sub=value ...]``."""
 
-from pretrain import preemption
+from pretrain import console, preemption
 
 if __name__ == "__main__":
+    console.survive()
     preemption.install()
 
 import argparse
@@ -168,6 +169,7 @@ def _check_fork(config: "RunConfig", source: Path) -> None:
     from pretrain.checkpoint.reader import Reader
     from pretrain.checkpoint.training import fork_names
     from pretrain.checkpoint.weights import find
+    from pretrain.data import corpus_path, load_tokenizer, other_tokenizer
 
     with torch.device("meta"):
         parameters = build(config.model).parameter_names()
@@ -177,16 +179,22 @@ def _check_fork(config: "RunConfig", source: Path) -> None:
         for p, name in parameters.items()
         if (found := names(name)) is not None
     }
-    Reader(find(source)).require(shapes)
+    reader = Reader(find(source))
+    reader.require(shapes)
+    corpus, trained = corpus_path(config), reader.state.get("tokenizer_sha256")
+    problem = other_tokenizer(load_tokenizer(corpus), corpus, trained)
+    if problem and config.fork_tokenizer == "same":
+        raise UserError(f"{problem}; if that is meant, set fork_tokenizer=other")
 
 
 def _is_done(config: "RunConfig", path: Path) -> bool:
     from pretrain.checkpoint import store
-    from pretrain.checkpoint.reader import Reader
     from pretrain.run_directory import RunDirectory
 
     newest, _ = store.newest(RunDirectory(path).checkpoints)
-    return newest is not None and Reader(newest).state["step"] >= config.steps
+    if newest is None or store.check(newest).state["step"] < config.steps:
+        return False
+    return store.damage(newest) is None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RunError, UserError
-from pretrain import preemption
+from pretrain import console, preemption
 
 GRACE_S = 10.0
 """How long the other ranks may live on after one has failed."""
@@ -178,6 +178,7 @@ def _rank_main(
 ) -> None:
     """The life of one rank."""
     os.setsid()
+    console.survive()
     preemption.install()
     threading.Thread(target=leave_with_parent, args=(alive,), daemon=True).start()
     try:

@@ -67,7 +67,7 @@ def describe(path: Path) -> Facts:
         held = reader.shapes(kind)
         elements = sum(math.prod(shape) for shape in held.values())
         kinds[kind] = {"tensors": len(held), "elements": elements, "bytes": 4 * elements}
-    files = store.manifest(path)["files"]
+    files = store.check(path).files
     total = sum(parameters.values())
     size = _size(path)
     return {
@@ -113,7 +113,7 @@ def verify(path: Path, advance: Callable[[int], object]) -> list[str]:
         advance: called with the number of bytes just read.
     """
     problems = []
-    for name, facts in sorted(store.manifest(path)["files"].items()):
+    for name, facts in sorted(store.check(path).files.items()):
         file = path / name
         try:
             size = file.stat().st_size

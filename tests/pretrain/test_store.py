@@ -274,7 +274,7 @@ def test_what_fails_after_a_commit_does_not_make_it_a_lost_save(tmp_path: Path) 
         assert note is not None
         assert "no permission" in note.text
         assert not note.lost
-    assert [path.name for path in store.whole(tmp_path)] == ["step-00000001", "step-00000002"]
+    assert [path.name for path in store.committed(tmp_path)] == ["step-00000001", "step-00000002"]
 
 
 def test_pruning_removes_the_rest_and_leaves_alone_what_is_broken(tmp_path: Path) -> None:
