@@ -36,13 +36,13 @@ class Reader:
         verified: every byte of its files has been compared with its checksum already.
 
     Attributes:
-        state: what ``state.json`` holds.
+        state: what ``state.json`` holds; files: what the manifest says of each.
     """
 
     def __init__(self, path: Path, *, verified: bool = False) -> None:
         found = store.check(path)
         self.path, self.state = path, found.state
-        self._files, self._index = found.files, found.index
+        self.files, self._index = found.files, found.index
         self._verified = verified
 
     def shapes(self, kind: str = "master") -> dict[str, tuple[int, ...]]:
@@ -70,7 +70,7 @@ class Reader:
                 cannot be read.
         """
         self.require({name: piece.owned.shape for name, piece in pieces.items()})
-        boxes = _Boxes(self.path, self._files, verified=self._verified)
+        boxes = _Boxes(self.path, self.files, verified=self._verified)
         filled = dict.fromkeys(pieces, 0)
         for item, target in self._items(pieces):
             name, offset = item.storage_index.fqn, item.storage_index.offset

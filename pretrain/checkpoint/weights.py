@@ -12,20 +12,19 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.load import validate
-from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.network import Network, Whole, build
 from pretrain import console
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.data import corpus_path, other_tokenizer
 from pretrain.evaluate import Share
 from pretrain.layout import misfits
 from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.places import places
 
 if TYPE_CHECKING:
+    from data_pipeline.tokenizer import Tokenizer
     from pretrain.parallel.mesh import Mesh
 
 Which = Literal["ema", "raw"]
@@ -49,12 +48,14 @@ class Loaded:
     tokenizer_sha256: str | None = None
     mesh: "Mesh | None" = None
 
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> "Tokenizer":
         """That of the run's corpus.
 
         Raises:
             UserError: it is not the one that the weights were trained with.
         """
+        from pretrain.data import corpus_path, load_tokenizer, other_tokenizer
+
         corpus = corpus_path(self.config)
         tokenizer = load_tokenizer(corpus)
         if problem := other_tokenizer(tokenizer, corpus, self.tokenizer_sha256):
