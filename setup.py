@@ -38,6 +38,7 @@ setup(
         "tensorboard>=2.21,<3",
         "tokenizers>=0.20,<1",
         "tqdm>=4.66,<5",
+        "typing-extensions>=4.12,<5",
     ],
     extras_require={
         "flash": ["flash-attn>=2.6,<3"],

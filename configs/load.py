@@ -135,7 +135,8 @@ def merged(files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
     """
     data: dict[str, Any] = {}
     problems = []
-    for given in (*files, *overrides):
+    everything: list[Path | str] = [*files, *overrides]
+    for given in everything:
         try:
             read = read_yaml(given) if isinstance(given, Path) else parse_override(given)
         except UserError as error:

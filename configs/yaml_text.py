@@ -8,7 +8,7 @@ aliases that hold themselves or grow beyond all bounds.
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -43,7 +43,7 @@ class TextError(ValueError):
 class _Loader(yaml.SafeLoader):
     """Parses, and resolves every plain scalar by the core schema."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
 
 class Dumper(yaml.SafeDumper):

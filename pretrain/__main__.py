@@ -1,8 +1,9 @@
 """``python -m pretrain CONFIG.yaml [more.yaml ...] [key.sub=value ...]``."""
 
-from pretrain import preemption
+from pretrain import console, preemption
 
 if __name__ == "__main__":
+    console.survive()
     preemption.install()
 
 import argparse
@@ -147,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
         RunDirectory(path).check(config)
         if config.fork_from:
             _check_fork(config, Path(config.fork_from))
-        at, settled = _newest_step(path)
+        at, settled = _newest_step(path, config.steps)
     except OSError as error:
         raise UserError(in_words(error)) from error
     if at >= config.steps and settled:
@@ -195,6 +196,7 @@ def _check_fork(config: "RunConfig", source: Path) -> None:
     from pretrain.checkpoint.reader import Reader
     from pretrain.checkpoint.training import fork_names
     from pretrain.checkpoint.weights import find
+    from pretrain.data import corpus_path, load_tokenizer, other_tokenizer
 
     with torch.device("meta"):
         parameters = build(config.model).parameter_names()
@@ -204,23 +206,30 @@ def _check_fork(config: "RunConfig", source: Path) -> None:
         for p, name in parameters.items()
         if (found := names(name)) is not None
     }
-    Reader(find(source)).require(shapes)
+    reader = Reader(find(source))
+    reader.require(shapes)
+    corpus, trained = corpus_path(config), reader.state.get("tokenizer_sha256")
+    problem = other_tokenizer(load_tokenizer(corpus), corpus, trained)
+    if problem and config.fork_tokenizer == "same":
+        raise UserError(f"{problem}; if that is meant, set fork_tokenizer=other")
 
 
-def _newest_step(path: Path) -> tuple[int, bool]:
-    """The step of the newest checkpoint (0 before the first), and whether nothing is owed there."""
+def _newest_step(path: Path, steps: int) -> tuple[int, bool]:
+    """The step of the newest checkpoint (0 before the first), and whether that may be the end."""
     from pretrain.checkpoint import store
-    from pretrain.checkpoint.reader import Reader
     from pretrain.run_directory import RunDirectory
 
     directory = RunDirectory(path)
     newest, _ = store.newest(directory.checkpoints)
     if newest is None:
         return 0, True
-    state = Reader(newest).state
+    state = store.check(newest).state
+    at = int(state["step"])
+    if at < steps:
+        return at, True
     # A request to stop may have come within the last validation.
-    settled = directory.read_status().get("state") == "done" or not state.get("owes_validation")
-    return int(state["step"]), settled
+    validated = directory.read_status().get("state") == "done" or not state.get("owes_validation")
+    return at, validated and store.damage(newest) is None
 
 
 def _nothing_to_do(path: Path, at: int, steps: int) -> str:

@@ -208,6 +208,8 @@ class RunConfig(Checked):
             kind (``python -m tools.convert from-hf`` makes one of BERT's weights), which may
             have more blocks than are taken.
         fork_optimizer: begin with a fresh optimizer, or keep that run's (raw weights only).
+        fork_tokenizer: ``same`` refuses weights that were trained with another tokenizer than
+            the corpus's; ``other`` takes them.
         stop_after: end cleanly after this step, saved, to be resumed later.
         device: where ranks compute: a GPU each (``cuda``), the ``cpu``, or GPUs if there are any.
         max_skipped_steps: steps in a row with a non-finite gradient before the run ends.
@@ -226,6 +228,7 @@ class RunConfig(Checked):
     fork_weights: Literal["ema", "raw"] = "ema"
     fork_part: Literal["all", "encoder"] = "all"
     fork_optimizer: Literal["fresh", "kept"] = "fresh"
+    fork_tokenizer: Literal["same", "other"] = "same"
     stop_after: int | None = None
     device: Device = "auto"
     max_skipped_steps: int = 10

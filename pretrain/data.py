@@ -43,6 +43,19 @@ def corpus_path(config: RunConfig) -> Path:
     return prepare_demo(Path(config.data.demo_dir) / f"demo-{vocab_size}", vocab_size)
 
 
+def other_tokenizer(tokenizer: Tokenizer, corpus: Path, trained: str | None) -> str | None:
+    """What is wrong with a corpus for weights whose tokenizer's hash is ``trained``, if known.
+
+    Vocabularies of one size look alike to every other check.
+    """
+    if trained in (None, tokenizer.sha256):
+        return None
+    return (
+        f"the tokenizer of {corpus} is not the one that the weights were trained with: "
+        f"SHA-256 {tokenizer.sha256[:12]}..., not {trained[:12]}..."
+    )
+
+
 def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
     """Open both splits.
 

@@ -1,10 +1,43 @@
-"""Steps whose gradient is not finite: DeepSpeed skips them, too many in a row end the run."""
+"""What is not finite: gradients, whose steps are skipped, and weights, which are never saved.
+
+DeepSpeed skips a step whose gradient is not finite; too many in a row end the run. Weights
+can overflow by a finite gradient too: by a step that is too long, by an Adam whose ``eps`` is 0.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from configs.errors import RunError
+from pretrain.ranges import Fragment
 
 
 class NonFiniteError(RunError):
-    """Too many steps in a row had a gradient that was not finite."""
+    """Gradients were not finite too often, or the weights are not."""
+
+
+def non_finite(kinds: Mapping[str, Sequence[Tensor]], fragments: Sequence[Fragment]) -> str | None:
+    """The first parameter of a kind (master, exp_avg, ...) that is not finite; None if all are.
+
+    Args:
+        kinds: of each kind this rank's flat tensors. fragments: what lies where in them; what
+            lies between them is padding.
+    """
+    for kind, flats in kinds.items():
+        if all(_is_finite(flat) for flat in flats):
+            continue
+        for fragment in fragments:
+            if not _is_finite(fragment.of(flats)):
+                return f"{kind} of {fragment.range.name}"
+    return None
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all are, without a copy of them."""
+    if not values.numel():
+        return True
+    return bool(torch.stack(torch.aminmax(values)).isfinite().all())
 
 
 class Guard:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RunError, UserError
-from pretrain import device, preemption
+from pretrain import console, device, preemption
 
 GRACE_S = 10.0
 """How long the other ranks may live on after one has failed."""
@@ -201,16 +201,16 @@ def _first_to_fail(failed: dict[int, int], scratch: Path) -> int:
 def _report(rank: int, code: int, scratch: Path) -> int:
     account = scratch / f"rank-{rank}.txt"
     if account.exists():
-        print(account.read_text(encoding="utf-8").rstrip(), file=sys.stderr)
+        console.say(account.read_text(encoding="utf-8").rstrip())
     if code == 2:
         return 2
     if code == preemption.INTERRUPTED:
         return code
     if code == SERVER_GONE:
-        print("the process that started the ranks was killed; the run has ended", file=sys.stderr)
+        console.say("the process that started the ranks was killed; the run has ended")
         return 1
     how = f"was killed by signal {-code}" if code < 0 else "failed"
-    print(f"rank {rank} {how}; the run has ended", file=sys.stderr)
+    console.say(f"rank {rank} {how}; the run has ended")
     return 1
 
 
@@ -223,6 +223,7 @@ def _rank_main(
 ) -> None:
     """The life of one rank."""
     os.setsid()
+    console.survive()
     preemption.install()
     threading.Thread(target=leave_with_parent, args=(alive,), daemon=True).start()
     try:

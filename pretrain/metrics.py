@@ -2,10 +2,18 @@
 
 Names are ``group/name_unit``. Rows are written whole, in the order of the steps; when a
 run resumes, the rows after the checkpoint's step are dropped first, so that no step is
-repeated or missing. Other loggers are in ``pretrain/loggers``.
+repeated or missing. Rows up to a checkpoint's step are on the disk before it is, and the
+checkpoint knows how many they are: what a crash or a bad disk took of them is noticed, and
+a line that cannot be read costs no other line. JSON has neither NaN nor infinity: such a
+number is null in the file, and NaN again for who reads it here. Other loggers are in
+``pretrain/loggers``.
 """
 
 import json
+import math
+import os
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +21,90 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics file; a last line cut short by a crash is left out."""
+    """The rows of a metrics file; lines that are none are left out."""
+    return _scan(path)[0]
+
+
+def _scan(path: Path) -> tuple[list[Row], list[int]]:
+    """The rows, and which lines (from 1) are none, but for a last one that a crash cut short."""
     if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+        return [], []
+    *lines, cut = path.read_bytes().split(b"\n")
+    found = [_row(line) for line in lines]
+    bad = [number for number, row in enumerate(found, 1) if row is None]
+    return [row for row in [*found, _row(cut)] if row is not None], bad
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    return {key: math.nan if value is None else value for key, value in row.items()}
+
+
+def _line(row: Row) -> str:
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+    return json.dumps(plain, allow_nan=False) + "\n"
 
 
 class Metrics:
-    """The metrics file of a run, opened at the step that it resumes from."""
+    """The metrics file of a run, opened at the step that it resumes from.
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        kept = [row for row in read_rows(path) if row["step"] <= resumed_step]
+    Args:
+        saved_rows: how many rows there were when that step's checkpoint was saved, if known.
+
+    Attributes:
+        num_rows: of the file.
+        notes: what to tell the user of damage that was found.
+    """
+
+    def __init__(self, path: Path, resumed_step: int, saved_rows: int | None = None) -> None:
+        rows, bad = _scan(path)
+        kept = [row for row in rows if row["step"] <= resumed_step]
+        self.num_rows = len(kept)
+        self.notes = [*_unreadable(path, bad), *_lost(path, len(kept), saved_rows)]
         aside = path.with_name(f".{path.name}")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        with aside.open("w", encoding="utf-8") as file:
+            file.writelines(map(_line, kept))
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Row) -> None:
         """Append one row; it is in the file when this returns."""
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(_line(row))
         self._file.flush()
+        self.num_rows += 1
+
+    def to_disk(self) -> None:
+        """Wait until the rows so far would survive a loss of power."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _unreadable(path: Path, bad: list[int]) -> list[str]:
+    """What to say of lines that are no rows; the file with them is kept."""
+    if not bad:
+        return []
+    copy = path.with_name(f"{path.stem}.damaged-{time.time_ns()}{path.suffix}")
+    shutil.copy2(path, copy)
+    numbers = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    noun = "line" if len(bad) == 1 else "lines"
+    return [f"{path}: {noun} {numbers} cannot be read, all others stay; a copy is {copy.name}"]
+
+
+def _lost(path: Path, kept: int, saved: int | None) -> list[str]:
+    """What to say of rows that were there when the checkpoint was saved."""
+    if saved is None or kept == saved:
+        return []
+    return [f"{path}: holds {kept} rows up to the checkpoint's step, where {saved} were written"]

@@ -1,10 +1,11 @@
 """Progress of a long job: one live line on a terminal, plain lines elsewhere."""
 
-import sys
 import threading
 import time
 
 from tqdm import tqdm
+
+from pretrain import console
 
 # tqdm's own lock holds a semaphore of the system, which ranks that exit at once would leak.
 tqdm.set_lock(threading.RLock())
@@ -19,14 +20,15 @@ class Progress:
     """
 
     def __init__(self, total: int, initial: int, *, shown: bool, every: float = 10.0) -> None:
-        self._live = shown and sys.stderr.isatty()
+        self._stream = console.stderr()
+        self._live = shown and self._stream.isatty()
         self._plain = shown and not self._live
         self._total, self._step, self._first = total, initial, initial
         self._every, self._said, self._started = every, 0.0, time.monotonic()
         self._facts = ""
         self._bar = tqdm(
             total=total, initial=initial, unit="step", desc="train", disable=not self._live,
-            dynamic_ncols=True,
+            dynamic_ncols=True, file=self._stream,
         )  # fmt: skip
 
     def note(self, loss: float, tokens_per_second: float) -> None:
@@ -48,9 +50,9 @@ class Progress:
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""
         if self._live:
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(text, file=self._stream)
         elif self._plain:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it should be."""

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -20,15 +21,15 @@ from typing import Any, Literal
 
 import torch
 
-from configs.errors import UserError
-from configs.load import load, to_yaml
+from configs.load import to_yaml
 from configs.run_files import DIED, RUNNING, standing, this_process
-from pretrain.config import RunConfig, differences
+from pretrain import ownership
+from pretrain.checkpoint import store
+from pretrain.config import RunConfig
 
 State = Literal["running", "stopped", "done", "failed"]
 
-LAUNCHER = "slurm"
-"""A folder that may be there before the run is: its launcher's own records."""
+_NUMBER = re.compile("[0-9]+")
 
 PACKAGES = ("torch", "deepspeed", "megatron-core", "datasets", "sentencepiece", "numpy")
 
@@ -68,29 +69,20 @@ class RunDirectory:
 
     def check(self, config: RunConfig) -> None:
         """UserError if the directory belongs to another run, or cannot be a run directory."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"run_dir {self.path} is a file; choose another run_dir")
-        if not self.config.exists():
-            if self.path.exists() and any(p.name != LAUNCHER for p in self.path.iterdir()):
-                raise UserError(
-                    f"{self.path} is not empty and holds no run; choose another run_dir=PATH"
-                )
-            return
-        found = differences(load(RunConfig, [self.config]), config)
-        if found:
-            raise UserError(
-                f"{self.path} belongs to another run:\n  "
-                + "\n  ".join(found)
-                + "\nchoose another run_dir=PATH, or the configuration the run began with"
-            )
+        ownership.require(self, config)
 
     def begin(self, config: RunConfig) -> int:
-        """Make the directory if it is new and record this start; return the attempt's number."""
-        for name in ("checkpoints", "samples", "plots"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+        """Make the directory if it is new and record this start; return the attempt's number.
+
+        config.yaml comes first, and whole: from then on the directory is the run's.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
         aside = self.config.with_name(".config.yaml")
-        aside.write_text(to_yaml(config), encoding="utf-8")
+        store.write(aside, to_yaml(config))
         aside.replace(self.config)
+        store.flush(self.path)
+        for name in ownership.FOLDERS:
+            (self.path / name).mkdir(exist_ok=True)
         attempt = self._next_attempt()
         write_json(self.path / "run.json", facts())
         return attempt
@@ -98,8 +90,8 @@ class RunDirectory:
     def _next_attempt(self) -> int:
         """The number of this start, which no other start can have: it makes a file of that name."""
         attempts = self.path / "attempts"
-        attempts.mkdir(exist_ok=True)
-        number = 1 + max((int(file.name) for file in attempts.iterdir()), default=0)
+        numbers = [int(file.name) for file in attempts.iterdir() if _NUMBER.fullmatch(file.name)]
+        number = 1 + max([store.newest_attempt(self.checkpoints), *numbers])
         while True:
             try:
                 (attempts / str(number)).touch(exist_ok=False)

@@ -7,7 +7,6 @@ ranks and divided once, and every random number names the sample it is for.
 
 import contextlib
 import errno
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -18,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import RunError
+from configs.errors import RunError, UserError
 from configs.load import to_plain
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy
-from pretrain import preemption
+from pretrain import console, preemption
 from pretrain.checkpoint.training import Checkpoints, SaveError
 from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
-from pretrain.data import open_corpus
+from pretrain.data import open_corpus, other_tokenizer
 from pretrain.ema import Ema
 from pretrain.guard import Guard
 from pretrain.heartbeat import Heartbeat
@@ -60,14 +59,15 @@ def train(world: World, config: RunConfig, path: Path) -> int:
 GOES_ON = "the same command goes on"
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""What a disk that is full, read-only, not ours or broken says."""
+_DISK |= {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
+"""What a disk that is full, read-only, not ours or broken says, and one that holds other things."""
 
 
 def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
     if asked_to_stop(mesh):
         # A rank that left alone, during its imports, would keep the others waiting for it.
         if mesh.is_first:
-            print(f"stopped before its first step; {GOES_ON}", file=sys.stderr, flush=True)
+            console.say(f"stopped before its first step; {GOES_ON}")
         mesh.barrier()
         mesh.close()
         return preemption.STOPPED
@@ -123,6 +123,7 @@ class Trainer:
         self.optimizer_step = 0
         self.guard = Guard(config.max_skipped_steps, config.global_batch)
         self.saved_step = -1
+        self.saved_rows: int | None = None
         self.elapsed_before = 0.0
         self.code = facts() if mesh.is_first else {}
         self.score: float | None = None
@@ -140,7 +141,10 @@ class Trainer:
             self.progress.say(note)
         if mesh.is_first:
             self._fence()
-            self.metrics = Metrics(directory.metrics, self.step)
+            self.metrics = Metrics(directory.metrics, self.step, self.saved_rows)
+            for note in self.metrics.notes:
+                self.progress.say(note)
+            self.checkpoints.before_commit = self.metrics.to_disk
             self.loggers = Loggers(
                 config,
                 directory.path,
@@ -319,6 +323,10 @@ class Trainer:
                 self.optimizer_step, note = self.checkpoints.fork(path)
                 notes.append(note)
             return notes
+        trained = state.get("tokenizer_sha256")
+        if problem := other_tokenizer(self.corpus.tokenizer, self.corpus.path, trained):
+            raise UserError(f"{problem}; restore it, or begin a new run: fork_tokenizer=other")
+        self.saved_rows = state.get("metric_rows")
         self.step = self.saved_step = state["step"]
         self.tokens_seen = state["tokens_seen"]
         self.optimizer_step = state["optimizer_step"]
@@ -341,6 +349,8 @@ class Trainer:
             "objective": {name: value.tolist() for name, value in self.learnt.items()},
             "score": self.score if self.validated_step == self.step else None,
             "owes_validation": self.owes_validation,
+            "metric_rows": self.metrics.num_rows if self.mesh.is_first else None,
+            "tokenizer_sha256": self.corpus.tokenizer.sha256,
             "code": self.code,
             "config": to_plain(self.config),
         }

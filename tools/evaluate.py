@@ -24,7 +24,6 @@ from configs.errors import UserError
 from configs.words import parse
 from data_pipeline.packing import held_out
 from data_pipeline.shards import open_split
-from data_pipeline.tokenizer import load_tokenizer
 from model.draws import Draws
 from model.objectives import Bounded
 from pretrain.checkpoint.weights import Loaded, Which, configuration
@@ -40,7 +39,7 @@ def evaluate(
     """The summary of :func:`pretrain.evaluate.summarise`, and how it was come by."""
     config = loaded.config
     path = corpus_path(config)
-    tokenizer = load_tokenizer(path)
+    tokenizer = loaded.tokenizer()
     train = open_split(path, config.data.train_split, tokenizer=tokenizer)
     split = open_split(path, split_name, tokenizer=tokenizer)
     how: Any = config.data.packing
@@ -71,6 +70,7 @@ def held_out_loss(
     """The objective's mean loss on a split, for objectives without a bound."""
     config = loaded.config
     data = replace(config.data, valid_split=split_name)
+    loaded.tokenizer()
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     corpus = open_corpus(replace(config, data=data), draws)
     if corpus.held_out is None:

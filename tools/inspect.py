@@ -1,11 +1,13 @@
 """``python -m tools.inspect CKPT``: what a checkpoint holds, and whether it is whole.
 
-CKPT is a checkpoint, or a run directory: then its newest whole checkpoint is shown, and all
-of them are listed. ``--verify`` reads every byte of what is named, of a run directory all
-checkpoints, and compares it with what was written.
+CKPT is a checkpoint, or a run directory: then its newest checkpoint that looks sound is
+shown, and all of them are listed. Looking compares the small files with their checksums and
+the others with their sizes. ``--verify`` reads every byte of what is named, of a run
+directory all checkpoints, and compares it with what was written.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -18,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.errors import UserError
-from pretrain.checkpoint import store
+from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import find
 from tools import command
@@ -53,21 +55,19 @@ def describe(path: Path) -> Facts:
     """Everything about one checkpoint but the values of its tensors.
 
     Raises:
-        UserError: it is none, or is not whole.
+        UserError: it is none, is not whole, or was not saved by a run.
     """
     reader = Reader(path)
     state = reader.state
-    shapes = reader.shapes()
     parameters: Counter[str] = Counter()
-    for name, shape in shapes.items():
-        part = PARTS.get(name.split(".")[2], "other")
-        parameters[part] += math.prod(shape)
+    for name, shape in reader.shapes().items():
+        part = (*name.split("."), "", "")[2]
+        parameters[PARTS.get(part, "other")] += math.prod(shape)
     kinds = {}
     for kind in reader.kinds():
         held = reader.shapes(kind)
         elements = sum(math.prod(shape) for shape in held.values())
         kinds[kind] = {"tensors": len(held), "elements": elements, "bytes": 4 * elements}
-    files = store.manifest(path)["files"]
     total = sum(parameters.values())
     size = _size(path)
     return {
@@ -81,27 +81,28 @@ def describe(path: Path) -> Facts:
         "precision": state["config"]["precision"],
         "model": state["config"]["model"],
         "code": state["code"],
+        "tokenizer_sha256": state.get("tokenizer_sha256"),
         "parameters": {"total": total, **dict(parameters.most_common())},
         "tensors": kinds,
-        "files": {name: facts["bytes"] for name, facts in sorted(files.items())},
+        "files": {name: facts["bytes"] for name, facts in sorted(reader.files.items())},
         "bytes": size,
-        "bytes_per_parameter": size / total,
+        "bytes_per_parameter": size / max(1, total),
     }
 
 
 def listing(directory: Path) -> Iterator[Facts]:
-    """The checkpoints of a run, oldest first, whole or not."""
+    """The checkpoints of a run, oldest first, sound or not."""
     for path in store.committed(directory):
         try:
-            state: Facts = Reader(path).state
+            score = store.check(path).state.get("score")
             problem = None
         except UserError as error:
-            state, problem = {}, str(error)
+            score, problem = None, str(error)
         yield {
             "checkpoint": str(path),
-            "step": int(path.name.removeprefix("step-")),
+            "step": store.step_of(path),
             "bytes": _size(path),
-            "score": state.get("score"),
+            "score": score,
             "problem": problem,
         }
 
@@ -113,11 +114,13 @@ def verify(path: Path, advance: Callable[[int], object]) -> list[str]:
         advance: called with the number of bytes just read.
     """
     problems = []
-    for name, facts in sorted(store.manifest(path)["files"].items()):
+    for name, facts in sorted(manifest.read(path)["files"].items()):
         file = path / name
         try:
             size = file.stat().st_size
-            if size != facts["bytes"]:
+            if not file.is_file():
+                problems.append(f"{file}: cannot be read (it is no file)")
+            elif size != facts["bytes"]:
                 problems.append(f"{file}: {size} bytes, not {facts['bytes']}")
             elif _sha256(file, advance) != facts["sha256"]:
                 problems.append(f"{file}: not the checksum it was written with")
@@ -128,12 +131,11 @@ def verify(path: Path, advance: Callable[[int], object]) -> list[str]:
 
 def _gaps(path: Path) -> list[str]:
     """Tensors that the index does not hold whole: its bytes may be right, its writer wrong."""
-    index = json.loads((path / "index.json").read_text(encoding="utf-8"))
     found = []
-    for name, facts in index.items():
-        held = sum(math.prod(box["sizes"]) for box in facts["boxes"])
-        if held != math.prod(facts["shape"]):
-            found.append(f"{path / 'index.json'}: {held} elements of {name} {facts['shape']}")
+    for name, entry in store.check(path).index.items():
+        held = sum(math.prod(box["sizes"]) for box in entry["boxes"])
+        if held != math.prod(entry["shape"]):
+            found.append(f"{path / 'index.json'}: {held} elements of {name} {entry['shape']}")
     return found
 
 
@@ -147,7 +149,12 @@ def _sha256(file: Path, advance: Callable[[int], object]) -> str:
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.iterdir())
+    """Bytes of the files that are there; one may just be going."""
+    total = 0
+    for file in path.iterdir():
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size
+    return total
 
 
 # -- what is printed ------------------------------------------------------------------------
@@ -185,12 +192,19 @@ def _text(found: Facts) -> str:
     return "\n".join(lines)
 
 
-def _list(all_of_run: Sequence[Facts]) -> str:
+def _list(all_of_run: Sequence[Facts], verified: bool) -> str:
     lines = [f"{'step':>10}{'bytes':>16}{'bound':>10}"]
     for one in all_of_run:
         bound = "-" if one["score"] is None else f"{one['score']:.4f}"
-        whole = "whole" if one["problem"] is None else f"NOT WHOLE: {one['problem']}"
-        lines.append(f"{one['step']:>10,}{one['bytes']:>16,}{bound:>10}  {whole}")
+        if one["problem"] is not None:
+            state = f"NOT SOUND: {one['problem']}"
+        elif verified:
+            state = "whole, every byte checked"
+        else:
+            state = "tensors not checked"
+        lines.append(f"{one['step']:>10,}{one['bytes']:>16,}{bound:>10}  {state}")
+    if not verified:
+        lines.append("--verify reads and checks every byte")
     return "\n".join(lines)
 
 
@@ -218,7 +232,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
     result: Facts = {"run": others} if others else {}
     if arguments.verify:
         paths = [Path(one["checkpoint"]) for one in others] or [find(where)]
-        result["damage"] = _verify(paths)
+        damage = _verify(paths)
+        for one in others:
+            found = damage[Path(one["checkpoint"])]
+            one["problem"] = one["problem"] or (found[0] if found else None)
+        result["damage"] = [problem for found in damage.values() for problem in found]
     if not result.get("damage"):
         result |= describe(find(where))
     if arguments.json:
@@ -227,7 +245,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if "step" in result:
         print(_text(result))
     if others:
-        print(f"\n{_list(others)}")
+        print(f"\n{_list(others, arguments.verify)}")
     for problem in result.get("damage", []):
         print(f"DAMAGED {problem}")
     if arguments.verify and not result["damage"]:
@@ -235,17 +253,18 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 1 if result.get("damage") else 0
 
 
-def _verify(paths: Sequence[Path]) -> list[str]:
+def _verify(paths: Sequence[Path]) -> dict[Path, list[str]]:
+    """What is wrong with each."""
     total = sum(_size(path) for path in paths)
-    problems = []
+    problems = {}
     with tqdm(
         total=total, unit="B", unit_scale=True, desc="verify", leave=False, disable=None
     ) as bar:
         for path in paths:
             try:
-                problems += verify(path, bar.update)
+                problems[path] = verify(path, bar.update)
             except UserError as error:
-                problems.append(str(error))
+                problems[path] = [str(error)]
     return problems
 
 

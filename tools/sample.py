@@ -22,12 +22,11 @@ import torch
 
 from configs.errors import UserError
 from configs.words import parse as parse_words
-from data_pipeline.tokenizer import Tokenizer, load_tokenizer
+from data_pipeline.tokenizer import Tokenizer
 from model.draws import Draws
 from model.generate import CountingPredict, generate
 from model.samplers.ancestral import Ancestral
 from pretrain.checkpoint.weights import Loaded, configuration
-from pretrain.data import corpus_path
 from tools import command
 from tools.prompt import parse
 from tools.seq2seq.candidates import draw_candidates
@@ -128,7 +127,7 @@ def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
         return _targets(loaded, arguments)
     samples = sample(
         loaded,
-        load_tokenizer(corpus_path(loaded.config)),
+        loaded.tokenizer(),
         prompt=arguments.prompt,
         num=arguments.num,
         length=arguments.length or loaded.config.data.sequence_length,
@@ -151,7 +150,7 @@ def _targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
     given = Path(arguments.source)
     is_file = len(arguments.source) < 256 and given.is_file()
     sources = read_sources(given, arguments.source_field) if is_file else [arguments.source]
-    tokenizer = load_tokenizer(corpus_path(loaded.config))
+    tokenizer = loaded.tokenizer()
     drawn = draw_candidates(
         loaded,
         tokenizer,

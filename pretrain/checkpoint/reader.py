@@ -1,6 +1,12 @@
-"""Reading a checkpoint: any box of any tensor, straight from the files that hold it."""
+"""Reading a checkpoint: any box of any tensor, straight from the files that hold it.
 
-import json
+What is read is what was written: a box is compared with its checksum once its bytes are in
+memory, so that its file is read once. Who has compared whole files before, as a resume does,
+reads parts of boxes.
+"""
+
+import math
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,21 +20,30 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.planner import ReadItem
 
 from configs.errors import UserError
-from pretrain.checkpoint import store
+from pretrain.checkpoint import contents, store
+from pretrain.checkpoint.manifest import File
 from pretrain.checkpoint.pieces import Piece, to_read
 from pretrain.ranges import Range
 
 
 class Reader:
-    """A checkpoint, opened; its files are read only where they are asked for."""
+    """A checkpoint, opened; its tensors are read only where they are asked for.
 
-    def __init__(self, path: Path) -> None:
-        store.check(path)
-        self.path = path
-        self.state: dict[str, Any] = _json(path / "state.json")
-        self._index: dict[str, dict[str, Any]] = _json(path / "index.json")
+    Args:
+        verified: every byte of its files has been compared with its checksum already.
+
+    Attributes:
+        state: what ``state.json`` holds; files: what the manifest says of each.
+    """
+
+    def __init__(self, path: Path, *, verified: bool = False) -> None:
+        found = store.check(path)
+        self.path, self.state = path, found.state
+        self.files, self._index = found.files, found.index
+        self._verified = verified
 
     def shapes(self, kind: str = "master") -> dict[str, tuple[int, ...]]:
         """The shape of every parameter of a kind."""
@@ -55,31 +70,22 @@ class Reader:
                 cannot be read.
         """
         self.require({name: piece.owned.shape for name, piece in pieces.items()})
-        metadata = self._metadata(pieces)
-        opened: dict[str, Any] = {}
+        boxes = _Boxes(self.path, self.files, verified=self._verified)
         filled = dict.fromkeys(pieces, 0)
-        for item, target in to_read(dict(pieces), metadata):
+        for item, target in self._items(pieces):
             name, offset = item.storage_index.fqn, item.storage_index.offset
             assert offset is not None
-            file = self._file(name, tuple(offset))
-            try:
-                if file not in opened:
-                    opened[file] = safe_open(self.path / file, framework="pt")
-                box = opened[file].get_slice(key(name, tuple(offset)))
-                where = zip(item.storage_offsets, item.lengths, strict=True)
-                index = tuple(slice(a, a + n) for a, n in where)
-                target.copy_(box[index] if index else box[...])
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"{self.path / file} cannot be read: {error}") from error
+            where = zip(item.storage_offsets, item.lengths, strict=True)
+            index = tuple(slice(a, a + n) for a, n in where)
+            target.copy_(boxes.read(name, self._box(name, tuple(offset)), index))
             filled[name] += target.numel()
         for name, piece in pieces.items():
             if filled[name] != piece.owned.num:
-                raise UserError(
-                    f"{self.path} holds {filled[name]} of {piece.owned.num} elements of {name}"
-                )
+                raise self._gap(name, filled[name], piece.owned.num)
 
     def read(self, kind: str, wanted: Range) -> Tensor:
         """The elements of ``wanted``, flat ``[num]`` fp32; raises as :meth:`read_into`."""
+        self._require_no_gap(f"{kind}/{wanted.name}")
         value = torch.empty(wanted.num)
         self.read_into({f"{kind}/{wanted.name}": Piece(wanted, value)})
         return value
@@ -101,6 +107,24 @@ class Reader:
         if problems:
             raise UserError(f"{self.path} does not fit:\n  " + "\n  ".join(problems))
 
+    def _require_no_gap(self, name: str) -> None:
+        """Before room is made for it: an index may claim a shape that no machine could hold."""
+        entry = self._index.get(name)
+        if entry is not None:
+            held = sum(math.prod(box["sizes"]) for box in entry["boxes"])
+            if held < math.prod(entry["shape"]):
+                raise self._gap(name, held, math.prod(entry["shape"]))
+
+    def _gap(self, name: str, held: int, wanted: int) -> UserError:
+        return UserError(f"{self.path} holds {held} of {wanted} elements of {name}")
+
+    def _items(self, pieces: Mapping[str, Piece]) -> Iterator[tuple[ReadItem, Tensor]]:
+        """What to read, by DCP's planner, and where to."""
+        try:
+            yield from to_read(dict(pieces), self._metadata(pieces))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UserError(f"{self.path} cannot be read: {error}") from error
+
     def _metadata(self, names: Mapping[str, Piece]) -> Metadata:
         """What DCP's load planner is told of the tensors asked for."""
         return Metadata(
@@ -117,19 +141,56 @@ class Reader:
             }
         )
 
-    def _file(self, name: str, offsets: tuple[int, ...]) -> str:
+    def _box(self, name: str, offsets: tuple[int, ...]) -> contents.Box:
         boxes = self._index[name]["boxes"]
-        return str(next(box["file"] for box in boxes if tuple(box["offsets"]) == offsets))
+        return next(box for box in boxes if tuple(box["offsets"]) == offsets)
+
+
+class _Boxes:
+    """The boxes of a checkpoint, in its files, which are opened once."""
+
+    def __init__(self, path: Path, files: Mapping[str, File], *, verified: bool) -> None:
+        self._path, self._files, self._verified = path, files, verified
+        self._opened: dict[str, Any] = {}
+        self._last: tuple[str, Tensor] | None = None
+
+    def read(self, name: str, box: contents.Box, index: tuple[slice, ...]) -> Tensor:
+        """Part of a box; UserError where its values are not those that were written."""
+        file, inside = box["file"], key(name, tuple(box["offsets"]))
+        try:
+            held = self._open(file, box).get_slice(inside)
+            if list(held.get_shape()) != box["sizes"] or held.get_dtype() != "F32":
+                raise UserError(f"{self._path} is damaged: {file} holds another {inside}")
+            if self._verified or "crc32" not in box:
+                part: Tensor = held[index] if index else held[...]
+                return part
+            if self._last is None or self._last[0] != inside:
+                self._last = inside, self._checked(held[...], inside, box)
+            return self._last[1][index]
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{self._path / file} cannot be read: {error}") from error
+
+    def _checked(self, value: Tensor, inside: str, box: contents.Box) -> Tensor:
+        if crc32(value) != box["crc32"]:
+            raise UserError(
+                f"{self._path} is damaged: {box['file']} does not have the checksum of {inside} "
+                "that it was written with"
+            )
+        return value
+
+    def _open(self, file: str, box: contents.Box) -> Any:
+        if file not in self._opened:
+            if not self._verified and "crc32" not in box:  # of format 4
+                store.require_checksum(self._path, file, self._files[file])
+            self._opened[file] = safe_open(self._path / file, framework="pt")
+        return self._opened[file]
+
+
+def crc32(value: Tensor) -> int:
+    """The CRC-32 of a tensor's values as they lie in a file, row by row."""
+    return zlib.crc32(value.contiguous().view(-1).numpy().data)
 
 
 def key(name: str, offsets: tuple[int, ...]) -> str:
     """The name of a box within its file."""
     return f"{name}@{','.join(map(str, offsets))}"
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
-    return dict(found)

@@ -1,10 +1,10 @@
 """Which checkpoints stay."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from configs.errors import UserError
 from pretrain.checkpoint import store
 from pretrain.config import CheckpointConfig
 
@@ -24,18 +24,23 @@ def kept(scores: Mapping[int, float | None], config: CheckpointConfig) -> set[in
     return keep
 
 
-def prune(directory: Path, config: CheckpointConfig) -> None:
-    """Remove what need not stay; what is not whole is neither counted nor touched."""
-    paths = {_step(path): path for path in store.whole(directory)}
-    keep = kept({step: _score(path) for step, path in paths.items()}, config)
-    store.prune(directory, {paths[step] for step in keep})
+def prune(directory: Path, config: CheckpointConfig) -> list[str]:
+    """Remove what need not stay; what was in the way of it.
 
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def _score(path: Path) -> float | None:
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    score = state.get("score")
-    return None if score is None else float(score)
+    What is damaged is neither counted nor touched, and keeps no other from being removed.
+    """
+    problems = []
+    paths: dict[int, Path] = {}
+    scores: dict[int, float | None] = {}
+    for path in store.committed(directory):
+        try:
+            scores[store.step_of(path)] = store.check(path).state.get("score")
+            paths[store.step_of(path)] = path
+        except UserError as error:
+            problems.append(f"{error}; it stays until you remove it")
+    for step in sorted(paths.keys() - kept(scores, config)):
+        try:
+            store.remove(paths[step])
+        except OSError as error:
+            problems.append(f"{paths[step]} could not be removed: {error.strerror}")
+    return problems

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece, to_write
-from pretrain.checkpoint.reader import key
+from pretrain.checkpoint.reader import crc32, key
+from pretrain.guard import NonFiniteError, non_finite
 from pretrain.ranges import Fragment
 
 
@@ -52,10 +53,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Note:
-    """What to tell the user of a save; ``lost``: there is no checkpoint of that step."""
+    """What to tell the user of a save.
+
+    Args:
+        lost: there is no checkpoint of that step; fatal: nor can there be one any more.
+    """
 
     text: str
     lost: bool
+    fatal: bool = False
 
 
 class Saver:
@@ -63,7 +69,9 @@ class Saver:
 
     Args:
         rank, size: of all ranks. attempt: the number of this start, which names the staging.
-        after_commit: called on the first rank once a checkpoint is committed (retention).
+        before_commit: called on the first rank before a checkpoint is committed: what must
+            be on the disk by then.
+        after_commit: called there once it is (retention); what to tell the user.
     """
 
     def __init__(
@@ -73,16 +81,18 @@ class Saver:
         rank: int,
         size: int,
         attempt: int,
-        after_commit: Callable[[], None] = lambda: None,
+        before_commit: Callable[[], None] = lambda: None,
+        after_commit: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self._directory, self._rank, self._size, self._attempt = directory, rank, size, attempt
-        self._after_commit = after_commit
+        self._before_commit, self._after_commit = before_commit, after_commit
         self._host: dict[str, list[Tensor]] = {}
         self._staging = directory
         self._state: Mapping[str, Any] = {}
         self._writing: Job | None = None
         self._committing: Job | None = None
         self._committed = False
+        self._told: Sequence[str] = ()
 
     # -- begin ----------------------------------------------------------------------------
 
@@ -103,15 +113,10 @@ class Saver:
         self._state = dict(state)
         self._staging = store.staging_of(self._directory, self._attempt, state["step"])
         own = [fragment for fragment in fragments if not fragment.is_copy]
-        pieces = {}
-        for kind, flats in kinds.items():
-            copies = self._copied(kind, flats)
-            for fragment in own:
-                piece = Piece(fragment.range, fragment.of(copies))
-                pieces[f"{kind}/{fragment.range.name}"] = piece
+        copies = {kind: self._copied(kind, flats) for kind, flats in kinds.items()}
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self._writing = Job(lambda: self._write(pieces), "checkpoint")
+        self._writing = Job(lambda: self._write(copies, own), "checkpoint")
 
     def _copied(self, kind: str, flats: Sequence[Tensor]) -> list[Tensor]:
         """Copies in host memory that is kept from save to save."""
@@ -124,11 +129,24 @@ class Saver:
             copy.copy_(flat, non_blocking=True)
         return self._host[kind]
 
-    def _write(self, pieces: dict[str, Piece]) -> None:
-        """This rank's boxes, and beside them a note of what is in the file."""
+    def _write(self, kinds: Mapping[str, Sequence[Tensor]], fragments: Sequence[Fragment]) -> None:
+        """This rank's boxes, and beside them a note of what is in the file.
+
+        Raises:
+            NonFiniteError: they are not to be kept, let alone in the place of others.
+        """
+        culprit = non_finite(kinds, fragments)
+        if culprit:
+            raise NonFiniteError(culprit)
+        pieces = {
+            f"{kind}/{fragment.range.name}": Piece(fragment.range, fragment.of(flats))
+            for kind, flats in kinds.items()
+            for fragment in fragments
+        }
         self._staging.mkdir(exist_ok=True)
         file = self._staging / f"rank-{self._rank:05d}.safetensors"
-        tensors, boxes = {}, []
+        tensors: dict[str, Tensor] = {}
+        boxes: list[dict[str, Any]] = []
         for name, chunk, value in to_write(pieces):
             offsets = tuple(chunk.offsets)
             tensors[key(name, offsets)] = value
@@ -140,8 +158,14 @@ class Saver:
                 }
             )
         save_file(tensors, file)
-        store.flush(file)
+        flushing = Job(lambda: store.flush(file), "flush")
         facts = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+        for each in boxes:
+            offsets = each["box"]["offsets"]
+            each["box"]["crc32"] = crc32(tensors[key(each["name"], offsets)])
+        flushing.wait()
+        if flushing.error:
+            raise flushing.error
         note = json.dumps({"file": file.name, "facts": facts, "boxes": boxes})
         self._note(self._rank).write_text(note, encoding="utf-8")
 
@@ -186,23 +210,28 @@ class Saver:
         error, self._committing = self._committing.error, None
         if error and self._committed:
             return Note(f"old checkpoints could not be removed: {error}", lost=False)
-        return self._complaint(error) if error else None
+        if error:
+            return self._complaint(error)
+        return Note("; ".join(self._told), lost=False) if self._told else None
 
     def _complaint(self, error: object) -> Note:
         step = self._state["step"]
+        if isinstance(error, NonFiniteError):
+            return Note(f"the weights of step {step} are not finite ({error})", True, fatal=True)
         return Note(f"checkpoint of step {step} could not be saved: {error}", lost=True)
 
     def _commit(self) -> None:
         """On the first rank: all that makes the ranks' files a checkpoint, or none of it."""
-        self._committed = False
+        self._committed, self._told = False, ()
         try:
+            self._before_commit()
             self._complete()
         except BaseException:
             # What lies there would take the room of all saves to come.
             shutil.rmtree(self._staging, ignore_errors=True)
             raise
         self._committed = True
-        self._after_commit()
+        self._told = self._after_commit()
 
     def _complete(self) -> None:
         """Index, state, manifest, and the rename."""

@@ -1,7 +1,7 @@
 """A directory of checkpoints: what is whole, what is newest, what goes.
 
     step-00000020/
-      manifest.json            format, sizes and checksums of all other files
+      manifest.json            format, sizes and checksums of all files
       state.json               step and plain data of the run
       index.json               of every tensor: its shape, and in which file which box is
       rank-00000.safetensors   the boxes whose masters rank 0 owned
@@ -9,27 +9,30 @@
 
 A checkpoint is written aside, in the staging of one attempt, and committed by one rename:
 a directory without its manifest is no checkpoint. Nothing here is a pickle, and nothing
-that cannot be read is ever deleted.
+that cannot be read, or that has another name than we give, is ever deleted.
 """
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.errors import RunError, UserError
+from pretrain.checkpoint import contents, manifest
+from pretrain.checkpoint.contents import Index, State
+from pretrain.checkpoint.manifest import INDEX, STATE, File
 
-FORMAT = 4
-MANIFEST = "manifest.json"
-_NAME = re.compile(r"step-(\d{8})")
-_STAGING = ".attempt-"
-_LEFT = (".pruned-", ".stale-")
+MANIFEST = manifest.NAME
+_NAME = re.compile(r"step-([0-9]{8,})")
+_STAGING = re.compile(r"\.attempt-([0-9]+)")
+_LEFT = re.compile(r"\.(pruned-step|stale-attempt)-[0-9-]+")
 
 
 def path_of(directory: Path, step: int) -> Path:
@@ -39,18 +42,28 @@ def path_of(directory: Path, step: int) -> Path:
 
 def staging_of(directory: Path, attempt: int, step: int) -> Path:
     """Where an attempt writes the checkpoint of ``step`` before it is one."""
-    return directory / f"{_STAGING}{attempt}" / path_of(directory, step).name
+    return _staging(directory, attempt) / path_of(directory, step).name
+
+
+def _staging(directory: Path, attempt: int) -> Path:
+    return directory / f".attempt-{attempt}"
 
 
 def committed(directory: Path) -> list[Path]:
     """All committed checkpoints, oldest first."""
     if not directory.is_dir():
         return []
-    return sorted(p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
+    found = (p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step of a committed checkpoint, by its name."""
+    return int(path.name.removeprefix("step-"))
 
 
 def newest(directory: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are there at their sizes, and why not a newer one."""
+    """The newest checkpoint that passes :func:`check`, and why not a newer one."""
     problems = []
     for path in reversed(committed(directory)):
         try:
@@ -62,51 +75,62 @@ def newest(directory: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
-def check(path: Path) -> None:
-    """UserError unless the manifest is there and every file has the size it names."""
-    for name, facts in manifest(path)["files"].items():
-        file = path / name
-        if not file.exists():
-            raise UserError(f"{path} is not whole: {name} is missing")
-        if file.stat().st_size != facts["bytes"]:
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a checkpoint says of itself: of its files, of its run, of its tensors."""
+
+    files: Mapping[str, File]
+    state: State
+    index: Index
+
+
+def check(path: Path) -> Contents:
+    """What the small files say, each compared with its checksum before it is used.
+
+    Raises:
+        UserError: one of them is damaged, or a file is not there at its size. The bytes of
+            the tensors are not read.
+    """
+    files = manifest.read(path)["files"]
+    for name, facts in files.items():
+        try:
+            found = (path / name).stat()
+        except OSError as error:
+            raise UserError(f"{path} is not whole: {name} is missing") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path} is not whole: {name} is no file")
+        if found.st_size != facts["bytes"]:
             raise UserError(
-                f"{path} is not whole: {name} has {file.stat().st_size} bytes, not {facts['bytes']}"
+                f"{path} is not whole: {name} has {found.st_size} bytes, not {facts['bytes']}"
             )
+    state = manifest.checked(path, STATE, files) if STATE in files else None
+    index = manifest.checked(path, INDEX, files) if INDEX in files else {}
+    return Contents(
+        files=files,
+        state=State({}, path / STATE) if state is None else contents.state(state, path),
+        index=contents.index(index, path, files),
+    )
 
 
 def damage(path: Path, share: int = 0, shares: int = 1) -> str | None:
     """What is wrong with a checkpoint, every byte of its files read; None if nothing is.
 
     Args:
-        share: read only every ``shares``-th file, from number ``share`` on.
+        share: of the files with tensors read only every ``shares``-th, from number ``share`` on.
     """
     try:
-        check(path)
-        for name, facts in sorted(manifest(path)["files"].items())[share::shares]:
-            if sha256(path / name) != facts["sha256"]:
-                return f"{path} is damaged: {name} does not have the checksum it was written with"
+        files = check(path).files
+        for name in sorted(files.keys() - {STATE, INDEX})[share::shares]:
+            require_checksum(path, name, files[name])
     except (UserError, OSError) as error:
         return str(error)
     return None
 
 
-def manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint.
-
-    Raises:
-        UserError: it is not there, unreadable, or of another format.
-    """
-    try:
-        found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} is no checkpoint: it has no {MANIFEST}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not whole: {MANIFEST} is unreadable") from error
-    if found.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has checkpoint format {found.get('format')}; this version reads {FORMAT}"
-        )
-    return dict(found)
+def require_checksum(path: Path, name: str, facts: File) -> None:
+    """UserError unless a file of a checkpoint is, in every byte, as it was written."""
+    if sha256(path / name) != facts["sha256"]:
+        raise UserError(f"{path} is damaged: {name} does not have the checksum it was written with")
 
 
 def sha256(file: Path) -> str:
@@ -118,8 +142,7 @@ def sha256(file: Path) -> str:
 def commit(staging: Path, directory: Path, files: Mapping[str, Mapping[str, Any]]) -> Path:
     """Complete what lies in ``staging`` with a manifest of ``files``, and rename it into place."""
     final = directory / staging.name
-    text = json.dumps({"format": FORMAT, "files": files}, indent=2)
-    write(staging / MANIFEST, text)
+    write(staging / MANIFEST, manifest.text_of(files))
     flush(staging)
     if final.exists():
         # Only a resume from an older step, its newer neighbour being broken, comes here.
@@ -144,26 +167,12 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def prune(directory: Path, keep: set[Path]) -> None:
-    """Remove the whole checkpoints that are not in ``keep``, each by one rename first."""
-    for path in whole(directory):
-        if path not in keep:
-            doomed = path.with_name(f".pruned-{path.name}")
-            shutil.rmtree(doomed, ignore_errors=True)
-            path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-
-
-def whole(directory: Path) -> list[Path]:
-    """The committed checkpoints whose files are there at their sizes, oldest first."""
-    found = []
-    for path in committed(directory):
-        try:
-            check(path)
-        except UserError:
-            continue
-        found.append(path)
-    return found
+def remove(path: Path) -> None:
+    """Remove a checkpoint, by one rename first."""
+    doomed = path.with_name(f".pruned-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def fence(directory: Path, attempt: int) -> None:
@@ -175,25 +184,32 @@ def fence(directory: Path, attempt: int) -> None:
     Raises:
         RunError: a newer attempt has been here first; this one is the earlier.
     """
-    if any(number > attempt for number in _attempts(directory)):
+    if newest_attempt(directory) > attempt:
         raise RunError(f"a newer attempt than {attempt} has begun; this one leaves")
-    (directory / f"{_STAGING}{attempt}").mkdir(parents=True, exist_ok=True)
+    _staging(directory, attempt).mkdir(parents=True, exist_ok=True)
+    for number, path in list(_attempts(directory)):
+        if number < attempt:
+            path.rename(path.with_name(f".stale-{path.name[1:]}-{time.time_ns()}"))
     for path in list(directory.iterdir()):
-        if path.name.startswith(_STAGING) and path.name != f"{_STAGING}{attempt}":
-            path = path.rename(path.with_name(f".stale-{path.name[1:]}-{time.time_ns()}"))
-        if path.name.startswith(_LEFT):
+        if _LEFT.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _attempts(directory: Path) -> list[int]:
-    """The attempts that have a place for their saves."""
+def newest_attempt(directory: Path) -> int:
+    """The newest attempt that has a place for its saves here; 0 if none has."""
+    return max((number for number, _ in _attempts(directory)), default=0)
+
+
+def _attempts(directory: Path) -> Iterator[tuple[int, Path]]:
+    """The attempts that have a place for their saves, and these."""
     if not directory.is_dir():
-        return []
-    names = [path.name for path in directory.iterdir() if path.name.startswith(_STAGING)]
-    return [int(name.removeprefix(_STAGING)) for name in names]
+        return
+    for path in directory.iterdir():
+        if (name := _STAGING.fullmatch(path.name)) and path.is_dir():
+            yield int(name[1]), path
 
 
 def leave(directory: Path, attempt: int) -> None:
     """At the end of an attempt, when no save is in flight."""
     with contextlib.suppress(OSError):
-        (directory / f"{_STAGING}{attempt}").rmdir()
+        _staging(directory, attempt).rmdir()

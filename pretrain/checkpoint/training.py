@@ -20,6 +20,7 @@ from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.config import RunConfig
 from pretrain.ema import Ema
+from pretrain.guard import NonFiniteError, non_finite
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 
@@ -35,6 +36,7 @@ class Checkpoints:
 
     Attributes:
         failure: why the last save failed, if it did; on some rank, once it is finished.
+        before_commit: see :class:`Saver`; on the first rank.
     """
 
     def __init__(
@@ -43,17 +45,27 @@ class Checkpoints:
         self._directory, self._config, self._mesh = directory, config, mesh
         self._attempt = attempt
         self.failure: str | None = None
+        self.before_commit: Callable[[], None] = lambda: None
+        self._told: set[str] = set()
         self._engine, self._owned, self._ema = engine, engine.owned, ema
         self._saver = Saver(
             directory,
             rank=mesh.rank,
             size=mesh.size,
             attempt=attempt,
-            after_commit=lambda: retention.prune(directory, config.checkpoint),
+            before_commit=lambda: self.before_commit(),
+            after_commit=self._prune,
         )
         if mesh.is_first:
             store.fence(directory, attempt)
         mesh.barrier()
+
+    def _prune(self) -> list[str]:
+        """What was in the way of it, and was not told yet."""
+        problems = retention.prune(self._directory, self._config.checkpoint)
+        news = [text for text in problems if text not in self._told]
+        self._told.update(news)
+        return news
 
     def _kinds(self) -> dict[str, list[Tensor]]:
         return {
@@ -82,13 +94,33 @@ class Checkpoints:
         return self._saver.report()
 
     def settle(self, written: int, failed: int) -> str | None:
-        """See :meth:`Saver.settle`; where ranks could not write, all are told why."""
+        """See :meth:`Saver.settle`; where ranks could not write, all are told why.
+
+        Raises:
+            NonFiniteError: what was to be saved is not finite, on this rank or another.
+        """
         note = self._saver.settle(written, failed)
         lost = note.text if note and note.lost else None
         if failed and written + failed == self._mesh.size:
-            lost = next(text for text in self._mesh.everyone(lost) if text)
+            notes = [one for one in self._mesh.everyone(note) if one and one.lost]
+            self._require_finite([one.text for one in notes if one.fatal])
+            lost = notes[0].text
         self.failure = lost or self.failure
         return lost or (note.text if note else None)
+
+    def _require_finite(self, problems: list[str]) -> None:
+        if not problems:
+            return
+        kept = store.committed(self._directory)
+        newest = (
+            f"the newest checkpoint is {kept[-1]}: begin a new run with fork_from={kept[-1]}"
+            if kept
+            else "there is no checkpoint yet: begin a new run"
+        )
+        raise NonFiniteError(
+            f"{problems[0]}, and were not saved; {newest} and a lower optim.lr, or look at "
+            "optim.eps, optim.clip and the weights it began with"
+        )
 
     def finish(self) -> str | None:
         """Wait until no save is in flight on any rank; what to tell the user if one failed."""
@@ -110,25 +142,29 @@ class Checkpoints:
         """Load the newest checkpoint that is sound in every byte; its state, and what to say."""
         notes = []
         for path in reversed(store.committed(self._directory)):
-            problems = [text for text in self._mesh.everyone(self._damage(path)) if text]
-            if problems:
-                notes.append(f"{problems[0]}; passed over")
+            reader, problem = self._opened(path)
+            if reader is not None:
+                self._read(reader, {kind: kind for kind in self._kinds()})
+                problem = self._not_finite(path)
+            if problem or reader is None:
+                notes.append(f"{problem}; passed over")
                 continue
-            reader = Reader(path)
-            self._read(reader, {kind: kind for kind in self._kinds()})
             self._owned.set_optimizer_step(reader.state["optimizer_step"])
             self._engine.loss_scaler = reader.state["loss_scaler"]
             self._owned.refresh()
             return reader.state, [*notes, f"resuming from {path}"]
+        if self._not_finite(self._directory):
+            raise NonFiniteError(
+                f"{self._directory} holds no checkpoint that is finite and sound; begin a new run"
+            )
         return None, notes
 
     def fork(self, path: Path) -> tuple[int, str]:
         """Begin with the weights of another run; the optimizer's steps so far, and what to say."""
         config = self._config
-        problems = [text for text in self._mesh.everyone(self._damage(path)) if text]
-        if problems:
-            raise UserError(problems[0])
-        reader = Reader(path)
+        reader, problem = self._opened(path)
+        if reader is None:
+            raise UserError(f"{problem}")
         steps = 0
         if config.fork_optimizer == "kept":
             steps = reader.state["optimizer_step"]
@@ -137,12 +173,26 @@ class Checkpoints:
         else:
             weights = reader.weights(config.fork_weights)
             self._read(reader, {"master": weights, "ema": weights}, fork_names(config))
+        if problem := self._not_finite(path):
+            raise UserError(f"{problem}; begin with another checkpoint")
         self._owned.refresh()
         return steps, f"beginning with the {config.fork_weights} weights of {path}"
 
-    def _damage(self, path: Path) -> str | None:
-        """What this rank finds wrong with its share of a checkpoint's files."""
-        return store.damage(path, self._mesh.rank, self._mesh.size)
+    def _opened(self, path: Path) -> tuple[Reader | None, str | None]:
+        """A checkpoint whose every byte some rank has found sound; else what is wrong with it."""
+        problem, reader = store.damage(path, self._mesh.rank, self._mesh.size), None
+        try:
+            reader = None if problem else Reader(path, verified=True)
+        except UserError as error:
+            problem = str(error)
+        problems = [text for text in self._mesh.everyone(problem) if text]
+        return (None, problems[0]) if problems else (reader, None)
+
+    def _not_finite(self, path: Path) -> str | None:
+        """What of the present state is not finite, on whatever rank; the same on all."""
+        found = self._mesh.everyone(non_finite(self._kinds(), self._owned.fragments))
+        culprit = next((text for text in found if text), None)
+        return f"{path} is not finite ({culprit})" if culprit else None
 
     @torch.no_grad()
     def _read(

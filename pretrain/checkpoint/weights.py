@@ -1,7 +1,9 @@
 """A model from a checkpoint, for sampling, evaluation and export: whole, or shared by ranks."""
 
+import multiprocessing
+import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.load import validate
 from model.network import Network, Whole, build
+from pretrain import console
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
@@ -21,6 +24,7 @@ from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.places import places
 
 if TYPE_CHECKING:
+    from data_pipeline.tokenizer import Tokenizer
     from pretrain.parallel.mesh import Mesh
 
 Which = Literal["ema", "raw"]
@@ -32,6 +36,7 @@ class Loaded:
 
     Args:
         denoiser: all of it, or this rank's part under the ``mesh``.
+        tokenizer_sha256: of the tokenizer that it was trained with, if that is known.
     """
 
     denoiser: Network
@@ -40,7 +45,22 @@ class Loaded:
     step: int
     tokens_seen: int
     device: torch.device
+    tokenizer_sha256: str | None = None
     mesh: "Mesh | None" = None
+
+    def tokenizer(self) -> "Tokenizer":
+        """That of the run's corpus.
+
+        Raises:
+            UserError: it is not the one that the weights were trained with.
+        """
+        from pretrain.data import corpus_path, load_tokenizer, other_tokenizer
+
+        corpus = corpus_path(self.config)
+        tokenizer = load_tokenizer(corpus)
+        if problem := other_tokenizer(tokenizer, corpus, self.tokenizer_sha256):
+            raise UserError(f"{problem}; put the corpus back that {self.checkpoint} names")
+        return tokenizer
 
     @cached_property
     def network(self) -> Forward | Whole:
@@ -69,7 +89,9 @@ class Loaded:
 
 
 def find(where: Path) -> Path:
-    """The checkpoint itself, or the newest one of a run directory.
+    """The checkpoint itself, or the newest sound one of a run directory.
+
+    Which newer ones are passed over is told once, by the process that was started for the user.
 
     Raises:
         UserError: where there is none.
@@ -80,7 +102,15 @@ def find(where: Path) -> Path:
     if newest is None:
         detail = "; ".join(problems) or "train it first with `python -m pretrain`"
         raise UserError(f"{where} is neither a checkpoint nor a run with one: {detail}")
+    if multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0":
+        for problem in problems:
+            _tell(f"{problem}; passed over")
     return newest
+
+
+@cache
+def _tell(text: str) -> None:
+    console.say(text)
 
 
 def configuration(where: Path) -> RunConfig:
@@ -135,6 +165,7 @@ def load_denoiser(
         step=reader.state["step"],
         tokens_seen=reader.state["tokens_seen"],
         device=device,
+        tokenizer_sha256=reader.state.get("tokenizer_sha256"),
         mesh=mesh,
     )
 

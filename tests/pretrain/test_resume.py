@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ import torch
 from model.config import ModelConfig, Seq2SeqConfig
 from model.seq2seq import name_in_encoder
 from pretrain.__main__ import main
-from pretrain.checkpoint import store
+from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.metrics import read_rows
+from pretrain.pool import RankError
+from tools.convert import write
+from tools.convert.tensors import Tensors
 
 GENIE = (
     "model.seq2seq.num_encoder_layers=1 model.seq2seq.embedding_width=16 "
@@ -177,6 +181,56 @@ def test_a_flipped_bit_is_noticed_and_the_one_before_is_taken(train, tmp_path: P
     assert any(name.startswith(".replaced-step-00000020") for name in kept)
 
 
+def test_damage_anywhere_is_passed_over_and_what_is_left_goes_on(train, tmp_path: Path) -> None:
+    words = ("parallel.data=2", "checkpoint.every=4", "checkpoint.keep_last=9", "eval.every=0")
+    train(*words)
+    run = tmp_path / "run"
+    whole = curve(run)
+    at = partial(store.path_of, run / "checkpoints")
+    flip_a_bit(at(20) / "state.json")
+    (at(16) / store.MANIFEST).write_text("[]")
+    (at(12) / "index.json").unlink()
+    (at(12) / "index.json").mkdir()
+    for name in (".DS_Store", ".attempt-old"):
+        (run / "checkpoints" / name).touch()
+        (run / "attempts" / name).touch()
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_bytes(b"".join([*lines[:3], b"\n", *lines[3:]]))
+    train(*words)
+    assert curve(run) == whole
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    state = Reader(at(20)).state
+    assert (state["metric_rows"], len(state["tokenizer_sha256"])) == (20, 64)
+    kept = {path.name for path in (run / "checkpoints").iterdir()}
+    assert {".DS_Store", ".attempt-old"} < kept
+    assert len([name for name in kept if name.startswith(".replaced-")]) == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "optim.lr=1e38 optim.clip=0",
+        "optim.lr=1e38 parallel.data=2 parallel.zero_stage=3",
+        "optim.lr=1e38 precision=bf16 parallel.tensor=2 parallel.pipeline=2",
+    ],
+)
+def test_weights_that_are_not_finite_end_a_run_and_displace_nothing(
+    train, tmp_path: Path, settings: str
+) -> None:
+    """The rate grows beyond all bounds after three good steps, which are kept."""
+    words = ("checkpoint.every=3", "eval.every=0", "steps=6", *settings.split())
+    _rate, *others = words[3:]
+    train(*words[:3], *others, "stop_after=3")
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "config.yaml").write_text(config.replace("lr: 0.003", "lr: 1.0e+38"))
+    with pytest.raises(RankError, match=r"NonFiniteError: the weights of step 6 are not finite"):
+        train(*words)
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "fork_from=" in status["reason"]
+    assert [p.name for p in store.committed(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
+
+
 # -- forks --------------------------------------------------------------------------------
 
 
@@ -212,6 +266,47 @@ BERT = (
 
 
 @pytest.mark.parametrize("layout", ["", "parallel.pipeline=2", "parallel.tensor=2"])
+def reseal(path: Path, **facts: object) -> None:
+    """Other facts in a checkpoint's state, with the checksums that go with them."""
+    file = path / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+    files = dict(manifest.read(path)["files"])
+    files[file.name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+    (path / store.MANIFEST).write_text(manifest.text_of(files))
+
+
+def test_weights_of_another_tokenizer_are_taken_only_where_that_is_meant(
+    train, tiny, tmp_path: Path, capsys
+) -> None:
+    train("eval.every=0", "stop_after=1", run="old")
+    old = store.path_of(tmp_path / "old" / "checkpoints", 1)
+    fork = ("eval.every=0", "steps=1", f"fork_from={old}")
+    train(*fork, run="same")
+    reseal(old, tokenizer_sha256="0" * 64)
+    assert main(tiny(*fork, run="new")) == 2
+    error = capsys.readouterr().err
+    assert "is not the one that the weights were trained with" in error
+    assert "fork_tokenizer=other" in error
+    assert not (tmp_path / "new").exists()
+    train(*fork, "fork_tokenizer=other", run="other")
+    with pytest.raises(RankError, match="is not the one that the weights were trained with"):
+        train("eval.every=0", "stop_after=2", run="old")
+    reseal(old, tokenizer_sha256=None)  # of a conversion that was not told
+    train(*fork, run="unknown")
+
+
+def test_weights_that_are_not_finite_are_no_beginning(train, tmp_path: Path) -> None:
+    train("eval.every=0", "stop_after=1", run="old")
+    old = store.path_of(tmp_path / "old" / "checkpoints", 1)
+    reader = Reader(old)
+    values = dict(reader.whole("master"))
+    values["layers.1.mlp.up.weight"][3, 2] = torch.nan
+    tensors = Tensors(reader.shapes(), values.__getitem__, "test")
+    write.write_checkpoint(tmp_path / "bad", tensors, reader.state, 2**30)
+    with pytest.raises(RankError, match=r"is not finite \(master of layers\.1\.mlp\.up\.weight"):
+        train("eval.every=0", "steps=1", f"fork_from={tmp_path / 'bad'}", run="new")
+
+
 def test_an_encoder_begins_with_the_first_blocks_of_a_denoiser(
     train, tmp_path: Path, layout: str
 ) -> None:

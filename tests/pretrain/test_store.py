@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from pretrain.checkpoint import retention, store
+from pretrain.checkpoint import manifest, retention, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.config import CheckpointConfig
@@ -236,6 +238,128 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         Reader(path)
 
 
+SMALL = [store.MANIFEST, "state.json", "index.json"]
+
+
+@pytest.mark.parametrize("file", SMALL)
+def test_every_flipped_bit_of_a_small_file_is_seen(tmp_path: Path, file: str) -> None:
+    good, path = save(tmp_path, 1, [5]), save(tmp_path, 2, [5])
+    data = (path / file).read_bytes()
+    for bit in range(8 * len(data)):
+        other = bytearray(data)
+        other[bit // 8] ^= 1 << bit % 8
+        (path / file).write_bytes(other)
+        with pytest.raises(UserError) as error:
+            store.check(path)
+        problem = str(error.value)
+        assert str(path) in problem, bit
+        assert file in problem or "has checkpoint format" in problem, problem
+        if bit % 97 == 0:
+            assert store.newest(tmp_path) == (good, [problem]), bit
+    (path / file).write_bytes(data)
+    assert store.damage(path) is None
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+OTHERS = {
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "empty": lambda file: file.write_bytes(b""),
+    "half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b" "),
+    "list": lambda file: file.write_text("[]"),
+    "number": lambda file: file.write_text("7"),
+    "null": lambda file: file.write_text("null"),
+    "text": lambda file: file.write_text('"format"'),
+    "object": lambda file: file.write_text("{}"),
+    "odd manifest": lambda file: file.write_text('{"format": 5, "files": [], "sha256": 3}'),
+    "former, odd": lambda file: file.write_text('{"format": 4, "files": {"a": {}}}'),
+    "deep": lambda file: file.write_text("[" * 100_000),
+    "not UTF-8": lambda file: file.write_bytes(b"\xff\xfe{}"),
+    "missing": lambda file: file.unlink(),
+    "directory": folder,
+    "pipe": pipe,
+}
+
+
+@pytest.mark.parametrize("file", [*SMALL, "rank-00001.safetensors"])
+@pytest.mark.parametrize("damage", OTHERS)
+def test_any_damage_to_any_file_is_named_and_passed_over(
+    tmp_path: Path, file: str, damage: str
+) -> None:
+    good, path = save(tmp_path, 1, [5]), save(tmp_path, 2, [5])
+    OTHERS[damage](path / file)
+    problem = store.damage(path)
+    assert problem is not None
+    assert str(path) in problem
+    assert file in problem
+    if (file, damage) != ("rank-00001.safetensors", "zeros"):  # of which only the size is seen
+        assert store.newest(tmp_path)[0] == good
+    with pytest.raises(UserError):
+        Reader(path).read("master", part(0, 20))
+
+
+def test_a_box_is_compared_with_its_checksum_as_it_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, [5])
+    file = path / "rank-00001.safetensors"
+    file.write_bytes(flipped(file.read_bytes()))
+    with pytest.raises(UserError, match=r"is damaged: rank-00001.safetensors does not have"):
+        Reader(path).read("master", part(0, 20))
+    assert Reader(path).read("master", part(0, 5)).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_an_index_that_asks_for_the_impossible_is_refused(tmp_path: Path) -> None:
+    def refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
+        path = save(tmp_path, 1, [5])
+        index = json.loads((path / "index.json").read_text())
+        change(index)
+        (path / "index.json").write_text(json.dumps(index))
+        files = json.loads((path / store.MANIFEST).read_text())["files"]
+        file = path / "index.json"
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+        (path / store.MANIFEST).write_text(manifest.text_of(files))
+        with pytest.raises(UserError, match=message):
+            Reader(path).read("master", Range.whole("w", tuple(index["master/w"]["shape"])))
+
+    def box(index: dict[str, Any]) -> dict[str, Any]:
+        return index["master/w"]["boxes"][1]
+
+    refused(lambda index: box(index).update(file="../x"), "which is no file of it")
+    refused(lambda index: box(index).update(offsets=[3, 1]), "reaches beyond it")
+    refused(lambda index: box(index).update(offsets=[1]), "other dimensions")
+    refused(lambda index: index["master/w"].update(shape=[2**31, 2**31]), "holds 20 of")
+    refused(lambda index: index["master/w"]["boxes"].extend([box(index)] * 99), "too small")
+    refused(lambda index: index["master/w"].update(boxes={}), "not what a save writes")
+
+
+def test_values_that_are_not_finite_are_never_committed(tmp_path: Path) -> None:
+    save(tmp_path, 1, [5])
+    ranks = savers(tmp_path, 2)
+    for saver, (low, high) in zip(ranks, [(0, 5), (5, 20)], strict=True):
+        flat = torch.cat([VALUES[low:high], torch.tensor([torch.nan])])  # padding, of no account
+        fragment = Fragment(range=part(low, high - low), group=0, offset=0)
+        saver.begin({"step": 2}, {"master": [flat]}, [fragment])
+    assert finish(ranks) == []
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        ranks = savers(tmp_path, 2)
+        for saver, (low, high) in zip(ranks, [(0, 5), (5, 20)], strict=True):
+            flat = VALUES[low:high].clone()
+            flat[3] = bad if low else 0.0
+            fragment = Fragment(range=part(low, high - low), group=0, offset=0)
+            saver.begin({"step": 3}, {"master": [VALUES[low:high]], "ema": [flat]}, [fragment])
+        (note,) = finish(ranks)
+        assert note == "the weights of step 3 are not finite (ema of w)"
+    assert [store.step_of(path) for path in store.committed(tmp_path)] == [1, 2]
+
+
 # -- retention ----------------------------------------------------------------------------
 
 scores = st.dictionaries(st.integers(1, 60), st.none() | st.floats(0, 9), min_size=1, max_size=12)
@@ -274,7 +398,7 @@ def test_what_fails_after_a_commit_does_not_make_it_a_lost_save(tmp_path: Path) 
         assert note is not None
         assert "no permission" in note.text
         assert not note.lost
-    assert [path.name for path in store.whole(tmp_path)] == ["step-00000001", "step-00000002"]
+    assert [path.name for path in store.committed(tmp_path)] == ["step-00000001", "step-00000002"]
 
 
 def test_pruning_removes_the_rest_and_leaves_alone_what_is_broken(tmp_path: Path) -> None:
@@ -284,6 +408,56 @@ def test_pruning_removes_the_rest_and_leaves_alone_what_is_broken(tmp_path: Path
     retention.prune(tmp_path, CheckpointConfig(keep_last=1, keep_every=3, keep_best=1))
     left = [int(path.name[5:]) for path in store.committed(tmp_path)]
     assert left == [2, 3, 5, 6]  # best, third, newest whole one, and the one that is not whole
+
+
+def test_a_damaged_old_one_does_not_stop_the_pruning_of_others(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        save(tmp_path, step, [], score=None)
+    file = store.path_of(tmp_path, 2) / "state.json"
+    file.write_bytes(flipped(file.read_bytes()))
+    (problem,) = retention.prune(tmp_path, CheckpointConfig(keep_last=2))
+    assert "state.json does not have the checksum" in problem
+    assert [store.step_of(path) for path in store.committed(tmp_path)] == [2, 4, 5]
+
+
+def test_what_the_pruning_met_is_told(tmp_path: Path) -> None:
+    [saver] = ranks = savers(tmp_path, 1, after_commit=lambda: ["step-00000001 is damaged"])
+    begin(ranks, 3, [])
+    saver.wait()
+    saver.settle(1, 0)
+    saver.wait()
+    note = saver.settle(0, 0)
+    assert note is not None
+    assert (note.text, note.lost) == ("step-00000001 is damaged", False)
+
+
+def test_what_must_be_on_the_disk_comes_before_the_commit(tmp_path: Path) -> None:
+    found = []
+    ranks = savers(tmp_path, 1, before_commit=lambda: found.append(store.committed(tmp_path)))
+    begin(ranks, 1, [])
+    assert finish(ranks) == []
+    assert found == [[]]
+
+
+FOREIGN = [
+    ".attempt-old", ".attempt-", ".nfs0001", ".DS_Store", ".stale-mine", ".pruned-by-hand",
+    "step-1", "step-00000007x", "step-abcdefgh", "notes.txt",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_what_is_not_ours_is_left_alone(tmp_path: Path, is_file: bool) -> None:
+    save(tmp_path, 1, [])
+    for name in FOREIGN:
+        (tmp_path / name).touch() if is_file else (tmp_path / name).mkdir()
+    (tmp_path / "step-00000009").touch()
+    for attempt in (1, 2):
+        begin(ranks := savers(tmp_path, 1, attempt=attempt), 2 + attempt, [])
+        assert finish(ranks) == []
+        assert retention.prune(tmp_path, CheckpointConfig(keep_last=1)) == []
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *FOREIGN, "step-00000009", "step-00000004", ".attempt-2",
+    }  # fmt: skip
 
 
 def test_an_interrupted_pruning_is_finished_by_the_next_start(tmp_path: Path) -> None:

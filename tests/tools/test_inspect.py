@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from pretrain.__main__ import main as pretrain
-from pretrain.checkpoint import store
+from pretrain.checkpoint import manifest, store
+from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.weights import load_denoiser
+from tools import evaluate, sample
+from tools.convert.__main__ import main as convert
 from tools.inspect import PARTS, main, verify
 
 
@@ -52,6 +56,15 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def rewrite(path: Path, name: str, value: object) -> None:
+    """Other contents of a file, with the checksums that go with them."""
+    (path / name).write_text(json.dumps(value))
+    files = json.loads((path / store.MANIFEST).read_text())["files"]
+    file = path / name
+    files[name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+    (path / store.MANIFEST).write_text(manifest.text_of(files))
+
+
 def test_all_facts_of_a_checkpoint(trained: Path, capsys) -> None:
     found = shown(capsys, str(step(trained, 4)))
     assert "run" not in found
@@ -78,12 +91,15 @@ def test_a_run_shows_its_newest_and_lists_all(trained: Path, capsys) -> None:
     assert main([str(trained)]) == 0
     text = capsys.readouterr().out
     assert "saved by data 2 x tensor 1 x pipeline 1, ZeRO 1, fp32" in text
-    assert text.count("whole") == 3
+    assert "whole" not in text  # which nobody has looked at
+    assert text.count("tensors not checked") == 3
 
 
 def test_what_is_sound_verifies(trained: Path, capsys) -> None:
     assert main([str(trained), "--verify"]) == 0
-    assert "every byte is as it was written" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "every byte is as it was written" in text
+    assert text.count("whole, every byte checked") == 3
 
 
 def test_every_damaged_file_is_named(run: Path, capsys) -> None:
@@ -103,7 +119,7 @@ def test_every_damaged_file_is_named(run: Path, capsys) -> None:
 def test_a_flipped_byte_is_found_in_whatever_file(run: Path) -> None:
     path = step(run, 4)
     assert verify(path, lambda num: None) == []
-    for name in store.manifest(path)["files"]:
+    for name in manifest.read(path)["files"]:
         kept = (path / name).read_bytes()
         flip(path / name)
         (problem,) = verify(path, lambda num: None)
@@ -115,12 +131,7 @@ def test_an_index_with_a_gap_is_found_though_its_checksum_is_right(run: Path) ->
     path = step(run, 4)
     index = json.loads((path / "index.json").read_text())
     index["master/layers.0.tokens.weight"]["boxes"].pop()
-    (path / "index.json").write_text(json.dumps(index))
-    manifest = json.loads((path / store.MANIFEST).read_text())
-    file = path / "index.json"
-    facts = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
-    manifest["files"]["index.json"] = facts
-    (path / store.MANIFEST).write_text(json.dumps(manifest))
+    rewrite(path, "index.json", index)
     (problem,) = verify(path, lambda num: None)
     assert "elements of master/layers.0.tokens.weight" in problem
 
@@ -156,3 +167,98 @@ def test_no_engine_is_imported(trained: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(trained)]
     assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+# -- what the other tools read ------------------------------------------------------------
+
+
+def flip_exponents(file: Path) -> None:
+    """A high bit of the exponent of ten weights of each tensor, as a bad disk might."""
+    data = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    for name, facts in header.items():
+        if name != "__metadata__":
+            begin, end = (start + at for at in facts["data_offsets"])
+            for at in range(begin + 3, end, max(4, (end - begin) // 40 * 4)):
+                data[at] ^= 0x40
+    file.write_bytes(data)
+
+
+def test_weights_that_are_not_what_was_written_are_refused(run: Path, capsys) -> None:
+    file = step(run, 4) / "rank-00000.safetensors"
+    flip_exponents(file)
+    out = str(run.with_name("out"))
+    for tool, words in (
+        (sample.main, [str(run), "--num=1", "--length=8", "--steps=1"]),
+        (sample.main, [str(run), "--num=1", "--length=8", "--steps=1", "--weights=raw"]),
+        (evaluate.main, [str(run), "--samples=1"]),
+        (convert, ["to-hf", str(run), out]),
+        (convert, ["strip", str(step(run, 4)), out]),
+        (convert, ["to-safetensors", str(run), f"{out}.safetensors"]),
+    ):
+        assert tool(words) == 2, words
+        error = capsys.readouterr().err
+        assert "is damaged: rank-00000.safetensors does not have the checksum" in error, words
+    assert not Path(out).exists()
+
+
+def test_damage_is_seen_in_what_is_read_and_only_there(run: Path) -> None:
+    """Sampling reads the average; a bit of a moment beside it is for resuming to find."""
+    file = step(run, 4) / "rank-00000.safetensors"
+    data = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    moment = next(facts for name, facts in header.items() if name.startswith("exp_avg/"))
+    data[start + moment["data_offsets"][0]] ^= 1
+    file.write_bytes(data)
+    assert load_denoiser(run, "ema").step == 4
+    assert store.damage(step(run, 4)) is not None
+
+
+def test_a_checkpoint_of_the_former_format_is_read_and_its_damage_seen(run: Path, capsys) -> None:
+    path = step(run, 4)
+    index = json.loads((path / "index.json").read_text())
+    for entry in index.values():
+        for box in entry["boxes"]:
+            del box["crc32"]
+    rewrite(path, "index.json", index)
+    files = manifest.read(path)["files"]
+    (path / store.MANIFEST).write_text(json.dumps({"format": 4, "files": files}, indent=2))
+    assert load_denoiser(run, "ema").step == 4
+    flip(path / "rank-00001.safetensors")
+    assert sample.main([str(run), "--num=1", "--length=8", "--steps=1"]) == 2
+    assert "rank-00001.safetensors does not have the checksum" in capsys.readouterr().err
+
+
+def test_a_newer_one_that_is_passed_over_is_named(run: Path, capsys) -> None:
+    flip(step(run, 4) / "state.json")
+    assert sample.main([str(run), "--num=1", "--length=8", "--steps=1"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "state.json does not have the checksum it was written with; passed over" in line
+
+
+def test_another_tokenizer_of_the_same_size_is_refused(run: Path, capsys) -> None:
+    path = step(run, 4)
+    state = Reader(path).state
+    assert len(state["tokenizer_sha256"]) == 64
+    rewrite(path, "state.json", {**state, "tokenizer_sha256": "0" * 64})
+    for tool, words in (
+        (sample.main, [str(run), "--num=1", "--length=8", "--steps=1"]),
+        (evaluate.main, [str(run), "--samples=1"]),
+    ):
+        assert tool(words) == 2
+        assert "is not the one that the weights were trained with" in capsys.readouterr().err
+
+
+SHAPES = [[], 3, None, {"step": []}, {"step": -1}, {"step": 1.5}, {"step": float("nan")}, {}]
+
+
+@pytest.mark.parametrize("name", ["state.json", "index.json"])
+@pytest.mark.parametrize("value", [*SHAPES, {"master/w": {"shape": [2**60], "boxes": []}}], ids=str)
+def test_contents_of_another_shape_are_one_line(run: Path, capsys, name: str, value) -> None:
+    rewrite(step(run, 4), name, value)
+    for words in ([str(step(run, 4))], [str(run)], [str(run), "--verify"], [str(run), "--json"]):
+        status = main(words)
+        error = capsys.readouterr().err
+        assert (status, error.count("\n")) in ((0, 0), (1, 0), (2, 1)), words

@@ -51,7 +51,11 @@ def average(
         config,
         step=last["step"],
         tokens_seen=last["tokens_seen"],
-        facts={"code": last["code"], "elapsed_s": last["elapsed_s"]},
+        facts={
+            "code": last["code"],
+            "elapsed_s": last["elapsed_s"],
+            "tokenizer_sha256": last.get("tokenizer_sha256"),
+        },
     )
     with staged(out, write.num_bytes(shapes)) as aside:
         write.write_checkpoint(aside, mean, state, shard_bytes)

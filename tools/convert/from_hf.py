@@ -83,12 +83,13 @@ def _incoming(
 
 def _run(source: Path, incoming: Incoming, tokenizer: Path | None) -> dict[str, Any]:
     """The state of the checkpoint: that of the run it was exported from, or of none."""
+    known = {} if tokenizer is None else {"tokenizer_sha256": load_tokenizer(tokenizer).sha256}
     if (source / RUN_FILE).exists():
         facts = tensors.json_file(source / RUN_FILE)
         config = validate(RunConfig, facts["config"], where=f"{source}/{RUN_FILE}")
         config = replace(config, model=incoming.model)
         return write.state_of(
-            config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts
+            config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts | known
         )
     length = incoming.length or DEFAULT_LENGTH
     config = validate(
@@ -106,7 +107,7 @@ def _run(source: Path, incoming: Incoming, tokenizer: Path | None) -> dict[str, 
         },
         where="the converted run",
     )
-    return write.state_of(config, step=0, tokens_seen=0, facts={})
+    return write.state_of(config, step=0, tokens_seen=0, facts=known)
 
 
 def _yaml(model: ModelConfig) -> str:

@@ -54,6 +54,7 @@ def to_hf(
     facts = {
         key: reader.state[key] for key in ("step", "tokens_seen", "score", "elapsed_s", "code")
     }
+    facts["tokenizer_sha256"] = reader.state.get("tokenizer_sha256")
     facts |= {"weights": "averaged (EMA)" if kind == "ema" else "raw"}
     with staged(out, write.num_bytes(outgoing.tensors.shapes)) as aside:
         write.write_huggingface(aside, outgoing.tensors, shard_bytes)

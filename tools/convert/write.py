@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.load import to_plain
-from pretrain.checkpoint import store
-from pretrain.checkpoint.reader import key
+from pretrain.checkpoint import manifest, store
+from pretrain.checkpoint.reader import crc32, key
 from pretrain.config import RunConfig
 from tools.convert.tensors import Shape, Tensors
 
@@ -88,9 +88,16 @@ def write_checkpoint(
 ) -> None:
     """A checkpoint of ours that holds weights only, once: neither moments nor an average."""
     folder.mkdir()
+    sums: dict[str, int] = {}
+
+    def read(name: str) -> Tensor:
+        value = tensors.read(name)
+        sums[name] = crc32(value)
+        return value
+
     where = write_shards(
         folder,
-        tensors,
+        Tensors(tensors.shapes, read, tensors.origin),
         shard_bytes,
         file_name=lambda number, total: f"rank-{number:05d}.safetensors",
         tensor_name=lambda name: key(f"master/{name}", (0,) * len(tensors.shapes[name])),
@@ -98,7 +105,14 @@ def write_checkpoint(
     index = {
         f"master/{name}": {
             "shape": list(shape),
-            "boxes": [{"offsets": [0] * len(shape), "sizes": list(shape), "file": where[name]}],
+            "boxes": [
+                {
+                    "offsets": [0] * len(shape),
+                    "sizes": list(shape),
+                    "file": where[name],
+                    "crc32": sums[name],
+                }
+            ],
         }
         for name, shape in tensors.shapes.items()
     }
@@ -109,7 +123,7 @@ def write_checkpoint(
         name: {"bytes": (folder / name).stat().st_size, "sha256": store.sha256(folder / name)}
         for name in names
     }
-    write_json(folder / store.MANIFEST, {"format": store.FORMAT, "files": files})
+    store.write(folder / store.MANIFEST, manifest.text_of(files))
 
 
 def state_of(
@@ -118,7 +132,8 @@ def state_of(
     """The plain data of a checkpoint of weights.
 
     Args:
-        facts: how long it took (``elapsed_s``), its bound (``score``) and ``code``, if known.
+        facts: how long it took (``elapsed_s``), its bound (``score``), ``code`` and its
+            tokenizer (``tokenizer_sha256``), if known.
     """
     return {
         "step": step,
@@ -128,6 +143,7 @@ def state_of(
         "score": facts.get("score"),
         "objective": {},
         "code": facts.get("code", {}),
+        "tokenizer_sha256": facts.get("tokenizer_sha256"),
         "config": to_plain(config),
         "layout": {"data": 1, "tensor": 1, "pipeline": 1, "zero_stage": 1},
         "loss_scaler": {},

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from data_pipeline.tokenizer import load_tokenizer
 from model.gaussian_samplers import GaussianSampler
 from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from pretrain.checkpoint.weights import Loaded
-from pretrain.data import corpus_path
 from tools.command import finite, positive
 from tools.seq2seq.candidates import draw_candidates
 from tools.seq2seq.choose import choose
@@ -68,7 +66,7 @@ def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str,
             sources=references.sources[: arguments.sources],
             targets=references.targets[: arguments.sources],
         )
-    tokenizer = load_tokenizer(corpus_path(loaded.config))
+    tokenizer = loaded.tokenizer()
     drawn = draw_candidates(
         loaded,
         tokenizer,

@@ -1,0 +1,101 @@
+"""Whose a run directory is: nobody's yet, this run's, or another's.
+
+A start that was killed, or found the disk full, in its first moment leaves a directory that
+is still nobody's. A run is known by its config.yaml, and where that is damaged or gone, by
+the configuration in its newest checkpoint: the next start writes config.yaml anew.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import UserError
+from configs.load import load, read_yaml, validate
+from pretrain import console
+from pretrain.checkpoint import store
+from pretrain.config import RunConfig, differences
+
+if TYPE_CHECKING:
+    from pretrain.run_directory import RunDirectory
+
+LAUNCHER = "slurm"
+"""A folder that may be there before the run is: its launcher's own records."""
+
+FILES = ("config.yaml", ".config.yaml", "run.json", "status.json", "metrics.jsonl")
+FOLDERS = ("checkpoints", "samples", "plots", "attempts")
+BYSTANDERS = (".DS_Store", "lost+found")
+"""What systems put into directories; and ``.nfs*``, which stands for files still open."""
+
+_LAST_KEY = "wandb"
+"""Of every version's config.yaml, which is written in the order of the fields."""
+
+
+def require(run: "RunDirectory", config: RunConfig) -> None:
+    """UserError if the directory belongs to another run, or cannot be a run directory."""
+    if not run.path.exists():
+        return
+    if not run.path.is_dir():
+        raise UserError(f"run_dir {run.path} is a file; choose another run_dir")
+    _require_kinds(run.path)
+    recorded = _recorded(run)
+    if recorded is None:
+        strange = sorted(path.name for path in run.path.iterdir() if not _is_left_over(path))
+        if strange:
+            raise UserError(
+                f"{run.path} is not empty and holds no run ({strange[0]} is in it); "
+                "choose another run_dir=PATH"
+            )
+        return
+    found = differences(recorded, config)
+    if found:
+        raise UserError(
+            f"{run.path} belongs to another run:\n  "
+            + "\n  ".join(found)
+            + "\nchoose another run_dir=PATH, or the configuration the run began with"
+        )
+
+
+def _require_kinds(path: Path) -> None:
+    """UserError where a directory is in the place of a file, or the other way round."""
+    for name in FILES:
+        if (path / name).exists() and not (path / name).is_file():
+            raise UserError(f"{path / name} is no file, as a run keeps it there; move it away")
+    for name in FOLDERS:
+        if (path / name).exists() and not (path / name).is_dir():
+            raise UserError(f"{path / name} is no directory, as a run keeps it; move it away")
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether it may lie in a directory that is still nobody's."""
+    if path.name in (LAUNCHER, ".config.yaml", *BYSTANDERS) or path.name.startswith(".nfs"):
+        return True
+    return path.name in FOLDERS and not any(path.iterdir())
+
+
+def _recorded(run: "RunDirectory") -> RunConfig | None:
+    """The configuration of the run that lives there; None if none does."""
+    if not run.config.exists():
+        problem = "is missing"
+    else:
+        try:
+            return _whole(run.config)
+        except (ValueError, RecursionError) as error:
+            problem = f"is empty, cut or damaged ({error})"
+    newest, problems = store.newest(run.checkpoints)
+    if newest is not None:
+        told = store.check(newest).state["config"]
+        console.say(f"{run.config} {problem}; taking the configuration of {newest} for it")
+        return validate(RunConfig, told, where=f"{newest}/state.json")
+    if not run.config.exists() and not problems:
+        return None
+    raise UserError(
+        f"{run.config} {problem}, and no checkpoint tells whose it is: write the run's "
+        f"configuration there again, or move {run.path} away to begin anew"
+    )
+
+
+def _whole(file: Path) -> RunConfig:
+    """The configuration in a file that we wrote; ValueError if it ends too early."""
+    config = load(RunConfig, [file])
+    if not file.read_bytes().endswith(b"\n") or _LAST_KEY not in read_yaml(file):
+        raise ValueError("it ends too early")
+    return config
