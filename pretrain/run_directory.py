@@ -21,8 +21,9 @@ from typing import Any, Literal
 import torch
 
 from configs.errors import UserError
-from configs.load import load, to_yaml
+from configs.load import read_yaml, to_yaml
 from pretrain.config import RunConfig, differences
+from pretrain.stored import stored_config
 
 State = Literal["running", "stopped", "done", "failed"]
 
@@ -75,7 +76,7 @@ class RunDirectory:
                     f"{self.path} is not empty and holds no run; choose another run_dir=PATH"
                 )
             return
-        found = differences(load(RunConfig, [self.config]), config)
+        found = differences(stored_config(read_yaml(self.config), str(self.config)), config)
         if found:
             raise UserError(
                 f"{self.path} belongs to another run:\n  "

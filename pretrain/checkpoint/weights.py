@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.load import validate
 from model.network import Network, Whole, build
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
@@ -19,6 +18,7 @@ from pretrain.evaluate import Share
 from pretrain.layout import misfits
 from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.places import places
+from pretrain.stored import stored_config
 
 if TYPE_CHECKING:
     from pretrain.parallel.mesh import Mesh
@@ -141,4 +141,4 @@ def load_denoiser(
 
 def config_of(reader: Reader) -> RunConfig:
     """The configuration of the run that a checkpoint belongs to."""
-    return validate(RunConfig, reader.state["config"], where=f"{reader.path}/state.json")
+    return stored_config(reader.state["config"], where=f"{reader.path}/state.json")
