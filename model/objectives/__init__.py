@@ -77,10 +77,12 @@ class Scope:
         length_given: whether it is of the text given its length; an EOS that the length tells
             is then neither predicted nor counted.
         padding: what becomes of it, in words.
+        end_masked: whether how a text ends is masked with the text; samplers leave it open then.
     """
 
     length_given: bool
     padding: str
+    end_masked: bool = False
 
 
 class Objective(ABC):

@@ -86,7 +86,8 @@ class Mdlm(Objective):
             "masked": "masked as text is, neither predicted nor counted",
             "generated": "predicted, its nats counted as the text's, its positions not",
         }
-        return Scope(length_given=self.padding == "masked", padding=told[self.padding])
+        given = self.padding == "masked"
+        return Scope(length_given=given, padding=told[self.padding], end_masked=True)
 
     def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
         """The tokens ``[B, L]`` (bool) that the bound is divided by; see :class:`Bounded`."""
