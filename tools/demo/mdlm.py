@@ -14,9 +14,9 @@ PROMPT = 'The "___" statement is used to ___.'
 TEXT = """
 Palimpsest trained a text diffusion model on the Python language reference.
 
-  held-out NELBO    {nelbo:.3f} nats per token (interval: {spread})
-                    an upper bound on {bound_on}
+  held-out NELBO    {nelbo:.3f} nats per token, an upper bound on {bound_on}
                     = perplexity {perplexity:.1f} per token, {bits_per_byte:.3f} bits per byte
+                    interval: {spread}
   unigram           {unigram:.3f} nats per token on the same documents
   ratio             {ratio:.3f} (1 is no better than counting words; lower is better)
   training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
