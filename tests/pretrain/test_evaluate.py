@@ -16,6 +16,7 @@ from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
 from model.query import Query
 from pretrain.evaluate import Tally, document_losses, summarise
+from pretrain.interval import ratio_interval
 
 BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
 MODEL = ModelConfig(vocab_size=5, width=2, num_heads=1)
@@ -184,3 +185,38 @@ def test_the_number_does_not_depend_on_the_batch(batch: int) -> None:
 def test_genie_claims_no_bound() -> None:
     assert not isinstance(Genie(), Bounded)
     assert isinstance(Mdlm(), Bounded)
+
+
+def leaning(query: Query) -> Prediction:
+    """Surer of an A the more is visible: how much is masked, and where, decides the loss."""
+    share_B = (query.ids_BL == MASK).double().mean(dim=1)
+    row_M, _ = query.where_BL.nonzero(as_tuple=True)
+    lean_M = 0.9 * (1 - share_B[row_M])
+    rest_M = 0.1 * torch.ones_like(lean_M)
+    columns = [0 * rest_M, rest_M, 0 * rest_M, (0.9 + lean_M) / 2, (0.9 - lean_M) / 2, 0 * rest_M]
+    return Prediction(torch.stack(columns, dim=1).log())
+
+
+@pytest.mark.parametrize(("how", "samples"), [("wrap", 1), ("wrap", 4), ("pad", 1)])
+def test_the_interval_covers_the_chance_of_the_corruptions(how: Any, samples: int) -> None:
+    """Short documents, several of which share a window and its corruption; 190 of 200 hold."""
+    random = np.random.default_rng(samples)
+
+    def evaluated(num: int, seed: int, samples: int) -> np.ndarray:
+        share = random.beta(1, 2, num)
+        texts = [
+            random.choice([A, B], 1 + random.poisson(4), p=[1 - one, one]).tolist() for one in share
+        ]
+        windows = held_out(Documents(texts), 22, how)  # type: ignore[arg-type]
+        tally = document_losses(
+            leaning, Mdlm(), MODEL, windows, seed=seed, samples=samples, batch=500
+        )
+        return tally.documents_D3[:, :2].numpy()
+
+    nats, tokens = evaluated(20_000, 0, 4).sum(axis=0)
+    held = 0
+    for seed in range(200):
+        bounds = ratio_interval(evaluated(40, seed, samples), seed=seed).bounds
+        assert bounds is not None
+        held += bounds[0] <= nats / tokens <= bounds[1]
+    assert 181 <= held <= 199
