@@ -138,6 +138,8 @@ class Windows(Protocol):
         tokens    int64 [B, l]  framed by BOS and EOS as in training
         valid     bool  [B, l]  False on padding
         scored    bool  [B, l]  True on the stream's tokens, EOS of documents included
+        ending    bool  [B, l]  of padded windows only: True on what the length of the text
+                                decides, the EOS after it and the padding
         document  int64 [B, l]  number of the document in the split, -1 where not scored
         """
         ...
@@ -186,7 +188,8 @@ class WrappedWindows:
 class PaddedWindows:
     """One document a window, cut where it is longer than L-2 tokens, padded as in training.
 
-    The EOS that ends a document is scored; BOS, and the EOS of a cut, are not.
+    The EOS that ends a document is scored; BOS, and the EOS of a cut, are not. Which full
+    windows end their document is nowhere said: it is given.
     """
 
     padded: Padded
@@ -210,7 +213,8 @@ class PaddedWindows:
         last = valid.sum(axis=1) - 1
         scored[np.arange(len(indices)), last] = ends_document
         document = np.where(scored, documents[:, None], -1)
-        yield {**arrays, "scored": scored, "document": document}
+        ending = np.arange(valid.shape[1]) >= last[:, None]
+        yield {**arrays, "scored": scored, "ending": ending, "document": document}
 
 
 def held_out(split: Split, sequence_length: int, how: Literal["wrap", "pad"]) -> Windows:

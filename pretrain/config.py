@@ -27,7 +27,8 @@ class DataConfig(Checked):
             Python language reference, prepared on first use.
         demo_dir: where the demo corpus is kept.
         sequence_length: L, frame included.
-        packing: ``wrap`` concatenates documents and cuts; ``pad`` keeps them apart;
+        packing: ``wrap`` concatenates documents and cuts; ``pad`` keeps them apart (what becomes
+            of the padding is the objective's: ``objective.padding``);
             ``paragraphs`` masks spans of them, ``pairs`` reads sources and targets: both of
             these are for an encoder-decoder, whose target has ``sequence_length`` positions.
         source_length: S, positions of the source.

@@ -1,9 +1,11 @@
-"""The held-out bound: NELBO in nats, its uncertainty, and what to compare it with.
+"""The held-out bound: NELBO in nats, what it is a bound on, and what to compare it with.
 
 Every token of the split is scored once per sample: the documents' own tokens and their
-EOS; what else frames a window is given, and is not counted. The bound is
-exact in the sense of :meth:`model.objectives.Bounded.bound_corrupt`. Losses are summed
-by document, so that the confidence interval is a bootstrap over documents.
+EOS; what else frames a window is given, and is not counted. Of documents that are padded
+(:class:`model.objectives.Scope`) either the length is coded too, or it is given: then so is
+the EOS, and neither is counted. The bound is exact in the sense of
+:meth:`model.objectives.Bounded.bound_corrupt`. Losses are summed by document, which is what
+:mod:`pretrain.interval` asks for.
 """
 
 import math
@@ -20,14 +22,19 @@ from data_pipeline.packing import Windows
 from data_pipeline.shards import Split
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import Bounded, Objective
+from model.objectives import Bounded, Objective, Scope
 from model.prediction import AnyPrediction
 from model.query import Query
 
 Predict = Callable[[Query], AnyPrediction]
 """A query to the prediction at its M positions."""
 
-BOOTSTRAPS = 1000
+SEEN = ("tokens", "valid", "ending")
+"""Of a window, what the objective sees."""
+
+WITH_ENDS = "-log p(texts, their ends included)"
+GIVEN_LENGTH = "-log p(text given its length)"
+"""What a bound is a bound on."""
 
 T = TypeVar("T")
 
@@ -51,6 +58,23 @@ class Share:
     size: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What was found of each document, and which tokens it was found on.
+
+    Args:
+        documents_D3: nats, counted tokens and tokens of the stream, summed over the samples.
+        ids_R: how often each id is among the counted tokens, in one sample.
+    """
+
+    documents_D3: Tensor
+    ids_R: Tensor
+
+    def total(self, total: Callable[[Tensor], Tensor]) -> "Tally":
+        """The sum of all shares, by what sums one tensor."""
+        return Tally(documents_D3=total(self.documents_D3).cpu(), ids_R=total(self.ids_R).cpu())
+
+
 def document_losses(
     predict: Predict,
     objective: Bounded,
@@ -64,32 +88,38 @@ def document_losses(
     share: Share = Share(),
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], object] = lambda done: None,
-) -> Tensor:
-    """Nats and tokens of each document, ``[documents, 2]`` float64, summed over ``samples``.
+) -> Tally:
+    """Nats and tokens of each document.
 
     The corruptions depend on the seed, the window and the sample only: neither on the
     batch size nor on the share. Sum the results of all shares.
     """
     total = min(num_windows or len(windows), len(windows))
     draws = Draws(seed=seed, split="valid", batch=total * samples)
-    sums = torch.zeros(windows.split.num_documents, 2, dtype=torch.float64)
+    sums = torch.zeros(windows.split.num_documents, 3, dtype=torch.float64)
+    ids = torch.zeros(model.vocab_size, dtype=torch.float64)
     for turn in _batched(_batches(windows, total, batch), share.size):
         mine = share.rank < len(turn)
         first, part = turn[share.rank if mine else 0]
         document, scored = part["document"], part["scored"]
-        given = {key: part[key].to(device) for key in ("tokens", "valid")}
+        given = {key: part[key].to(device) for key in SEEN if key in part}
+        counted = objective.counted(given, scored.to(device), model)
+        # How a padded text ends is its document's too.
+        owner = torch.where(scored, document, document.amax(dim=1, keepdim=True))
         window = first + torch.arange(len(scored), device=device)
         for sample in range(samples):
             inputs = given | {"position": window * samples + sample}
-            noisy = objective.bound_corrupt(inputs, scored.to(device), draws, model)
+            noisy = objective.bound_corrupt(inputs, counted, draws, model)
             losses_M = objective.token_losses(predict(noisy), noisy).double().cpu()
             if mine:
-                sums[:, 0].index_add_(0, document[noisy.where_BL.cpu()], losses_M)
+                sums[:, 0].index_add_(0, owner[noisy.where_BL.cpu()], losses_M)
         if mine:
-            tokens = torch.full((int(scored.sum()),), float(samples), dtype=torch.float64)
-            sums[:, 1].index_add_(0, document[scored], tokens)
+            for column, which in ((1, counted.cpu()), (2, scored)):
+                tokens = torch.full((int(which.sum()),), float(samples), dtype=torch.float64)
+                sums[:, column].index_add_(0, document[which], tokens)
+            ids += torch.bincount(part["tokens"][counted.cpu()], minlength=len(ids))
         on_batch(sum(len(part["scored"]) for _, part in turn))
-    return sums
+    return Tally(documents_D3=sums, ids_R=ids)
 
 
 def mean_losses(
@@ -104,14 +134,15 @@ def mean_losses(
     share: Share = Share(),
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], object] = lambda done: None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Sum and number of the losses of the first ``num`` held-out samples, ``[2]`` float64.
 
-    For objectives without a bound. Times are even whatever they are in training, so that
-    numbers of different runs can be compared. Sum the results of all shares.
+    The same of each sample is the second, ``[num, 2]``. For objectives without a bound. Times
+    are even whatever they are in training, so that numbers of different runs can be compared.
+    Sum the results of all shares.
     """
     draws = Draws(seed=seed, split="valid", batch=num)
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums, apart = torch.zeros(2, dtype=torch.float64), torch.zeros(num, 2, dtype=torch.float64)
     firsts = range(0, num, batch)
     for turn in _batched(firsts, share.size):
         mine = share.rank < len(turn)
@@ -122,8 +153,11 @@ def mean_losses(
         losses_M = objective.token_losses(predict(noisy), noisy).double().cpu()
         if mine:
             sums += torch.stack([losses_M.sum(), noisy.count.double().cpu()])
+            row_M = first + noisy.where_BL.nonzero()[:, 0].cpu()
+            apart[:, 0].index_add_(0, row_M, losses_M)
+            apart[first : first + len(positions), 1] = samples["valid"].sum(dim=1).double().cpu()
         on_batch(len(turn) * batch)
-    return sums
+    return sums, apart
 
 
 def _batches(windows: Windows, total: int, batch: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -148,32 +182,37 @@ def unigram_nats(train_counts: np.ndarray, valid_counts: np.ndarray) -> float:
     return float(-(valid_counts * np.log(probability)).sum() / valid_counts.sum())
 
 
-def summarise(sums: Tensor, train: Split, valid: Split, *, seed: int) -> dict[str, Any]:
-    """The numbers that are reported, from the documents' nats and tokens ``[documents, 2]``.
+def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[str, Any]:
+    """The numbers that are reported, and what they are numbers of.
 
     Args:
         train: the split whose unigram is compared with; valid: the split that was scored.
-        seed: of the bootstrap.
 
     Returns:
-        ``nelbo`` and ``nelbo_ci95`` in nats per token, ``perplexity``, ``bits_per_byte``,
-        ``unigram``, ``ratio`` = nelbo / unigram, and the ``documents`` and ``tokens`` of the
-        split.
+        ``nelbo`` in nats per counted token, ``perplexity``, ``bits_per_byte``, ``unigram`` of
+        the same tokens, ``ratio`` = nelbo / unigram; ``bound_on`` what, with ``length_given``
+        and ``padding`` (:class:`model.objectives.Scope`); the counted ``tokens`` and how many
+        of them are EOS (``eos_counted``) or padding (``padding_counted``, none ever); and the
+        ``documents``.
     """
-    scored = sums[sums[:, 1] > 0].numpy()
-    nelbo = float(scored[:, 0].sum() / scored[:, 1].sum())
-    random = np.random.default_rng(seed)
-    resampled = scored[random.integers(0, len(scored), (BOOTSTRAPS, len(scored)))].sum(axis=1)
-    low, high = np.quantile(resampled[:, 0] / resampled[:, 1], [0.025, 0.975])
-    unigram = unigram_nats(train.counts(), valid.counts())
+    documents = tally.documents_D3[tally.documents_D3[:, 1] > 0].numpy()
+    nats, tokens, of_stream = documents.T
+    nelbo = float(nats.sum() / tokens.sum())
+    counts = tally.ids_R.numpy()
+    unigram = unigram_nats(train.counts(), counts)
     tokens_per_byte = valid.num_tokens / valid.manifest.bytes
+    counted_share = float(tokens.sum() / of_stream.sum())
     return {
         "nelbo": nelbo,
-        "nelbo_ci95": [float(low), float(high)],
         "perplexity": math.exp(nelbo),
-        "bits_per_byte": nelbo / math.log(2) * tokens_per_byte,
+        "bits_per_byte": nelbo / math.log(2) * tokens_per_byte * counted_share,
         "unigram": unigram,
         "ratio": nelbo / unigram,
-        "documents": len(scored),
-        "tokens": valid.num_tokens,
+        "bound_on": GIVEN_LENGTH if scope.length_given else WITH_ENDS,
+        "length_given": scope.length_given,
+        "padding": scope.padding,
+        "documents": len(documents),
+        "tokens": int(counts.sum()),
+        "eos_counted": int(counts[valid.manifest.eos_id]),
+        "padding_counted": 0,
     }

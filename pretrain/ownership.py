@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
-from configs.load import load, read_yaml, validate
+from configs.load import read_yaml
 from pretrain import console
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig, differences
+from pretrain.stored import stored_config
 
 if TYPE_CHECKING:
     from pretrain.run_directory import RunDirectory
@@ -84,7 +85,7 @@ def _recorded(run: "RunDirectory") -> RunConfig | None:
     if newest is not None:
         told = store.check(newest).state["config"]
         console.say(f"{run.config} {problem}; taking the configuration of {newest} for it")
-        return validate(RunConfig, told, where=f"{newest}/state.json")
+        return stored_config(told, where=f"{newest}/state.json")
     if not run.config.exists() and not problems:
         return None
     raise UserError(
@@ -95,7 +96,7 @@ def _recorded(run: "RunDirectory") -> RunConfig | None:
 
 def _whole(file: Path) -> RunConfig:
     """The configuration in a file that we wrote; ValueError if it ends too early."""
-    config = load(RunConfig, [file])
-    if not file.read_bytes().endswith(b"\n") or _LAST_KEY not in read_yaml(file):
+    plain = read_yaml(file)
+    if not file.read_bytes().endswith(b"\n") or _LAST_KEY not in plain:
         raise ValueError("it ends too early")
-    return config
+    return stored_config(plain, where=str(file))

@@ -28,14 +28,14 @@ def held_out_numbers(
     if corpus.held_out is not None:
         stream, available = corpus.held_out
         num = min(available, config.eval.windows or available)
-        sums = mean_losses(
+        sums, _ = mean_losses(
             engine.predict, config.objective, config.model, stream, num=num, **shared
         )
         loss, count = mesh.total(sums.to(mesh.device)).tolist()
         return {"loss": loss / count}
     assert corpus.windows is not None
     assert corpus.valid is not None
-    sums = document_losses(
+    tally = document_losses(
         engine.predict,
         config.objective,
         config.model,
@@ -44,6 +44,9 @@ def held_out_numbers(
         num_windows=config.eval.windows,
         **shared,
     )
-    total = mesh.total(sums.to(mesh.device)).cpu()
-    summary = summarise(total, corpus.train, corpus.valid, seed=config.seed)
-    return {name: summary[name] for name in ("nelbo", "perplexity", "bits_per_byte", "ratio")}
+    total = tally.total(lambda values: mesh.total(values.to(mesh.device)))
+    padded = config.data.packing == "pad"
+    scope = config.objective.scope(padded=padded)
+    summary = summarise(total, corpus.train, corpus.valid, scope)
+    numbers = {name: summary[name] for name in ("nelbo", "perplexity", "bits_per_byte", "ratio")}
+    return numbers | ({"length_given": float(scope.length_given)} if padded else {})

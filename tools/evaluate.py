@@ -3,11 +3,19 @@
     python -m tools.evaluate runs/demo
     python -m tools.evaluate runs/e2e --task seq2seq --data test.jsonl --train-data train.jsonl
 
-nelbo, nelbo_ci95   nats per token, with a 95% bootstrap interval over documents
+nelbo, nelbo_ci95   nats per counted token, and its 95% interval; "interval" says over what,
+                    or why there is none (null): below 10 documents
 perplexity          exp(nelbo)
 bits_per_byte       the same bound per byte of text: no tokenizer can flatter it
-loss                of an objective without a bound: its training loss, at even times
 unigram, ratio      cross-entropy of the training unigram on the same tokens; nelbo / unigram
+bound_on            what nelbo is a bound on: the texts and their ends, or, with
+length_given        true, each text given its length (packing pad; objective.padding masked
+                    or visible). Then EOS is given too, and is neither predicted nor counted
+tokens, eos_counted, padding_counted, padding
+                    how many tokens nelbo is divided by, how many of these are EOS or padding,
+                    and what becomes of padding
+loss, loss_ci95     of an objective without a bound (GENIE): its training loss at even times,
+                    padding counted since it is generated; a bound on nothing
 """
 
 import argparse
@@ -29,6 +37,7 @@ from model.objectives import Bounded
 from pretrain.checkpoint.weights import Loaded, Which, configuration
 from pretrain.data import corpus_path, open_corpus
 from pretrain.evaluate import document_losses, mean_losses, summarise
+from pretrain.interval import ratio_interval
 from tools import command
 from tools.seq2seq.evaluate import add_sampling_options, evaluate_seq2seq, sampler_of
 
@@ -36,7 +45,7 @@ from tools.seq2seq.evaluate import add_sampling_options, evaluate_seq2seq, sampl
 def evaluate(
     loaded: Loaded, split_name: str, *, which: Which, samples: int, batch: int, seed: int
 ) -> dict[str, Any]:
-    """The summary of :func:`pretrain.evaluate.summarise`, and how it was come by."""
+    """The summary of :func:`pretrain.evaluate.summarise`, its interval, how it was come by."""
     config = loaded.config
     path = corpus_path(config)
     tokenizer = loaded.tokenizer()
@@ -44,11 +53,12 @@ def evaluate(
     split = open_split(path, split_name, tokenizer=tokenizer)
     how: Any = config.data.packing
     windows = held_out(split, config.data.sequence_length, how)
+    scope = config.objective.scope(padded=how == "pad")
     with (
         torch.inference_mode(),
         command.progress(loaded, len(windows), "window", "evaluate") as bar,
     ):
-        sums = document_losses(
+        tally = document_losses(
             loaded.network.predict,
             config.objective,
             config.model,
@@ -60,8 +70,18 @@ def evaluate(
             device=loaded.device,
             on_batch=bar.update,
         )
+    tally = tally.total(loaded.total)
+    scored = tally.documents_D3[tally.documents_D3[:, 1] > 0, :2].numpy()
+    interval = ratio_interval(scored, seed=seed)
+    summary = summarise(tally, train, split, scope)
     facts = {"split": split_name, "weights": which, "samples": samples, "step": loaded.step}
-    return {**summarise(loaded.total(sums), train, split, seed=seed), **facts}
+    return {
+        "nelbo": summary.pop("nelbo"),
+        "nelbo_ci95": interval.bounds,
+        "interval": interval.told,
+        **summary,
+        **facts,
+    }
 
 
 def held_out_loss(
@@ -77,7 +97,7 @@ def held_out_loss(
         raise UserError(f"{corpus.path} has no split '{split_name}'")
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
-        sums = mean_losses(
+        sums, apart = mean_losses(
             loaded.network.predict,
             config.objective,
             config.model,
@@ -90,8 +110,37 @@ def held_out_loss(
             on_batch=bar.update,
         )
     loss, count = loaded.total(sums).tolist()
-    facts = {"split": split_name, "weights": which, "samples": num, "step": loaded.step}
-    return {"loss": loss / count, **facts}
+    interval = ratio_interval(loaded.total(apart).numpy(), seed=seed, of="held-out samples")
+    return {
+        "loss": loss / count,
+        "loss_ci95": interval.bounds,
+        "interval": interval.told,
+        "bound_on": None,
+        "positions": int(count),
+        "padding": "predicted and counted, as in training",
+        "split": split_name,
+        "weights": which,
+        "samples": num,
+        "step": loaded.step,
+    }
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    """What the number is, its uncertainty, and what was counted."""
+    name = "nelbo" if "nelbo" in summary else "loss"
+    ends = summary[f"{name}_ci95"]
+    spread = summary["interval"] + (f", {ends[0]:.4f} to {ends[1]:.4f}" if ends else "")
+    if name == "loss":
+        return (
+            f"held-out loss {summary['loss']:.4f} a position (interval: {spread}): the training "
+            f"loss at even times, no bound on any likelihood; {summary['positions']:,} positions, "
+            f"padding {summary['padding']}"
+        )
+    return (
+        f"held-out nelbo {summary['nelbo']:.4f} nats a token (interval: {spread}): an upper bound "
+        f"on {summary['bound_on']}; counted {summary['tokens']:,} tokens, "
+        f"{summary['eos_counted']:,} of them EOS; padding: {summary['padding']}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,6 +206,8 @@ def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
             loaded, split, which=arguments.weights, batch=arguments.batch, seed=arguments.seed
         )
     if loaded.is_first:
+        if arguments.task == "held-out":
+            print(in_words(summary), file=sys.stderr)
         print(json.dumps(summary, indent=2))
     return 0
 

@@ -20,9 +20,21 @@ class Template:
     ids: list[int]
     blank: list[bool]
 
+    def text(self, ids: list[int], eos: int) -> list[int]:
+        """Filled ids up to the EOS by which the text ends, after all that was given."""
+        given = max(place for place, blank in enumerate(self.blank) if not blank)
+        ends = (place for place in range(given + 1, len(ids)) if ids[place] == eos)
+        return ids[: next(ends, len(ids))]
 
-def parse(prompt: str, tokenizer: Tokenizer, length: int, mask: int) -> Template:
+
+def parse(
+    prompt: str, tokenizer: Tokenizer, length: int, mask: int, *, open_end: bool = False
+) -> Template:
     """The template of ``length`` positions that a prompt stands for.
+
+    Args:
+        open_end: a blank that ends the prompt goes to the last position; where the text ends
+            is then the model's to say.
 
     Raises:
         UserError: where the prompt does not fit, or leaves no blank to fill.
@@ -46,6 +58,8 @@ def parse(prompt: str, tokenizer: Tokenizer, length: int, mask: int) -> Template
         blank += [True] * num + [False] * len(piece)
     if not any(blank):
         raise UserError("the prompt has no blank to fill; write ___ where text is wanted")
+    if open_end and sizes[-1] is None and not pieces[-1]:
+        return Template(ids=[*ids, mask], blank=[*blank, True])
     return Template(ids=[*ids, tokenizer.eos_id], blank=[*blank, False])
 
 

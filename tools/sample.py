@@ -54,9 +54,14 @@ def sample(
     seed: int,
     batch: int,
 ) -> Samples:
-    """``num`` texts of ``length`` positions, frame included, around the prompt."""
-    mask = loaded.config.model.mask
-    template = parse(prompt, tokenizer, length, mask)
+    """``num`` texts of ``length`` positions, frame included, around the prompt.
+
+    A model of padded texts says itself where they end, unless it was given their lengths.
+    """
+    config = loaded.config
+    mask = config.model.mask
+    ends = config.objective.scope(padded=config.data.packing == "pad").end_masked
+    template = parse(prompt, tokenizer, length, mask, open_end=ends)
     draws = Draws(seed=seed, split="sample", batch=num)
     mine: list[tuple[int, str, int]] = []
     with (
@@ -79,7 +84,8 @@ def sample(
                 on_step=lambda ids_BL: bar.update(len(ids_BL) * loaded.share.size),
             )
             for position, ids_L in zip(position_B.tolist(), drawn_BL.tolist(), strict=True):
-                mine.append((position, tokenizer.decode(ids_L), predict.evaluations))
+                kept = template.text(ids_L, tokenizer.eos_id) if ends else ids_L
+                mine.append((position, tokenizer.decode(kept), predict.evaluations))
     everyone = sorted(item for items in loaded.gather(mine) for item in items)
     return Samples(
         texts=[text for _, text, _ in everyone],

@@ -24,7 +24,8 @@ LEVEL_BUCKETS = 10
 
 Batch = dict[str, Tensor]
 """``tokens`` [B, L] int64, ``valid`` [B, L] bool, ``position`` [B] int64 in the stream; with
-a source also ``source`` [B, S] int64 and ``source_valid`` [B, S] bool."""
+a source also ``source`` [B, S] int64 and ``source_valid`` [B, S] bool. Held-out windows of padded
+texts also have ``ending`` [B, L] bool, what the length decides: the last EOS and the padding."""
 
 State = Mapping[str, Tensor]
 """What an objective has learnt of its own losses; empty for most. It is saved with the weights."""
@@ -68,6 +69,22 @@ class LossSums:
     sample_loss: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What a held-out bound is a bound on.
+
+    Args:
+        length_given: whether it is of the text given its length; an EOS that the length tells
+            is then neither predicted nor counted.
+        padding: what becomes of it, in words.
+        end_masked: whether how a text ends is masked with the text; samplers leave it open then.
+    """
+
+    length_given: bool
+    padding: str
+    end_masked: bool = False
+
+
 class Objective(ABC):
     """What the trainer, the evaluator and the samplers know of a method."""
 
@@ -106,6 +123,16 @@ class Objective(ABC):
         """The state after a step, from the global batch's sample losses in stream order."""
         return state
 
+    def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
+        """See :class:`Bounded`: by default how a padded text ends is given."""
+        counted_BL = free_BL & (batch["tokens"] != model.mask)
+        return counted_BL & ~batch["ending"] if "ending" in batch else counted_BL
+
+    def scope(self, *, padded: bool) -> Scope:
+        """See :class:`Bounded`."""
+        told = "visible, neither predicted nor counted" if padded else "none"
+        return Scope(length_given=padded, padding=told)
+
 
 @runtime_checkable
 class Bounded(Protocol):
@@ -116,8 +143,15 @@ class Bounded(Protocol):
     ) -> Noisy:
         """A corruption whose loss is an unbiased estimate of -log p's bound in nats.
 
-        ``free_BL`` (bool) marks the tokens that are scored; the others are given.
+        ``free_BL`` (bool) marks the tokens that are :meth:`counted`; the others are given,
+        but for ``batch["ending"]``, of which the :meth:`scope` tells.
         """
+
+    def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
+        """Which of the text's tokens ``[B, L]`` (bool) the nats are divided by: none is given."""
+
+    def scope(self, *, padded: bool) -> Scope:
+        """What the bound is of, for texts that stand alone and are padded, or for a stream."""
 
     def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
         """See :meth:`Objective.token_losses`."""

@@ -4,10 +4,16 @@ The prediction never holds [MASK] (zero masking probability) and visible tokens 
 over, so that the continuous-time bound is a weighted masked-language-model loss (eq. 10):
 
     E_t  -alpha'(t) / (1 - alpha(t))  *  sum over masked positions of -log p(x_0 | x_t)
+
+Padding that stays visible tells where a text ends: what is bounded then is -log p(text | its
+length), and the EOS is told too. The authors' code masks padding as it masks text and leaves
+it out of the loss alone, which bounds the same quantity, less tightly: reveal the L positions
+in any order, and let those that the length decides cost nothing. Only where padding is
+predicted as well is the length part of what is bounded. :class:`Scope` says which it is.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +21,7 @@ from torch import Tensor
 from configs.load import Plugin
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import NO_STATE, Batch, Noisy, Objective, State
+from model.objectives import NO_STATE, Batch, Noisy, Objective, Scope, State
 from model.prediction import AnyPrediction, Prediction
 from model.processes import absorbing
 from model.schedules.loglinear import LogLinear
@@ -28,10 +34,15 @@ class Mdlm(Objective):
     Args:
         schedule: alpha(t); the bound does not depend on it, the variance does.
         t_min: the least time drawn in training, where the weight would grow without bound.
+        padding: of texts that are padded (``data.packing: pad``). ``masked`` is the authors':
+            masked as text is, and left out of the loss. ``generated``: text like any other,
+            in the loss too, so that the model learns where texts end and its bound includes
+            the length. ``visible``: never masked, so that the length is given.
     """
 
     schedule: Annotated[Any, Plugin("model.schedules")] = LogLinear()
     t_min: float = 1e-3
+    padding: Literal["masked", "generated", "visible"] = "masked"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.t_min < 1.0:
@@ -45,29 +56,51 @@ class Mdlm(Objective):
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """Mask each valid token with probability 1 - alpha(t), one stratified t a sample."""
+        """Mask each token with probability 1 - alpha(t), one stratified t a sample."""
         tokens, valid, position = batch["tokens"], batch["valid"], batch["position"]
+        text_BL = torch.ones_like(valid) if self.padding == "generated" else valid
         t_B1 = self.t_min + (1 - self.t_min) * draws.times(position)
         alpha_B1 = self.schedule.alpha(t_B1)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
         corrupted_BL = absorbing.corrupt(tokens, alpha_B1, uniform_BL, model.mask)
         # A [MASK] of the text itself can be neither corrupted nor predicted.
-        where_BL = (corrupted_BL == model.mask) & (tokens != model.mask) & valid
+        masked_BL = (corrupted_BL == model.mask) & (tokens != model.mask)
+        if self.padding == "visible":
+            masked_BL = masked_BL & valid
         weight_B1 = absorbing.bound_weight(alpha_B1, self.schedule.dalpha(t_B1))
         return Noisy(
-            ids_BL=torch.where(where_BL, model.mask, tokens),
+            ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=t_B1.float(),
-            where_BL=where_BL,
-            valid_BL=batch["valid"],
+            where_BL=masked_BL & text_BL,
+            valid_BL=text_BL,
             target_BL=tokens,
             weight_BK=weight_B1.float(),
-            count=valid.sum(),
+            count=text_BL.sum(),
         )
+
+    def scope(self, *, padded: bool) -> Scope:
+        """What the held-out bound is of, whether texts stand alone (``padded``) or in a stream."""
+        if not padded or self.padding == "visible":
+            return super().scope(padded=padded)
+        told = {
+            "masked": "masked as text is, neither predicted nor counted",
+            "generated": "predicted, its nats counted as the text's, its positions not",
+        }
+        given = self.padding == "masked"
+        return Scope(length_given=given, padding=told[self.padding], end_masked=True)
+
+    def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
+        """The tokens ``[B, L]`` (bool) that the bound is divided by; see :class:`Bounded`."""
+        if self.padding == "generated":
+            return free_BL & (batch["tokens"] != model.mask)
+        return super().counted(batch, free_BL, model)
 
     def bound_corrupt(
         self, batch: Batch, free_BL: Tensor, draws: Draws, model: ModelConfig
     ) -> Noisy:
-        """Mask k of the n free tokens, k uniform on 1..n, and weigh them by n / k.
+        """Mask k of the n hidden tokens, k uniform on 1..n, and weigh them by n / k.
+
+        Hidden are the free tokens and, unless it stays visible, how each text ends.
 
         The bound integrates (1/t) Binomial(k; n, t) over t in (0, 1]; that mass is
         (1/k) Beta(t; k, n-k+1). So k may be drawn first, evenly, and t after it as the
@@ -76,23 +109,28 @@ class Mdlm(Objective):
         drawn first, weights 1/t make it infinite. k is stratified over ``draws.batch``.
         """
         tokens, position = batch["tokens"], batch["position"]
-        free_BL = free_BL & (tokens != model.mask)
-        num_B1 = free_BL.sum(dim=1, keepdim=True)
+        counted_BL = self.counted(batch, free_BL, model)
+        hidden_BL = predicted_BL = counted_BL
+        if self.padding != "visible" and "ending" in batch:
+            hidden_BL = (free_BL | batch["ending"]) & (tokens != model.mask)
+        if self.padding == "generated":
+            predicted_BL = hidden_BL
+        num_B1 = hidden_BL.sum(dim=1, keepdim=True)
         masked_B1 = (draws.times(position) * num_B1).long() + 1
         masked_B1 = torch.minimum(masked_B1, num_B1)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
-        uniform_BL = uniform_BL.masked_fill(~free_BL, 2.0)
+        uniform_BL = uniform_BL.masked_fill(~hidden_BL, 2.0)
         sorted_BL = uniform_BL.sort(dim=1).values
         t_B1 = sorted_BL.gather(1, (masked_B1 - 1).clamp(min=0)).clamp(max=1.0)
-        where_BL = (uniform_BL <= t_B1) & free_BL
+        masked_BL = (uniform_BL <= t_B1) & hidden_BL
         return Noisy(
-            ids_BL=torch.where(where_BL, model.mask, tokens),
+            ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=self.schedule.exact().time(1 - t_B1).float(),
-            where_BL=where_BL,
-            valid_BL=batch["valid"],
+            where_BL=masked_BL & predicted_BL,
+            valid_BL=torch.ones_like(hidden_BL) if self.padding == "generated" else batch["valid"],
             target_BL=tokens,
             weight_BK=(num_B1 / masked_B1.clamp(min=1)).float(),
-            count=num_B1.sum(),
+            count=counted_BL.sum(),
         )
 
     def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.load import validate
 from model.network import Network, Whole, build
 from pretrain import console
 from pretrain.checkpoint import store
@@ -22,6 +21,7 @@ from pretrain.evaluate import Share
 from pretrain.layout import misfits
 from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.places import places
+from pretrain.stored import stored_config
 
 if TYPE_CHECKING:
     from data_pipeline.tokenizer import Tokenizer
@@ -172,4 +172,4 @@ def load_denoiser(
 
 def config_of(reader: Reader) -> RunConfig:
     """The configuration of the run that a checkpoint belongs to."""
-    return validate(RunConfig, reader.state["config"], where=f"{reader.path}/state.json")
+    return stored_config(reader.state["config"], where=f"{reader.path}/state.json")

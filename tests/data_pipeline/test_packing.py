@@ -95,6 +95,10 @@ def test_padded_windows_score_every_token_once(split: Split, length: int) -> Non
         assert np.array_equal(batch["valid"], packed.read(indices)["valid"])
         assert not (batch["scored"] & ~batch["valid"]).any()
         assert np.array_equal(batch["document"] >= 0, batch["scored"])
+        after = np.pad(batch["valid"], ((0, 0), (0, 1)))[:, 1:]
+        last = batch["valid"] & ~after
+        assert np.array_equal(batch["ending"], ~batch["valid"] | last)
+        assert (batch["tokens"][last] == EOS).all()
         seen.append(batch["tokens"][batch["scored"]])
         documents.append(batch["document"][batch["scored"]])
     assert np.array_equal(np.concatenate(seen), split.tokens(0, split.num_tokens))

@@ -292,15 +292,34 @@ def test_training_masks_with_probability_one_minus_alpha(
     torch.testing.assert_close(noisy.weight_BK[:, 0].double(), expected, rtol=1e-3, atol=0)
 
 
-def test_training_never_masks_an_invalid_token_and_counts_the_valid_ones() -> None:
+@pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
+def test_training_masks_padding_as_text_unless_it_stays_visible(padding: Any) -> None:
     tokens = some_tokens(200, 12)
     valid = torch.arange(12) < (torch.arange(200) % 13)[:, None]
-    noisy = Mdlm().corrupt(batch(tokens, valid), draws(200), MODEL)
-    assert not (noisy.where_BL & ~valid).any()
-    assert torch.equal(noisy.ids_BL, torch.where(noisy.where_BL, MODEL.mask, tokens))
+    plain = Mdlm().corrupt(batch(tokens), draws(200), MODEL)
+    noisy = Mdlm(padding=padding).corrupt(batch(tokens, valid), draws(200), MODEL)
+    masked = noisy.ids_BL == MODEL.mask
+    assert (plain.where_BL & ~valid).any()
+    assert torch.equal(masked, plain.where_BL & (valid | torch.tensor(padding != "visible")))
+    assert torch.equal(noisy.ids_BL[~masked], tokens[~masked])
     assert torch.equal(noisy.target_BL, tokens)
-    assert noisy.count == valid.sum()
+    text = torch.ones_like(valid) if padding == "generated" else valid
+    assert torch.equal(noisy.where_BL, masked & text)
+    assert noisy.valid_BL is not None
+    assert torch.equal(noisy.valid_BL, text)
+    assert noisy.count == text.sum()
     assert noisy.where_BL.any(0)[:11].all()
+
+
+@pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
+def test_without_padding_it_is_the_same_whatever_becomes_of_it(padding: Any) -> None:
+    data = batch(some_tokens(50, 12))
+    free = torch.ones_like(data["valid"])
+    for method, more in (("corrupt", ()), ("bound_corrupt", (free,))):
+        plain = getattr(Mdlm(), method)(data, *more, draws(50), MODEL)
+        other = getattr(Mdlm(padding=padding), method)(data, *more, draws(50), MODEL)
+        for name in ("ids_BL", "level_BK", "where_BL", "valid_BL", "weight_BK", "count"):
+            assert torch.equal(getattr(plain, name), getattr(other, name)), name
 
 
 def test_a_mask_token_of_the_text_itself_is_never_a_target() -> None:

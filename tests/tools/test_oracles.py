@@ -55,6 +55,17 @@ def held_out_weight(patch: Patch) -> None:
     other_noisy(patch, "bound_corrupt", lambda noisy: {"weight_BK": noisy.weight_BK * 1.0001})
 
 
+def everything_counted(patch: Patch) -> None:
+    """The EOS too where padding tells the length."""
+    patch.setattr(Mdlm, "counted", lambda self, batch, free_BL, model: free_BL)
+
+
+def visible_padding(patch: Patch) -> None:
+    """Whatever was asked for."""
+    patch.setattr(Mdlm, "padding", "visible")
+    patch.setattr(Mdlm, "__init__", lambda self, **settings: None)
+
+
 def training_weight(patch: Patch) -> None:
     other_noisy(patch, "corrupt", lambda noisy: {"weight_BK": noisy.weight_BK * 1.0001})
 
@@ -148,6 +159,8 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (a_token_too_few, "mdlm: uniform predictor"),
     (lambda patch: scaled(patch, Mdlm, "token_losses"), "mdlm: held-out bound"),
     (lambda patch: scaled(patch, Mdlm, "token_losses", math.nan), "mdlm: training loss"),
+    (everything_counted, "mdlm: texts of any length"),
+    (visible_padding, "mdlm: texts of any length"),
     (training_weight, "mdlm: training loss"),
     (training_weight, "mdlm: uniform predictor"),
     (inverted_mask, "mdlm: training loss"),

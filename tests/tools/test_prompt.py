@@ -66,3 +66,27 @@ def test_a_prompt_that_does_not_fit_names_the_length_it_needs(tokenizer, prompt:
 def test_a_prompt_of_no_free_length_is_refused(tokenizer) -> None:
     with pytest.raises(UserError, match="no blank to fill"):
         parse("___{0}", tokenizer, 2, MASK)
+
+
+def test_an_open_end_is_the_models_to_say(tokenizer) -> None:
+    for prompt, blank in (("", 31), ("a", 30), ("a___", 30), ("___a___", 15)):
+        template = parse(prompt, tokenizer, 32, MASK, open_end=True)
+        assert len(template.ids) == len(template.blank) == 32
+        assert template.ids[-1] == MASK
+        assert blanks(template.blank)[-1] == blank
+        assert [i == MASK for i in template.ids] == template.blank
+    for prompt in ("___a", "a___{4}"):
+        closed = parse(prompt, tokenizer, 32 if prompt == "___a" else 7, MASK, open_end=True)
+        assert closed == parse(prompt, tokenizer, len(closed.ids), MASK)
+
+
+def test_a_text_ends_at_its_first_end_after_what_was_given(tokenizer) -> None:
+    eos = tokenizer.eos_id
+    template = parse("a___", tokenizer, 8, MASK, open_end=True)
+    start = template.ids[:2]
+    assert template.text([*start, 9, eos, 8, eos, 7, 7], eos) == [*start, 9]
+    assert template.text([*start, 9, 9, 8, 8, 7, 7], eos) == [*start, 9, 9, 8, 8, 7, 7]
+    around = parse("___a___", tokenizer, 8, MASK, open_end=True)
+    place = around.blank.index(False, 1)
+    ids = [eos if blank else i for i, blank in zip(around.ids, around.blank, strict=True)]
+    assert around.text(ids, eos) == ids[: place + 1]

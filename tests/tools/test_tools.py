@@ -90,6 +90,10 @@ def test_evaluate_prints_json_and_does_not_depend_on_the_batch(
         got.append(json.loads(capsys.readouterr().out))
     assert got[0]["nelbo"] == pytest.approx(got[1]["nelbo"], rel=1e-6)
     assert got[0]["tokens"] == open_split(corpus, "valid").num_tokens
+    assert got[0]["bound_on"] == "-log p(texts, their ends included)"
+    assert (got[0]["length_given"], got[0]["padding_counted"]) == (False, 0)
+    assert got[0]["eos_counted"] == open_split(corpus, "valid").num_documents
+    assert f"over {got[0]['documents']} documents" in got[0]["interval"]
     assert (got[0]["weights"], got[0]["split"], got[0]["step"]) == ("ema", "valid", 20)
 
 

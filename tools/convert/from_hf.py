@@ -14,6 +14,7 @@ from data_pipeline.tokenizer import load_tokenizer
 from model.config import ModelConfig
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig
+from pretrain.stored import stored_config
 from tools.convert import layouts, parity, tensors, tokenizer_files, write
 from tools.convert.layout import Incoming, Layout, Options
 from tools.convert.staging import staged
@@ -86,7 +87,7 @@ def _run(source: Path, incoming: Incoming, tokenizer: Path | None) -> dict[str, 
     known = {} if tokenizer is None else {"tokenizer_sha256": load_tokenizer(tokenizer).sha256}
     if (source / RUN_FILE).exists():
         facts = tensors.json_file(source / RUN_FILE)
-        config = validate(RunConfig, facts["config"], where=f"{source}/{RUN_FILE}")
+        config = stored_config(facts["config"], where=f"{source}/{RUN_FILE}")
         config = replace(config, model=incoming.model)
         return write.state_of(
             config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts | known

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from string import Formatter
 from types import ModuleType
 from typing import Any
 
@@ -36,9 +37,9 @@ def demo(words: Sequence[str]) -> int:
     part = _part(config)
     summary_file = run / "summary.json"
     status = RunDirectory(run).read_status()
-    if summary_file.exists() and status.get("state") == "done":
+    found = json.loads(summary_file.read_text(encoding="utf-8")) if summary_file.exists() else {}
+    if status.get("state") == "done" and _says_all(found, part):
         print(f"{run} is done already; remove it to run the demo again.")
-        found = json.loads(summary_file.read_text(encoding="utf-8"))
         print(_describe(found, run, files[-1], part))
         return 0
 
@@ -92,6 +93,12 @@ def _seconds_training(run: Path) -> float:
     """Seconds in the training loop so far, over all starts."""
     rows = read_rows(RunDirectory(run).metrics)
     return max((row.get("perf/elapsed_s", 0.0) for row in rows), default=0.0)
+
+
+def _says_all(summary: dict[str, Any], part: ModuleType) -> bool:
+    """Whether a summary has what is shown now; one of a former version may not."""
+    fields = {str(name).partition("[")[0] for _, name, _, _ in Formatter().parse(part.TEXT) if name}
+    return fields - {"run", "config", "python"} <= summary.keys()
 
 
 def _describe(summary: dict[str, Any], run: Path, config_file: Path, part: ModuleType) -> str:

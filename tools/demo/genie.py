@@ -20,7 +20,7 @@ SAMPLES = 256
 
 TEXT = """
 Palimpsest trained a GENIE (continuous paragraph denoise) on the Python language reference.
-On spans of held-out paragraphs, padding left out:
+On spans of {paragraphs} held-out paragraphs, padding left out:
 
   noise   squared error            tokens recovered
   level   network  mean embedding  network  rounding alone
@@ -45,9 +45,9 @@ def evaluated(loaded: Loaded) -> dict[str, Any]:
     """Errors and recovered tokens by level."""
     config = loaded.config
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-    rows = recovery(
-        loaded, open_corpus(config, draws), LEVELS, num=SAMPLES, batch=32, seed=config.seed
-    )
+    corpus = open_corpus(config, draws)
+    assert corpus.held_out is not None
+    rows = recovery(loaded, corpus, LEVELS, num=SAMPLES, batch=32, seed=config.seed)
     hard = [row for row in rows if row.rounded <= HARD]
     ratios = [row.recovered / max(row.rounded, 1e-9) for row in hard]
     table = "\n".join(
@@ -56,6 +56,7 @@ def evaluated(loaded: Loaded) -> dict[str, Any]:
         for row in rows
     )
     return {
+        "paragraphs": min(SAMPLES, corpus.held_out[1]),
         "levels": [asdict(row) for row in rows],
         "table": table,
         "hard": HARD,

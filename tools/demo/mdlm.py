@@ -14,9 +14,9 @@ PROMPT = 'The "___" statement is used to ___.'
 TEXT = """
 Palimpsest trained a text diffusion model on the Python language reference.
 
-  held-out NELBO    {nelbo:.3f} nats per token (95% interval {nelbo_ci95[0]:.3f} to \
-{nelbo_ci95[1]:.3f})
+  held-out NELBO    {nelbo:.3f} nats per token, an upper bound on {bound_on}
                     = perplexity {perplexity:.1f} per token, {bits_per_byte:.3f} bits per byte
+                    interval: {spread}
   unigram           {unigram:.3f} nats per token on the same documents
   ratio             {ratio:.3f} (1 is no better than counting words; lower is better)
   training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
@@ -37,9 +37,12 @@ Try next:
 def evaluated(loaded: Loaded) -> dict[str, Any]:
     """The held-out bound."""
     config = loaded.config
-    return evaluate(
+    summary = evaluate(
         loaded, config.data.valid_split, which="ema", samples=4, batch=32, seed=config.seed
     )
+    ends = summary["nelbo_ci95"]
+    spread = summary["interval"] + (f", {ends[0]:.3f} to {ends[1]:.3f}" if ends else "")
+    return {**summary, "spread": spread}
 
 
 def samples(loaded: Loaded) -> dict[str, list[str]]:

@@ -30,7 +30,7 @@ class SyntheticStream:
 
 def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
     """The mean loss of the held-out samples."""
-    sums = mean_losses(
+    sums, _ = mean_losses(
         trained.predict,
         config.objective,
         config.model,

@@ -124,7 +124,7 @@ def _digests(position_B: Tensor, noisy: dict[str, Tensor | None]) -> dict[int, s
 def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
     if not isinstance(config.objective, Bounded):
         return embeddings.losses(trained, mesh, config)
-    sums = document_losses(
+    tally = document_losses(
         trained.predict,
         config.objective,
         config.model,
@@ -135,7 +135,7 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
         share=Share(rank=mesh.data_rank, size=mesh.data_size),
         device=mesh.device,
     )
-    nats: list[float] = mesh.total(sums.to(mesh.device))[:, 0].tolist()
+    nats: list[float] = mesh.total(tally.documents_D3[:, 0].to(mesh.device)).tolist()
     return nats
 
 

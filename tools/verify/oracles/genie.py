@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipeline.paragraphs import sample_arrays
 from model.config import ModelConfig, Seq2SeqConfig
 from model.objectives import Noisy
 from model.objectives.genie import Genie
@@ -137,12 +138,6 @@ def _errors(objective: Genie, index_I: Tensor, eps_W: Tensor) -> Tensor:
 def _corrupt(objective: Genie, index_B: Tensor, eps_B: Tensor, start: float = 0.0) -> Noisy:
     """One token a sample, at the index and with the noise that are told."""
     num = len(index_B)
-    model = ModelConfig(
-        vocab_size=2,
-        width=2,
-        num_heads=1,
-        seq2seq=Seq2SeqConfig(num_encoder_layers=1, embedding_width=1),
-    )
     draws = Scripted(
         time_B1=(index_B[:, None].double() + 0.5) / objective.num_steps,
         uniform_BL=torch.zeros(num, 1, dtype=torch.float64),
@@ -156,7 +151,12 @@ def _corrupt(objective: Genie, index_B: Tensor, eps_B: Tensor, start: float = 0.
         "source_valid": ones,
         "position": torch.arange(num),
     }
-    return objective.corrupt(batch, draws, model)
+    return objective.corrupt(batch, draws, _model())
+
+
+def _model() -> ModelConfig:
+    shape = Seq2SeqConfig(num_encoder_layers=1, embedding_width=1)
+    return ModelConfig(vocab_size=2, width=2, num_heads=1, seq2seq=shape)
 
 
 def _known() -> list[Comparison]:
@@ -187,6 +187,7 @@ def _known() -> list[Comparison]:
         )
         moved = Reconstruction(output_ME=off, embedding_ME=embedding_M1, rounding=rounding)
         errors[kind] = objective.errors(moved, noisy).double()
+    comparisons.append(_padding())
     abar_M = SQRT.abar(index_B)
     for kind, factor_M in (("eps", (1 - abar_M) / abar_M), ("v", 1 - abar_M)):
         deviation = float((factor_M * errors[kind] / errors["x0"] - 1).abs().max())
@@ -194,6 +195,21 @@ def _known() -> list[Comparison]:
             Comparison(what=f"error of {kind} as of x0", deviation=deviation, allowed=1e-4)
         )
     return comparisons
+
+
+def _padding() -> Comparison:
+    """Targets of any length: every position is noised, predicted and counted, PAD as text."""
+    targets = [np.ones(num, dtype=np.int64) for num in (1, 3, 4)]
+    arrays = sample_arrays([np.ones(1, dtype=np.int64)] * 3, targets, 1, 4, pad=0)
+    batch = {name: torch.tensor(array.tolist()) for name, array in arrays.items()}
+    draws = Scripted(
+        time_B1=torch.full((3, 1), 0.5, dtype=torch.float64),
+        uniform_BL=torch.zeros(3, 4, dtype=torch.float64),
+        normals={"start": torch.zeros(3, 4), "noise": torch.ones(3, 4)},
+    )
+    noisy = Genie().corrupt(batch | {"position": torch.arange(3)}, draws, _model())
+    missing = 2 * 12 - int(noisy.where_BL.sum()) - int(noisy.count)
+    return Comparison(what="positions left out, padding with them", deviation=abs(missing))
 
 
 def _moved(eps_B: Tensor, abar_M1: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
 from model.schedules.loglinear import LogLinear
 from tools.verify.check import Check, Comparison
-from tools.verify.joint import Joint
+from tools.verify.joint import Conditionals, Joint, Texts
 from tools.verify.scripted import Scripted
 
 ALLOWED = 1e-6
@@ -35,6 +35,7 @@ NODES = 32
 def oracles() -> Iterator[Check]:
     """Checks of :class:`model.objectives.mdlm.Mdlm` and of the schedules."""
     yield Check(name="mdlm: held-out bound", compare=_held_out)
+    yield Check(name="mdlm: texts of any length", compare=_lengths)
     yield Check(name="mdlm: training loss", compare=_training)
     yield Check(name="mdlm: uniform predictor", compare=_uniform)
 
@@ -69,6 +70,74 @@ def _bound(joint: Joint, free_L: Tensor) -> Tensor:
     free_BL = free_L.expand(batch["tokens"].shape)
     noisy = Mdlm().bound_corrupt(batch, free_BL, draws, joint.config)
     return _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1).mean(dim=1)
+
+
+def _lengths() -> list[Comparison]:
+    """Padded texts: the bound, of the text given its length or with it, and what is counted."""
+    texts = Texts((0.5, 0.3, 0.2))
+    text = -(texts.log_prob - texts.log_prob_of_length)
+    known = {
+        "visible": ("-log p given the length", text, texts.num_letters),
+        "generated": ("-log p, the length with it", -texts.log_prob, texts.num_letters + 1),
+        "masked": ("text in any order", _any_order(texts), texts.num_letters),
+    }
+    comparisons = []
+    for padding, (what, truth, tokens) in known.items():
+        objective = Mdlm(padding=padding)  # type: ignore[arg-type]
+        found, counted = _padded_bound(objective, texts)
+        comparisons.append(_relative(f"{what}, padding {padding}", found, truth))
+        wrong = int((counted != tokens).sum())
+        comparisons.append(Comparison(what=f"tokens counted, padding {padding}", deviation=wrong))
+    # In any order it is a code for the text given its length, so on average no shorter than -log p.
+    over = (texts.probability * (_any_order(texts) - text)).sum()
+    comparisons.append(Comparison(what="a bound, padding masked", deviation=float(over < 0)))
+    return comparisons
+
+
+def _padded_bound(objective: Mdlm, texts: Texts) -> tuple[Tensor, Tensor]:
+    """The expected held-out loss of each text and its counted tokens, ``[N]``, as evaluated."""
+    ids_NL = texts.outcomes
+    length = ids_NL.shape[1] - 1  # BOS is given
+    order_PL = torch.tensor(list(itertools.permutations(range(length))))
+    uniform_PL = torch.nn.functional.pad((order_PL + 0.5) / length, (1, 0)).double()
+    found, tokens = [], []
+    for ids_L in ids_NL:
+        place_L = torch.arange(length + 1)
+        ending_L = place_L > (ids_L != texts.PAD).sum() - 2
+        free_L = (place_L > 0) & (ids_L != texts.PAD)
+        # As many hidden positions as there are: each number of them, equally often.
+        hidden = int((free_L & ~ending_L).sum()) if objective.padding == "visible" else length
+        batch = _batch(ids_L.repeat(hidden * len(order_PL), 1))
+        batch["ending"] = ending_L.expand_as(batch["tokens"])
+        batch["valid"] = batch["tokens"] != texts.PAD
+        time_K = (torch.arange(hidden).double() + 0.5) / hidden
+        draws = Scripted(
+            time_B1=time_K.repeat_interleave(len(order_PL))[:, None],
+            uniform_BL=uniform_PL.repeat(hidden, 1),
+        )
+        free_BL = objective.counted(batch, free_L.expand_as(batch["tokens"]), texts.config)
+        noisy = objective.bound_corrupt(batch, free_BL, draws, texts.config)
+        found.append(_losses(noisy, _denoised(texts, noisy)).mean())
+        tokens.append(noisy.count // len(batch["tokens"]))
+    return torch.stack(found), torch.stack(tokens)
+
+
+def _any_order(texts: Texts) -> Tensor:
+    """-log p of the letters alone while all that is hidden is revealed one by one, ``[N]``."""
+    length = texts.outcomes.shape[1]
+    total = torch.zeros(len(texts.outcomes), dtype=torch.float64)
+    orders = list(itertools.permutations(range(1, length)))
+    for order in orders:
+        seen_NL = torch.full_like(texts.outcomes, texts.mask)
+        seen_NL[:, 0] = texts.outcomes[:, 0]
+        before = texts.masked_log_prob(seen_NL)
+        for place in order:
+            seen_NL[:, place] = texts.outcomes[:, place]
+            after = texts.masked_log_prob(seen_NL)
+            is_letter = place <= texts.num_letters
+            total += torch.where(is_letter, before - after, 0.0)
+            before = after
+    return total / len(orders)
 
 
 def _training() -> list[Comparison]:
@@ -151,7 +220,7 @@ def _probability(objective: Mdlm, time_W: Tensor, pattern_WL: Tensor) -> Tensor:
     return torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
 
 
-def _denoised(joint: Joint, noisy: Noisy) -> Tensor:
+def _denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
     return joint.denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
 
 

@@ -1,0 +1,222 @@
+"""The held-out number is what it says it is, on texts whose likelihood is known exactly."""
+
+import math
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.packing import held_out
+from model.config import ModelConfig
+from model.objectives import Bounded
+from model.objectives.genie import Genie
+from model.objectives.mdlm import Mdlm
+from model.prediction import Prediction
+from model.query import Query
+from pretrain.evaluate import Tally, document_losses, summarise
+from pretrain.interval import ratio_interval
+
+BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
+MODEL = ModelConfig(vocab_size=5, width=2, num_heads=1)
+MOST = 30
+LENGTHS = [1 + number % MOST for number in range(100 * MOST)]
+MEAN = sum(LENGTHS) / len(LENGTHS)
+WITH_LENGTH = (MEAN * math.log(2) + math.log(MOST)) / (MEAN + 1)
+"""Nats a token of texts of n ~ U{1..30} letters, a or b evenly, the EOS being a token."""
+
+Padding = Literal["masked", "generated", "visible"]
+
+
+class Documents:
+    """A split in memory."""
+
+    def __init__(self, documents: list[list[int]]) -> None:
+        self._stream = np.array([token for text in documents for token in [*text, EOS]])
+        self._starts = np.cumsum([0, *(len(text) + 1 for text in documents)])
+        self.directory = "in memory"
+        self.num_documents, self.num_tokens = len(documents), len(self._stream)
+        self.manifest = SimpleNamespace(
+            bos_id=BOS, eos_id=EOS, pad_id=PAD, bytes=sum(map(len, documents))
+        )
+
+    def tokens(self, start: int, stop: int) -> np.ndarray:
+        return self._stream[start:stop]
+
+    def document_of(self, start: int, stop: int) -> np.ndarray:
+        return np.searchsorted(self._starts, np.arange(start, stop), side="right") - 1
+
+    def document_starts(self) -> np.ndarray:
+        return self._starts
+
+    def counts(self) -> np.ndarray:
+        return np.bincount(self._stream, minlength=5)
+
+
+def letters(lengths: list[int]) -> Any:
+    random = np.random.default_rng(0)
+    return Documents([random.choice([A, B], num).tolist() for num in lengths])
+
+
+def best(query: Query) -> Prediction:
+    """The true conditionals of a framed and padded text of U{1..30} letters."""
+    ids_BL = query.ids_BL
+    place_L = torch.arange(ids_BL.shape[1])
+    letter_BL = (ids_BL == A) | (ids_BL == B)
+    least_B = torch.where(letter_BL, place_L, 1).amax(dim=1)
+    most_B = torch.where(ids_BL == PAD, place_L - 2, MOST).amin(dim=1)
+    ends_BL = ids_BL == EOS
+    end_B = ends_BL.long().argmax(dim=1) - 1
+    least_B = torch.where(ends_BL.any(dim=1), end_B, least_B)
+    most_B = torch.where(ends_BL.any(dim=1), end_B, most_B)
+    length_N = torch.arange(1, MOST + 1)
+    may_BN = (length_N >= least_B[:, None]) & (length_N <= most_B[:, None])
+    share_BN = may_BN / may_BN.sum(dim=1, keepdim=True)
+    row_M, column_M = query.where_BL.nonzero(as_tuple=True)
+    share_MN = share_BN[row_M].double()
+    text_M = (share_MN * (length_N >= column_M[:, None])).sum(dim=1)
+    ends_M = (share_MN * (length_N == column_M[:, None] - 1)).sum(dim=1)
+    after_M = (share_MN * (length_N < column_M[:, None] - 1)).sum(dim=1)
+    none_M = torch.zeros_like(text_M)
+    columns = [none_M, ends_M, after_M, text_M / 2, text_M / 2, none_M]
+    return Prediction(torch.stack(columns, dim=1).log())
+
+
+def found(
+    documents: Any, objective: Mdlm, how: Any, predict: Any = best, *, length: int = MOST + 2
+) -> tuple[dict[str, Any], Tally]:
+    windows = held_out(documents, length, how)
+    tally = document_losses(predict, objective, MODEL, windows, seed=0, samples=4, batch=500)
+    scope = objective.scope(padded=how == "pad")
+    return summarise(tally, documents, documents, scope), tally
+
+
+@pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
+def test_no_number_is_below_the_entropy_that_it_claims(padding: Padding) -> None:
+    documents = letters(LENGTHS)
+    summary, tally = found(documents, Mdlm(padding=padding), "pad")
+    total = sum(LENGTHS)
+    nats = tally.documents_D3[:, 0] / 4
+    error = float(nats.std()) * len(LENGTHS) ** 0.5
+    if padding == "generated":
+        assert (summary["length_given"], summary["eos_counted"]) == (False, len(LENGTHS))
+        assert summary["tokens"] == total + len(LENGTHS)
+        error /= summary["tokens"]
+        assert abs(summary["nelbo"] - WITH_LENGTH) < 4 * error
+        assert error < 0.01
+    else:
+        assert (summary["length_given"], summary["eos_counted"]) == (True, 0)
+        assert summary["tokens"] == total
+        assert summary["nelbo"] >= math.log(2) - 1e-6
+    if padding == "visible":
+        assert summary["nelbo"] == pytest.approx(math.log(2), rel=1e-6)
+        assert summary["bits_per_byte"] == pytest.approx(1, rel=1e-6)
+        assert summary["ratio"] < 1.01
+    assert summary["padding_counted"] == 0
+
+
+def test_in_a_stream_the_length_is_part_of_the_number() -> None:
+    documents = letters(LENGTHS)
+    counts = documents.counts()
+    logits = torch.from_numpy(np.append(np.log(np.maximum(counts, 1e-9)), -np.inf))
+
+    def unigram(query: Query) -> Prediction:
+        return Prediction(logits.expand(int(query.where_BL.sum()), -1))
+
+    summary, _ = found(documents, Mdlm(), "wrap", unigram)
+    assert (summary["length_given"], summary["padding"]) == (False, "none")
+    assert (summary["tokens"], summary["eos_counted"]) == (documents.num_tokens, len(LENGTHS))
+    assert summary["nelbo"] == pytest.approx(summary["unigram"], rel=0.01)
+    assert summary["nelbo"] > WITH_LENGTH
+
+
+@pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
+def test_of_cut_documents_every_end_is_predicted_but_only_their_own_is_counted(
+    padding: Padding,
+) -> None:
+    documents = letters([1, 9, 3, 25])
+
+    def even(query: Query) -> Prediction:
+        logits = torch.zeros(int(query.where_BL.sum()), 6)
+        logits[:, MASK] = -torch.inf
+        return Prediction(logits)
+
+    _, tally = found(documents, Mdlm(padding=padding), "pad", even, length=6)
+    windows = [1, 3, 1, 7]
+    own = torch.tensor([1.0, 9, 3, 25])
+    counted = own + 1 if padding == "generated" else own
+    coded = 5.0 * torch.tensor(windows) if padding == "generated" else own
+    assert torch.equal(tally.documents_D3[:, 1], 4 * counted.double())
+    assert torch.equal(tally.documents_D3[:, 2], 4 * (own + 1).double())
+    if padding == "masked":
+        return  # how many of the hidden positions are letters is chance
+    nats = 4 * coded.double() * math.log(5)
+    torch.testing.assert_close(tally.documents_D3[:, 0], nats, rtol=1e-6, atol=0)
+
+
+def test_a_mask_token_in_the_text_is_given_and_not_counted() -> None:
+    model = ModelConfig(vocab_size=5, mask_id=B, width=2, num_heads=1)
+    documents: Any = Documents([[A, B, A], [B, B], [A]])
+
+    def even(query: Query) -> Prediction:
+        logits = torch.zeros(int(query.where_BL.sum()), 5)
+        logits[:, B] = -torch.inf
+        return Prediction(logits)
+
+    for how in ("wrap", "pad"):
+        objective = Mdlm(padding="generated")
+        windows = held_out(documents, 5, how)  # type: ignore[arg-type]
+        tally = document_losses(even, objective, model, windows, seed=0, samples=1, batch=2)
+        assert tally.documents_D3[:, 1].tolist() == [3, 1, 2]
+        assert tally.ids_R.tolist() == [0, 3, 0, 3, 0]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 300])
+def test_the_number_does_not_depend_on_the_batch(batch: int) -> None:
+    documents = letters(LENGTHS[:60])
+    windows = held_out(documents, MOST + 2, "pad")
+    one = document_losses(best, Mdlm(), MODEL, windows, seed=3, samples=2, batch=60)
+    other = document_losses(best, Mdlm(), MODEL, windows, seed=3, samples=2, batch=batch)
+    torch.testing.assert_close(one.documents_D3, other.documents_D3)
+    assert torch.equal(one.ids_R, other.ids_R)
+
+
+def test_genie_claims_no_bound() -> None:
+    assert not isinstance(Genie(), Bounded)
+    assert isinstance(Mdlm(), Bounded)
+
+
+def leaning(query: Query) -> Prediction:
+    """Surer of an A the more is visible: how much is masked, and where, decides the loss."""
+    share_B = (query.ids_BL == MASK).double().mean(dim=1)
+    row_M, _ = query.where_BL.nonzero(as_tuple=True)
+    lean_M = 0.9 * (1 - share_B[row_M])
+    rest_M = 0.1 * torch.ones_like(lean_M)
+    columns = [0 * rest_M, rest_M, 0 * rest_M, (0.9 + lean_M) / 2, (0.9 - lean_M) / 2, 0 * rest_M]
+    return Prediction(torch.stack(columns, dim=1).log())
+
+
+@pytest.mark.parametrize(("how", "samples"), [("wrap", 1), ("wrap", 4), ("pad", 1)])
+def test_the_interval_covers_the_chance_of_the_corruptions(how: Any, samples: int) -> None:
+    """Short documents, several of which share a window and its corruption; 190 of 200 hold."""
+    random = np.random.default_rng(samples)
+
+    def evaluated(num: int, seed: int, samples: int) -> np.ndarray:
+        share = random.beta(1, 2, num)
+        texts = [
+            random.choice([A, B], 1 + random.poisson(4), p=[1 - one, one]).tolist() for one in share
+        ]
+        windows = held_out(Documents(texts), 22, how)  # type: ignore[arg-type]
+        tally = document_losses(
+            leaning, Mdlm(), MODEL, windows, seed=seed, samples=samples, batch=500
+        )
+        return tally.documents_D3[:, :2].numpy()
+
+    nats, tokens = evaluated(20_000, 0, 4).sum(axis=0)
+    held = 0
+    for seed in range(200):
+        bounds = ratio_interval(evaluated(40, seed, samples), seed=seed).bounds
+        assert bounds is not None
+        held += bounds[0] <= nats / tokens <= bounds[1]
+    assert 181 <= held <= 199
