@@ -27,6 +27,8 @@ examples:
   python -m pretrain configs/demo.yaml parallel.data=2        two ranks on this machine
   python -m pretrain configs/tiny.yaml optim.lr=1e-3 run_dir=runs/lr-1e-3
   python -m pretrain configs/demo.yaml --dry-run              what it would do
+  python -m pretrain --keys optim ema                         what can be set, and what it means
+  python -m pretrain configs/tiny.yaml --fresh                begin anew; the old run stays aside
   torchrun --nproc-per-node 8 -m pretrain configs/mdlm/owt.yaml
 
 A run lives in its run directory and goes on from its newest checkpoint when it is started
@@ -46,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "words",
-        nargs="+",
+        nargs="*",
         metavar="CONFIG.yaml | key.sub=value",
         help="configuration files, merged left to right, then single settings",
     )
@@ -59,6 +61,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N[,N...]",
         type=_numbers,
         help="with --dry-run --json: the layout on each of these numbers of ranks too",
+    )
+    parser.add_argument(
+        "--keys",
+        action="store_true",
+        help="list every key with its type, default and meaning, or those below the keys that are "
+        "named, and stop",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin anew: a run that is in the run directory already is moved aside first, to "
+        "RUN.1 or the next free number, never deleted; refused while it is live",
     )
     return parser
 
@@ -89,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.keys:
+        return _list_keys(arguments.words)
     world = launch.external_world(os.environ)
     files = [Path(word) for word in arguments.words if not is_override(word)]
     if not files:
@@ -106,6 +122,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from pretrain import plan
 
     ranks = world.size if world else None
+    if arguments.fresh and arguments.dry_run:
+        raise UserError(
+            f"--fresh moves a run aside when training starts, and --dry-run starts none; for a job "
+            f"that is submitted, move it first: mv {path} {path}.1"
+        )
     if arguments.dry_run:
         if arguments.json:
             print(
@@ -123,12 +144,18 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"{to_yaml(config)}\nrun directory    {path}\n{plan.describe(config, ranks)}")
         return 0
 
-    RunDirectory(path).check(config)
+    # A launcher's further starts of the same command go on with what the first one began.
+    fresh = arguments.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if not fresh:
+        RunDirectory(path).check(config)
     numbers = plan.plan(config, ranks)
     _check_data(config)
     if config.fork_from:
         _check_fork(config, Path(config.fork_from))
-    if _is_done(config, path):
+    if fresh:
+        if world is None or world.rank == 0:
+            _move_aside(path)
+    elif _is_done(config, path):
         if world is None or world.rank == 0:
             print(f"{path} is done: {config.steps} steps; set steps=N to go on", file=sys.stderr)
         return 0
@@ -137,6 +164,27 @@ def _run(arguments: argparse.Namespace) -> int:
     if preemption.reason():
         return preemption.STOPPED
     return launch.run_local(numbers.ranks, train_rank, config, path)
+
+
+def _list_keys(prefixes: Sequence[str]) -> int:
+    from configs.documentation import listing
+    from pretrain.config import RunConfig
+
+    text = listing(RunConfig, prefixes)
+    if not text:
+        raise UserError(
+            f"no key is, or begins with, {' or '.join(prefixes)}; `--keys` alone lists them all"
+        )
+    print(text)
+    return 0
+
+
+def _move_aside(path: Path) -> None:
+    from pretrain.aside import move_aside
+
+    aside = move_aside(path)
+    if aside:
+        print(f"--fresh: the run that was in {path} is in {aside} now", file=sys.stderr)
 
 
 def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str, object]]:
