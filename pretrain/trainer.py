@@ -21,7 +21,8 @@ from configs.errors import RunError
 from configs.load import to_plain
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy
-from pretrain import preemption
+from pretrain import banner, preemption
+from pretrain.cautions import introduction, weights_of
 from pretrain.checkpoint.training import Checkpoints, SaveError
 from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
@@ -91,9 +92,12 @@ class Trainer:
         watchdog: Watchdog,
     ) -> None:
         self.watchdog = watchdog
+        self.progress = Progress(shown=mesh.is_first)
         self.config, self.directory, self.mesh, self.attempt = config, directory, mesh, attempt
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.corpus = open_corpus(config, self.draws)
+        for line in introduction(config, self.corpus, mesh, directory.path):
+            self.progress.say(line)
         self.engine = engine.build(config, mesh)
         self.ema = Ema(config.ema, self.engine.owned.masters)
         self.learnt = config.objective.begin()
@@ -112,7 +116,6 @@ class Trainer:
         notes = self._resume()
         if config.compile:
             self.engine.compile()
-        self.progress = Progress(config.last_step, self.step, shown=mesh.is_first)
         for note in notes:
             self.progress.say(note)
         if mesh.is_first:
@@ -128,7 +131,8 @@ class Trainer:
         self._status("running", "")
         stopping = False
         self._began = time.perf_counter()
-        pace = Pace(self.tokens_seen)
+        pace, first_step = Pace(self.tokens_seen), self.step + 1
+        self.progress.start(config.last_step, self.step)
         while self.step < config.last_step and not stopping:
             self.step += 1
             self.watchdog.beat()
@@ -155,13 +159,16 @@ class Trainer:
             if not self.engine.skipped:
                 self.optimizer_step += 1
                 self.ema.update(self.engine.owned.masters, self.optimizer_step)
-            if self._due(config.log.every):
-                row = self._training_row(sums, count, rate) | pace.measured(self.tokens_seen)
-                row["perf/elapsed_s"] = self._elapsed()
-                row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
-                self._write(row)
-                self.progress.note(row["loss"], row["perf/tokens_per_second"])
-            self.progress.advance()
+            due = self._due(config.log.every)
+            if due or self.step == first_step:
+                row = self._training_row(sums, count, rate)
+                self.progress.note(row["loss"])
+                if due:
+                    row |= pace.measured(self.tokens_seen)
+                    row["perf/elapsed_s"] = self._elapsed()
+                    row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
+                    self._write(row)
+            self.progress.advance(count, pace.step_seconds)
             if config.eval.every and self._due(config.eval.every):
                 self._validate()
                 pace.restart(self.tokens_seen)
@@ -238,7 +245,9 @@ class Trainer:
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
         self._write(row | {f"val/{name}": value for name, value in numbers.items()})
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-        self.progress.say(f"step {self.step}: held-out {told}")
+        self.progress.say(
+            f"step {self.step}: held-out {told} ({weights_of(self.config, self.step)})"
+        )
 
     def _write(self, row: Row) -> None:
         if self.mesh.is_first:
@@ -319,6 +328,10 @@ class Trainer:
         else:
             self._status("stopped", "stop_after")
         self.progress.close()
+        if done or not stopping:
+            counts = (self.step, self.tokens_seen, self._elapsed())
+            for line in banner.closing(self.config, self.directory.path, *counts):
+                self.progress.say(line)
         if self.mesh.is_first:
             self.metrics.close()
             self.wandb.close()

@@ -74,6 +74,9 @@ def held_out_loss(
     corpus = open_corpus(replace(config, data=data), draws)
     if corpus.held_out is None:
         raise UserError(f"{corpus.path} has no split '{split_name}'")
+    if loaded.is_first:
+        for note in corpus.notes:
+            print(f"warning: {note}", file=sys.stderr)
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
         sums = mean_losses(

@@ -64,8 +64,10 @@ def test_what_is_listed_is_what_a_configuration_has(root: Path, file: str) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
-    """Args:
-    depth: how deep.
+    """Within.
+
+    Args:
+        depth: how deep.
     """
 
     depth: int = 2
