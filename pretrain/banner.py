@@ -50,9 +50,8 @@ def size(num: float) -> str:
     """Bytes for a reader."""
     for unit, bytes_ in (("GiB", GIB), ("MiB", 2**20)):
         if num >= bytes_:
-            return (
-                f"{num / bytes_:.1f} {unit}" if num < 10 * bytes_ else f"{num / bytes_:,.0f} {unit}"
-            )
+            digits = 1 if num < 10 * bytes_ else 0
+            return f"{num / bytes_:,.{digits}f} {unit}"
     return f"{num / 1024:,.0f} KiB"
 
 

@@ -107,8 +107,8 @@ def average_caution(config: RunConfig) -> str | None:
     if steps >= 1 / (1 - decay):
         return None
     return (
-        f"ema.decay {decay:g} averages the weights of {1 / (1 - decay):,.0f} steps, and the run has "
-        f"{steps:,}: at its end the average is over about the last {_reach(steps)}"
+        f"ema.decay {decay:g} averages the weights of {1 / (1 - decay):,.0f} steps, and the run "
+        f"has {steps:,}: at its end the average is of about the last {_reach(steps)}"
     )
 
 

@@ -89,7 +89,7 @@ class Progress:
         if self._plain and (now - self._said >= self._every or self._step == self._total):
             self._said = now
             self.say(
-                f"step {self._step}/{self._total}{facts}, {clock(now - self._started)}, "
+                f"step {self._step}/{self._total}{facts}, {clock(now - self._started)} elapsed, "
                 f"{clock(left)} left"
             )
 

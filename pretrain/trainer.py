@@ -245,9 +245,8 @@ class Trainer:
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
         self._write(row | {f"val/{name}": value for name, value in numbers.items()})
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-        self.progress.say(
-            f"step {self.step}: held-out {told} ({weights_of(self.config, self.step)})"
-        )
+        which = weights_of(self.config, self.step)
+        self.progress.say(f"step {self.step}: held-out {told} ({which})")
 
     def _write(self, row: Row) -> None:
         if self.mesh.is_first:
