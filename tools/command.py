@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from configs.documentation import plain
 from configs.errors import UserError
 from configs.load import merged, validate
 from pretrain import launch
@@ -40,7 +41,7 @@ def parser(
     """The parser of ``python -m tools.NAME``, its texts printed as they are written."""
     return argparse.ArgumentParser(
         prog=f"python -m tools.{name}",
-        description=description,
+        description=plain(description or ""),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,7 +65,12 @@ def model_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         metavar="parallel.key=value",
         help="spread the model over ranks: parallel.tensor=T, pipeline=P, data=D (default 1 each)",
     )
-    made.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    made.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="averaged over training (default), or as they were last",
+    )
     return made
 
 

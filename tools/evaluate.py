@@ -102,15 +102,17 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         choices=("held-out", "seq2seq"),
         default="held-out",
-        help="held-out: the bound, or the loss where there is none; seq2seq: texts and their "
-        "BLEU and ROUGE",
+        help="held-out (default): the bound, or the loss where there is none; seq2seq: texts and "
+        "their BLEU and ROUGE",
     )
     parser.add_argument("--split", help="split of the run's corpus (default: its held-out one)")
     parser.add_argument(
         "--samples", type=int, default=4, help="corruptions of each window (default 4)"
     )
-    parser.add_argument("--batch", type=int, default=32, help="windows per forward pass")
-    parser.add_argument("--seed", type=int, default=0, help="of the corruptions")
+    parser.add_argument(
+        "--batch", type=int, default=32, help="windows per forward pass (default 32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the corruptions (default 0)")
     add_sampling_options(parser)
     options = parser.add_argument_group("the task seq2seq")
     options.add_argument("--data", type=Path, metavar="FILE", help="pairs, one JSON object a line")

@@ -97,12 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--steps", type=int, help="of the sampler (default 64; 50 for an encoder-decoder)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="of the token draws; 0 takes the likeliest"
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="of the token draws; 0 takes the likeliest (default 1)",
     )
-    parser.add_argument("--batch", type=int, default=16, help="texts per forward pass")
+    parser.add_argument("--batch", type=int, default=16, help="texts per forward pass (default 16)")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument(
         "--source", metavar="TEXT|FILE", help="what an encoder-decoder writes a target for"
