@@ -104,10 +104,10 @@ def window_caution(config: RunConfig, corpus: Corpus) -> str | None:
 def average_caution(config: RunConfig) -> str | None:
     """Where the whole run is shorter than the average of its weights is meant to reach back."""
     decay, steps = config.ema.decay, config.steps
-    if steps >= 1 / (1 - decay):
+    if steps >= _span(decay):
         return None
     return (
-        f"ema.decay {decay:g} averages the weights of {1 / (1 - decay):,.0f} steps, and the run "
+        f"ema.decay {decay:g} averages the weights of {_span(decay):,} steps, and the run "
         f"has {steps:,}: at its end the average is of about the last {_reach(steps)}"
     )
 
@@ -116,8 +116,13 @@ def weights_of(config: RunConfig, step: int) -> str:
     """Which weights are validated after a step; an average that is young, with its reach."""
     if not config.ema.decay:
         return "raw weights: ema.decay is 0"
-    young = step < 1 / (1 - config.ema.decay)
+    young = step < _span(config.ema.decay)
     return "averaged weights" + (f", of about the last {_reach(step)} steps" if young else "")
+
+
+def _span(decay: float) -> int:
+    """Steps over which an average of this decay is meant to reach back."""
+    return round(1 / (1 - decay))
 
 
 def _reach(step: int) -> int:

@@ -61,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     requeue.add_argument(
         "--exclude", default="", metavar="NODES", help="not on these nodes; none: on all"
     )
+    for name, made in commands.choices.items():
+        made.description = next(a.help for a in commands._choices_actions if a.dest == name)
     return parser
 
 

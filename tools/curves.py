@@ -12,8 +12,8 @@ from pretrain.metrics import Row, read_rows
 from pretrain.run_directory import RunDirectory
 
 LEVEL = "train/loss_level_"
-WINDOWS = 40
-"""A line is smoothed over about this share of its rows, one in so many."""
+SHARE = 20
+"""A line is smoothed over one in so many of its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Run:
             if isinstance(row.get(key), (int, float)) and "tokens_seen" in row
         ]
         tokens, values = np.array(found, dtype=float).reshape(-1, 2).T
-        finite = np.isfinite(values)
+        finite = np.isfinite(tokens) & np.isfinite(values)
         return tokens[finite], values[finite]
 
 
@@ -78,14 +78,17 @@ def read_runs(paths: list[Path]) -> list[Run]:
     return runs
 
 
-def rolling_median(values: np.ndarray) -> np.ndarray:
-    """Each value's median with its neighbours; fewer of them towards both ends.
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Each value's median with its neighbours, then the mean of these medians.
 
-    Unlike a mean, it passes over a lone spike, and it leaves out neither end.
+    The median passes over a lone spike, which a mean would turn into a plateau; the mean takes
+    the steps off it. Towards both ends there are fewer neighbours, and neither end is left out.
     """
-    half = len(values) // (2 * WINDOWS)
-    reach = np.minimum(half, np.minimum(np.arange(len(values)), np.arange(len(values))[::-1]))
-    return np.array([np.median(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
+    half, places = len(values) // (2 * SHARE), np.arange(len(values))
+    reach = np.minimum(half, np.minimum(places, places[::-1]))
+    for average in (np.median, np.mean):
+        values = np.array([average(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
+    return values
 
 
 def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:

@@ -10,23 +10,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
-from tools.curves import LEVEL, Run, rolling_median
+from tools.curves import LEVEL, Run, smooth
 
 SIZE = (7, 4.2)
+TOKENS = EngFormatter(sep="")
+"""250k, 1.5M, 2G."""
 
 
 def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path:
-    """Training loss, every point and a running median, and the held-out numbers, over tokens."""
+    """Training loss, every point and a smoothed line, and the held-out numbers, over tokens."""
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     tops, lows = [], []
     for run, color in zip(runs, _colors(runs), strict=True):
         tokens, loss = run.curve("train/loss")
         if not len(loss):
             continue
-        line = rolling_median(loss)
-        axes.plot(tokens, loss, ".", color=color, alpha=0.25, markersize=4, markeredgewidth=0)
-        label = "training, running median" if len(runs) == 1 else run.name
+        line = smooth(loss)
+        axes.plot(tokens, loss, ".", color=color, alpha=0.4, markersize=4, markeredgewidth=0)
+        label = "training, smoothed by a median" if len(runs) == 1 else run.name
         axes.plot(tokens, line, _style(line), color=color, label=label)
         tops += [line.max(), np.quantile(loss, 0.995)]
         lows += [line.min(), np.quantile(loss, 0.005)]
@@ -47,6 +50,7 @@ def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path
     unit = "nats per token" if bounded else "loss per token"
     title = runs[0].name if len(runs) == 1 else "training loss, and held-out numbers (points)"
     axes.set(xlabel="tokens seen", ylabel=unit, title=title)
+    axes.xaxis.set_major_formatter(TOKENS)
     return _finish(figure, [axes], path)
 
 
@@ -84,9 +88,9 @@ def draw_training(runs: list[Run], path: Path) -> Path:
             if not len(values):
                 continue
             noisy = key != "train/lr"
-            line = rolling_median(values) if noisy else values
+            line = smooth(values) if noisy else values
             if noisy:
-                axes.plot(tokens, values, ".", color=color, alpha=0.25, markersize=3)
+                axes.plot(tokens, values, ".", color=color, alpha=0.4, markersize=3)
             axes.plot(tokens, line, _style(line), color=color, label=run.name)
         axes.set_ylabel(unit)
         if key != "train/grad_norm":
@@ -95,6 +99,7 @@ def draw_training(runs: list[Run], path: Path) -> Path:
             axes.set_yscale("log")
     panels[0].set_title(runs[0].name if len(runs) == 1 else "how training goes")
     panels[-1].set_xlabel("tokens seen")
+    panels[-1].xaxis.set_major_formatter(TOKENS)
     return _finish(figure, list(panels), path, legend=len(runs) > 1)
 
 

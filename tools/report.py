@@ -1,6 +1,6 @@
 """``python -m tools.report RUN [RUN ...]``: pictures of runs, from their metrics.
 
-loss.png         training loss, every point and a running median, and the held-out numbers
+loss.png         training loss, every point and a smoothed line, and the held-out numbers
 levels.png       training loss by range of the noise level
 training.png     gradient norm, learning rate, tokens per second
 differences.txt  of several runs: the keys in which their configurations differ

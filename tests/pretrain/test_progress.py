@@ -16,13 +16,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch) -> Terminal:
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    return screen
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -52,7 +45,9 @@ def test_without_a_terminal_there_are_plain_lines_and_the_first_loss_comes_at_on
     assert last.endswith("0:00:00 left")
 
 
-def test_on_a_terminal_the_line_has_hours_too(terminal: Terminal) -> None:
+def test_on_a_terminal_the_line_has_hours_too(monkeypatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     progress = Progress(shown=True)
     progress.start(100, 40)
     progress.note(2.5)
