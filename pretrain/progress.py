@@ -7,7 +7,7 @@ it lasts longer than :data:`PATIENCE_S` a line says so, again after twice as lon
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -105,6 +105,50 @@ class Progress:
         self._first_step_over.set()
         if self._bar is not None:
             self._bar.close()
+
+
+class Counter:
+    """Progress of a job of many like items, as a context: a live line, or plain ones.
+
+    Args:
+        shown: false for silence.
+        every: seconds between plain lines where there is no terminal.
+    """
+
+    def __init__(
+        self, total: int, unit: str, name: str, *, shown: bool, every: float = 30.0
+    ) -> None:
+        self._total, self._unit, self._name, self._done = total, unit, name, 0
+        live = shown and sys.stderr.isatty()
+        self._plain, self._every = shown and not live, every
+        self._started = self._said = time.monotonic()
+        self._bar = _Line(
+            total=total, unit=unit, desc=name, disable=not live, dynamic_ncols=True,
+            bar_format=LIVE_LINE,
+        )  # fmt: skip
+
+    def update(self, num: int) -> None:
+        """So many more are done."""
+        self._done += num
+        now = time.monotonic()
+        spent = now - self._started
+        left = clock(max(0, self._total - self._done) * spent / max(1, self._done))
+        self._bar.left = left
+        self._bar.update(num)
+        if self._plain and now - self._said >= self._every:
+            self._said = now
+            print(
+                f"{self._name} {self._done}/{self._total} {self._unit}s, {clock(spent)} elapsed, "
+                f"{left} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
 
 
 class _Line(tqdm):  # type: ignore[type-arg]

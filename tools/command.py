@@ -10,10 +10,8 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from configs.documentation import plain
 from configs.errors import UserError
@@ -22,6 +20,7 @@ from pretrain import launch
 from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
 from pretrain.config import ParallelConfig
 from pretrain.launch import World
+from pretrain.progress import Counter
 
 
 def run(command: Callable[[], int]) -> int:
@@ -118,9 +117,9 @@ def _layout(words: list[str]) -> ParallelConfig:
     return validate(ParallelConfig, given.get("parallel", {}), where="the words after RUN")
 
 
-def progress(loaded: Loaded, total: int, unit: str, name: str) -> "tqdm[Any]":
-    """A progress bar at a terminal, of the process that speaks for all."""
-    return tqdm(total=total, unit=unit, desc=name, disable=None if loaded.is_first else True)
+def progress(loaded: Loaded, total: int, unit: str, name: str) -> Counter:
+    """How far the work is, by the process that speaks for all."""
+    return Counter(total, unit, name, shown=loaded.is_first)
 
 
 def best_device() -> torch.device:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pretrain.pace import Smoothed
-from pretrain.progress import Progress, clock
+from pretrain.progress import Counter, Progress, clock
 
 
 class Terminal(io.StringIO):
@@ -109,3 +109,25 @@ def test_lines_may_be_said_before_any_step(capsys) -> None:
     Progress(shown=True).say("early")
     Progress(shown=False).say("never")
     assert capsys.readouterr().err == "early\n"
+
+
+def test_a_count_of_items_is_told_in_plain_lines_too(capsys) -> None:
+    with Counter(400, "window", "evaluate", shown=True, every=0.0) as counter:
+        counter.update(100)
+    assert capsys.readouterr().err == ("evaluate 100/400 windows, 0:00:00 elapsed, 0:00:00 left\n")
+    with Counter(400, "window", "evaluate", shown=False, every=0.0) as counter:
+        counter.update(100)
+    with Counter(4, "step", "sample", shown=True) as counter:
+        counter.update(4)  # a short job says nothing
+    assert capsys.readouterr().err == ""
+
+
+def test_a_count_of_items_has_hours_on_a_terminal(monkeypatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Counter(400, "window", "evaluate", shown=True) as counter:
+        counter._started -= 3600
+        time.sleep(0.15)
+        counter.update(100)
+    assert "100/400" in terminal.getvalue()
+    assert "3:00:0" in terminal.getvalue()

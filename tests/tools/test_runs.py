@@ -44,7 +44,7 @@ def test_runs_are_listed_with_state_step_loss_speed_and_age(tmp_path: Path, caps
     assert runs.main([str(tmp_path)]) == 0
     head, line, _ = capsys.readouterr().out.splitlines()
     assert head.split() == ["run", "state", "step", "loss", "held-out", "tokens/s", "age"]
-    assert line.endswith("failed  40/100  5.2500               1,234   2 h  ValueError: no more")
+    assert line.endswith("failed  40/100  5.2500               1,234  2 h  ValueError: no more")
 
 
 def test_nothing_below_a_run_is_a_run(tmp_path: Path, capsys) -> None:
