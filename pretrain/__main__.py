@@ -153,6 +153,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if config.fork_from:
         _check_fork(config, Path(config.fork_from))
     if fresh:
+        if config.fork_from and Path(config.fork_from).resolve().is_relative_to(path.resolve()):
+            raise UserError(
+                f"--fresh would move {config.fork_from} away, from which this run is to begin: "
+                "choose another run_dir"
+            )
         if world is None or world.rank == 0:
             _move_aside(path)
     elif _is_done(config, path):

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from configs.documentation import listing
+from slurm.settings import Settings
 from slurm.supervisor import said
 
 EPILOG = """\
@@ -31,7 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     submit = commands.add_parser(
-        "submit", help="check and submit a run: CLUSTER.yaml [key=value ...] -- words of pretrain"
+        "submit",
+        help="check and submit a run: CLUSTER.yaml [key=value ...] -- words of pretrain",
+        epilog=f"settings of a cluster file:\n\n{listing(Settings)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     submit.add_argument(
         "cluster", type=Path, metavar="CLUSTER.yaml", help="what the job asks of the cluster"

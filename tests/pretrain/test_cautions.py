@@ -1,5 +1,7 @@
 """What a run may meet is said before its first step, in one line each."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from configs.load import load
+from data_pipeline.__main__ import main as prepare
 from model.draws import Draws
 from pretrain.available_memory import available_bytes
 from pretrain.banner import closing, opening, size
@@ -91,6 +94,66 @@ def test_the_held_out_line_says_which_weights(
     calm: RunConfig, decay: float, step: int, text: str
 ) -> None:
     assert weights_of(replace(calm, ema=replace(calm.ema, decay=decay)), step) == text
+
+
+def test_pairs_that_are_cut_are_said_by_the_run_and_by_nobody_else(
+    tiny, corpus: Path, tmp_path: Path, capsys, caplog
+) -> None:
+    own = tmp_path / "pairs"
+    own.mkdir()
+    (own / "tokenizer.model").write_bytes((corpus / "tokenizer.model").read_bytes())
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(f'{{"q": "a long source {n}", "a": "b"}}\n' for n in range(20)))
+    for split in ("train", "valid"):
+        words = ["tokenize", str(file), "--pairs", "q", "a", "--corpus", str(own)]
+        assert prepare([*words, "--split", split]) == 0
+    first, *words = tiny(
+        "steps=1000", "ema.decay=0.9", f"data.corpus={own}", "data.packing=pairs",
+        "data.source_length=3", "data.sequence_length=16", "objective.name=genie",
+        "model.seq2seq.num_encoder_layers=1",
+    )  # fmt: skip
+    config = load(RunConfig, [Path(first)], words)
+    capsys.readouterr()
+    lines = of(config)
+    assert [line for line in lines if "are cut" in line] == [
+        f"warning: {own / split}: 20 of 20 sources are longer than 3 tokens and are cut"
+        for split in ("train", "valid")
+    ]
+    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
+
+
+def test_a_run_says_what_it_is_its_first_loss_and_its_end(tiny, tmp_path: Path) -> None:
+    """All of it once, from the first of two ranks; --fresh moves what was there aside."""
+    run = tmp_path / "run"
+    (run / "attempts").mkdir(parents=True)
+    (run / "config.yaml").write_text("not: a run of this version")
+    (run / "status.json").write_text('{"state": "done"}')
+    words = tiny("log.every=10", "eval.every=0", "steps=3", "parallel.data=2")
+    command = [sys.executable, "-m", "pretrain", *words, "--fresh"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run.1" / "config.yaml").read_text() == "not: a run of this version"
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("step 2/3")]
+    starts = (
+        f"--fresh: the run that was in {run} is in {run}.1 now",
+        "model      286,720 parameters, objective mdlm",
+        "corpus     ",
+        "batch      8 x 64 = 512 tokens a step",
+        "layout     2 ranks: data 2",
+        "device     ",
+        f"run        {run}",
+        "warning: ema.decay 0.99 averages",
+        "step 1/3, loss 7.28",
+        "step 3/3, loss ",
+        "done: 3 steps, 1,536 tokens in 0:0",
+        f"next: python -m tools.evaluate {run}",
+        f"      python -m tools.sample {run}",
+        f"      python -m tools.report {run}",
+    )
+    assert len(lines) == len(starts), done.stderr
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start)
 
 
 # -- memory that is free ------------------------------------------------------------------
