@@ -131,7 +131,7 @@ def test_a_run_says_what_it_is_its_first_loss_and_its_end(tiny, tmp_path: Path) 
     (run / "status.json").write_text('{"state": "done"}')
     words = tiny("log.every=10", "eval.every=0", "steps=3", "parallel.data=2")
     command = [sys.executable, "-m", "pretrain", *words, "--fresh"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run.1" / "config.yaml").read_text() == "not: a run of this version"
     lines = [line for line in done.stderr.splitlines() if not line.startswith("step 2/3")]
