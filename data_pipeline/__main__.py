@@ -98,12 +98,14 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("verify", help="check every byte of a corpus")
     command.set_defaults(run=_verify)
-    command.add_argument("corpus", type=Path)
+    command.add_argument("corpus", type=Path, help="the corpus directory")
     command.add_argument("--split", help="this split only")
 
     command = commands.add_parser("info", help="say what a corpus holds")
     command.set_defaults(run=_info)
-    command.add_argument("corpus", type=Path)
+    command.add_argument("corpus", type=Path, help="the corpus directory")
+    for name, made in commands.choices.items():
+        made.description = next(a.help for a in commands._choices_actions if a.dest == name)
     return parser
 
 

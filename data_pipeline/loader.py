@@ -40,6 +40,10 @@ class Stream:
         self._packed = packed
         self._key = key
 
+    def __len__(self) -> int:
+        """Samples of one pass."""
+        return len(self._packed)
+
     def sample_indices(self, positions: np.ndarray) -> np.ndarray:
         """Which samples [B] of the packing stand at stream positions [B], int64."""
         positions = np.asarray(positions, dtype=np.int64)

@@ -9,7 +9,6 @@ Target positions after the text are PAD and *valid*: padding is generated too, a
 how a model says where its text ends.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -20,8 +19,6 @@ import torch
 from configs.checks import Checked, at_least
 from configs.errors import UserError
 from data_pipeline.shards import Split
-
-_log = logging.getLogger(__name__)
 
 
 class Uniforms(Protocol):
@@ -178,7 +175,10 @@ class Paragraphs:
 class Pairs:
     """Sources and their targets, from a split that was written with ``--pairs``.
 
-    What is longer than its side allows is cut there; how many are is said once.
+    What is longer than its side allows is cut there.
+
+    Attributes:
+        notes: how many are cut, a sentence for each side.
 
     Raises:
         UserError: the split does not hold pairs.
@@ -194,15 +194,16 @@ class Pairs:
         self._source_length, self._sequence_length = source_length, sequence_length
         self._starts = split.document_starts()
         lengths = np.diff(self._starts) - 1
+        self.notes: list[str] = []
         for side, found, allowed in (
             ("source", lengths[0::2], source_length),
             ("target", lengths[1::2], sequence_length),
         ):
             if cut := int((found > allowed).sum()):
-                _log.warning(
-                    "warning: %s: %d of %d %ss are longer than %d tokens and are cut",
-                    split.directory, cut, len(found), side, allowed,
-                )  # fmt: skip
+                self.notes.append(
+                    f"{split.directory}: {cut} of {len(found)} {side}s are longer than {allowed} "
+                    "tokens and are cut"
+                )
 
     def __len__(self) -> int:
         return self._split.num_documents // 2

@@ -96,15 +96,20 @@ class ModelConfig:
     Args:
         vocab_size: V, the ids of the tokenizer without a [MASK] of our own.
         mask_id: the tokenizer's own mask token, where it has one; else [MASK] is V.
-        width: D. num_heads: H. num_layers: blocks between embedding and head.
-        mlp: gelu, or gated by silu (swiglu) or gelu (geglu).
+        width: D, of the stream.
+        num_layers: blocks between embedding and head.
+        num_heads: H, heads of attention.
+        mlp: of each block: plain with gelu, or gated by silu (swiglu) or gelu (geglu).
         mlp_width: hidden width of the MLP; 4 D, or 8/3 D rounded up to 64s for swiglu.
+        norm: of each branch: with a mean (layernorm) or without (rmsnorm).
         conditioning_width: C, of the vector that adaLN turns into shifts and scales.
         time_conditioning: whether the level reaches the network; off, it sees level 0.
         tied_head: use the embedding as the head's weight.
         embedding_std: of the initial embedding; by default 1, which small models were seen
             to learn faster from than from 0.02, and D^-1/2 where it is also the head.
         hide_padding: hide invalid positions from attention (MDLM's release shows them).
+        rotary_base: of the rotary positions' wavelengths (Su et al. 2021).
+        dropout: share of activations that are zeroed in training, after each branch of a block.
         seq2seq: makes it an encoder-decoder over embeddings; without, a DiT over ids.
         time_input: what of the level is fed in: 1000 times the level itself, or MDLM's total
             noise, -log(1 - 0.999 level), as its public weights expect.
@@ -113,7 +118,7 @@ class ModelConfig:
             transform before the head (Devlin et al. 2019).
         num_kv_heads: heads of keys and values, each shared by H / num_kv_heads queries
             (grouped-query attention, Ainslie et al. 2023); by default H.
-        head_size: E, where it is not D / H.
+        head_size: E, width of a head; by default D / H.
         qkv_bias, attention_bias: biases of queries, keys and values; of attention's output.
         qk_norm: RMSNorm over each head of the queries and keys, before the rotation.
         norm_eps, norm_bias: of every norm over the width.

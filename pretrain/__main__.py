@@ -32,6 +32,8 @@ examples:
   python -m pretrain configs/demo.yaml parallel.data=2        two ranks on this machine
   python -m pretrain configs/tiny.yaml optim.lr=1e-3 run_dir=runs/lr-1e-3
   python -m pretrain configs/demo.yaml --dry-run              what it would do
+  python -m pretrain --keys optim ema                         what can be set, and what it means
+  python -m pretrain configs/tiny.yaml --fresh                begin anew; the old run stays aside
   torchrun --nproc-per-node 8 -m pretrain configs/mdlm/owt.yaml
 
 A run lives in its run directory and goes on from its newest checkpoint when it is started
@@ -52,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "words",
-        nargs="+",
+        nargs="*",
         metavar="CONFIG.yaml | key.sub=value",
         help="configuration files, merged left to right, then single settings",
     )
@@ -65,6 +67,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N[,N...]",
         type=_numbers,
         help="with --dry-run --json: the layout on each of these numbers of ranks too",
+    )
+    parser.add_argument(
+        "--keys",
+        action="store_true",
+        help="list every key with its type, default and meaning, or those below the keys that are "
+        "named, and stop",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin anew: a run that is in the run directory already is moved aside first, to "
+        "RUN.1 or the next free number, never deleted; refused while it is live",
     )
     return parser
 
@@ -88,16 +102,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except UserError as error:
         if first:
-            print(f"error: {error}", file=sys.stderr)
+            console.say(f"error: {error}")
         return 2
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         return preemption.INTERRUPTED
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.keys:
+        return _list_keys(arguments.words)
     world = launch.external_world(os.environ)
     files, overrides = words.split(arguments.words)
     if not files:
@@ -114,9 +130,14 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load(RunConfig, files, overrides)
     path = run_path(config, files)
 
-    from pretrain import place, plan
+    from pretrain import plan, preflight
 
     ranks = world.size if world else None
+    if arguments.fresh and arguments.dry_run:
+        raise UserError(
+            f"--fresh moves a run aside when training starts, and --dry-run starts none; for a job "
+            f"that is submitted, move it first: mv {path} {path}.1"
+        )
     if arguments.dry_run:
         if arguments.json:
             print(
@@ -141,30 +162,50 @@ def _run(arguments: argparse.Namespace) -> int:
             "or python -m slurm, or change parallel"
         )
     device.check(config.device, numbers.ranks if world is None else 1)
+    # A launcher's further starts of the same command go on with what the first one began.
+    fresh = arguments.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    first = world is None or world.rank == 0
     try:
-        place.check(path)
-        # The corpus first: where it is missing, another run in the directory is not what is wrong.
-        _check_data(config)
-        RunDirectory(path).check(config)
-        if config.fork_from:
-            _check_fork(config, Path(config.fork_from))
-        at, settled = _newest_step(path, config.steps)
+        nothing_to_do = preflight.check(config, path, fresh=fresh)
+        if fresh and first:
+            _move_aside(path)
     except OSError as error:
         raise UserError(in_words(error)) from error
-    if at >= config.steps and settled:
-        if world is None or world.rank == 0:
-            print(_nothing_to_do(path, at, config.steps), file=sys.stderr)
+    if nothing_to_do:
+        if first:
+            console.say(nothing_to_do)
         return 0
     if world is not None:
         return train_rank(world, config, path)
     if preemption.reason():
-        print("stopped before its first step; the same command goes on", file=sys.stderr)
+        console.say("stopped before its first step; the same command goes on")
         return preemption.STOPPED
     threads = launch.num_threads(os.environ)
     code = launch.run_local(numbers.ranks, train_rank, config, path, threads=threads)
     if code not in (0, preemption.STOPPED):
         RunDirectory(path).bury(f"its ranks ended with status {code}; see what they printed")
     return code
+
+
+def _list_keys(prefixes: Sequence[str]) -> int:
+    from configs.documentation import listing
+    from pretrain.config import RunConfig
+
+    text = listing(RunConfig, prefixes)
+    if not text:
+        raise UserError(
+            f"no key is, or begins with, {' or '.join(prefixes)}; `--keys` alone lists them all"
+        )
+    print(text)
+    return 0
+
+
+def _move_aside(path: Path) -> None:
+    from pretrain.aside import move_aside
+
+    aside = move_aside(path)
+    if aside:
+        console.say(f"--fresh: the run that was in {path} is in {aside} now")
 
 
 def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str, object]]:
@@ -178,67 +219,6 @@ def _asks_for_tensor_parallelism(asked: Mapping[str, Any]) -> bool:
     """Before anything is validated: a guess by which the right imports start early."""
     layout = asked.get("parallel")
     return isinstance(layout, dict) and layout.get("tensor", 1) != 1
-
-
-def _check_data(config: "RunConfig") -> None:
-    """Open the corpus once before any rank is started, for the errors that this may give."""
-    from model.draws import Draws
-    from pretrain.data import open_corpus
-
-    open_corpus(config, Draws(seed=config.seed, split="train", batch=config.global_batch))
-
-
-def _check_fork(config: "RunConfig", source: Path) -> None:
-    """UserError unless the weights to begin with are there and fit."""
-    import torch
-
-    from model.network import build
-    from pretrain.checkpoint.reader import Reader
-    from pretrain.checkpoint.training import fork_names
-    from pretrain.checkpoint.weights import find
-    from pretrain.data import corpus_path, load_tokenizer, other_tokenizer
-
-    with torch.device("meta"):
-        parameters = build(config.model).parameter_names()
-    names = fork_names(config)
-    shapes = {
-        f"master/{found}": tuple(p.shape)
-        for p, name in parameters.items()
-        if (found := names(name)) is not None
-    }
-    reader = Reader(find(source))
-    reader.require(shapes)
-    corpus, trained = corpus_path(config), reader.state.get("tokenizer_sha256")
-    problem = other_tokenizer(load_tokenizer(corpus), corpus, trained)
-    if problem and config.fork_tokenizer == "same":
-        raise UserError(f"{problem}; if that is meant, set fork_tokenizer=other")
-
-
-def _newest_step(path: Path, steps: int) -> tuple[int, bool]:
-    """The step of the newest checkpoint (0 before the first), and whether that may be the end."""
-    from pretrain.checkpoint import store
-    from pretrain.run_directory import RunDirectory
-
-    directory = RunDirectory(path)
-    newest, _ = store.newest(directory.checkpoints)
-    if newest is None:
-        return 0, True
-    state = store.check(newest).state
-    at = int(state["step"])
-    if at < steps:
-        return at, True
-    # A request to stop may have come within the last validation.
-    validated = directory.read_status().get("state") == "done" or not state.get("owes_validation")
-    return at, validated and store.damage(newest) is None
-
-
-def _nothing_to_do(path: Path, at: int, steps: int) -> str:
-    if at == steps:
-        return f"{path} is done: {steps} steps; set steps=N to go on"
-    return (
-        f"{path} is at step {at:,}: steps={steps} lies behind it; set steps above {at} to go on, "
-        "or run_dir=PATH to begin another run"
-    )
 
 
 if __name__ == "__main__":

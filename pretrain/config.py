@@ -33,7 +33,8 @@ class DataConfig(Checked):
             these are for an encoder-decoder, whose target has ``sequence_length`` positions.
         source_length: S, positions of the source.
         paragraphs: how spans are masked (continuous paragraph denoise).
-        train_split, valid_split: names of the corpus's splits.
+        train_split: name of the corpus's split to train on.
+        valid_split: name of its held-out split.
     """
 
     corpus: str
@@ -66,10 +67,11 @@ class ScheduleConfig(Checked):
     """Learning rate over the run: linear warm-up, then constant, cosine or wsd.
 
     Args:
-        name: ``wsd`` holds the rate and lets it fall linearly over the last
-            ``decay_share`` of the steps (Hu et al. 2024, MiniCPM).
+        name: after warm-up: constant; cosine to ``final``; or wsd, which holds the rate and lets
+            it fall linearly over the last ``decay_share`` of the steps (Hu et al. 2024, MiniCPM).
         warmup: steps of linear warm-up from 0.
         final: the rate at the end, as a share of ``lr`` (cosine and wsd).
+        decay_share: share of the steps over which the rate falls (wsd).
     """
 
     name: Literal["constant", "cosine", "wsd"] = "constant"
@@ -88,6 +90,10 @@ class OptimConfig(Checked):
     """AdamW; norms, biases and embeddings are never decayed.
 
     Args:
+        lr: the learning rate after warm-up.
+        betas: decay of the first and second moment.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled, of the matrices only.
         clip: bound on the global gradient norm; 0 turns clipping off.
     """
 
@@ -108,7 +114,12 @@ class OptimConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig(Checked):
-    """Exponential moving average of the weights, decay min(decay, (1+n)/(10+n)); 0 is off."""
+    """Exponential moving average of the weights, which is validated, sampled and exported.
+
+    Args:
+        decay: share of the average that stays at each step; after n steps at most
+            (1 + n) / (10 + n), so that it reaches back over a tenth of a short run; 0 is off.
+    """
 
     decay: float = 0.9999
 
@@ -187,6 +198,7 @@ class WandbConfig:
     Args:
         mode: ``online`` sends rows as they come; ``offline`` keeps them in the run directory,
             without an account and a network, until ``wandb sync``.
+        project: under which it lists the run.
     """
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
@@ -198,14 +210,14 @@ class RunConfig(Checked):
     """One training run.
 
     Args:
-        seed: of weights, noise and order of the data.
-        precision: of the weights in forward and backward; masters are always fp32.
+        seed: of initial weights, noise and order of the data.
+        precision: of the weights in forward and backward (fp16 on a GPU); masters are always fp32.
         steps: optimizer steps of the whole run.
         global_batch: N, samples per step over all ranks; accumulation follows from it.
         run_dir: where the run lives; runs/<name of the last configuration file> if unset.
         fork_from: a checkpoint or run whose weights this new run begins with.
-        fork_weights: which of them, averaged or raw.
-        fork_part: all of them; or only an encoder-decoder's encoder, from a denoiser of BERT's
+        fork_weights: which weights of ``fork_from``, averaged or raw.
+        fork_part: all weights; or only an encoder-decoder's encoder, from a denoiser of BERT's
             kind (``python -m tools.convert from-hf`` makes one of BERT's weights), which may
             have more blocks than are taken.
         fork_optimizer: begin with a fresh optimizer, or keep that run's (raw weights only).
@@ -218,6 +230,7 @@ class RunConfig(Checked):
         profile_step: write a torch profiler trace of this step.
         watchdog_s: seconds without progress after which a rank prints all its stacks; 0 never.
         watchdog_leave: and then ends, with status 70, for a launcher that starts the run again.
+        objective: what is learned: a file of model/objectives.
     """
 
     seed: int = 0

@@ -24,6 +24,7 @@ class Corpus:
         stream: the endless training stream.
         windows: the held-out split, cut for evaluation; None if there is no such split.
         held_out: for samples with a source, the held-out split as a stream, and its samples.
+        notes: what a user should know of the samples, to be said once.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Corpus:
     valid: Split | None
     windows: Windows | None = None
     held_out: tuple[Stream, int] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def corpus_path(config: RunConfig) -> Path:
@@ -87,14 +89,17 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
         )
     held_draws = replace(draws, split="valid")
     if config.data.has_source:
-        held = None
+        samples = _with_source(config, train, draws)
+        stream = Stream(samples, draws.key("permutation"))
+        notes, held = _notes(samples), None
         if valid is not None:
             samples = _with_source(config, valid, held_draws)
             held = Stream(samples, held_draws.key("permutation")), len(samples)
-        stream = Stream(_with_source(config, train, draws), draws.key("permutation"))
+            notes += _notes(samples)
         return Corpus(
-            path=path, tokenizer=tokenizer, train=train, stream=stream, valid=valid, held_out=held
-        )
+            path=path, tokenizer=tokenizer, train=train, stream=stream, valid=valid,
+            held_out=held, notes=notes,
+        )  # fmt: skip
     how: Any = config.data.packing
     return Corpus(
         path=path,
@@ -104,6 +109,10 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
         valid=valid,
         windows=None if valid is None else held_out(valid, length, how),
     )
+
+
+def _notes(samples: Samples) -> tuple[str, ...]:
+    return tuple(samples.notes) if isinstance(samples, Pairs) else ()
 
 
 def _with_source(config: RunConfig, split: Split, draws: Draws) -> Samples:

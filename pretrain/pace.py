@@ -1,8 +1,36 @@
 """How fast a run goes, and how much memory it has needed."""
 
+import math
 import time
 
 import torch
+
+SMOOTHED_S = 30.0
+"""Seconds over which a shown speed is averaged."""
+
+
+class Smoothed:
+    """Speed of the last half minute or so: older steps count less, by exp(-age / 30 s)."""
+
+    def __init__(self) -> None:
+        self._tokens = self._steps = self._seconds = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        """One more step."""
+        kept = math.exp(-seconds / SMOOTHED_S)
+        self._tokens = kept * self._tokens + tokens
+        self._steps = kept * self._steps + 1
+        self._seconds = kept * self._seconds + seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens per second."""
+        return self._tokens / max(self._seconds, 1e-9)
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Seconds per step."""
+        return self._seconds / max(self._steps, 1e-9)
 
 
 class Pace:
@@ -23,6 +51,11 @@ class Pace:
     def data_is_there(self) -> None:
         """The batch of the step has been read."""
         self._waited = time.perf_counter() - self._step_at
+
+    @property
+    def step_seconds(self) -> float:
+        """Of the step so far."""
+        return time.perf_counter() - self._step_at
 
     def measured(self, tokens: int) -> dict[str, float]:
         """The metrics of the step that ends now; tokens per second since the last row."""

@@ -21,7 +21,8 @@ from configs.errors import RunError, UserError
 from configs.load import to_plain
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy
-from pretrain import console, preemption
+from pretrain import banner, console, preemption
+from pretrain.cautions import introduction, weights_of
 from pretrain.checkpoint.training import Checkpoints, SaveError
 from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
@@ -112,9 +113,12 @@ class Trainer:
         watchdog: Watchdog,
     ) -> None:
         self.watchdog = watchdog
+        self.progress = Progress(shown=mesh.is_first)
         self.config, self.directory, self.mesh, self.attempt = config, directory, mesh, attempt
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.corpus = open_corpus(config, self.draws)
+        for line in introduction(config, self.corpus, mesh, directory.path):
+            self.progress.say(line)
         self.engine = engine.build(config, mesh)
         self.ema = Ema(config.ema, self.engine.owned.masters)
         self.learnt = config.objective.begin()
@@ -136,7 +140,6 @@ class Trainer:
         notes = self._resume()
         if config.compile:
             self.engine.compile()
-        self.progress = Progress(config.last_step, self.step, shown=mesh.is_first)
         for note in notes:
             self.progress.say(note)
         if mesh.is_first:
@@ -161,7 +164,8 @@ class Trainer:
         self._status("running", "")
         self._began = time.perf_counter()
         stopping = self.owes_validation and not self._validate()
-        pace = Pace(self.tokens_seen)
+        pace, first_step = Pace(self.tokens_seen), self.step + 1
+        self.progress.start(config.last_step, self.step)
         while self.step < config.last_step and not stopping:
             self.step += 1
             self.watchdog.beat()
@@ -188,13 +192,16 @@ class Trainer:
             if not self.engine.skipped:
                 self.optimizer_step += 1
                 self.ema.update(self.engine.owned.masters, self.optimizer_step)
-            if self._due(config.log.every):
-                row = self._training_row(sums, count, rate) | pace.measured(self.tokens_seen)
-                row["perf/elapsed_s"] = self._elapsed()
-                row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
-                self._write(row)
-                self.progress.note(row["loss"], row["perf/tokens_per_second"])
-            self.progress.advance()
+            due = self._due(config.log.every)
+            if due or self.step == first_step:
+                row = self._training_row(sums, count, rate)
+                self.progress.note(row["loss"])
+                if due:
+                    row |= pace.measured(self.tokens_seen)
+                    row["perf/elapsed_s"] = self._elapsed()
+                    row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
+                    self._write(row)
+            self.progress.advance(count, pace.step_seconds)
             if config.eval.every and self._due(config.eval.every):
                 self.owes_validation = stopping
                 stopping = stopping or not self._validate()
@@ -286,7 +293,8 @@ class Trainer:
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
         self._write(row | {f"val/{name}": value for name, value in numbers.items()})
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-        self.progress.say(f"step {self.step}: held-out {told}")
+        which = weights_of(self.config, self.step)
+        self.progress.say(f"step {self.step}: held-out {told} ({which})")
         return True
 
     def _go_on_validating(self) -> None:
@@ -372,18 +380,23 @@ class Trainer:
             raise SaveError(failures[0])
         self.checkpoints.close()
         done = self.step >= self.config.steps and not self.owes_validation
-        if not done:
-            self.progress.say(f"saved at step {self.step} in {self.directory.path}; {GOES_ON}")
         if done:
             self._status("done", "")
         elif stopping:
             self._status("stopped", preemption.reason() or "another rank was asked to stop")
         else:
             self._status("stopped", "stop_after")
+        self.progress.close()
+        counts = (self.step, self.tokens_seen, self._elapsed())
+        if stopping and not done:
+            lines = [f"saved at step {self.step} in {self.directory.path}; {GOES_ON}"]
+        else:
+            lines = banner.closing(self.config, self.directory.path, *counts)
+        for line in lines:
+            self.progress.say(line)
         if self.mesh.is_first:
             self.metrics.close()
             self.loggers.close()
-        self.progress.close()
         self.mesh.barrier()
         self.mesh.close()
         return preemption.STOPPED if stopping and not done else 0

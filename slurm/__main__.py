@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from configs.documentation import listing
+from slurm.settings import Settings
 from slurm.supervisor import said
 
 EPILOG = """\
@@ -19,6 +21,9 @@ examples:
 """
 
 
+RUN = "run directory"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slurm",
@@ -28,13 +33,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     submit = commands.add_parser(
-        "submit", help="check and submit a run: CLUSTER.yaml [key=value ...] -- words of pretrain"
+        "submit",
+        help="check and submit a run: CLUSTER.yaml [key=value ...] -- words of pretrain",
+        epilog=f"settings of a cluster file:\n\n{listing(Settings)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    submit.add_argument("cluster", type=Path, metavar="CLUSTER.yaml")
+    submit.add_argument(
+        "cluster", type=Path, metavar="CLUSTER.yaml", help="what the job asks of the cluster"
+    )
     submit.add_argument("settings", nargs="*", metavar="key=value", help="change its settings")
     submit.add_argument("--print", action="store_true", help="print a job script, and stop")
     submit.add_argument("--local", action="store_true", help="run the same job here, and wait")
-    submit.add_argument("--chain", type=int, default=1, metavar="N", help="N jobs in a row")
+    submit.add_argument(
+        "--chain", type=int, default=1, metavar="N", help="N jobs in a row (default 1)"
+    )
     submit.add_argument(
         "--sweep",
         nargs="+",
@@ -45,17 +57,21 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how runs stand")
     status.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="default: below runs/")
     logs = commands.add_parser("logs", help="what a run printed")
-    logs.add_argument("run", type=Path, metavar="RUN")
-    logs.add_argument("--rank", type=int, default=0, help="whose output; -1 for the supervisor's")
-    logs.add_argument("--lines", type=int, default=40)
-    logs.add_argument("--follow", action="store_true")
+    logs.add_argument("run", type=Path, metavar="RUN", help=RUN)
+    logs.add_argument(
+        "--rank", type=int, default=0, help="whose output (default 0); -1 for the supervisor's"
+    )
+    logs.add_argument("--lines", type=int, default=40, help="the last so many (default 40)")
+    logs.add_argument("--follow", action="store_true", help="go on with what is printed then")
     cancel = commands.add_parser("cancel", help="save and end a run's jobs, for good")
-    cancel.add_argument("run", type=Path, metavar="RUN")
+    cancel.add_argument("run", type=Path, metavar="RUN", help=RUN)
     requeue = commands.add_parser("requeue", help="save and start again, or go on after an end")
-    requeue.add_argument("run", type=Path, metavar="RUN")
+    requeue.add_argument("run", type=Path, metavar="RUN", help=RUN)
     requeue.add_argument(
         "--exclude", default="", metavar="NODES", help="not on these nodes; none: on all"
     )
+    for name, made in commands.choices.items():
+        made.description = next(a.help for a in commands._choices_actions if a.dest == name)
     return parser
 
 

@@ -35,11 +35,13 @@ class Settings(Checked):
     """One job.
 
     Args:
-        nodes: machines. gpus_per_node: one rank for each of their GPUs.
+        nodes: machines.
+        gpus_per_node: one rank for each of their GPUs.
         ranks_per_node: ranks without GPUs; give this or ``gpus_per_node``.
         cpus_per_rank: cores of each rank.
         elastic: run on what there is between ``min_nodes`` and ``nodes``, the layout fitted to
             it at the same global batch.
+        min_nodes: with ``elastic``, the fewest machines to run on.
         memory: of a node, as ``--mem`` takes it; by default the cluster's.
         time: limit of one start, as ``--time`` takes it, in quotes: "1-00:00:00", "0:30:00".
         partition, account, qos, constraint, exclude, reservation: as sbatch takes them.

@@ -12,11 +12,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from configs.documentation import without_markup
 from configs.errors import RunError, UserError, in_words
 from configs.hints import plain
 from configs.load import merged, validate
@@ -24,6 +23,7 @@ from pretrain import device, launch
 from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
 from pretrain.config import ParallelConfig
 from pretrain.launch import World
+from pretrain.progress import Counter
 
 
 def run(command: Callable[[], int]) -> int:
@@ -53,7 +53,7 @@ def parser(
     """The parser of ``python -m tools.NAME``, its texts printed as they are written."""
     return argparse.ArgumentParser(
         prog=f"python -m tools.{name}",
-        description=description,
+        description=without_markup(description or ""),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -112,7 +112,12 @@ def model_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         metavar="parallel.key=value",
         help="spread the model over ranks: parallel.tensor=T, pipeline=P, data=D (default 1 each)",
     )
-    made.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    made.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="averaged over training (default), or as they were last",
+    )
     return made
 
 
@@ -162,9 +167,9 @@ def _layout(words: list[str]) -> ParallelConfig:
     return validate(ParallelConfig, given.get("parallel", {}), where="the words after RUN")
 
 
-def progress(loaded: Loaded, total: int, unit: str, name: str) -> "tqdm[Any]":
-    """A progress bar at a terminal, of the process that speaks for all."""
-    return tqdm(total=total, unit=unit, desc=name, disable=None if loaded.is_first else True)
+def progress(loaded: Loaded, total: int, unit: str, name: str) -> Counter:
+    """How far the work is, by the process that speaks for all."""
+    return Counter(total, unit, name, shown=loaded.is_first)
 
 
 def best_device() -> torch.device:

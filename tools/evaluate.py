@@ -95,6 +95,9 @@ def held_out_loss(
     corpus = open_corpus(replace(config, data=data), draws)
     if corpus.held_out is None:
         raise UserError(f"{corpus.path} has no split '{split_name}'")
+    if loaded.is_first:
+        for note in corpus.notes:
+            print(f"warning: {note}", file=sys.stderr)
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
         sums, apart = mean_losses(
@@ -149,17 +152,19 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         choices=("held-out", "seq2seq"),
         default="held-out",
-        help="held-out: the bound, or the loss where there is none; seq2seq: texts and their "
-        "BLEU and ROUGE",
+        help="held-out (default): the bound, or the loss where there is none; seq2seq: texts and "
+        "their BLEU and ROUGE",
     )
     parser.add_argument("--split", help="split of the run's corpus (default: its held-out one)")
     parser.add_argument(
         "--samples", type=command.positive, default=4, help="corruptions of each window (default 4)"
     )
     parser.add_argument(
-        "--batch", type=command.positive, default=32, help="windows per forward pass"
+        "--batch", type=command.positive, default=32, help="windows per forward pass (default 32)"
     )
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the corruptions")
+    parser.add_argument(
+        "--seed", type=command.seed, default=0, help="of the corruptions (default 0)"
+    )
     add_sampling_options(parser)
     options = parser.add_argument_group("the task seq2seq")
     options.add_argument("--data", type=Path, metavar="FILE", help="pairs, one JSON object a line")

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import Tokenizer
+from pretrain.config import RunConfig
 
 _BLANK = re.compile(r"___(?:\{(\d+)\})?")
+
+_MASK = re.compile(r"\[mask\]|<mask>|<\|(?:mdm_)?mask\|>", re.IGNORECASE)
+_ODD_BLANK = re.compile(r"_{4,}|___\{(?!\d+\})[^}]{0,12}\}?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,40 @@ def parse(
     if open_end and sizes[-1] is None and not pieces[-1]:
         return Template(ids=[*ids, mask], blank=[*blank, True])
     return Template(ids=[*ids, tokenizer.eos_id], blank=[*blank, False])
+
+
+def hints(prompt: str) -> list[str]:
+    """What in a prompt is text, though it looks as if something else were meant."""
+    found = []
+    if mask := _MASK.search(prompt):
+        found.append(
+            f"{mask[0]} in a prompt is text like any other; write ___ where the model is to write, "
+            "___{1} for one token"
+        )
+    if odd := _ODD_BLANK.search(prompt):
+        found.append(
+            f"{odd[0]} is the blank ___ and text after it; a blank is ___, or ___{{7}} of 7 tokens"
+        )
+    return found
+
+
+def length_hints(length: int, config: RunConfig) -> list[str]:
+    """Whether more positions are asked for than the model has seen.
+
+    Raises:
+        UserError: where it has no such positions.
+    """
+    trained, most = config.data.sequence_length, config.model.max_length
+    if config.model.seq2seq is not None and config.model.seq2seq.positions == "rotary":
+        most = None  # the limit is the source's
+    if most is not None and length > most:
+        raise UserError(f"--length {length}: this model has positions for {most}")
+    if length <= trained:
+        return []
+    return [
+        f"the model was trained on {trained:,} positions, and --length is {length:,}: what comes "
+        "beyond is like nothing that it has seen"
+    ]
 
 
 def _shares(total: int, num: int) -> list[int]:

@@ -13,6 +13,7 @@ samples, whatever the batch.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from model.generate import CountingPredict, generate
 from model.samplers.ancestral import Ancestral
 from pretrain.checkpoint.weights import Loaded, configuration
 from tools import command
-from tools.prompt import parse
+from tools.prompt import hints, length_hints, parse
 from tools.seq2seq.candidates import draw_candidates
 from tools.seq2seq.choose import choose
 from tools.seq2seq.evaluate import add_sampling_options, sampler_of
@@ -108,15 +109,17 @@ def _parser() -> argparse.ArgumentParser:
         type=command.number(1, 2**24),
         help="of the sampler (default 64; 50 for an encoder-decoder)",
     )
-    parser.add_argument("--seed", type=command.seed, default=0)
+    parser.add_argument("--seed", type=command.seed, default=0, help="of the draws (default 0)")
     parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
     parser.add_argument(
         "--temperature",
         type=command.finite,
         default=1.0,
-        help="of the token draws; 0 takes the likeliest",
+        help="of the token draws; 0 takes the likeliest (default 1)",
     )
-    parser.add_argument("--batch", type=command.positive, default=16, help="texts per forward pass")
+    parser.add_argument(
+        "--batch", type=command.positive, default=16, help="texts per forward pass (default 16)"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument(
         "--source", metavar="TEXT|FILE", help="what an encoder-decoder writes a target for"
@@ -136,7 +139,7 @@ def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
         loaded.tokenizer(),
         prompt=arguments.prompt,
         num=arguments.num,
-        length=arguments.length or loaded.config.data.sequence_length,
+        length=loaded.config.data.sequence_length if arguments.length is None else arguments.length,
         sampler=_sampler(arguments),
         seed=arguments.seed,
         batch=arguments.batch,
@@ -181,7 +184,8 @@ def _targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """UserError for options that do not fit, before a model is loaded."""
-    is_seq2seq = configuration(arguments.run).model.seq2seq is not None
+    config = configuration(arguments.run)
+    is_seq2seq = config.model.seq2seq is not None
     if is_seq2seq != (arguments.source is not None):
         raise UserError(
             f"{arguments.run} is an encoder-decoder: say what to write about with --source"
@@ -193,6 +197,14 @@ def _check(arguments: argparse.Namespace) -> None:
     if is_seq2seq and arguments.choose == "oracle":
         raise UserError("--choose oracle needs references; it belongs to tools.evaluate")
     (sampler_of if is_seq2seq else _sampler)(arguments)
+    notes = [] if is_seq2seq else hints(arguments.prompt)
+    if arguments.length is not None:
+        if arguments.length < 1:
+            raise UserError(f"--length must be at least 1, not {arguments.length}")
+        notes += length_hints(arguments.length, config)
+    if os.environ.get("RANK", "0") == "0":
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _sampler(arguments: argparse.Namespace) -> Ancestral:

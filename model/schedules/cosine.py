@@ -13,7 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Slow at first, fast at the end. ``eps`` keeps alpha(1) above 0 while training."""
+    """Slow at first, fast at the end.
+
+    Args:
+        eps: alpha(1), which is above 0 while training.
+    """
 
     eps: float = 1e-3
 

@@ -9,7 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LogLinear:
-    """Masks a share t of the tokens. ``eps`` keeps alpha(1) above 0 while training."""
+    """Masks a share t of the tokens.
+
+    Args:
+        eps: alpha(1), which is above 0 while training.
+    """
 
     eps: float = 1e-3
 

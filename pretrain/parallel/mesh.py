@@ -28,6 +28,7 @@ class Mesh:
 
     Attributes:
         rank, size: of all ranks.
+        local_size: ranks that share this machine.
         tensor_rank, tensor_size: of the axis that splits matrices.
         data_rank, data_size: of the axis that splits the batch.
         pipe_rank, pipe_size: of the axis that splits the list of layers.
@@ -37,7 +38,7 @@ class Mesh:
     """
 
     def __init__(self, world: World, *, tensor: int = 1, pipeline: int = 1) -> None:
-        self.rank, self.size = world.rank, world.size
+        self.rank, self.size, self.local_size = world.rank, world.size, world.local_size
         self.tensor_size, self.pipe_size = tensor, pipeline
         self.data_size = world.size // (tensor * pipeline)
         assert self.data_size * tensor * pipeline == world.size, (world, tensor, pipeline)

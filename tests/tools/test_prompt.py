@@ -1,10 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
-from tools.prompt import parse
+from pretrain.config import RunConfig
+from tools.prompt import hints, length_hints, parse
 
 MASK = 1024
 
@@ -90,3 +92,37 @@ def test_a_text_ends_at_its_first_end_after_what_was_given(tokenizer) -> None:
     place = around.blank.index(False, 1)
     ids = [eos if blank else i for i, blank in zip(around.ids, around.blank, strict=True)]
     assert around.text(ids, eos) == ids[: place + 1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("the [MASK] of", "[MASK] in a prompt is text like any other; write ___"),
+        ("the <mask> of", "<mask> in a prompt is text"),
+        ("a [mask] b ___ c", "[mask] in a prompt is text"),
+        ("<|mdm_mask|>", "<|mdm_mask|> in a prompt is text"),
+        ("fill ____ in", "____ is the blank ___ and text after it"),
+        ("fill ___{} in", "___{} is the blank ___ and text after it"),
+        ("fill ___{ 7 } in", "___{ 7 } is the blank"),
+        ("fill ___{n", "___{n is the blank"),
+    ],
+)
+def test_what_looks_like_a_blank_and_is_none_is_said(prompt: str, said: str) -> None:
+    (hint,) = hints(prompt)
+    assert hint.startswith(said)
+
+
+@pytest.mark.parametrize("prompt", ["", "a ___ b ___{7}", "def __init__(self): mask", "___{7}}"])
+def test_an_ordinary_prompt_needs_no_word(prompt: str) -> None:
+    assert hints(prompt) == []
+
+
+def test_more_positions_than_were_trained_are_said(tiny_config: RunConfig) -> None:
+    assert length_hints(64, tiny_config) == []
+    (hint,) = length_hints(4096, tiny_config)
+    assert "was trained on 64 positions, and --length is 4,096" in hint
+    model = replace(tiny_config.model, block="pre_norm", num_positions=100)
+    learned = replace(tiny_config, model=model)
+    assert len(length_hints(100, learned)) == 1
+    with pytest.raises(UserError, match="--length 101: this model has positions for 100"):
+        length_hints(101, learned)

@@ -1,4 +1,4 @@
-"""`python -m tools.bench`: one subcommand for each comparison, one file for each subcommand.
+"""``python -m tools.bench``: one subcommand for each comparison, one file for each subcommand.
 
 Exit status: 0 measured, 1 a target missed under ``--check``, 2 an error, 130 interrupted.
 """

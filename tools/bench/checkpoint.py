@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from configs.documentation import without_markup
 from model.config import ModelConfig
 from pretrain.checkpoint import store
 from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig
@@ -48,12 +49,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "checkpoint",
         help="the stall of an asynchronous save, saves, loads and sizes",
-        description=__doc__,
+        description=without_markup(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, default in (("vocab-size", 8192), ("width", 512), ("layers", 6), ("heads", 8)):
         parser.add_argument(
-            f"--{name}", type=positive, default=default, metavar="N", help=f"default {default}"
+            f"--{name}",
+            type=positive,
+            default=default,
+            metavar="N",
+            help=f"of the model (default {default})",
         )
     parser.add_argument(
         "--repeats", type=positive, default=5, metavar="N", help="saves, and loads (default 5)"

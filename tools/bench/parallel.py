@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from configs.documentation import without_markup
 from model.config import ModelConfig
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.pool import Pool
@@ -94,7 +95,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "parallel",
         help="the engines against a plain loop, and two ranks against one",
-        description=__doc__,
+        description=without_markup(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

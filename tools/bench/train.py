@@ -74,9 +74,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     names = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=names, help="default: all of them")
     for name in _SHAPE:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=positive, metavar="N")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=positive,
+            metavar="N",
+            help="of the shape, in place of the cases' own",
+        )
     parser.add_argument(
-        "--precisions", nargs="+", choices=PAIRS, metavar="OURS:REFERENCE", help=", ".join(PAIRS)
+        "--precisions",
+        nargs="+",
+        choices=PAIRS,
+        metavar="OURS:REFERENCE",
+        help=f"of the two sides (default: all): {', '.join(PAIRS)}",
     )
     parser.add_argument(
         "--steps", type=positive, default=2, help="in a row for one figure (default 2)"

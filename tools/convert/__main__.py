@@ -29,6 +29,9 @@ from tools.convert.plain import to_safetensors
 from tools.convert.strip import strip_checkpoint, strip_file
 from tools.convert.to_hf import to_hf
 
+CKPT, OUT = "checkpoint or run directory", "where to write; must not exist"
+WEIGHTS = "averaged over training (default), or as they were last"
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser("convert", __doc__)
@@ -41,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         ("strip", _strip, "weights only, of a checkpoint or of a pickled file"),
     ):
         added = _command(commands, name, run, text)
-        added.add_argument("source", type=Path, metavar="CKPT")
-        added.add_argument("out", type=Path, metavar="OUT")
-        added.add_argument("--weights", choices=("ema", "raw"), default=None)
+        added.add_argument("source", type=Path, metavar="CKPT", help=CKPT)
+        added.add_argument("out", type=Path, metavar="OUT", help=OUT)
+        added.add_argument("--weights", choices=("ema", "raw"), default=None, help=WEIGHTS)
     return parser
 
 
@@ -63,20 +66,27 @@ def _command(
 
 def _add_to_hf(commands: Any) -> None:
     added = _command(commands, "to-hf", _to_hf, "a checkpoint of ours to a Hugging Face directory")
-    added.add_argument("source", type=Path, metavar="CKPT", help="checkpoint or run directory")
-    added.add_argument("out", type=Path, metavar="OUT")
-    added.add_argument("--weights", choices=("ema", "raw"), default="ema")
-    added.add_argument("--layout", choices=sorted(LAYOUTS), default="palimpsest")
+    added.add_argument("source", type=Path, metavar="CKPT", help=CKPT)
+    added.add_argument("out", type=Path, metavar="OUT", help=OUT)
+    added.add_argument("--weights", choices=("ema", "raw"), default="ema", help=WEIGHTS)
+    added.add_argument(
+        "--layout",
+        choices=sorted(LAYOUTS),
+        default="palimpsest",
+        help="whose names and shapes to write (default: our own, with its code beside it)",
+    )
     added.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
 
 
 def _add_from_hf(commands: Any) -> None:
     text = "a Hugging Face directory, .safetensors, .bin or .ckpt to a checkpoint of ours"
     added = _command(commands, "from-hf", _from_hf, text)
-    added.add_argument("source", type=Path, metavar="SOURCE")
-    added.add_argument("out", type=Path, metavar="OUT")
+    added.add_argument("source", type=Path, metavar="SOURCE", help="directory or file to read")
+    added.add_argument("out", type=Path, metavar="OUT", help=OUT)
     added.add_argument("--layout", choices=sorted(LAYOUTS), help="if no config.json says")
-    added.add_argument("--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt")
+    added.add_argument(
+        "--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt (default raw)"
+    )
     added.add_argument("--tokenizer", type=Path, help="the one that goes with the weights")
     added.add_argument(
         "--mask-id", type=command.number(0), help="where the vocabulary has a [MASK]"
@@ -99,9 +109,9 @@ def _add_from_hf(commands: Any) -> None:
 
 def _add_average(commands: Any) -> None:
     added = _command(commands, "average", _average, "the mean of several checkpoints' weights")
-    added.add_argument("sources", type=Path, nargs="+", metavar="CKPT")
-    added.add_argument("--out", type=Path, required=True)
-    added.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    added.add_argument("sources", type=Path, nargs="+", metavar="CKPT", help=CKPT)
+    added.add_argument("--out", type=Path, required=True, help=OUT)
+    added.add_argument("--weights", choices=("ema", "raw"), default="ema", help=WEIGHTS)
     added.add_argument(
         "--shares", type=command.finite, nargs="+", help="one for each (default: even)"
     )

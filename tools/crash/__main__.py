@@ -48,14 +48,20 @@ def _parser() -> argparse.ArgumentParser:
         "words", nargs="*", metavar="key.sub=value", help="settings of all runs besides"
     )
     parser.add_argument(
-        "--kills", type=command.number(0, 10**6), default=40, metavar="N", help="default 40"
+        "--kills",
+        type=command.number(0, 10**6),
+        default=40,
+        metavar="N",
+        help="how many runs to kill (default 40)",
     )
-    parser.add_argument("--seed", type=command.seed, default=0, help="of what is killed when")
+    parser.add_argument(
+        "--seed", type=command.seed, default=0, help="of what is killed when (default 0)"
+    )
     parser.add_argument(
         "--faults",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="disks that fail and ranks that die in a save (mounting takes root)",
+        help="afterwards, disks that fail and ranks that die in a save (mounting takes root)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as Markdown")
     return parser

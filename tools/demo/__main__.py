@@ -77,7 +77,7 @@ def _finish(run: Path, config: RunConfig, part: ModuleType) -> dict[str, Any]:
         body = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(drawn, 1))
         (run / "samples" / f"{name}.txt").write_text(body, encoding="utf-8")
     _say("4/4  drawing pictures")
-    pictures = report(run, summary.get("unigram"))
+    pictures = report([run], unigram=summary.get("unigram"))
     return {
         **summary,
         "tokens_seen": loaded.tokens_seen,

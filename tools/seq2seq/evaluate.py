@@ -26,7 +26,12 @@ from tools.seq2seq.scores import bleu, distinct, rouge, self_bleu
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """How candidates of an encoder-decoder are drawn and chosen."""
     options = parser.add_argument_group("encoder-decoders (seq2seq)")
-    options.add_argument("--sampler", choices=("ddpm", "ddim"), default="ddpm")
+    options.add_argument(
+        "--sampler",
+        choices=("ddpm", "ddim"),
+        default="ddpm",
+        help="with noise at every step (ddpm, default), or without",
+    )
     options.add_argument(
         "--candidates", type=positive, default=5, help="for each source (default 5)"
     )

@@ -1,0 +1,109 @@
+"""The curves of a run, from its metrics: what is drawn, and how it is smoothed."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from configs.errors import UserError
+from configs.load import read_yaml
+from pretrain.metrics import Row, read_rows
+from pretrain.run_directory import RunDirectory
+
+LEVEL = "train/loss_level_"
+SHARE = 20
+"""A line is smoothed over one in so many of its rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run's rows and configuration.
+
+    Args:
+        name: what it is called in a picture.
+        config: as it stands in the run directory, plain.
+    """
+
+    path: Path
+    name: str
+    config: dict[str, object]
+    rows: list[Row]
+
+    @cached_property
+    def training(self) -> list[Row]:
+        """The rows of training steps."""
+        return [row for row in self.rows if "train/loss" in row]
+
+    @cached_property
+    def held_out(self) -> str | None:
+        """The key of the held-out number: the bound, or the loss where there is none."""
+        keys = ("val/nelbo", "val/loss")
+        return next((key for key in keys if any(key in row for row in self.rows)), None)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether averaged weights are validated."""
+        ema = self.config.get("ema")
+        return not isinstance(ema, dict) or bool(ema.get("decay", True))
+
+    def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and values of a metric, where it is a finite number."""
+        found = [
+            (row["tokens_seen"], row[key])
+            for row in self.rows
+            if isinstance(row.get(key), (int, float)) and "tokens_seen" in row
+        ]
+        tokens, values = np.array(found, dtype=float).reshape(-1, 2).T
+        finite = np.isfinite(tokens) & np.isfinite(values)
+        return tokens[finite], values[finite]
+
+
+def read_runs(paths: list[Path]) -> list[Run]:
+    """The runs, named by their directories, or by their paths where two have one name.
+
+    Raises:
+        UserError: one of them has no metrics.
+    """
+    names = [path.resolve().name for path in paths]
+    runs = []
+    for path, name in zip(paths, names, strict=True):
+        directory = RunDirectory(path)
+        rows = read_rows(directory.metrics)
+        if not any("train/loss" in row for row in rows):
+            raise UserError(f"{path} has no metrics yet; train it first with `python -m pretrain`")
+        config = read_yaml(directory.config) if directory.config.exists() else {}
+        label = str(path) if names.count(name) > 1 else name
+        runs.append(Run(path=path, name=label, config=config, rows=rows))
+    return runs
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Each value's median with its neighbours, then the mean of these medians.
+
+    The median passes over a lone spike, which a mean would turn into a plateau; the mean takes
+    the steps off it. Towards both ends there are fewer neighbours, and neither end is left out.
+    """
+    half, places = len(values) // (2 * SHARE), np.arange(len(values))
+    reach = np.minimum(half, np.minimum(places, places[::-1]))
+    for average in (np.median, np.mean):
+        values = np.array([average(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
+    return values
+
+
+def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
+    """The keys in which configurations differ, with the value of each run."""
+    flat = [dict(_leaves(run.config)) for run in runs]
+    names = dict.fromkeys(name for leaves in flat for name in leaves if name != "run_dir")
+    table = [(name, [str(leaves.get(name, "-")) for leaves in flat]) for name in names]
+    return [(name, values) for name, values in table if len(set(values)) > 1]
+
+
+def _leaves(block: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for name, value in block.items():
+        if isinstance(value, dict) and value:
+            found += _leaves(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", value))
+    return found

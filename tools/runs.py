@@ -1,0 +1,209 @@
+"""``python -m tools.runs [DIR]``: the runs below a directory, and how each stands.
+
+    python -m tools.runs                  all below runs/
+    python -m tools.runs runs/lr-* --json
+
+With SLURM or without: a run is known by its own files. The loss is that of the last logged
+step, tokens/s its speed then, and the age is the time since something was last logged.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.load import read_yaml
+from pretrain.ownership import LAUNCHER
+from pretrain.run_directory import RunDirectory
+from tools import command
+
+TAIL = 2**17
+"""Bytes at the end of metrics.jsonl that are read: some hundred rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A run in the list; None where its files do not say.
+
+    Args:
+        state: running, done, stopped, failed; a launcher's word where the run has not begun.
+        step: of the last logged row, or of the status where that is further.
+        steps: of the whole run.
+        held_out: the last held-out bound, or loss where there is no bound.
+        age_s: seconds since something was logged.
+    """
+
+    run: str
+    state: str
+    step: int | None
+    steps: int | None
+    loss: float | None
+    held_out: float | None
+    tokens_per_second: float | None
+    age_s: float | None
+    reason: str
+
+
+def find_runs(root: Path) -> Iterator[Path]:
+    """The run directories at and below a directory, in the order of their names."""
+    for place, directories, files in os.walk(root):
+        directories.sort()
+        if "attempts" in directories or "status.json" in files or LAUNCHER in directories:
+            directories.clear()  # nothing below a run is a run
+            yield Path(place)
+        directories[:] = [name for name in directories if not name.startswith(".")]
+
+
+def look(run: Path) -> Listed:
+    """How a run stands, by its own files."""
+    directory = RunDirectory(run)
+    status = directory.read_status()
+    rows = _last_rows(directory.metrics)
+    row: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
+    held: dict[str, Any] = next(
+        (row for row in reversed(rows) if "val/nelbo" in row or "val/loss" in row), {}
+    )
+    launched = _launcher(run) if not status else {}
+    steps = [n for n in (row.get("step"), status.get("step")) if isinstance(n, int)]
+    return Listed(
+        run=str(run),
+        state=str(status.get("state") or launched.get("state") or "unknown"),
+        step=max(steps, default=None),
+        steps=_steps(directory.config),
+        loss=_number(row.get("loss")),
+        held_out=_number(held.get("val/nelbo", held.get("val/loss"))),
+        tokens_per_second=_number(row.get("perf/tokens_per_second")),
+        age_s=_age(directory.metrics, directory.status),
+        reason=str(status.get("reason") or launched.get("reason") or ""),
+    )
+
+
+def _launcher(run: Path) -> dict[str, Any]:
+    """What a launcher noted of a run that has not begun."""
+    try:
+        found = json.loads((run / LAUNCHER / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _last_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows in the last part of a metrics file, whatever its size."""
+    try:
+        with file.open("rb") as stream:
+            start = max(0, stream.seek(0, os.SEEK_END) - TAIL)
+            stream.seek(start)
+            lines = stream.read().split(b"\n")
+    except OSError:
+        return []
+    rows = []
+    for line in lines[1:] if start else lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _steps(config: Path) -> int | None:
+    try:
+        steps = read_yaml(config).get("steps")
+    except UserError:
+        return None
+    return steps if isinstance(steps, int) else None
+
+
+def _age(*files: Path) -> float | None:
+    """Since the first of the files that is there was written."""
+    for file in files:
+        try:
+            return max(0.0, time.time() - file.stat().st_mtime)
+        except OSError:
+            continue
+    return None
+
+
+def table(found: Sequence[Listed]) -> str:
+    """The list for a reader, one line for each run."""
+    heads = ["run", "state", "step", "loss", "held-out", "tokens/s", "age", ""]
+    lines = [heads, *(_cells(one) for one in found)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    right = {"step", "loss", "held-out", "tokens/s", "age"}
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if head in right else cell.ljust(width)
+            for cell, width, head in zip(line, widths, heads, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cells(one: Listed) -> list[str]:
+    step = "" if one.step is None else f"{one.step:,}"
+    whole = "" if one.steps is None else f"/{one.steps:,}"
+    speed = "" if one.tokens_per_second is None else f"{one.tokens_per_second:,.0f}"
+    reason = one.reason if len(one.reason) < 60 else f"{one.reason[:57]}..."
+    return [
+        one.run,
+        one.state,
+        step + whole if step else "",
+        "" if one.loss is None else f"{one.loss:.4f}",
+        "" if one.held_out is None else f"{one.held_out:.4f}",
+        speed,
+        "" if one.age_s is None else spoken(one.age_s),
+        " ".join(reason.split()),
+    ]
+
+
+def spoken(seconds: float) -> str:
+    """A time in its largest fitting unit."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = command.parser("runs", __doc__)
+    parser.add_argument(
+        "directories",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="run directories, or directories that hold some (default: runs)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list, times in seconds")
+    arguments = parser.parse_args(argv)
+    return command.run(lambda: _list(arguments.directories or [Path("runs")], arguments.json))
+
+
+def _list(directories: Sequence[Path], as_json: bool) -> int:
+    for directory in directories:
+        if not directory.is_dir():
+            raise UserError(f"{directory} is no directory; name one that holds runs")
+    paths = dict.fromkeys(path for directory in directories for path in find_runs(directory))
+    found = [look(path) for path in paths]
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+    elif found:
+        print(table(found))
+    else:
+        print(f"no runs in {', '.join(map(str, directories))}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
