@@ -14,7 +14,7 @@ from configs.errors import UserError
 from data_pipeline import demo
 from data_pipeline.adopt import adopt_tokenizer, train_tokenizer
 from data_pipeline.forms import Form
-from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest
+from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest, verify_manifest
 from data_pipeline.sources import Documents, Unit
 from data_pipeline.special_tokens import SIDECAR
 from data_pipeline.staging import leftovers
@@ -219,6 +219,11 @@ def _verify(arguments: argparse.Namespace) -> None:
     for split in [arguments.split] if arguments.split else _splits(arguments.corpus):
         manifest = verify_split(arguments.corpus, split)
         print(f"{_summary(arguments.corpus / split, manifest)}: intact")
+        if not verify_manifest(arguments.corpus / split):
+            print(
+                "note: the manifest holds no checksum of its own, since an earlier version wrote "
+                "it: edits of it are not seen"
+            )
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -228,7 +233,9 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _splits(corpus: Path) -> list[str]:
-    names = sorted(path.parent.name for path in corpus.glob(f"[!.]*/{FILE_NAME}"))
+    # Shards without a manifest are a split that lost it: named when it is opened.
+    files = (path for name in (FILE_NAME, "*.bin") for path in corpus.glob(f"[!.]*/{name}"))
+    names = sorted({path.parent.name for path in files})
     if not names:
         raise UserError(
             f"{corpus}: has no split; make one with "
@@ -250,6 +257,7 @@ def _summary(directory: Path, manifest: Manifest) -> str:
         f"{directory}: {manifest.documents} documents, {manifest.tokens} tokens, "
         f"{manifest.bytes} bytes of text, {len(manifest.shards)} shard"
         f"{'' if len(manifest.shards) == 1 else 's'}"
+        + ("" if manifest.lossless else ", not lossless")
     )
 
 

@@ -90,7 +90,9 @@ class _Decompressed(io.RawIOBase):
             data = self._rest or self._file.read(_READ_AT_ONCE)
             self._rest = b""
             if self._part is None:
-                data = data.lstrip(b"\0") if self._compression == "gzip" else data  # tapes pad
+                data = (
+                    data.lstrip(b"\0") if self._compression in ("gzip", "xz") else data
+                )  # padding
                 if data:
                     self._part = _decompressor(self._compression)
             elif not data:
