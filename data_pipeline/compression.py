@@ -9,7 +9,7 @@ import io
 import lzma
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import zstandard
 
@@ -46,7 +46,7 @@ def opened(path: Path) -> io.BufferedReader:
         UserError: its name says that it is compressed, and it is not.
         OSError: it cannot be opened; while reading, it is damaged or cut.
     """
-    file = path.open("rb", buffering=HEAD)
+    file = io.BufferedReader(io.FileIO(path), HEAD)
     compression = compression_of(file.peek(HEAD))
     named = SUFFIXES.get(path.suffix.lower())
     if compression is not None:
@@ -63,7 +63,7 @@ def opened(path: Path) -> io.BufferedReader:
 class _Decompressed(io.RawIOBase):
     """The contents of one compressed part after the other, to the end of the file."""
 
-    def __init__(self, file: BinaryIO, compression: str) -> None:
+    def __init__(self, file: io.BufferedReader, compression: str) -> None:
         self._file, self._compression = file, compression
         self._part: Any = None  # what decompresses the part begun, if one is
         self._rest, self._ready = b"", b""
@@ -89,24 +89,23 @@ class _Decompressed(io.RawIOBase):
         while not self._ready:
             data = self._rest or self._file.read(_READ_AT_ONCE)
             self._rest = b""
-            if self._part is None:
-                data = (
-                    data.lstrip(b"\0") if self._compression in ("gzip", "xz") else data
-                )  # padding
-                if data:
-                    self._part = _decompressor(self._compression)
-            elif not data:
-                raise EOFError(f"the {self._compression} data is cut")
             if not data:
-                if not self._file.peek(1):
-                    return False
-                continue
+                if self._part is not None:
+                    raise EOFError(f"the {self._compression} data is cut")
+                return False
+            if self._part is None:
+                if self._compression in ("gzip", "xz"):
+                    data = data.lstrip(b"\0")  # padding between parts, or at the end
+                if not data:
+                    continue
+                self._part = _decompressor(self._compression)
+            part = self._part
             try:
-                self._ready = self._part.decompress(data)
+                self._ready = part.decompress(data)
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError) as error:
                 raise OSError(f"damaged {self._compression} data: {error}") from error
-            if self._part.eof:
-                self._rest, self._part = self._part.unused_data, None
+            if part.eof:
+                self._rest, self._part = part.unused_data, None
         return True
 
 

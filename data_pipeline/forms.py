@@ -167,8 +167,9 @@ def _columns(text: str, fields: Sequence[str]) -> Literal["csv", "tsv"] | None:
     line = text.lstrip("\n").split("\n", 1)[0].strip("\r")
     forms: tuple[tuple[Literal["csv", "tsv"], str], ...] = (("tsv", "\t"), ("csv", ","))
     for form, separator in forms:
-        cells = [cell.strip().strip('"') for cell in line.split(separator)]
-        if len(cells) > 1 and all(cells) and set(fields) <= set(cells):
+        cells = [cell.strip('"') for cell in line.split(separator)]
+        named = all(re.fullmatch(r"\w[\w.-]*", cell) for cell in cells)
+        if len(cells) > 1 and named and set(fields) <= set(cells):
             return form
     return None
 

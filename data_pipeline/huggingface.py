@@ -50,7 +50,7 @@ class HuggingFaceTokenizer:
         reserved = {index for index, token in added.items() if token.special}
         reserved |= self._special.ids | ({self.unk_id} if self.unk_id is not None else set())
         with _explained(path, "not a Hugging Face tokenizer.json"):
-            names = [self._tokenizer.id_to_token(index) for index in sorted(reserved)]
+            names = [self.id_to_piece(index) for index in sorted(reserved)]
             self._encoder = unspellable_json(content, names)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

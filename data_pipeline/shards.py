@@ -27,6 +27,7 @@ from data_pipeline.manifest import (
     verify_manifest,
 )
 from data_pipeline.special_tokens import SIDECAR
+from data_pipeline.staging import leftovers
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from data_pipeline.writer import write_split
 
@@ -166,9 +167,10 @@ def open_split(corpus: Path, split: str, *, tokenizer: Tokenizer | None = None) 
     directory = corpus / split
     if not directory.is_dir():
         there = sorted(path.parent.name for path in corpus.glob(f"*/{FILE_NAME}"))
+        killed = "".join(f"; a killed run left {path}" for path in leftovers(directory))
         raise UserError(
             f"{corpus}: has no split '{split}' (there: {', '.join(there) or 'none'}); make it with "
-            f"`python -m data_pipeline tokenize FILES --corpus {corpus} --split {split}`"
+            f"`python -m data_pipeline tokenize FILES --corpus {corpus} --split {split}`{killed}"
         )
     manifest = read_manifest(directory)
     _check_tokenizer(directory, manifest, tokenizer or load_tokenizer(corpus))

@@ -65,7 +65,8 @@ def unspellable_sentencepiece(content: bytes, ids: Iterable[int]) -> bytes:
     Raises:
         google.protobuf.message.DecodeError: it is no model file.
     """
-    model = sentencepiece_model_pb2.ModelProto.FromString(content)
+    messages: Any = sentencepiece_model_pb2  # made at run time
+    model = messages.ModelProto.FromString(content)
     for index in ids:
-        model.pieces[index].type = sentencepiece_model_pb2.ModelProto.SentencePiece.CONTROL
+        model.pieces[index].type = messages.ModelProto.SentencePiece.CONTROL
     return bytes(model.SerializeToString())
