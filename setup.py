@@ -30,6 +30,8 @@ setup(
         "submitit>=1.5,<2",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
+        "protobuf>=5,<8",
+        "pyarrow>=21,<27",
         "pydantic>=2.12,<3",
         "PyYAML>=6,<7",
         "rouge-score>=0.1.2,<0.2",
@@ -39,6 +41,7 @@ setup(
         "tokenizers>=0.20,<1",
         "tqdm>=4.66,<5",
         "typing-extensions>=4.12,<5",
+        "zstandard>=0.22,<0.26",
     ],
     extras_require={
         "flash": ["flash-attn>=2.6,<3"],

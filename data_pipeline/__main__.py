@@ -13,10 +13,12 @@ from typing import get_args
 from configs.errors import UserError
 from data_pipeline import demo
 from data_pipeline.adopt import adopt_tokenizer, train_tokenizer
-from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest
+from data_pipeline.forms import Form
+from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest, verify_manifest
 from data_pipeline.sources import Documents, Unit
+from data_pipeline.special_tokens import SIDECAR
 from data_pipeline.staging import leftovers
-from data_pipeline.tokenizer import Tokenizer, load_tokenizer, tokenizer_file
+from data_pipeline.tokenizer import FILE_NAMES, Tokenizer, load_tokenizer, tokenizer_file
 
 _EXAMPLES = """
 a corpus from your own files, start to end:
@@ -36,7 +38,8 @@ a small corpus without any download:
 """
 
 _FILES_HELP = (
-    "text, .jsonl/.json (one object a line) or .parquet files; .gz is read too; quote a pattern"
+    "text, JSON lines (one object a line), CSV or TSV with a header, Parquet or Arrow files; "
+    "compressed by gzip, zstd, xz or bzip2 too, but for the last two; quote a pattern"
 )
 
 
@@ -110,7 +113,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_source_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--field", default="text", help="field of the text (default: text)")
+    command.add_argument(
+        "--field", default="text", help="field or column of the text (default: text)"
+    )
+    command.add_argument(
+        "--format",
+        choices=get_args(Form),
+        help="what the files hold, where names and first bytes leave it open",
+    )
     command.add_argument(
         "--pairs",
         nargs=2,
@@ -131,6 +141,7 @@ def _documents(arguments: argparse.Namespace, files: Sequence[str]) -> Documents
         files,
         fields=arguments.pairs or [arguments.field],
         unit=arguments.documents,
+        form=arguments.format,
         skip_bad=arguments.skip_bad,
     )
 
@@ -164,8 +175,7 @@ def _tokenize(arguments: argparse.Namespace) -> None:
     from data_pipeline.writer import write_split
 
     corpus, split = arguments.corpus, arguments.split
-    if split in ("", ".", "..") or Path(split).name != split:
-        raise UserError(f"--split {split}: a name such as train is expected, not a path")
+    _check_split(split)
     tokenizer = load_tokenizer(corpus)
     if not corpus.is_dir():
         raise UserError(f"--corpus {corpus}: the corpus directory is expected, not a file in it")
@@ -188,6 +198,17 @@ def _tokenize(arguments: argparse.Namespace) -> None:
     print(f"next: python -m data_pipeline verify {corpus}")
 
 
+def _check_split(name: str) -> None:
+    """UserError for what is no name of a directory of its own beside the tokenizer."""
+    if name in (*FILE_NAMES, SIDECAR):
+        raise UserError(f"--split {name}: is a file of the tokenizer; choose another name")
+    plain = name.isprintable() and name.strip() == name and not set(name) & set("/\\")
+    if not plain or not name or name.startswith("."):
+        raise UserError(
+            f"--split {name!r}: a name such as train is expected, not a path, and no dot before it"
+        )
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     corpus = demo.prepare_demo(arguments.out, arguments.vocab_size)
     _info(argparse.Namespace(corpus=corpus))
@@ -200,6 +221,11 @@ def _verify(arguments: argparse.Namespace) -> None:
     for split in [arguments.split] if arguments.split else _splits(arguments.corpus):
         manifest = verify_split(arguments.corpus, split)
         print(f"{_summary(arguments.corpus / split, manifest)}: intact")
+        if not verify_manifest(arguments.corpus / split):
+            print(
+                "note: the manifest holds no checksum of its own, since an earlier version wrote "
+                "it: edits of it are not seen"
+            )
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -209,7 +235,9 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _splits(corpus: Path) -> list[str]:
-    names = sorted(path.parent.name for path in corpus.glob(f"[!.]*/{FILE_NAME}"))
+    # Shards without a manifest are a split that lost it: named when it is opened.
+    files = (path for name in (FILE_NAME, "*.bin") for path in corpus.glob(f"[!.]*/{name}"))
+    names = sorted({path.parent.name for path in files})
     if not names:
         raise UserError(
             f"{corpus}: has no split; make one with "
@@ -231,6 +259,7 @@ def _summary(directory: Path, manifest: Manifest) -> str:
         f"{directory}: {manifest.documents} documents, {manifest.tokens} tokens, "
         f"{manifest.bytes} bytes of text, {len(manifest.shards)} shard"
         f"{'' if len(manifest.shards) == 1 else 's'}"
+        + ("" if manifest.lossless else ", not lossless")
     )
 
 

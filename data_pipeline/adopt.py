@@ -1,5 +1,6 @@
 """Giving a corpus directory its tokenizer: trained on its text, or adopted from elsewhere."""
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -70,8 +71,8 @@ def adopt_tokenizer(
 
 
 def _refuse_second(corpus: Path) -> None:
-    for name in FILE_NAMES:
-        if (corpus / name).exists():
+    for name in (*FILE_NAMES, SIDECAR):
+        if os.path.lexists(corpus / name):
             raise UserError(
                 f"{corpus / name}: exists already, and splits depend on it; choose another --out, "
                 "or remove it"
@@ -101,6 +102,7 @@ def _workshop(corpus: Path) -> Iterator[Path]:
 
 
 def _install(workshop: Path, corpus: Path) -> Tokenizer:
+    _refuse_second(corpus)  # another process may have been faster
     # The tokenizer's own file moves last: where it is, its sidecar is too.
     for file in sorted(workshop.iterdir(), key=lambda file: file.name in FILE_NAMES):
         file.replace(corpus / file.name)

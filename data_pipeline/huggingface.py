@@ -2,17 +2,21 @@
 
 Its own truncation, padding and special-token templates are switched off, and so is the
 reading of special tokens out of the text: a document that mentions `<|endoftext|>` does not
-end there. Whether it is lossless is its author's choice, so it is tested on every corpus.
+end there (`unspellable.py`). Whether it is lossless is its author's choice, so it is tested on
+every corpus.
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import tokenizers
 
 from configs.errors import UserError
-from data_pipeline.special_tokens import find_special_ids
+from data_pipeline.special_tokens import check_encoded, find_special_ids
+from data_pipeline.unspellable import unspellable_json
 
 _UNKNOWN = ("<unk>", "[UNK]")
 
@@ -26,39 +30,68 @@ class HuggingFaceTokenizer:
 
     def __init__(self, path: Path) -> None:
         content = path.read_bytes()
-        try:
+        self._path = path
+        with _explained(path, "not a Hugging Face tokenizer.json"):
+            # As it is, for its names and for decoding; what encodes is made of it below.
             self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
-        except Exception as error:  # the binding raises Exception itself
-            raise UserError(f"{path}: not a Hugging Face tokenizer.json ({error})") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True
+            vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+            added = self._tokenizer.get_added_tokens_decoder()
+            # The largest id decides, not their number: vocabularies may have holes.
+            self.vocab_size = 1 + max(vocabulary.values())
         self.sha256 = hashlib.sha256(content).hexdigest()
-        # The largest id decides, not their number: vocabularies may have holes.
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
-        added = {
-            token.content: index
-            for index, token in self._tokenizer.get_added_tokens_decoder().items()
-        }
-        special = find_special_ids(
-            path, id_of=self._tokenizer.token_to_id, customary_id_of=added.get, own={}
+        by_name = {token.content: index for index, token in added.items()}
+        self._special = find_special_ids(
+            path, id_of=self._tokenizer.token_to_id, customary_id_of=by_name.get, own={}
         )
-        self.bos_id, self.eos_id, self.pad_id = special.bos, special.eos, special.pad
-        self.mask_id = special.mask
-        unknown = (self._tokenizer.token_to_id(name) for name in _UNKNOWN)
-        self.unk_id = next((index for index in unknown if index is not None), None)
-        self._dropped = {special.bos, special.eos, special.pad, special.mask}
+        self.bos_id, self.eos_id = self._special.bos, self._special.eos
+        self.pad_id, self.mask_id = self._special.pad, self._special.mask
+        self._dropped = self._special.ids
+        self.unk_id = self._unknown_id(content)
+        reserved = {index for index, token in added.items() if token.special}
+        reserved |= self._special.ids | ({self.unk_id} if self.unk_id is not None else set())
+        with _explained(path, "not a Hugging Face tokenizer.json"):
+            names = [self.id_to_piece(index) for index in sorted(reserved)]
+            self._encoder = unspellable_json(content, names)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode`."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        """See `Tokenizer.encode`.
+
+        Raises:
+            UserError: the tokenizer fails on a text, or its unknown token is a special one.
+        """
+        with _explained(self._path, "fails to encode a text"):
+            encodings = self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = [encoding.ids for encoding in encodings]
+        check_encoded(self._path, encoded, self._special)
+        return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
         kept = [int(i) for i in ids if i < self.vocab_size and i not in self._dropped]
-        return self._tokenizer.decode(kept, skip_special_tokens=True)
+        with _explained(self._path, "fails to decode ids"):
+            return self._tokenizer.decode(kept, skip_special_tokens=True)
 
     def id_to_piece(self, index: int) -> str:
         """See `Tokenizer.id_to_piece`; holes of the vocabulary are empty."""
         return self._tokenizer.id_to_token(int(index)) or ""
+
+    def _unknown_id(self, content: bytes) -> int | None:
+        """The model's own token for what it does not know, else one of a customary name."""
+        model = json.loads(content)["model"]
+        index = model.get("unk_id")
+        if index is None:
+            names = [model.get("unk_token"), *_UNKNOWN]
+            found = (self._tokenizer.token_to_id(name) for name in names if name is not None)
+            index = next((number for number in found if number is not None), None)
+        return index
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    """UserError for whatever the binding raises: Exception itself, or a panic, which is none."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{path}: {what} ({error})") from error

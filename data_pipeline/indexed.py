@@ -24,16 +24,20 @@ def indexed_dataset() -> ModuleType:
     return module
 
 
-def has_expected_header(idx: Path, *, vocab_size: int, documents: int) -> bool:
-    """Whether an `.idx` file begins as that of so many documents, one sequence each.
+def is_expected_index(idx: Path, *, vocab_size: int, documents: int) -> bool:
+    """Whether an `.idx` file is as long, and begins, as that of so many documents.
 
-    megatron-core trusts the header: a damaged one makes it read past the end of the file.
+    There is one sequence a document. megatron-core trusts the header: a damaged one makes it
+    read past the end of the file.
     """
     module = indexed_dataset()
     code = module.DType.code_from_dtype(token_dtype(vocab_size))
     with idx.open("rb") as file:
         header = file.read(_HEADER.size)
-    return header == _HEADER.pack(b"MMIDIDX\0\0", 1, code, documents, documents + 1)
+    # A length and an offset of each sequence, and the first sequence of each document.
+    size = _HEADER.size + (4 + 8) * documents + 8 * (documents + 1)
+    expected = _HEADER.pack(b"MMIDIDX\0\0", 1, code, documents, documents + 1)
+    return header == expected and idx.stat().st_size == size
 
 
 def token_dtype(vocab_size: int) -> type:

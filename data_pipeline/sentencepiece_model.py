@@ -17,9 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
+from google.protobuf.message import DecodeError
 
 from configs.errors import UserError
-from data_pipeline.special_tokens import find_special_ids
+from data_pipeline.special_tokens import check_encoded, find_special_ids
+from data_pipeline.unspellable import unspellable_sentencepiece
 
 _SPACE_SIGN = "\u2581"
 # The thread count is written into the model file: a constant keeps its hash the same anywhere.
@@ -38,10 +40,8 @@ class SentencePieceTokenizer:
 
     def __init__(self, path: Path) -> None:
         content = path.read_bytes()
-        try:
-            self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
-        except RuntimeError as error:
-            raise UserError(f"{path}: not a SentencePiece model, or a damaged one") from error
+        self._path = path
+        self._model = _loaded(path, content)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.vocab_size: int = self._model.vocab_size()
         self.unk_id: int | None = self._model.unk_id()
@@ -50,15 +50,18 @@ class SentencePieceTokenizer:
             "eos_token": self._model.eos_id(),
             "pad_token": self._model.pad_id(),
         }
-        special = find_special_ids(
+        self._special = find_special_ids(
             path,
             id_of=self._id_of,
             customary_id_of=self._control_id_of,
             own={role: index for role, index in declared.items() if index >= 0},
         )
-        self.bos_id, self.eos_id, self.pad_id = special.bos, special.eos, special.pad
-        self.mask_id = special.mask
-        self._dropped = {special.bos, special.eos, special.pad, special.mask}
+        self.bos_id, self.eos_id = self._special.bos, self._special.eos
+        self.pad_id, self.mask_id = self._special.pad, self._special.mask
+        self._dropped = self._special.ids
+        spelt = [i for i in self._dropped if i != self.unk_id and not self._model.is_control(i)]
+        if spelt:
+            self._model = _without(path, content, spelt)
         spelling = [self._id_of(f"<0x{byte:02X}>") for byte in _SPACE_SIGN.encode()]
         # An adopted model without byte pieces cannot spell the sign: there it reads as a space.
         self._space_sign = [index for index in spelling if index is not None]
@@ -66,8 +69,11 @@ class SentencePieceTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode`."""
         if not self._space_sign or not any(_SPACE_SIGN in text for text in texts):
-            return self._model.encode(list(texts))
-        return [self._encode_around_space_signs(text) for text in texts]
+            encoded = self._model.encode(list(texts))
+        else:
+            encoded = [self._encode_around_space_signs(text) for text in texts]
+        check_encoded(self._path, encoded, self._special)
+        return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -91,6 +97,25 @@ class SentencePieceTokenizer:
     def _control_id_of(self, piece: str) -> int | None:
         index = self._id_of(piece)
         return index if index is not None and self._model.is_control(index) else None
+
+
+def _loaded(path: Path, content: bytes) -> sentencepiece.SentencePieceProcessor:
+    """The model; UserError where it is none, or a piece of it is not UTF-8."""
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_proto=content)
+        model.id_to_piece(list(range(model.vocab_size())))
+    except (RuntimeError, UnicodeDecodeError, IndexError) as error:
+        raise UserError(f"{path}: not a SentencePiece model ({error})") from error
+    return model
+
+
+def _without(path: Path, content: bytes, ids: list[int]) -> sentencepiece.SentencePieceProcessor:
+    """The model that reads none of `ids` out of a text."""
+    try:
+        changed = unspellable_sentencepiece(content, ids)
+    except DecodeError as error:
+        raise UserError(f"{path}: not a SentencePiece model ({error})") from error
+    return _loaded(path, changed)
 
 
 def train_sentencepiece(

@@ -4,8 +4,8 @@
     CORPUS/SPLIT/manifest.json  counts.npy  00000.bin 00000.idx  00001.bin ...
 
 Everything is memory-mapped through megatron-core's `IndexedDataset`: opening reads a few
-pages, whatever the corpus weighs. What is cheap to check is checked at every opening, and
-every byte by `verify_split`.
+pages, whatever the corpus weighs. What is cheap to check is checked at every opening and
+reading, and every byte by `verify_split`.
 """
 
 from itertools import accumulate, pairwise
@@ -15,10 +15,21 @@ from typing import Any
 import numpy as np
 
 from configs.errors import UserError
-from data_pipeline.indexed import has_expected_header, indexed_dataset
-from data_pipeline.manifest import FILE_NAME, Manifest, Shard, file_sha256, read_manifest
+from data_pipeline.indexed import indexed_dataset, is_expected_index
+from data_pipeline.manifest import (
+    COUNTS,
+    FILE_NAME,
+    Manifest,
+    Shard,
+    file_sha256,
+    miscounted,
+    read_manifest,
+    verify_manifest,
+)
+from data_pipeline.special_tokens import SIDECAR
+from data_pipeline.staging import leftovers
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
-from data_pipeline.writer import COUNTS, write_split
+from data_pipeline.writer import write_split
 
 __all__ = ["Manifest", "Shard", "Split", "open_split", "verify_split", "write_split"]
 
@@ -50,7 +61,11 @@ class Split:
         return self.manifest.documents
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
-        """Tokens [start, stop) of the stream: int64 [stop - start]."""
+        """Tokens [start, stop) of the stream: int64 [stop - start].
+
+        Raises:
+            UserError: one of them is no id of the vocabulary.
+        """
         parts = [
             self._shards[number].bin_reader.read(
                 dtype=self._shards[number].index.dtype,
@@ -59,7 +74,14 @@ class Split:
             )
             for number, first, last in self._shard_ranges(start, stop)
         ]
-        return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64, copy=False)
+        tokens = np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64, copy=False)
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.manifest.vocab_size:
+            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise UserError(
+                f"{self.directory}: holds id {wrong}, but the vocabulary ends at "
+                f"{self.manifest.vocab_size - 1}; make the split again with `tokenize --overwrite`"
+            )
+        return tokens
 
     def document_of(self, start: int, stop: int) -> np.ndarray:
         """The number of the document that each token of [start, stop) is in: int64."""
@@ -79,12 +101,21 @@ class Split:
         """Where each document begins, and the end of the last: int64 [documents + 1].
 
         Eight bytes a document, in memory.
+
+        Raises:
+            UserError: an `.idx` file is damaged: the documents do not follow each other.
         """
         parts = [
             shard.index.sequence_pointers // self._itemsize(number) + self._first_token[number]
             for number, shard in enumerate(self._shards)
         ]
-        return np.concatenate([*parts, [self.num_tokens]]).astype(np.int64, copy=False)
+        starts = np.concatenate([*parts, [self.num_tokens]]).astype(np.int64, copy=False)
+        if starts[0] != 0 or (np.diff(starts) <= 0).any():
+            raise UserError(
+                f"{self.directory}: an .idx file is damaged, its documents do not follow each "
+                f"other; {_REMEDY}"
+            )
+        return starts
 
     def counts(self) -> np.ndarray:
         """How often each id occurs in the split: int64 [V].
@@ -95,7 +126,16 @@ class Split:
         path = self.directory / COUNTS
         if not path.is_file() or file_sha256(path) != self.manifest.counts_sha256:
             raise UserError(f"{path}: missing or damaged; {_REMEDY}")
-        return np.load(path, allow_pickle=False)
+        try:
+            counts = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise UserError(f"{path}: not an array of numpy ({error}); {_REMEDY}") from error
+        if counts.dtype != np.int64 or counts.shape != (self.manifest.vocab_size,):
+            raise UserError(
+                f"{path}: {counts.dtype} {counts.shape}, where int64 "
+                f"({self.manifest.vocab_size},) is expected; {_REMEDY}"
+            )
+        return counts
 
     def _itemsize(self, number: int) -> int:
         return int(np.dtype(self._shards[number].index.dtype).itemsize)
@@ -127,9 +167,10 @@ def open_split(corpus: Path, split: str, *, tokenizer: Tokenizer | None = None) 
     directory = corpus / split
     if not directory.is_dir():
         there = sorted(path.parent.name for path in corpus.glob(f"*/{FILE_NAME}"))
+        killed = "".join(f"; a killed run left {path}" for path in leftovers(directory))
         raise UserError(
             f"{corpus}: has no split '{split}' (there: {', '.join(there) or 'none'}); make it with "
-            f"`python -m data_pipeline tokenize FILES --corpus {corpus} --split {split}`"
+            f"`python -m data_pipeline tokenize FILES --corpus {corpus} --split {split}`{killed}"
         )
     manifest = read_manifest(directory)
     _check_tokenizer(directory, manifest, tokenizer or load_tokenizer(corpus))
@@ -142,30 +183,38 @@ def verify_split(corpus: Path, split: str) -> Manifest:
     Raises:
         UserError: at the first thing that is wrong, naming the file.
     """
+    if (corpus / split / FILE_NAME).is_file():
+        verify_manifest(corpus / split)
+        _verify_files(corpus, corpus / split)
     opened = open_split(corpus, split)
-    manifest, directory = opened.manifest, opened.directory
-    for shard in manifest.shards:
-        for suffix, expected in ((".bin", shard.sha256_bin), (".idx", shard.sha256_idx)):
-            path = directory / f"{shard.name}{suffix}"
-            if file_sha256(path) != expected:
-                raise UserError(f"{path}: damaged, its SHA-256 is not the manifest's; {_REMEDY}")
     _verify_tokens(opened)
-    return manifest
+    return opened.manifest
+
+
+def _verify_files(corpus: Path, directory: Path) -> None:
+    """Whether every file is the one that the manifest describes."""
+    manifest = read_manifest(directory)
+    expected = {directory / COUNTS: manifest.counts_sha256}
+    for shard in manifest.shards:
+        expected[directory / f"{shard.name}.bin"] = shard.sha256_bin
+        expected[directory / f"{shard.name}.idx"] = shard.sha256_idx
+    if manifest.sidecar_sha256 is not None:
+        expected[corpus / SIDECAR] = manifest.sidecar_sha256
+    for path, sha256 in expected.items():
+        if not path.is_file():
+            raise UserError(f"{path}: missing; {_REMEDY}")
+        if file_sha256(path) != sha256:
+            raise UserError(f"{path}: damaged, its SHA-256 is not the manifest's; {_REMEDY}")
 
 
 def _verify_tokens(opened: Split) -> None:
-    """Whether the ids are below V, counted right, and EOS at the end of each document."""
+    """Whether the ids are below V, counted right, and EOS at the end of each document only."""
     manifest, directory = opened.manifest, opened.directory
     counts = np.zeros(manifest.vocab_size, dtype=np.int64)
     ends = opened.document_starts()[1:] - 1
     for start in range(0, opened.num_tokens, _VERIFIED_AT_ONCE):
         stop = min(start + _VERIFIED_AT_ONCE, opened.num_tokens)
         tokens = opened.tokens(start, stop)
-        if tokens.min() < 0 or tokens.max() >= manifest.vocab_size:
-            raise UserError(
-                f"{directory}: holds id {tokens.max()}, but the vocabulary ends at "
-                f"{manifest.vocab_size - 1}; make the split again with `tokenize --overwrite`"
-            )
         counts += np.bincount(tokens, minlength=manifest.vocab_size)
         ends_here = ends[(start <= ends) & (ends < stop)]
         if (tokens[ends_here - start] != manifest.eos_id).any():
@@ -175,6 +224,8 @@ def _verify_tokens(opened: Split) -> None:
             )
     if not np.array_equal(counts, opened.counts()):
         raise UserError(f"{directory / COUNTS}: does not count the tokens of the shards; {_REMEDY}")
+    if wrong := miscounted(manifest, counts):
+        raise UserError(f"{directory}: {wrong}; make the split again with `tokenize --overwrite`")
 
 
 def _check_tokenizer(directory: Path, manifest: Manifest, tokenizer: Tokenizer) -> None:
@@ -215,11 +266,11 @@ def _open_shard(directory: Path, shard: Shard, vocab_size: int) -> Any:
         f"{idx}: does not index the {shard.documents} documents and {shard.tokens} tokens that "
         f"the manifest says; {_REMEDY}"
     )
-    if not has_expected_header(idx, vocab_size=vocab_size, documents=shard.documents):
+    if not is_expected_index(idx, vocab_size=vocab_size, documents=shard.documents):
         raise damaged
     try:
         dataset = indexed_dataset().IndexedDataset(str(prefix))
-    except AssertionError as error:  # megatron-core's way to complain
+    except (AssertionError, ValueError, OSError) as error:  # megatron-core's ways to complain
         raise damaged from error
     offsets, lengths = dataset.index.sequence_pointers, dataset.index.sequence_lengths
     itemsize = np.dtype(dataset.index.dtype).itemsize

@@ -1,30 +1,32 @@
-"""Documents, one string after the other, from text, JSON-lines and Parquet files.
+"""Documents, one string after the other, from text, JSON-lines, tables, Parquet and Arrow.
 
 Text and JSON lines are split on the byte `\n` and decoded line by line. Text mode would be
 shorter, and so would the line reader of `datasets`, but both turn a lone carriage return
 into a line end and CRLF inside a document into LF, and neither can name the line that is
-not UTF-8. Here a document is the file's own text, to the character. Parquet, the form in
-which the Hugging Face hub ships corpora, streams through `datasets`.
+not UTF-8. Here a document is the file's own text, to the character.
 """
 
-import gzip
-import json
-import zlib
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from configs.errors import UserError
+from data_pipeline.compression import opened
+from data_pipeline.forms import Form, form_of
+from data_pipeline.records import (
+    BadRecordError,
+    Record,
+    arrow_records,
+    json_records,
+    numbered_lines,
+    parquet_records,
+    table_records,
+)
 
 Unit = Literal["line", "paragraph", "file"]
-
-_UTF8_BOM = b"\xef\xbb\xbf"
-
-
-class _BadRecordError(Exception):
-    """One line (or row) that is no document; its text says why and what to do."""
 
 
 class Documents:
@@ -33,18 +35,19 @@ class Documents:
     With several ``fields`` every record is as many documents, one after the other, none of
     which may be empty: a source and a target.
 
-    `.jsonl` and `.json` files hold one JSON object a line, `.parquet` files one document a
-    row, and all others text; `.gz` may follow any but the last. `unit` cuts text files:
-    `line` at LF or CRLF, `paragraph` at blank lines, `file` not at all. Documents of
-    nothing but white space are left out.
+    JSON lines hold one object a line, tables, Parquet and Arrow files one record a row; text is
+    cut by `unit`: `line` at LF or CRLF, `paragraph` at blank lines, `file` not at all. Which of
+    them a file is, `forms.py` tells, or `form` says; text, JSON lines and tables may be
+    compressed. Documents of nothing but white space are left out.
 
     Attributes:
         files: the files found.
         skipped: how many "empty" documents and "bad" lines the latest pass left out.
 
     Raises:
-        UserError: at once if a name matches no file; while iterating, at a bad line (unless
-            `skip_bad`), an unreadable file, and at the end if there was no document at all.
+        UserError: at once if a name matches no file; before the first document, at a file of no
+            known form; while iterating, at a bad line (unless `skip_bad`), an unreadable file,
+            and at the end if there was no document at all.
     """
 
     def __init__(
@@ -53,20 +56,28 @@ class Documents:
         *,
         fields: Sequence[str] = ("text",),
         unit: Unit = "line",
+        form: Form | None = None,
         skip_bad: bool = False,
     ) -> None:
         assert unit in get_args(Unit), unit
+        assert form is None or form in get_args(Form), form
         self.files = [path for name in files for path in _matches(str(name))]
         if not self.files:
-            raise UserError("no input files: name at least one text, JSON-lines or Parquet file")
+            raise UserError(
+                "no input files: name at least one text, JSON-lines, CSV, Parquet or Arrow file"
+            )
         self.fields = tuple(fields)
         self.unit = unit
+        self.form = form
         self.skip_bad = skip_bad
         self.skipped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[str]:
         self.skipped.clear()
         self.skipped.update(empty=0, bad=0)
+        for path in self.files:
+            if path.is_file():  # a pipe is looked at once only
+                self.form_of(path)
         found = 0
         for path in self.files:
             for document in self._read(path):
@@ -81,28 +92,53 @@ class Documents:
                 f"({self.skipped['empty']} empty, {self.skipped['bad']} bad)"
             )
 
-    def _read(self, path: Path) -> Iterator[str]:
-        kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    def form_of(self, path: Path) -> Form:
+        """What a file is read as.
+
+        Raises:
+            UserError: it cannot be read, or might be one thing or another.
+        """
         try:
-            if kind == ".parquet":
-                yield from self._parquet_rows(path)
-            elif kind in (".jsonl", ".json"):
-                yield from self._json_lines(path)
-            elif len(self.fields) > 1:
-                raise UserError(f"{path}: pairs come from JSON-lines or Parquet files")
-            elif self.unit == "line":
-                yield from (_without_line_end(line) for line in self._lines(path))
-            elif self.unit == "paragraph":
-                yield from _paragraphs(self._lines(path))
-            else:
-                # Joined from lines, so that a byte that is not UTF-8 is reported by its line.
-                yield "".join(self._lines(path))
-        except (OSError, EOFError, zlib.error) as error:
+            with opened(path) as file:
+                return form_of(path, file, fields=self.fields, asked=self.form)
+        except (OSError, EOFError) as error:
             raise UserError(f"{path}: cannot be read ({error})") from error
 
-    def _lines(self, path: Path) -> Iterator[str]:
-        """Lines of a text file with their ends, decoded, without a byte-order mark."""
-        for number, raw in _numbered_lines(path):
+    def _read(self, path: Path) -> Iterator[str]:
+        try:
+            with opened(path) as file:
+                form = form_of(path, file, fields=self.fields, asked=self.form)
+                if form != "text":
+                    yield from self._from_records(self._records(path, file, form))
+                elif len(self.fields) > 1:
+                    raise UserError(f"{path}: pairs come from JSON lines, tables, Parquet or Arrow")
+                else:
+                    yield from self._from_text(path, file)
+        except (OSError, EOFError) as error:
+            raise UserError(f"{path}: cannot be read ({error})") from error
+
+    def _records(self, path: Path, file: io.BufferedReader, form: Form) -> Iterator[Record]:
+        if form == "parquet":
+            return parquet_records(path)
+        if form == "arrow":
+            return arrow_records(path, self.fields)
+        if form == "jsonl":
+            return json_records(path, file)
+        return table_records(path, file, {"csv": ",", "tsv": "\t"}[form])
+
+    def _from_text(self, path: Path, file: io.BufferedReader) -> Iterator[str]:
+        lines = self._lines(path, file)
+        if self.unit == "line":
+            yield from map(_without_line_end, lines)
+        elif self.unit == "paragraph":
+            yield from _paragraphs(lines)
+        else:
+            # Joined from lines, so that a byte that is not UTF-8 is reported by its line.
+            yield "".join(lines)
+
+    def _lines(self, path: Path, file: io.BufferedReader) -> Iterator[str]:
+        """Lines of a text file with their ends, decoded."""
+        for number, raw in numbered_lines(file):
             try:
                 yield raw.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -111,44 +147,39 @@ class Documents:
                     "convert the file, e.g. with iconv"
                 )
 
-    def _json_lines(self, path: Path) -> Iterator[str]:
-        for number, raw in _numbered_lines(path):
-            if not raw.strip():
+    def _from_records(self, records: Iterator[Record]) -> Iterator[str]:
+        for place, record in records:
+            if record is None:
                 yield ""
                 continue
             try:
-                yield from self._documents(_json_object(raw))
-            except _BadRecordError as error:
-                self._bad(f"{path}:{number}: {error}")
+                if isinstance(record, BadRecordError):
+                    raise record
+                yield from self._documents(record)
+            except BadRecordError as error:
+                self._bad(f"{place}: {error}")
 
-    def _parquet_rows(self, path: Path) -> Iterator[str]:
-        for number, row in enumerate(_parquet_records(path)):
-            try:
-                yield from self._documents(row)
-            except _BadRecordError as error:
-                self._bad(f"{path}: row {number}: {error}")
-
-    def _documents(self, record: dict[str, object]) -> list[str]:
-        """The texts of a record; raises _BadRecordError where one is missing."""
+    def _documents(self, record: dict[str, Any]) -> list[str]:
+        """The texts of a record; raises BadRecordError where one is missing."""
         texts = [self._text(record, field) for field in self.fields]
         if len(texts) > 1 and not all(text.strip() for text in texts):
-            raise _BadRecordError(f"one of {', '.join(self.fields)} is empty")
+            raise BadRecordError(f"one of {', '.join(self.fields)} is empty")
         return texts
 
-    def _text(self, record: dict[str, object], field: str) -> str:
+    def _text(self, record: dict[str, Any], field: str) -> str:
         if field not in record:
             names = ", ".join(record) or "none"
             option = "--field" if len(self.fields) == 1 else "--pairs"
-            raise _BadRecordError(
+            raise BadRecordError(
                 f"no field '{field}' (fields: {names}); name the right one with {option}"
             )
         text = record[field]
         if not isinstance(text, str):
-            raise _BadRecordError(f"field '{field}' is {type(text).__name__}, not a string")
+            raise BadRecordError(f"field '{field}' is {type(text).__name__}, not a string")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise _BadRecordError(
+            raise BadRecordError(
                 f"field '{field}' holds half of a surrogate pair at character {error.start}"
             ) from None
         return text
@@ -169,36 +200,6 @@ def _matches(name: str) -> list[Path]:
         if found.is_dir():
             raise UserError(f"{found}: is a directory; name its files, e.g. '{found}/*.jsonl'")
     return paths
-
-
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            yield number, raw.removeprefix(_UTF8_BOM) if number == 1 else raw
-
-
-def _parquet_records(path: Path) -> Iterator[dict[str, object]]:
-    import datasets  # a second to import, and few corpora need it
-
-    # Errors are raised below; the library would log them as well.
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try:
-        # Not load_dataset: it tells the hub of every load.
-        yield from datasets.IterableDataset.from_parquet(str(path))
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{path}: not a Parquet file ({error.__cause__ or error})") from error
-
-
-def _json_object(raw: bytes) -> dict[str, object]:
-    try:
-        record = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _BadRecordError(f"not a JSON object ({error})") from None
-    if not isinstance(record, dict):
-        raise _BadRecordError(
-            f"not a JSON object (but a {type(record).__name__}; one object a line is expected)"
-        )
-    return record
 
 
 def _without_line_end(line: str) -> str:

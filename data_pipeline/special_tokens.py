@@ -6,7 +6,7 @@ both; `python -m data_pipeline tokenizer --adopt` writes what it found into one.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,11 @@ class SpecialIds:
     eos: int
     pad: int
     mask: int | None
+
+    @property
+    def ids(self) -> set[int]:
+        """All of them."""
+        return {self.bos, self.eos, self.pad} | ({self.mask} if self.mask is not None else set())
 
 
 def find_special_ids(
@@ -79,6 +84,23 @@ def find_special_ids(
     return SpecialIds(bos=bos, eos=eos, pad=eos if pad is None else pad, mask=find("mask_token"))
 
 
+def check_encoded(tokenizer: Path, encoded: Sequence[Sequence[int]], special: SpecialIds) -> None:
+    """Whether text became text only.
+
+    Raises:
+        UserError: a special id is in it. No spelling gives one, but what the tokenizer does not
+            know does, where its unknown token was made to serve as another.
+    """
+    forbidden = special.ids
+    for ids in encoded:
+        if not forbidden.isdisjoint(ids):
+            raise UserError(
+                f"{tokenizer}: text became the special id {next(i for i in ids if i in forbidden)}"
+                ": its unknown token serves as BOS, EOS, PAD or mask too; name another token in "
+                f"{SIDECAR} beside it"
+            )
+
+
 def write_sidecar(path: Path, tokens: dict[str, str]) -> None:
     """Write token names by role (keys of `CUSTOMARY`) in Hugging Face's form."""
     assert tokens.keys() <= CUSTOMARY.keys(), tokens
@@ -91,16 +113,19 @@ def read_sidecar(path: Path) -> dict[str, str]:
     Raises:
         UserError: the file is there but is no such object.
     """
-    if not path.exists():
-        return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         values = {role: entries[role] for role in CUSTOMARY if entries.get(role) is not None}
-        return {
+        named = {
             role: value if isinstance(value, str) else value["content"]
             for role, value in values.items()
         }
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        for name in named.values():
+            name.encode("utf-8")
+        return named
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError, OSError) as error:
         raise UserError(
             f"{path}: not a tokenizer configuration ({error!r}); expected an object such as "
             '{"bos_token": "<s>", "eos_token": "</s>"}'

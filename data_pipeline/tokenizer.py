@@ -78,9 +78,13 @@ def tokenizer_file(path: Path) -> Path:
     return found[0]
 
 
-def is_lossless(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
-    """Whether every text survives encoding and decoding, without which bits per byte mislead."""
-    return all(
-        tokenizer.decode(ids) == text
-        for ids, text in zip(tokenizer.encode(texts), texts, strict=True)
-    )
+def is_lossless(
+    tokenizer: Tokenizer, texts: Sequence[str], encoded: Sequence[list[int]] | None = None
+) -> bool:
+    """Whether every text survives encoding and decoding, without which bits per byte mislead.
+
+    Args:
+        encoded: the ids of the texts, if they are known already.
+    """
+    every = tokenizer.encode(texts) if encoded is None else encoded
+    return all(tokenizer.decode(ids) == text for ids, text in zip(every, texts, strict=True))

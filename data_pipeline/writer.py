@@ -3,11 +3,10 @@
 EOS is in the stream, so that the `.bin` files end to end are what is packed (`packing.py`).
 """
 
-import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Never
 
@@ -16,16 +15,21 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from data_pipeline.indexed import indexed_dataset, token_dtype
-from data_pipeline.manifest import Manifest, Shard, file_sha256, write_manifest
+from data_pipeline.manifest import (
+    COUNTS,
+    Manifest,
+    Shard,
+    file_sha256,
+    miscounted,
+    read_manifest,
+    write_manifest,
+)
+from data_pipeline.round_trips import RoundTrips
+from data_pipeline.special_tokens import SIDECAR
 from data_pipeline.staging import staged_directory
-from data_pipeline.tokenizer import Tokenizer, is_lossless
-
-COUNTS = "counts.npy"
+from data_pipeline.tokenizer import Tokenizer
 
 _BATCH_CHARACTERS = 2**20  # tokenized at once; bounds the memory, not the documents
-_ROUND_TRIPS = 100  # documents tested for survival
-
-_log = logging.getLogger(__name__)
 
 
 def write_split(
@@ -46,28 +50,23 @@ def write_split(
         tokenizer: its file has to lie in the parent directory when the split is opened.
         directory: CORPUS/SPLIT.
         shard_tokens: a shard is closed by the document that reaches this many tokens.
-        overwrite: whether an existing split may be replaced.
+        overwrite: whether an existing split of ours may be replaced; nothing else ever is.
         skipped: counts "empty" and "bad", read after the last document (`Documents.skipped`).
         pairs: whether documents come in twos, a source and its target.
         progress: whether to show a progress bar on standard error.
 
     Raises:
-        UserError: the split exists, there is no document, or whatever `documents` raises.
+        UserError: the split exists, or what is there is no split of ours; there is no document;
+            special tokens came out of the text; or whatever `documents` raises.
     """
-    stream = iter(documents)
-    with staged_directory(directory, overwrite=overwrite) as staging:
-        first = list(islice(stream, _ROUND_TRIPS))
-        if not first:
+    sidecar = directory.with_name(SIDECAR)
+    with staged_directory(directory, own_files=_own_files if overwrite else None) as staging:
+        batches = _batches(documents)
+        if (first := next(batches, None)) is None:
             raise UserError(f"{directory}: there is no document to write")
-        lossless = is_lossless(tokenizer, first)
-        if not lossless:
-            _log.warning(
-                "warning: this tokenizer does not give back the text it was given: "
-                "bits per byte of this corpus will be wrong"
-            )
         writer = _ShardWriter(staging, tokenizer, shard_tokens)
         with _progress_bar(progress) as bar:
-            for texts in _batches(chain(first, stream)):
+            for texts in chain([first], batches):
                 bar.update(writer.add(texts))
         shards = writer.close()
         np.save(staging / COUNTS, writer.counts)
@@ -79,7 +78,7 @@ def write_split(
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
             mask_id=tokenizer.mask_id,
-            lossless=lossless,
+            lossless=writer.round_trips.first_loss is None,
             documents=sum(shard.documents for shard in shards),
             tokens=sum(shard.tokens for shard in shards),
             bytes=writer.num_bytes,
@@ -88,9 +87,34 @@ def write_split(
             shards=tuple(shards),
             counts_sha256=file_sha256(staging / COUNTS),
             pairs=pairs,
+            round_trips=writer.round_trips.tried,
+            first_loss=writer.round_trips.first_loss,
+            sidecar_sha256=file_sha256(sidecar) if sidecar.is_file() else None,
         )
+        if wrong := miscounted(manifest, writer.counts):
+            raise UserError(f"{directory}: {wrong}")
         write_manifest(manifest, staging)
     return manifest
+
+
+def _own_files(directory: Path) -> set[str]:
+    """The files of a split; UserError where the directory is none of ours, or holds others."""
+    advice = "only a split that `tokenize` made is replaced; choose another --split name"
+    if not directory.is_dir():
+        raise UserError(f"{directory}: is not a directory; {advice}")
+    try:
+        files = read_manifest(directory).files
+    except UserError as error:
+        raise UserError(f"{directory}: cannot be told for a split ({error}); {advice}") from error
+    foreign = sorted(path.name for path in directory.iterdir() if path.name not in files)
+    foreign += sorted(name for name in files if (directory / name).is_dir())
+    if foreign:
+        named = ", ".join(foreign[:5]) + (", ..." if len(foreign) > 5 else "")
+        raise UserError(
+            f"{directory}: holds {named} beside the files of the split; move them elsewhere, or "
+            "choose another --split name"
+        )
+    return files
 
 
 class _ShardWriter:
@@ -107,11 +131,14 @@ class _ShardWriter:
         self._open()
         self.counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
         self.num_bytes = 0
+        self.round_trips = RoundTrips(tokenizer)
 
     def add(self, texts: list[str]) -> int:
         """Append documents; returns how many tokens they are."""
         eos = [self._tokenizer.eos_id]
-        documents = [np.array(ids + eos, np.int64) for ids in self._tokenizer.encode(texts)]
+        encoded = self._tokenizer.encode(texts)
+        self.round_trips.add(texts, encoded)
+        documents = [np.array(ids + eos, np.int64) for ids in encoded]
         for tokens in documents:
             if self._tokens >= self._shard_tokens:
                 self._finish()

@@ -1,5 +1,5 @@
-import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pytest
 
 from configs.errors import UserError
 from data_pipeline.indexed import indexed_dataset
+from data_pipeline.manifest import read_manifest, write_manifest
 from data_pipeline.shards import open_split, verify_split, write_split
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
 
@@ -147,10 +148,10 @@ def test_verify_reads_the_ids_themselves(own_corpus: Path) -> None:
 
     def sign(content: bytes) -> None:
         (own_corpus / "train/00000.bin").write_bytes(content)
-        path = own_corpus / "train/manifest.json"
-        manifest = json.loads(path.read_text())
-        manifest["shards"][0]["sha256_bin"] = sha256(content).hexdigest()
-        path.write_text(json.dumps(manifest))
+        manifest = read_manifest(own_corpus / "train")
+        first, *others = manifest.shards
+        first = replace(first, sha256_bin=sha256(content).hexdigest())
+        write_manifest(replace(manifest, shards=(first, *others)), own_corpus / "train")
 
     good = (own_corpus / "train/00000.bin").read_bytes()
     sign((500).to_bytes(2, "little") + good[2:])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
+from data_pipeline import staging as staging_module
 from data_pipeline.staging import leftovers, staged_directory
 
 
@@ -39,12 +40,69 @@ def test_refuses_to_replace_unless_told(tmp_path: Path) -> None:
         (staging / "old").write_text("x")
     with pytest.raises(UserError, match="exists already"), staged_directory(final):
         raise AssertionError("the check comes before the work")
-    with pytest.raises(OSError, match="disk"), staged_directory(final, overwrite=True):
+    with pytest.raises(OSError, match="disk"), staged_directory(final, own_files=names):
         raise OSError("disk full")
     assert (final / "old").exists()
-    with staged_directory(final, overwrite=True) as staging:
+    with staged_directory(final, own_files=names) as staging:
         (staging / "new").write_text("x")
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_nothing_but_its_own_files_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:  # as on systems that cannot exchange two names
+        monkeypatch.setattr(staging_module, "_changed_places", lambda one, other: False)
+    final = tmp_path / "a"
+    final.mkdir()
+    for name in ("old", "notes"):
+        (final / name).write_text(name)
+    with staged_directory(final, own_files=lambda directory: {"old"}) as staging:
+        (staging / "new").write_text("new")
+    assert names(final) == {"new"}
+    [left] = leftovers(final)
+    assert names(left) == {"notes"}
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink", "rmdir"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_crash_while_replacing_leaves_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at_once: bool
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(staging_module, "_changed_places", lambda one, other: False)
+    final = tmp_path / "a"
+    final.mkdir()
+    (final / "old").write_text("x")
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    def replace() -> None:
+        with staged_directory(final, own_files=names) as staging:
+            (staging / "new").write_text("x")
+            monkeypatch.setattr(Path, call, stopped)
+
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert names(final) in ({"old"}, {"new"})
+
+
+def test_a_link_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "real")
+    (tmp_path / "b").symlink_to(tmp_path / "nowhere")
+    for name in "ab":
+        with (
+            pytest.raises(UserError, match="is a link"),
+            staged_directory(tmp_path / name, own_files=names),
+        ):
+            raise AssertionError("the check comes before the work")
 
 
 def test_the_slower_of_two_gets_an_error(tmp_path: Path) -> None:

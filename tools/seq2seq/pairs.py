@@ -34,10 +34,10 @@ def read_references(file: Path, fields: Sequence[str]) -> References:
 
 
 def read_sources(file: Path, field: str) -> list[str]:
-    """Sources, one a line of text, or one a line of JSON."""
-    if file.suffix in (".jsonl", ".json"):
-        return list(dict.fromkeys(Documents([file], fields=[field])))
-    return list(Documents([file]))
+    """Sources, one a line of text, or one a record."""
+    documents = Documents([file], fields=[field])
+    found = list(documents)
+    return found if documents.form_of(file) == "text" else list(dict.fromkeys(found))
 
 
 def random_targets(references: References, training: References, seed: int) -> list[str]:
