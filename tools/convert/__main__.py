@@ -7,7 +7,7 @@
     python -m tools.convert average runs/a runs/b --out checkpoints/mean
 
 Every conversion compares the logits of source and result, writes the report beside the
-weights, and writes nothing where they differ by more than 1e-5. An incoming checkpoint holds
+weights, and writes nothing where they differ by more than rounding. An incoming checkpoint holds
 weights only: begin a run from it with ``python -m pretrain CKPT/model.yaml mine.yaml
 fork_from=CKPT``. Exit status: 0 converted, 1 the logits differ, 2 wrong input.
 """

@@ -117,6 +117,26 @@ def padded(value: Tensor, num_rows: int) -> Tensor:
     return out
 
 
+def frequencies(width: int, base: float) -> Tensor:
+    """Rotary frequencies of a head ``[E / 2]``, float32: the buffer that some layouts keep."""
+    return base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+
+
+def check_frequencies(source: Tensors, model: ModelConfig) -> None:
+    """UserError where the weights bring rotary frequencies that the denoiser would not have."""
+    wanted = frequencies(model.head_width, model.rotary_base)
+    for name in source.shapes:
+        if not name.endswith("inv_freq"):
+            continue
+        found = source.read(name).flatten()
+        # Some were kept in half precision.
+        if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-2, atol=1e-6):
+            raise UserError(
+                f"{source.origin}: {name} is not that of {len(wanted)} frequencies to base "
+                f"{model.rotary_base:g}, which is what else is said of these weights"
+            )
+
+
 def count(names: Mapping[str, Any], prefix: str) -> int:
     """How many numbered modules ``prefix0.``, ``prefix1.``, ... there are."""
     numbers = {

@@ -51,6 +51,10 @@ class Tensors:
             self.origin,
         )
 
+    def double(self) -> "Tensors":
+        """The same values in float64, for what is computed of them."""
+        return Tensors(self.shapes, lambda name: self.read(name).double(), self.origin)
+
 
 def of_checkpoint(reader: Reader, kind: str) -> Tensors:
     """One kind (master, ema) of a checkpoint of ours."""

@@ -20,10 +20,10 @@ def test_there_and_back_by_command(saved, tmp_path: Path, capsys) -> None:
     out, back = tmp_path / "out", tmp_path / "back"
     assert main(["to-hf", str(checkpoint), str(out), "--weights", "raw"]) == 0
     said = capsys.readouterr().out
-    assert "logits agree to 0 (limit 1e-05" in said
+    assert "logits agree to 0 (limit 1e-09 of the largest;" in said
     assert "no tokenizer is here: name one with --tokenizer" in said
     assert main(["from-hf", str(out), str(back), "--shard-mib", "1"]) == 0
-    assert "logits agree to 0 (limit 1e-05" in capsys.readouterr().out
+    assert "logits agree to 0 (limit 1e-09 of the largest;" in capsys.readouterr().out
     assert json.loads((back / "parity.json").read_text())["source"] == "out (palimpsest)"
 
 

@@ -158,7 +158,7 @@ def test_the_directory_is_whole(on_corpus, tmp_path: Path, corpus: Path) -> None
     assert max(sizes) < max(100_000, largest) + 10_000
     written = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert written["equal"]
-    assert written["limit"] == 1e-5
+    assert written["limit"] == 1e-9
     assert report["largest_difference"] == written["largest_difference"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| steps | 7 of 10 |" in card
@@ -277,10 +277,11 @@ def test_a_difference_is_an_error_and_leaves_nothing(
     monkeypatch.setattr(
         parity,
         "logits",
-        lambda *given, **rest: honest(*given, **rest) + (2e-5 if not rest else 0),
+        lambda *given, **rest: honest(*given, **rest) + (2e-8 if not rest else 0),
     )
     assert main(["to-hf", str(checkpoint), str(tmp_path / "out")]) == 1
-    assert "differ by 2e-05, more than 1e-05: nothing was written" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert re.search(r"differ by 2e-08, more than 1e-09 of the largest \(\d\.\d+\): nothing", error)
     assert not (tmp_path / "out").exists()
 
 

@@ -184,7 +184,7 @@ def _read(source: Tensors, model: ModelConfig, name: str) -> Tensor:
 @torch.no_grad()
 def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
     """Of these weights by BERT's own way, ``[B, L, V]``."""
-    read = source.read
+    read = source.double().read
 
     def linear(x: Tensor, name: str) -> Tensor:
         return F.linear(x, read(f"{name}.weight"), read(f"{name}.bias"))
@@ -196,8 +196,10 @@ def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
     def gelu(x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh" if model.gelu == "tanh" else "none")
 
-    x = F.embedding(inputs.ids_BL, read(WORDS)) + read(SEGMENTS)[0]
-    x = norm(x + read(POSITIONS)[: inputs.ids_BL.shape[1]], EMBEDDINGS + "LayerNorm")
+    # The sum becomes a weight of ours, which is float32.
+    position = (source.read(POSITIONS) + source.read(SEGMENTS)[0]).double()
+    x = F.embedding(inputs.ids_BL, read(WORDS)) + position[: inputs.ids_BL.shape[1]]
+    x = norm(x, EMBEDDINGS + "LayerNorm")
     for index in range(model.num_layers):
         p = f"bert.encoder.layer.{index}."
         names = ("query", "key", "value")

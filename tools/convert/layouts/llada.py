@@ -12,7 +12,7 @@ from configs.errors import UserError
 from model.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
-from tools.convert.layout import Incoming, Options, Outgoing, padded
+from tools.convert.layout import Incoming, Options, Outgoing, check_frequencies, padded
 from tools.convert.reference import GatedNames, gated_logits
 from tools.convert.tensors import Shape, Tensors
 
@@ -74,6 +74,7 @@ class Llada:
         """Names changed."""
         model = _model(source, config, options)
         require(source, _wanted(model), spare=("inv_freq",))
+        check_frequencies(source, model)
 
         def read(name: str) -> Tensor:
             theirs = _theirs(name, model)

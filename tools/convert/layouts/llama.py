@@ -18,7 +18,15 @@ from configs.errors import UserError
 from model.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
-from tools.convert.layout import Incoming, Options, Outgoing, one_way, padded, same_rows
+from tools.convert.layout import (
+    Incoming,
+    Options,
+    Outgoing,
+    check_frequencies,
+    one_way,
+    padded,
+    same_rows,
+)
 from tools.convert.reference import GatedNames, gated_logits
 from tools.convert.tensors import Tensors
 
@@ -80,6 +88,7 @@ class Llama:
             wanted[name] = (source.shapes[EMBEDDING][0], model.width)
         spare = ("inv_freq", HEAD) if model.tied_head else ("inv_freq",)
         require(source, wanted, spare=spare)
+        check_frequencies(source, model)
         return Incoming(
             model=model,
             tensors=Tensors(

@@ -2,7 +2,8 @@
 
 Its DiT is ours with q, k and v in one matrix, and an embedding of exactly the ids that occur:
 V, and [MASK] as the last of them, unless the tokenizer has one. Names stand behind
-``backbone.`` or bare. Its network reads the total noise where it is conditioned on time.
+``backbone.`` or bare. Its network reads the total noise where it is conditioned on time. Its
+state dict holds the rotary frequencies too, a buffer; the other layouts' have no buffers.
 """
 
 import re
@@ -18,7 +19,15 @@ from model.config import ModelConfig
 from model.layers import sinusoid
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require
-from tools.convert.layout import Incoming, Options, Outgoing, count, padded
+from tools.convert.layout import (
+    Incoming,
+    Options,
+    Outgoing,
+    check_frequencies,
+    count,
+    frequencies,
+    padded,
+)
 from tools.convert.parity import Inputs
 from tools.convert.reference import attend, heads, rotated
 from tools.convert.tensors import Shape, Tensors
@@ -68,6 +77,7 @@ class Mdlm:
         bare = source.renamed({name.removeprefix(PREFIX): name for name in source.shapes})
         model = _model(bare, config, options)
         require(bare, shapes(model), spare=SPARE)
+        check_frequencies(bare, model)
         return Incoming(
             model=model,
             tensors=Tensors(
@@ -83,8 +93,9 @@ class Mdlm:
         """q, k and v together, without the padded rows; a tied head as a copy."""
         model = run.model
         refuse(ours.origin, _misfits(model))
+        held = {**shapes(model), FREQUENCIES: (model.head_width // 2,)}
         written = Tensors(
-            {PREFIX + name: shape for name, shape in shapes(model).items()},
+            {PREFIX + name: shape for name, shape in held.items()},
             lambda name: _theirs(ours, model, name.removeprefix(PREFIX)),
             ours.origin,
         )
@@ -212,6 +223,8 @@ def _ours(bare: Tensors, model: ModelConfig, name: str) -> Tensor:
 def _theirs(ours: Tensors, model: ModelConfig, name: str) -> Tensor:
     """A parameter of theirs, out of ours."""
     last = model.num_layers + 1
+    if name == FREQUENCIES:
+        return frequencies(model.head_width, model.rotary_base)
     if name == EMBEDDING:
         return ours.read("layers.0.tokens.weight")[: model.num_ids].clone()
     if name.startswith("sigma_map."):
@@ -239,9 +252,9 @@ def _inverse(names: Mapping[str, str]) -> dict[str, str]:
 @torch.no_grad()
 def logits(bare: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
     """Of these weights by MDLM's own way, ``[B, L, ids]``: one matrix for q, k and v."""
-    read = bare.read
+    read = bare.double().read
     level = inputs.level_B1 if model.time_conditioning else torch.zeros_like(inputs.level_B1)
-    features = sinusoid(-torch.log1p(-0.999 * level))
+    features = sinusoid(-torch.log1p(-0.999 * level)).double()
     c = F.linear(features, read("sigma_map.mlp.0.weight"), read("sigma_map.mlp.0.bias"))
     c = F.linear(F.silu(c), read("sigma_map.mlp.2.weight"), read("sigma_map.mlp.2.bias"))
     c = F.silu(c)
