@@ -30,6 +30,7 @@ setup(
         "submitit>=1.5,<2",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
+        "protobuf>=5,<8",
         "pydantic>=2.12,<3",
         "PyYAML>=6,<7",
         "rouge-score>=0.1.2,<0.2",
