@@ -9,7 +9,8 @@
 Every conversion compares the logits of source and result, writes the report beside the
 weights, and writes nothing where they differ by more than rounding. An incoming checkpoint holds
 weights only: begin a run from it with ``python -m pretrain CKPT/model.yaml mine.yaml
-fork_from=CKPT``. Exit status: 0 converted, 1 the logits differ, 2 wrong input.
+fork_from=CKPT``. Exit status: 0 converted, 1 the logits
+or the tokenizers' ids differ, 2 wrong input.
 """
 
 import argparse
@@ -77,6 +78,9 @@ def _add_from_hf(commands: Any) -> None:
     added.add_argument("--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt")
     added.add_argument("--tokenizer", type=Path, help="the one that goes with the weights")
     added.add_argument("--mask-id", type=int, help="where the vocabulary has a [MASK]")
+    added.add_argument(
+        "--length", type=int, help="positions that it was trained on, if no config.json says"
+    )
     added.add_argument("--heads", type=int, help="if no config.json says")
     added.add_argument("--time-conditioning", action="store_true", help="likewise")
     added.add_argument(
@@ -115,7 +119,10 @@ def _to_hf(arguments: argparse.Namespace) -> str:
 
 
 def _from_hf(arguments: argparse.Namespace) -> str:
+    if arguments.length is not None and arguments.length < 3:
+        raise UserError("--length must be at least 3")
     options = Options(
+        length=arguments.length,
         mask_id=arguments.mask_id,
         heads=arguments.heads,
         time_conditioning=arguments.time_conditioning,
@@ -131,7 +138,12 @@ def _from_hf(arguments: argparse.Namespace) -> str:
         tokenizer=arguments.tokenizer,
         shard_bytes=_shard_bytes(arguments),
     )
-    return summary(report)
+    if report["length_known"]:
+        return summary(report)
+    return (
+        f"{summary(report)}; how long its training sequences were is not known: recorded as "
+        f"{report['length']:,}, and --length N says otherwise"
+    )
 
 
 def _average(arguments: argparse.Namespace) -> str:

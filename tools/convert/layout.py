@@ -25,7 +25,9 @@ class Options:
 
     Args:
         mask_id: the id of [MASK], where the vocabulary has one already.
-        vocab_size: ids of the tokenizer, where the embedding has more rows than that.
+        vocab_size, tokenizer_mask: ids of the tokenizer that is named, and its [MASK], if it
+            has one; the embedding may have more rows.
+        length: of the sequences that it was trained on.
         heads: of attention, where no configuration says so.
         time_conditioning: whether the level reaches the network, likewise.
         shifted_output, annealing_steps: of causal models that become denoisers; see
@@ -34,6 +36,8 @@ class Options:
 
     mask_id: int | None = None
     vocab_size: int | None = None
+    tokenizer_mask: int | None = None
+    length: int | None = None
     heads: int | None = None
     time_conditioning: bool = False
     shifted_output: bool = True

@@ -35,8 +35,17 @@ def check(path: Path, model: ModelConfig) -> Tokenizer:
         raise UserError(
             f"vocabulary mismatch: the model has {model.vocab_size} ids and mask_id "
             f"{model.mask_id}, the tokenizer of {path} {found.vocab_size} and {found.mask_id}"
+            + _advice(found, model)
         )
     return found
+
+
+def _advice(found: Tokenizer, model: ModelConfig) -> str:
+    """What makes a tokenizer of as many ids fit."""
+    if found.vocab_size != model.vocab_size or model.mask_id is None:
+        return ""
+    piece = json.dumps({"mask_token": found.id_to_piece(model.mask_id)}, ensure_ascii=False)
+    return f"; if they belong together, say so in tokenizer_config.json beside it: {piece}"
 
 
 def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:

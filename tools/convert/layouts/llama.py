@@ -134,12 +134,13 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tupl
         raise UserError(
             f"vocabulary mismatch: the tokenizer has {num_ids} ids, {source.origin} {rows} rows"
         )
+    mask_id = options.tokenizer_mask if options.mask_id is None else options.mask_id
     if options.mask_id is not None and not 0 <= options.mask_id < num_ids:
         raise UserError(f"--mask-id {options.mask_id} is no id of a vocabulary of {num_ids}")
     first = "model.layers.0.self_attn."
     model = ModelConfig(
         vocab_size=num_ids,
-        mask_id=options.mask_id,
+        mask_id=mask_id,
         width=width,
         num_layers=num_layers,
         num_heads=num_heads,

@@ -26,11 +26,11 @@ from tools.convert.layout import (
     check_frequencies,
     count,
     frequencies,
-    padded,
 )
 from tools.convert.parity import Inputs
 from tools.convert.reference import attend, heads, rotated
 from tools.convert.tensors import Shape, Tensors
+from tools.convert.vocabulary import Vocabulary, vocabulary
 
 PREFIX = "backbone."
 EMBEDDING = "vocab_embed.embedding"
@@ -75,17 +75,17 @@ class Mdlm:
     def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
         """q, k and v apart, and rows of zeros up to a multiple of 128."""
         bare = source.renamed({name.removeprefix(PREFIX): name for name in source.shapes})
-        model = _model(bare, config, options)
-        require(bare, shapes(model), spare=SPARE)
+        model, ids = _model(bare, config, options)
+        require(bare, shapes(model, ids.rows), spare=SPARE)
         check_frequencies(bare, model)
         return Incoming(
             model=model,
             tensors=Tensors(
-                parameter_shapes(model), lambda name: _ours(bare, model, name), source.origin
+                parameter_shapes(model), lambda name: _ours(bare, model, ids, name), source.origin
             ),
             compared_as=model,
             num_ids=model.num_ids,
-            logits=lambda inputs: logits(bare, model, inputs),
+            logits=ids.renumbered(lambda inputs: logits(bare, model, inputs)),
             length=config.get("model_length"),
         )
 
@@ -93,7 +93,7 @@ class Mdlm:
         """q, k and v together, without the padded rows; a tied head as a copy."""
         model = run.model
         refuse(ours.origin, _misfits(model))
-        held = {**shapes(model), FREQUENCIES: (model.head_width // 2,)}
+        held = {**shapes(model, model.num_ids), FREQUENCIES: (model.head_width // 2,)}
         written = Tensors(
             {PREFIX + name: shape for name, shape in held.items()},
             lambda name: _theirs(ours, model, name.removeprefix(PREFIX)),
@@ -120,11 +120,15 @@ class Mdlm:
         return Outgoing(config=config, tensors=written, logits=written_logits)
 
 
-def shapes(model: ModelConfig) -> dict[str, Shape]:
-    """Of every parameter, under its public name, in the order of the public code."""
+def shapes(model: ModelConfig, rows: int) -> dict[str, Shape]:
+    """Of every parameter, under its public name, in the order of the public code.
+
+    Args:
+        rows: of the tables.
+    """
     width, hidden, condition = model.width, model.hidden_width, model.conditioning_width
     found: dict[str, Shape] = {
-        EMBEDDING: (model.num_ids, width),
+        EMBEDDING: (rows, width),
         "sigma_map.mlp.0.weight": (condition, 256),
         "sigma_map.mlp.0.bias": (condition,),
         "sigma_map.mlp.2.weight": (condition, condition),
@@ -146,17 +150,19 @@ def shapes(model: ModelConfig) -> dict[str, Shape]:
         found |= {f"blocks.{index}.{name}": shape for name, shape in block.items()}
     return found | {
         "output_layer.norm_final.weight": (width,),
-        "output_layer.linear.weight": (model.num_ids, width),
-        "output_layer.linear.bias": (model.num_ids,),
+        "output_layer.linear.weight": (rows, width),
+        "output_layer.linear.bias": (rows,),
         "output_layer.adaLN_modulation.weight": (2 * width, condition),
         "output_layer.adaLN_modulation.bias": (2 * width,),
     }
 
 
-def _model(bare: Tensors, config: Mapping[str, Any], options: Options) -> ModelConfig:
+def _model(
+    bare: Tensors, config: Mapping[str, Any], options: Options
+) -> tuple[ModelConfig, Vocabulary]:
     """The denoiser whose weights these are, by their shapes and what is said of them."""
     try:
-        num_ids, width = bare.shapes[EMBEDDING]
+        rows, width = bare.shapes[EMBEDDING]
         hidden = bare.shapes["blocks.0.mlp.0.weight"][0]
         condition = bare.shapes["sigma_map.mlp.0.weight"][0]
     except (KeyError, ValueError) as error:
@@ -168,11 +174,10 @@ def _model(bare: Tensors, config: Mapping[str, Any], options: Options) -> ModelC
         num_heads = num_heads or width // (2 * bare.shapes[FREQUENCIES][0])
     if not num_heads:
         raise UserError(f"{bare.origin} does not say how many heads it has: add --heads N")
-    mask = options.mask_id if options.mask_id is not None else config.get("mask_index")
-    own = mask is None or mask == num_ids - 1
-    return ModelConfig(
-        vocab_size=num_ids - 1 if own else num_ids,
-        mask_id=None if own else mask,
+    ids = vocabulary(rows, config.get("mask_index"), options, bare.origin)
+    model = ModelConfig(
+        vocab_size=ids.vocab_size,
+        mask_id=ids.mask_id,
         width=width,
         num_layers=count(bare.shapes, "blocks."),
         num_heads=num_heads,
@@ -182,6 +187,7 @@ def _model(bare: Tensors, config: Mapping[str, Any], options: Options) -> ModelC
         time_input="noise",
         dropout=float(config.get("dropout", 0.0)),
     )
+    return model, ids
 
 
 def _misfits(model: ModelConfig) -> list[str]:
@@ -201,17 +207,17 @@ def _misfits(model: ModelConfig) -> list[str]:
     return found
 
 
-def _ours(bare: Tensors, model: ModelConfig, name: str) -> Tensor:
+def _ours(bare: Tensors, model: ModelConfig, ids: Vocabulary, name: str) -> Tensor:
     """A parameter of ours, out of theirs."""
     _, index, rest = name.split(".", 2)
     number, last = int(index), model.num_layers + 1
     if number == 0:
         if rest == "tokens.weight":
-            return padded(bare.read(EMBEDDING), model.num_rows)
+            return ids.taken(bare.read(EMBEDDING), model.num_rows)
         return bare.read(EMBEDDING_LAYER[rest])
     if number == last:
         if rest.startswith("head."):
-            return padded(bare.read(rest.replace("head", "output_layer.linear")), model.num_rows)
+            return ids.taken(bare.read(rest.replace("head", "output_layer.linear")), model.num_rows)
         return bare.read(f"output_layer.{OUTPUT_LAYER[rest]}")
     found = re.fullmatch(r"attention\.([qkv])\.weight", rest)
     if found:

@@ -295,8 +295,8 @@ def test_a_wrong_conversion_is_caught_at_any_size(
     save_file(state, tmp_path / "weights.safetensors")
     honest = mdlm._ours
 
-    def conversion(bare: Tensors, model: ModelConfig, name: str) -> Tensor:
-        value = honest(bare, model, name)
+    def conversion(bare: Tensors, model: ModelConfig, ids: Any, name: str) -> Tensor:
+        value = honest(bare, model, ids, name)
         if wrong == "heads" and name == "layers.2.attention.q.weight":
             first, second, *rest = value.chunk(HEADS)
             return torch.cat([second, first, *rest])
@@ -309,7 +309,9 @@ def test_a_wrong_conversion_is_caught_at_any_size(
     monkeypatch.setattr(mdlm, "_ours", conversion)
     if wrong == "epsilon":
         given = mdlm._model
-        monkeypatch.setattr(mdlm, "_model", lambda *a: replace(given(*a), norm_eps=1.1e-5))
+        monkeypatch.setattr(
+            mdlm, "_model", lambda *a: (replace(given(*a)[0], norm_eps=1.1e-5), given(*a)[1])
+        )
     with pytest.raises(RunError, match="nothing was written"):
         from_hf(tmp_path / "weights.safetensors", tmp_path / "in")
     assert not (tmp_path / "in").exists()
