@@ -138,12 +138,15 @@ def _from_hf(arguments: argparse.Namespace) -> str:
         tokenizer=arguments.tokenizer,
         shard_bytes=_shard_bytes(arguments),
     )
-    if report["length_known"]:
-        return summary(report)
-    return (
-        f"{summary(report)}; how long its training sequences were is not known: recorded as "
-        f"{report['length']:,}, and --length N says otherwise"
-    )
+    said = summary(report)
+    if report["left_out"]:
+        said += f"; left out {report['left_out']:,} rows that the tokenizer has no ids for"
+    if not report["length_known"]:
+        said += (
+            "; how long its training sequences were is not known: recorded as "
+            f"{report['length']:,}, and --length N says otherwise"
+        )
+    return said
 
 
 def _average(arguments: argparse.Namespace) -> str:

@@ -76,7 +76,7 @@ LAYERS = frozenset(
 
 
 def checked(config: Mapping[str, Any], origin: str, num_tensors: int) -> Mapping[str, Any]:
-    """The configuration; UserError that lists every entry that is not of its kind.
+    """The entries that say something; UserError that lists every one that is not of its kind.
 
     Args:
         num_tensors: of the weights, of which each layer has some.
@@ -84,7 +84,7 @@ def checked(config: Mapping[str, Any], origin: str, num_tensors: int) -> Mapping
     problems = list(_problems(config, "", num_tensors))
     if problems:
         raise UserError(f"{origin}/config.json:\n  " + "\n  ".join(problems))
-    return config
+    return {name: value for name, value in config.items() if value is not None}
 
 
 def _problems(config: Mapping[str, Any], prefix: str, num_tensors: int) -> list[str]:

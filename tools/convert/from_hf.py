@@ -74,7 +74,12 @@ def from_hf(
         ).as_json()
         write.write_json(aside / parity.FILE_NAME, report)
         store.write(aside / "model.yaml", _yaml(incoming.model))
-    return {**report, "length": run["config"]["data"]["sequence_length"], "length_known": known}
+    return {
+        **report,
+        "length": run["config"]["data"]["sequence_length"],
+        "length_known": known,
+        "left_out": incoming.left_out,
+    }
 
 
 def _incoming(

@@ -55,6 +55,7 @@ class Incoming:
         num_ids: ids that the source knows. logits: the source's, ``[B, L, ids]``.
         length: of the sequences that it was trained on, if known.
         run: settings of the run that the weights ask for besides.
+        left_out: rows of the vocabulary that the tokenizer has no ids for.
     """
 
     model: ModelConfig
@@ -64,6 +65,7 @@ class Incoming:
     logits: Callable[[Inputs], Tensor]
     length: int | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,8 @@ class _Conversion:
     def tokenizer(self) -> Tokenizer:
         """All parts."""
         kept = list(self.of_kind(USER_DEFINED))
-        steps = [normaliser(self.proto, self.spelling, kept)]
+        untouched = [p.piece for p in self.proto.pieces if p.type == USER_DEFINED]
+        steps = [normaliser(self.proto, self.spelling, untouched)]
         cuts = [_alternatives(kept)] if kept and not self.is_unigram else []
         made = Tokenizer(self._unigram(cuts, steps) if self.is_unigram else self._bpe(kept, cuts))
         made.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0]

@@ -9,13 +9,13 @@ by a sign that is no text and is taken out again.
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Regex, normalizers
+
+from tools.convert.composition import not_composed
 
 SPACE = "\u2581"
 APART = "\ufff0"
@@ -85,14 +85,14 @@ def _replace(pattern: str, content: str) -> normalizers.Replace:
 
 def _rules(proto: Any, kept: list[str], signs: list[str]) -> list[Any]:
     plain = _plain(proto)
-    touched = [text for text in kept if plain.normalize(text) != text] + signs
-    held = [*sorted(touched, key=len, reverse=True), UNTOUCHED_BY_NFKC]
+    held = [*sorted(kept, key=len, reverse=True), *signs, UNTOUCHED_BY_NFKC]
     place = {text: chr(PLACES[number]) for number, text in enumerate(held)}
-    back = {place[text]: text for text in touched}
-    back[place[UNTOUCHED_BY_NFKC]] = plain.normalize(UNTOUCHED_BY_NFKC)
+    back = {sign: text for text, sign in place.items()}
+    if UNTOUCHED_BY_NFKC not in kept:
+        back[place[UNTOUCHED_BY_NFKC]] = plain.normalize(UNTOUCHED_BY_NFKC)
     return [
         *(normalizers.Replace(text, sign) for text, sign in place.items()),
-        _replace(_not_composed(), APART),
+        _replace(not_composed(plain.normalize), APART),
         normalizers.NFKC(),
         _replace(r"(?<=[^\x00-\x7F])(?=[\s\S])|(?<=[\x00-\x7F])(?=[^\x00-\x7F]|\n)", APART),
         normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap),
@@ -121,45 +121,6 @@ def _around_signs(spec: Any) -> list[Any]:
     if spec.add_dummy_prefix:
         steps.append(_replace(f"(?:\\A|(?<={SPACE}))(?=[^{SPACE}])", " "))
     return steps
-
-
-@cache
-def _not_composed() -> str:
-    """A pattern of the places over which NFKC composes and these rules do not.
-
-    They know neither the canonical order of marks, nor marks on the last of several letters
-    that one character stands for (a ligature).
-    """
-    assigned = [chr(code) for code in range(0x30000) if unicodedata.category(chr(code)) != "Cs"]
-    marks: dict[int, list[str]] = {}
-    for sign in assigned:
-        if order := unicodedata.combining(sign):
-            marks.setdefault(order, []).append(sign)
-    several = [
-        sign
-        for sign in assigned
-        if sum(not unicodedata.combining(c) for c in unicodedata.normalize("NFKC", sign)) > 1
-    ]
-    places = [
-        f"(?<={_class(several)})(?={_class([sign for those in marks.values() for sign in those])})"
-    ]
-    for order, signs in sorted(marks.items()):
-        later = [sign for other, those in marks.items() if other > order for sign in those]
-        if later:
-            places.append(f"(?<={_class(later)})(?={_class(signs)})")
-    return "|".join(places)
-
-
-def _class(signs: list[str]) -> str:
-    """A pattern of one of these characters, as ranges."""
-    ranges: list[list[int]] = []
-    for code in sorted(map(ord, signs)):
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    parts = (f"\\x{{{a:x}}}" + (f"-\\x{{{b:x}}}" if b > a else "") for a, b in ranges)
-    return f"[{''.join(parts)}]"
 
 
 def boundaries(pairs: set[tuple[str, str]]) -> str:

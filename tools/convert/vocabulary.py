@@ -35,6 +35,11 @@ class Vocabulary:
         """Rows of the source, by our ids."""
         return [*range(self.vocab_size), *([] if self.mask_id is not None else [self.mask])]
 
+    @property
+    def left_out(self) -> int:
+        """Rows that are not."""
+        return self.rows - len(self.kept)
+
     def taken(self, value: Tensor, num_rows: int) -> Tensor:
         """The rows that are kept, and zeros behind them."""
         kept = self.kept

@@ -98,3 +98,11 @@ def test_neither_transformers_nor_an_engine_is_imported(saved, tmp_path: Path, r
         [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_that_are_left_out_are_said(saved, tmp_path: Path, corpus: Path, capsys) -> None:
+    checkpoint, _ = saved(vocab_size=1100)
+    assert main(["to-hf", str(checkpoint), str(tmp_path / "out")]) == 0
+    words = ["from-hf", str(tmp_path / "out"), str(tmp_path / "in"), "--tokenizer", str(corpus)]
+    assert main(words) == 0
+    assert "left out 76 rows that the tokenizer has no ids for" in capsys.readouterr().out

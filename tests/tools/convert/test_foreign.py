@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from configs.errors import RunError, UserError
 from tools.convert.__main__ import main
@@ -66,6 +67,23 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("d_model", "n_layers", "n_heads", "n_kv_heads", "mlp_hidden_size", "rope_theta"),
         *("mask_token_id", "max_sequence_length", "rms_norm_eps", "weight_tying"),
     ),
+    "llama": (
+        *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+        *("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_parameters", "rope_theta"),
+        *("tie_word_embeddings", "mlp_bias", "hidden_act", "max_position_embeddings"),
+    ),
+    "bert": (
+        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act"),
+        *("max_position_embeddings", "layer_norm_eps", "is_decoder", "hidden_dropout_prob"),
+    ),
+}
+
+
+SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+SIZES |= {"intermediate_size": 48, "max_position_embeddings": 20}
+KINDS: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "bert": (BertConfig, BertForMaskedLM),
 }
 
 
@@ -79,9 +97,13 @@ def tried(source: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("layout", FIELDS)
 def test_a_config_of_other_kinds_is_one_error(saved, tmp_path: Path, layout: str) -> None:
-    settings = LLAMA if layout == "llada" else {}
-    checkpoint, _ = saved(num_layers=1, **settings)
-    to_hf(checkpoint, tmp_path / "hf", layout=layout)
+    if layout in KINDS:
+        config, kind = KINDS[layout]
+        kind(config(**SIZES)).save_pretrained(tmp_path / "hf")
+        (tmp_path / "hf" / "vocab.txt").write_text("[UNK]\n[MASK]\n")
+    else:
+        checkpoint, _ = saved(num_layers=1, **(LLAMA if layout == "llada" else {}))
+        to_hf(checkpoint, tmp_path / "hf", layout=layout)
     file = tmp_path / "hf" / "config.json"
     whole = json.loads(file.read_text())
     generator = random.Random(0)
@@ -142,3 +164,23 @@ def test_a_length_that_nothing_says(saved, tmp_path: Path, capsys, loaded) -> No
     from_hf(tmp_path / "hf", tmp_path / "whole", options=Options(length=50))
     state = json.loads((tmp_path / "whole" / "state.json").read_text())
     assert state["config"]["data"]["sequence_length"] == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("vocab.txt", b"\xff\xfe"),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.json", b'{"added_tokens": {"a": 1}}'),
+        ("tokenizer.json", b'{"added_tokens": [7, {"content": "[MASK]"}]}'),
+        ("tokenizer.json", b'{"added_tokens": [{"content": "[MASK]", "id": "x"}]}'),
+    ],
+    ids=str,
+)
+def test_a_damaged_tokenizer_beside_bert_is_one_error(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    BertForMaskedLM(BertConfig(**SIZES)).save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"tokenizer.json|vocab.txt|which id is \[MASK\]"):
+        from_hf(tmp_path / "hf", tmp_path / "out")

@@ -17,6 +17,7 @@ from tools.convert import parity
 from tools.convert.__main__ import main
 from tools.convert.code import flat_files
 from tools.convert.from_hf import from_hf
+from tools.convert.layout import Options
 from tools.convert.to_hf import to_hf
 
 GROUPED = {"num_kv_heads": 2, "qk_norm": True, "qkv_bias": True}
@@ -204,6 +205,7 @@ import sys, threading, time
 from pathlib import Path
 from tools.convert.to_hf import to_hf
 from tools.convert.from_hf import from_hf
+from tools.convert.layout import Options
 import tools.convert.layouts.palimpsest, tools.convert.code
 
 def anonymous():
@@ -294,3 +296,18 @@ def test_no_room_is_said_before_anything_is_written(
     assert main(["to-hf", str(checkpoint), str(tmp_path / "out")]) == 2
     assert "GiB free, and the result takes" in capsys.readouterr().err
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"mask_id": 3}, {"tied_head": True}], ids=str)
+def test_rows_beyond_the_tokenizer_are_left_out(
+    saved, loaded, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    checkpoint, denoiser = saved(**settings)
+    to_hf(checkpoint, tmp_path / "out")
+    report = from_hf(tmp_path / "out", tmp_path / "in", options=Options(vocab_size=77))
+    assert report["equal"]
+    config = loaded(tmp_path / "in").config
+    assert (config.vocab_size, config.mask_id) == (77, settings.get("mask_id"))
+    found, before = loaded(tmp_path / "in").embedding.weight, denoiser.embedding.weight
+    assert torch.equal(found[:77], before[:77])
+    assert torch.equal(found[config.mask], before[denoiser.config.mask])

@@ -90,6 +90,7 @@ class Bert:
             num_ids=model.num_ids,
             logits=ids.renumbered(lambda inputs: logits(source, model, inputs)),
             length=model.num_positions,
+            left_out=ids.left_out,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
@@ -157,7 +158,10 @@ def _mask_of_tokenizer(folder: Path) -> int | None:
     """The id of [MASK] by the tokenizer's files, if there are such."""
     words = folder / "vocab.txt"
     if words.exists():
-        lines = words.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = words.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{words} cannot be read: {error}") from error
         return lines.index("[MASK]") if "[MASK]" in lines else None
     if not (folder / "tokenizer.json").exists():
         return None

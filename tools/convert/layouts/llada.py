@@ -91,6 +91,7 @@ class Llada:
                 lambda inputs: gated_logits(source, model, inputs, NAMES, causal=False)
             ),
             length=config.get("max_sequence_length"),
+            left_out=ids.left_out,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:

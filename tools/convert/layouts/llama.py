@@ -98,8 +98,11 @@ class Llama:
                 model, attention="causal", causal_annealing_steps=0, shifted_output=False
             ),
             num_ids=num_ids,
-            logits=lambda inputs: gated_logits(source, model, inputs, NAMES, causal=True),
+            logits=lambda inputs: gated_logits(source, model, inputs, NAMES, causal=True)[
+                ..., :num_ids
+            ],
             length=config.get("max_position_embeddings"),
+            left_out=source.shapes[EMBEDDING][0] - num_ids,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
@@ -112,7 +115,7 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tupl
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     width, num_layers, num_heads, hidden = settings(config, names, source.origin)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = rope.get("rope_type") or rope.get("type") or "default"
     refuse(
         source.origin,
         [

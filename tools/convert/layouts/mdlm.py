@@ -87,6 +87,7 @@ class Mdlm:
             num_ids=model.num_ids,
             logits=ids.renumbered(lambda inputs: logits(bare, model, inputs)),
             length=config.get("model_length"),
+            left_out=ids.left_out,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:

@@ -151,7 +151,8 @@ class Palimpsest:
         ours = source.renamed({name.removeprefix(PREFIX): name for name in source.shapes})
         require(ours, parameter_shapes(given))
         ids = Vocabulary(rows=given.num_rows, vocab_size=given.vocab_size, mask=given.mask)
-        if options.vocab_size not in (None, given.vocab_size):
+        left_out = given.vocab_size - (options.vocab_size or given.vocab_size)
+        if left_out > 0:
             ids = vocabulary(given.num_ids, given.mask, options, source.origin)
         model = replace(given, vocab_size=ids.vocab_size, mask_id=ids.mask_id)
 
@@ -169,6 +170,7 @@ class Palimpsest:
             num_ids=model.num_ids,
             logits=ids.renumbered(lambda inputs: form.logits(fields, source, inputs)),
             run=form.run(config),
+            left_out=max(0, left_out),
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:

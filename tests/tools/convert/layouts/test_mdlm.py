@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from configs.errors import RunError, UserError
 from model.config import ModelConfig
+from pretrain.checkpoint.reader import Reader
 from tools.convert.from_hf import from_hf
 from tools.convert.layout import Options
 from tools.convert.layouts import mdlm
-from tools.convert.tensors import Tensors
+from tools.convert.tensors import Tensors, of_checkpoint
 from tools.convert.to_hf import to_hf
 
 IDS, WIDTH, HEADS, CONDITION, LAYERS = 91, 32, 4, 16, 2
@@ -315,3 +316,24 @@ def test_a_wrong_conversion_is_caught_at_any_size(
     with pytest.raises(RunError, match="nothing was written"):
         from_hf(tmp_path / "weights.safetensors", tmp_path / "in")
     assert not (tmp_path / "in").exists()
+
+
+def test_rows_beyond_the_tokenizer_are_left_out(tmp_path: Path) -> None:
+    """[MASK], beyond the tokenizer too, becomes the id after the last."""
+    _, state = public_state()
+    save_file(state, tmp_path / "weights.safetensors")
+    options = Options(vocab_size=80, mask_id=85)
+    assert from_hf(tmp_path / "weights.safetensors", tmp_path / "in", options=options)["equal"]
+    read = of_checkpoint(Reader(tmp_path / "in"), "master").read
+    for name, theirs in (
+        ("layers.0.tokens.weight", "vocab_embed.embedding"),
+        ("layers.3.head.weight", "output_layer.linear.weight"),
+        ("layers.3.head.bias", "output_layer.linear.bias"),
+    ):
+        found, rows = read(name), state[f"backbone.{theirs}"]
+        assert torch.equal(found[:80], rows[:80])
+        assert torch.equal(found[80], rows[85])
+        assert not found[81:].any()
+    more = Options(vocab_size=92)
+    with pytest.raises(UserError, match="the tokenizer has 92 ids"):
+        from_hf(tmp_path / "weights.safetensors", tmp_path / "other", options=more)
