@@ -316,8 +316,11 @@ class ModelConfig:
 
     @property
     def excluded_rows(self) -> Tensor:
-        """Which rows of the head are no answer: [MASK] and padding, bool ``[R]``."""
-        excluded = torch.ones(self.num_rows, dtype=torch.bool)
+        """Which rows of the head are no answer: [MASK] and padding, bool ``[R]``.
+
+        On the CPU even where models are built on the meta device: layers read its values.
+        """
+        excluded = torch.ones(self.num_rows, dtype=torch.bool, device="cpu")
         excluded[: self.vocab_size] = False
         excluded[self.mask] = True
         return excluded

@@ -120,10 +120,11 @@ class Draws:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _spread_bins(num: int) -> Tensor:
     """A permutation of 0 .. num-1: bit reversal within the next power of two, skipping."""
     width = max(num - 1, 0).bit_length()
-    index = torch.arange(1 << width)
+    index = torch.arange(1 << width, device="cpu")
     reverse = torch.zeros_like(index)
     for bit in range(width):
         reverse |= ((index >> bit) & 1) << (width - 1 - bit)

@@ -71,8 +71,10 @@ def _rotary_table(
 
     Not in inference mode, whoever asks first: training may ask next.
     """
-    frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)[:, None, :]
+    # On the CPU whatever the default device is: tables are kept, and the same everywhere.
+    place = torch.arange(length, dtype=torch.float64, device="cpu")
+    step = torch.arange(0, width, 2, dtype=torch.float64, device="cpu")
+    angle = torch.outer(place, base ** (-step / width))[:, None, :]
     return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
 
 

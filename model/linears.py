@@ -6,6 +6,7 @@ sense of Shoeybi et al. 2019 (Megatron-LM, section 3); here nothing is split.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import torch
@@ -72,23 +73,39 @@ class LayerFactory(Protocol):
         """What this rank holds of the ``whole`` value of a parameter."""
 
 
-def exclusion(excluded: Tensor) -> Tensor:
-    """What is added to logits: -inf where ``excluded``, ``[R]`` float32."""
-    return torch.zeros(excluded.shape).masked_fill(excluded, -torch.inf)
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _exclusion(
+    rows: tuple[int, ...], num_rows: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """What is added to logits: -inf at the excluded rows, ``[R]``.
+
+    No buffer of a module: one that is not saved is lost where a model is built on the meta
+    device and filled from its state dict, and one that is saved is no weight.
+    """
+    added = torch.zeros(num_rows, device="cpu")
+    added[list(rows)] = -torch.inf
+    return added.to(device, dtype)
 
 
 class Head(nn.Module):
     """A linear layer whose bias carries the -inf of the excluded rows, at no cost.
 
     The gradient at an excluded row is exactly zero, since its probability is.
+
+    Args:
+        excluded: which rows are no answer, bool ``[R]`` on the CPU.
     """
 
     def __init__(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_rows, width))
         self.bias = nn.Parameter(torch.empty(num_rows)) if bias else None
-        self.register_buffer("exclusion", exclusion(excluded), persistent=False)
-        self.exclusion: Tensor
+        self.excluded = tuple(excluded.nonzero()[:, 0].tolist())
+
+    def exclusion(self, dtype: torch.dtype) -> Tensor:
+        """What is added to logits: -inf at the excluded rows, ``[R]``."""
+        return _exclusion(self.excluded, len(self.weight), self.weight.device, dtype)
 
     def forward(self, hidden_MD: Tensor, *, give: Give = "logits") -> Tensor:
         """Logits ``[M, R]``, or something else of the matrix's rows, in float32.
@@ -101,9 +118,9 @@ class Head(nn.Module):
         hidden_MD = self.enter(hidden_MD)
         if give == "nearest":
             table_RD = self.weight.float()
-            offset_R = self.exclusion - 0.5 * table_RD.square().sum(dim=1)
+            offset_R = self.exclusion(torch.float32) - 0.5 * table_RD.square().sum(dim=1)
             return F.linear(hidden_MD.float(), table_RD, offset_R)
-        offset_R = self.exclusion.to(self.weight.dtype)
+        offset_R = self.exclusion(self.weight.dtype)
         if self.bias is not None:
             offset_R = self.bias + offset_R
         logits_MR = F.linear(hidden_MD, self.weight, offset_R)

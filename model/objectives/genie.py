@@ -154,7 +154,7 @@ class Genie(Objective):
         assert isinstance(prediction, Reconstruction)
         assert prediction.rounding is not None
         ids_M, weight_M, error_M, x0_ME = self._terms(prediction, noisy)
-        last = torch.tensor(self.num_steps - 1)
+        last = torch.tensor(self.num_steps - 1, device="cpu")
         prior_M = float(self.process.abar(last)) * x0_ME.square().mean(dim=1)
         rounding_M = -prediction.rounding.log_prob(ids_M)
         return weight_M * (error_M + prior_M + self.rounding * rounding_M)

@@ -20,17 +20,20 @@ _MAX_BETA = 0.999
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def betas(schedule: ScheduleName, num_steps: int) -> Tensor:
     """beta_i ``[T]``.
 
     ``sqrt`` (Li et al. 2022, Diffusion-LM, appendix A) and ``cosine`` (Nichol & Dhariwal
     2021, eq. 17) follow from a(u) by beta_i = min(1 - a((i+1)/T) / a(i/T), 0.999); ``linear``
-    is Ho et al.'s, scaled to T steps.
+    is Ho et al.'s, scaled to T steps. On the CPU whatever the default device is: it is kept.
     """
     if schedule == "linear":
         scale = 1000 / num_steps
-        return torch.linspace(1e-4 * scale, 0.02 * scale, num_steps, dtype=torch.float64)
-    u = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+        return torch.linspace(
+            1e-4 * scale, 0.02 * scale, num_steps, dtype=torch.float64, device="cpu"
+        )
+    u = torch.arange(num_steps + 1, dtype=torch.float64, device="cpu") / num_steps
     if schedule == "sqrt":
         a = 1 - torch.sqrt(u + 1e-4)
     else:
@@ -39,6 +42,7 @@ def betas(schedule: ScheduleName, num_steps: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _alpha_bars(schedule: ScheduleName, num_steps: int) -> Tensor:
     """abar ``[T + 1]``, of indices -1 to T-1."""
     abar = torch.cumprod(1 - betas(schedule, num_steps), dim=0)
@@ -59,7 +63,7 @@ class Gaussian:
     @property
     def start_std(self) -> float:
         """std0 = sqrt(1 - abar_0), of the noise that clean embeddings get (Diffusion-LM)."""
-        return math.sqrt(1 - float(self.abar(torch.tensor(0))))
+        return math.sqrt(1 - float(self.abar(torch.tensor(0, device="cpu"))))
 
     def level(self, index: Tensor) -> Tensor:
         """(i + 1) / T: 0 is clean, 1 the prior."""

@@ -7,9 +7,10 @@
     python -m tools.convert average runs/a runs/b --out checkpoints/mean
 
 Every conversion compares the logits of source and result, writes the report beside the
-weights, and writes nothing where they differ by more than 1e-5. An incoming checkpoint holds
+weights, and writes nothing where they differ by more than rounding. An incoming checkpoint holds
 weights only: begin a run from it with ``python -m pretrain CKPT/model.yaml mine.yaml
-fork_from=CKPT``. Exit status: 0 converted, 1 the logits differ, 2 wrong input.
+fork_from=CKPT``. Exit status: 0 converted, 1 the logits
+or the tokenizers' ids differ, 2 wrong input.
 """
 
 import argparse
@@ -91,6 +92,11 @@ def _add_from_hf(commands: Any) -> None:
     added.add_argument(
         "--mask-id", type=command.number(0), help="where the vocabulary has a [MASK]"
     )
+    added.add_argument(
+        "--length",
+        type=command.number(3),
+        help="positions that it was trained on, if no config.json says",
+    )
     added.add_argument("--heads", type=command.positive, help="if no config.json says")
     added.add_argument("--time-conditioning", action="store_true", help="likewise")
     added.add_argument(
@@ -132,6 +138,7 @@ def _to_hf(arguments: argparse.Namespace) -> str:
 
 def _from_hf(arguments: argparse.Namespace) -> str:
     options = Options(
+        length=arguments.length,
         mask_id=arguments.mask_id,
         heads=arguments.heads,
         time_conditioning=arguments.time_conditioning,
@@ -147,7 +154,15 @@ def _from_hf(arguments: argparse.Namespace) -> str:
         tokenizer=arguments.tokenizer,
         shard_bytes=_shard_bytes(arguments),
     )
-    return summary(report)
+    said = summary(report)
+    if report["left_out"]:
+        said += f"; left out {report['left_out']:,} rows that the tokenizer has no ids for"
+    if not report["length_known"]:
+        said += (
+            "; how long its training sequences were is not known: recorded as "
+            f"{report['length']:,}, and --length N says otherwise"
+        )
+    return said
 
 
 def _average(arguments: argparse.Namespace) -> str:

@@ -84,7 +84,7 @@ def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any],
         score: "not measured" if facts["score"] is None else f"{facts['score']:.4f}{unit}",
         "weights": facts["weights"],
         "code": facts["code"].get("git_commit") or "unknown",
-        "parity": f"largest difference of a logit {report['largest_difference']:.2g} in fp32",
+        "parity": f"largest difference of a logit {report['largest_difference']:.2g} in float64",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     head = f"---\nlibrary_name: transformers\npipeline_tag: {tag}\n---\n\n" if own else ""

@@ -4,6 +4,7 @@ The checkpoint holds weights only. A run begins from it with ``fork_from``; ``mo
 beside it has the architecture that the run's configuration needs.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pretrain.checkpoint import store
 from pretrain.config import RunConfig
 from pretrain.stored import stored_config
 from tools.convert import layouts, parity, tensors, tokenizer_files, write
+from tools.convert.foreign import checked
 from tools.convert.layout import Incoming, Layout, Options
 from tools.convert.staging import staged
 from tools.convert.to_hf import RUN_FILE
@@ -46,14 +48,19 @@ def from_hf(
     """
     options = options or Options()
     held = tensors.of_path(source, ema=ema)
-    config = tensors.json_file(source / "config.json") if (source / "config.json").exists() else {}
+    config: Mapping[str, Any] = {}
+    if (source / "config.json").exists():
+        config = checked(tensors.json_file(source / "config.json"), str(source), len(held.shapes))
     kind = layouts.named(layout) if layout else layouts.recognised(config, held)
     if tokenizer is not None and options.vocab_size is None:
-        options = replace(options, vocab_size=load_tokenizer(tokenizer).vocab_size)
+        found = load_tokenizer(tokenizer)
+        options = replace(options, vocab_size=found.vocab_size, tokenizer_mask=found.mask_id)
     incoming = _incoming(kind, held, config, options)
     if tokenizer is not None:
         tokenizer_files.check(tokenizer, incoming.model)
-    run = _run(source, incoming, tokenizer)
+    length = options.length or incoming.length
+    known = bool(length or incoming.run.get("data") or (source / RUN_FILE).exists())
+    run = _run(source, incoming, tokenizer, options.length)
     with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
         write.write_checkpoint(aside, incoming.tensors, run, shard_bytes)
         given = parity.inputs(incoming.model, incoming.num_ids)
@@ -68,11 +75,16 @@ def from_hf(
         ).as_json()
         write.write_json(aside / parity.FILE_NAME, report)
         store.write(aside / "model.yaml", _yaml(incoming.model))
-    return report
+    return {
+        **report,
+        "length": run["config"]["data"]["sequence_length"],
+        "length_known": known,
+        "left_out": incoming.left_out,
+    }
 
 
 def _incoming(
-    kind: Layout, held: tensors.Tensors, config: dict[str, Any], options: Options
+    kind: Layout, held: tensors.Tensors, config: Mapping[str, Any], options: Options
 ) -> Incoming:
     try:
         return kind.incoming(held, config, options)
@@ -82,17 +94,19 @@ def _incoming(
         raise UserError(f"{held.origin}: {error}") from error
 
 
-def _run(source: Path, incoming: Incoming, tokenizer: Path | None) -> dict[str, Any]:
+def _run(
+    source: Path, incoming: Incoming, tokenizer: Path | None, length: int | None
+) -> dict[str, Any]:
     """The state of the checkpoint: that of the run it was exported from, or of none."""
     known = {} if tokenizer is None else {"tokenizer_sha256": load_tokenizer(tokenizer).sha256}
     if (source / RUN_FILE).exists():
-        facts = tensors.json_file(source / RUN_FILE)
+        facts = _facts(source / RUN_FILE)
         config = stored_config(facts["config"], where=f"{source}/{RUN_FILE}")
-        config = replace(config, model=incoming.model)
+        data = replace(config.data, sequence_length=length or config.data.sequence_length)
+        config = replace(config, model=incoming.model, data=data)
         return write.state_of(
             config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts | known
         )
-    length = incoming.length or DEFAULT_LENGTH
     config = validate(
         RunConfig,
         {
@@ -102,13 +116,30 @@ def _run(source: Path, incoming: Incoming, tokenizer: Path | None) -> dict[str, 
             "objective": incoming.run.get("objective", {"name": "mdlm"}),
             "data": {
                 "corpus": str(tokenizer or "unknown"),
-                "sequence_length": max(3, length),
+                "sequence_length": max(3, incoming.length or DEFAULT_LENGTH),
                 **incoming.run.get("data", {}),
+                **({"sequence_length": length} if length else {}),
             },
         },
         where="the converted run",
     )
     return write.state_of(config, step=0, tokens_seen=0, facts=known)
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    """What an export says of its run; UserError where it does not."""
+    facts = tensors.json_file(file)
+    wanted: dict[str, tuple[type, ...]] = {"config": (dict,), "step": (int,), "tokens_seen": (int,)}
+    optional: dict[str, tuple[type, ...]] = {"elapsed_s": (int, float), "code": (dict,)}
+    optional["score"] = (int, float, type(None))
+    bad = [name for name, kinds in wanted.items() if not isinstance(facts.get(name), kinds)]
+    bad += [n for n, kinds in optional.items() if n in facts and not isinstance(facts[n], kinds)]
+    if bad:
+        raise UserError(
+            f"{file} is damaged at {', '.join(bad)}; without the file, the weights come in as of "
+            "no run that is known"
+        )
+    return facts
 
 
 def _yaml(model: ModelConfig) -> str:

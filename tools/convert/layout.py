@@ -25,7 +25,9 @@ class Options:
 
     Args:
         mask_id: the id of [MASK], where the vocabulary has one already.
-        vocab_size: ids of the tokenizer, where the embedding has more rows than that.
+        vocab_size, tokenizer_mask: ids of the tokenizer that is named, and its [MASK], if it
+            has one; the embedding may have more rows.
+        length: of the sequences that it was trained on.
         heads: of attention, where no configuration says so.
         time_conditioning: whether the level reaches the network, likewise.
         shifted_output, annealing_steps: of causal models that become denoisers; see
@@ -34,6 +36,8 @@ class Options:
 
     mask_id: int | None = None
     vocab_size: int | None = None
+    tokenizer_mask: int | None = None
+    length: int | None = None
     heads: int | None = None
     time_conditioning: bool = False
     shifted_output: bool = True
@@ -51,6 +55,7 @@ class Incoming:
         num_ids: ids that the source knows. logits: the source's, ``[B, L, ids]``.
         length: of the sequences that it was trained on, if known.
         run: settings of the run that the weights ask for besides.
+        left_out: rows of the vocabulary that the tokenizer has no ids for.
     """
 
     model: ModelConfig
@@ -60,6 +65,7 @@ class Incoming:
     logits: Callable[[Inputs], Tensor]
     length: int | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +121,26 @@ def padded(value: Tensor, num_rows: int) -> Tensor:
     out = torch.zeros(num_rows, *value.shape[1:])
     out[: len(value)] = value
     return out
+
+
+def frequencies(width: int, base: float) -> Tensor:
+    """Rotary frequencies of a head ``[E / 2]``, float32: the buffer that some layouts keep."""
+    return base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+
+
+def check_frequencies(source: Tensors, model: ModelConfig) -> None:
+    """UserError where the weights bring rotary frequencies that the denoiser would not have."""
+    wanted = frequencies(model.head_width, model.rotary_base)
+    for name in source.shapes:
+        if not name.endswith("inv_freq"):
+            continue
+        found = source.read(name).flatten()
+        # Some were kept in half precision.
+        if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-2, atol=1e-6):
+            raise UserError(
+                f"{source.origin}: {name} is not that of {len(wanted)} frequencies to base "
+                f"{model.rotary_base:g}, which is what else is said of these weights"
+            )
 
 
 def count(names: Mapping[str, Any], prefix: str) -> int:

@@ -22,7 +22,7 @@ def rotated(x_BHLE: Tensor, base: float) -> Tensor:
     rate = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     angle = torch.outer(torch.arange(length, dtype=torch.float64), rate).repeat(1, 2)
     half = torch.cat((-x_BHLE[..., width // 2 :], x_BHLE[..., : width // 2]), dim=-1)
-    return x_BHLE * angle.cos().float() + half * angle.sin().float()
+    return x_BHLE * angle.cos().to(x_BHLE.dtype) + half * angle.sin().to(x_BHLE.dtype)
 
 
 def attend(q_BHLE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, *, causal: bool = False) -> Tensor:
@@ -67,6 +67,7 @@ def gated_logits(
     source: Tensors, model: ModelConfig, inputs: Inputs, names: GatedNames, *, causal: bool
 ) -> Tensor:
     """Of such a transformer's own weights, ``[B, L, ids]``, one module in memory at a time."""
+    source = source.double()
 
     def linear(x: Tensor, name: str) -> Tensor:
         bias = source.read(f"{name}.bias") if f"{name}.bias" in source.shapes else None

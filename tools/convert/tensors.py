@@ -51,6 +51,10 @@ class Tensors:
             self.origin,
         )
 
+    def double(self) -> "Tensors":
+        """The same values in float64, for what is computed of them."""
+        return Tensors(self.shapes, lambda name: self.read(name).double(), self.origin)
+
 
 def of_checkpoint(reader: Reader, kind: str) -> Tensors:
     """One kind (master, ema) of a checkpoint of ours."""
@@ -93,15 +97,16 @@ def _of_directory(path: Path, ema: bool) -> Tensors:
     for name in WEIGHT_FILES:
         index = path / f"{name}.index.json"
         if index.exists():
-            files = sorted(set(json_file(index).get("weight_map", {}).values()))
-            missing = [file for file in files if not (path / file).exists()]
+            where = _weight_map(index)
+            files = sorted(set(where.values()))
+            missing = [file for file in files if not (path / file).is_file()]
             if missing or not files:
                 raise UserError(
                     f"{path} is not whole: missing {', '.join(missing) or 'all shards'}"
                 )
             if name.endswith(".safetensors"):
                 found = _of_safetensors({file: path / file for file in files}, path)
-                _check_index(found, json_file(index)["weight_map"])
+                _check_index(found, where)
                 return found
             values: dict[str, Tensor] = {}
             for file in files:
@@ -110,6 +115,20 @@ def _of_directory(path: Path, ema: bool) -> Tensors:
         if (path / name).exists():
             return replace(of_path(path / name, ema=ema), origin=str(path))
     raise UserError(f"{path} holds no weights: neither {' nor '.join(WEIGHT_FILES)}, nor shards")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor; UserError where one lies elsewhere, or it is no such map."""
+    found = json_file(index).get("weight_map", {})
+    if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
+        raise UserError(f"{index}: weight_map is not a file name for each tensor")
+    for name, file in found.items():
+        if file in ("", ".", "..") or set(file) & {"/", "\\", "\0"}:
+            raise UserError(
+                f"{index}: weight_map has {name} in {file!r}; shards lie beside the index, by "
+                "their bare names"
+            )
+    return found
 
 
 def _check_index(found: Tensors, wanted: Mapping[str, str]) -> None:
@@ -144,6 +163,8 @@ def json_file(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} cannot be read: it is nested too deeply") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected a JSON object")
     return found

@@ -1,24 +1,25 @@
 """The tokenizer beside exported weights, in the form that transformers reads.
 
-A ``tokenizer.json`` is taken as it is. A SentencePiece BPE model becomes one: its pieces are
-the vocabulary, and each pair of pieces that makes a third is a merge, in the order of the
-third's score. Text comes out as the same ids, but for U+2581 in a text, which stands for a
-space there. [MASK], where it is our own, becomes the token after the last.
+A ``tokenizer.json`` is taken as it is, a SentencePiece model becomes one
+(:mod:`tools.convert.sentencepiece_files`), and the ids of both are compared before anything is
+written. [MASK], where it is our own, becomes the token after the last. As in training, no
+special token is read out of a text; ``tokenizer(text, split_special_tokens=False)`` does.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers
+from tokenizers import AddedToken
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer, tokenizer_file
 from model.config import ModelConfig
+from tools.convert.sentencepiece_files import from_sentencepiece
+from tools.convert.tokenizer_check import Scores, require_same_ids
 
-SPACE = "\u2581"
 MASK_TOKENS = ("[MASK]", "<|mask|>", "<|palimpsest_mask|>")
 """Names for a [MASK] of our own: the first that the vocabulary does not hold."""
 
@@ -34,8 +35,17 @@ def check(path: Path, model: ModelConfig) -> Tokenizer:
         raise UserError(
             f"vocabulary mismatch: the model has {model.vocab_size} ids and mask_id "
             f"{model.mask_id}, the tokenizer of {path} {found.vocab_size} and {found.mask_id}"
+            + _advice(found, model)
         )
     return found
+
+
+def _advice(found: Tokenizer, model: ModelConfig) -> str:
+    """What makes a tokenizer of as many ids fit."""
+    if found.vocab_size != model.vocab_size or model.mask_id is None:
+        return ""
+    piece = json.dumps({"mask_token": found.id_to_piece(model.mask_id)}, ensure_ascii=False)
+    return f"; if they belong together, say so in tokenizer_config.json beside it: {piece}"
 
 
 def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
@@ -45,14 +55,16 @@ def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
         path: of a tokenizer, or a directory with one. length: positions of a sequence.
 
     Raises:
-        UserError: its ids are not the model's.
+        UserError: its ids are not the model's, or it cannot be expressed.
+        RunError: the ids of some text would be others than in training.
     """
     ours = check(path, model)
     file = tokenizer_file(path)
-    if file.suffix == ".json":
+    is_json = file.suffix == ".json"
+    if is_json:
         made = tokenizers.Tokenizer.from_file(str(file))
     else:
-        made = _from_sentencepiece(file)
+        made = from_sentencepiece(file, _never_read(ours))
     made.no_truncation()
     made.no_padding()
     if model.seq2seq is not None:
@@ -66,16 +78,51 @@ def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
     }
     if ours.unk_id is not None:
         special["unk_token"] = ours.id_to_piece(ours.unk_id)
+    made.add_special_tokens(
+        [AddedToken(n, special=True, normalized=False) for n in special.values()]
+    )
+    names = [*special.values(), *(t.content for t in made.get_added_tokens_decoder().values())]
+    written = made.to_str(pretty=True)
+    exported = tokenizers.Tokenizer.from_str(written)
+    scores = _scores(json.loads(written))
+    if ties := require_same_ids(ours, exported, path=path, names=names, scores=scores):
+        print(
+            f"note: {ties} of the texts compared have two cuts that are equally likely in "
+            "SentencePiece's float32; the exported tokenizer takes the other one",
+            file=sys.stderr,
+        )
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        "split_special_tokens": True,
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
         **special,
     }
     return {
-        "tokenizer.json": made.to_str(pretty=True),
+        "tokenizer.json": written,
         "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n",
     }
+
+
+def _never_read(ours: Tokenizer) -> set[int]:
+    """Special ids that a text does not give by mentioning their names."""
+    special = {ours.bos_id, ours.eos_id, ours.pad_id, ours.mask_id} - {None}
+    found = {index for index in special if index is not None}
+    return {i for i in found if i not in ours.encode([ours.id_to_piece(i)])[0]}
+
+
+def _scores(written: dict[str, Any]) -> Scores | None:
+    """Of a Unigram model; its own unknown token and bytes are not found by their scores."""
+    model = written["model"]
+    if model["type"] != "Unigram":
+        return None
+    of = [float(score) for _, score in model["vocab"]]
+    plain = {
+        index
+        for index, (piece, _) in enumerate(model["vocab"])
+        if index != model["unk_id"] and not (piece.startswith("<0x") and len(piece) == 6)
+    }
+    return Scores(of=of, plain=frozenset(plain))
 
 
 def _mask_token(made: tokenizers.Tokenizer, model: ModelConfig) -> str:
@@ -90,42 +137,3 @@ def _mask_token(made: tokenizers.Tokenizer, model: ModelConfig) -> str:
     if made.token_to_id(name) != model.mask:
         raise UserError(f"the tokenizer gives {name} id {made.token_to_id(name)}, not {model.mask}")
     return name
-
-
-def _from_sentencepiece(file: Path) -> tokenizers.Tokenizer:
-    """The same BPE model, without SentencePiece."""
-    source = sentencepiece.SentencePieceProcessor(model_proto=file.read_bytes())
-    size = source.vocab_size()
-    pieces = [source.id_to_piece(index) for index in range(size)]
-    ids = {piece: index for index, piece in enumerate(pieces)}
-    whole = [
-        index
-        for index in range(size)
-        if not (source.is_control(index) or source.is_unknown(index) or source.is_byte(index))
-    ]
-    merges = []
-    for index in whole:
-        piece = pieces[index]
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in ids and right in ids:
-                merges.append((-source.get_score(index), ids[left], ids[right], left, right))
-    merges.sort(key=lambda merge: merge[:3])
-    has_bytes = any(source.is_byte(index) for index in range(size))
-    unknown = pieces[source.unk_id()] if source.unk_id() >= 0 else None
-    made = tokenizers.Tokenizer(
-        models.BPE(
-            vocab=ids,
-            merges=[merge[3:] for merge in merges],
-            unk_token=unknown,
-            fuse_unk=True,
-            byte_fallback=has_bytes,
-        )
-    )
-    made.normalizer = normalizers.Replace(" ", SPACE)
-    made.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    controls = [pieces[i] for i in range(size) if source.is_control(i) or source.is_unknown(i)]
-    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in controls])
-    return made

@@ -20,10 +20,10 @@ def test_there_and_back_by_command(saved, tmp_path: Path, capsys) -> None:
     out, back = tmp_path / "out", tmp_path / "back"
     assert main(["to-hf", str(checkpoint), str(out), "--weights", "raw"]) == 0
     said = capsys.readouterr().out
-    assert "logits agree to 0 (limit 1e-05" in said
+    assert "logits agree to 0 (limit 1e-09 of the largest;" in said
     assert "no tokenizer is here: name one with --tokenizer" in said
     assert main(["from-hf", str(out), str(back), "--shard-mib", "1"]) == 0
-    assert "logits agree to 0 (limit 1e-05" in capsys.readouterr().out
+    assert "logits agree to 0 (limit 1e-09 of the largest;" in capsys.readouterr().out
     assert json.loads((back / "parity.json").read_text())["source"] == "out (palimpsest)"
 
 
@@ -98,3 +98,11 @@ def test_neither_transformers_nor_an_engine_is_imported(saved, tmp_path: Path, r
         [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_that_are_left_out_are_said(saved, tmp_path: Path, corpus: Path, capsys) -> None:
+    checkpoint, _ = saved(vocab_size=1100)
+    assert main(["to-hf", str(checkpoint), str(tmp_path / "out")]) == 0
+    words = ["from-hf", str(tmp_path / "out"), str(tmp_path / "in"), "--tokenizer", str(corpus)]
+    assert main(words) == 0
+    assert "left out 76 rows that the tokenizer has no ids for" in capsys.readouterr().out

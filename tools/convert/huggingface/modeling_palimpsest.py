@@ -18,7 +18,7 @@ from transformers.modeling_outputs import (
 
 from model.config import from_fields
 from model.denoiser import Denoiser
-from model.linears import Head, exclusion
+from model.linears import Head
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestConfig
 
 
@@ -44,10 +44,8 @@ class PalimpsestPreTrainedModel(PreTrainedModel):
         return {head: "denoiser.layers.0.tokens.weight"}
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Of what a checkpoint does not hold: a new classifier, and the head's -inf."""
-        if isinstance(module, Head):
-            module.exclusion.copy_(exclusion(self.model_config.excluded_rows))
-        elif module is getattr(self, "classifier", None):
+        """Of what a checkpoint does not hold: a new classifier."""
+        if module is getattr(self, "classifier", None):
             module.weight.normal_(0.0, 0.02)
             module.bias.zero_()
 

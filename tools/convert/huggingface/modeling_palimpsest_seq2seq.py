@@ -20,7 +20,6 @@ from model.gaussian_samplers import GaussianSampler
 from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from model.generate_embeddings import generate_embeddings
-from model.linears import Head, exclusion
 from model.network import Whole
 from model.objectives import Noisy
 from model.objectives.genie import Genie
@@ -71,9 +70,7 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Of what a checkpoint does not hold: the head's -inf."""
-        if isinstance(module, Head):
-            module.exclusion.copy_(exclusion(self.model_config.excluded_rows))
+        """A checkpoint holds everything."""
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of the source's token embeddings."""

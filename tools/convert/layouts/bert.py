@@ -6,6 +6,7 @@ has one segment. The pooler and the next-sentence head are left behind.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from configs.errors import UserError
 from model.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
-from tools.convert.layout import Incoming, Options, Outgoing, one_way, padded, same_rows
+from tools.convert.layout import Incoming, Options, Outgoing, one_way, same_rows
 from tools.convert.parity import Inputs
 from tools.convert.reference import attend, heads
 from tools.convert.tensors import Tensors, json_file
+from tools.convert.vocabulary import Vocabulary, vocabulary
 
 EMBEDDINGS = "bert.embeddings."
 WORDS = EMBEDDINGS + "word_embeddings.weight"
@@ -71,10 +73,10 @@ class Bert:
     def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
         """Names changed, and the first segment's vector added to every position's."""
         source = _without_old_names(source)
-        model = _model(source, config, options)
+        model, ids = _model(source, config, options)
         wanted = {_theirs(name, model): shape for name, shape in parameter_shapes(model).items()}
-        wanted[WORDS] = (model.vocab_size, model.width)
-        wanted[HEAD_BIAS] = (model.vocab_size,)
+        wanted[WORDS] = (ids.rows, model.width)
+        wanted[HEAD_BIAS] = (ids.rows,)
         wanted[SEGMENTS] = (source.shapes.get(SEGMENTS, (2,))[0], model.width)
         require(source, wanted, spare=SPARE)
         if HEAD in source.shapes and not same_rows(source, WORDS, HEAD):
@@ -82,12 +84,13 @@ class Bert:
         return Incoming(
             model=model,
             tensors=Tensors(
-                parameter_shapes(model), lambda name: _read(source, model, name), source.origin
+                parameter_shapes(model), lambda name: _read(source, model, ids, name), source.origin
             ),
             compared_as=model,
             num_ids=model.num_ids,
-            logits=lambda inputs: logits(source, model, inputs),
+            logits=ids.renumbered(lambda inputs: logits(source, model, inputs)),
             length=model.num_positions,
+            left_out=ids.left_out,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
@@ -103,7 +106,9 @@ def _without_old_names(source: Tensors) -> Tensors:
     )
 
 
-def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> ModelConfig:
+def _model(
+    source: Tensors, config: Mapping[str, Any], options: Options
+) -> tuple[ModelConfig, Vocabulary]:
     names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
     sizes = ("intermediate_size", "max_position_embeddings")
     found = settings(config, names + sizes, source.origin)
@@ -117,17 +122,19 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> Mode
             *(["is_decoder is on"] if config.get("is_decoder") else []),
         ],
     )
-    mask = options.mask_id
-    if mask is None:
-        mask = _mask_of_tokenizer(Path(source.origin))
+    mask = _mask_of_tokenizer(Path(source.origin)) if options.mask_id is None else options.mask_id
+    mask = options.tokenizer_mask if mask is None else mask
     if mask is None or not 0 <= mask < vocab_size:
         raise UserError(
             f"{source.origin} does not say which id is [MASK]: add --mask-id N, an id below "
             f"{vocab_size}"
         )
-    return ModelConfig(
-        vocab_size=vocab_size,
-        mask_id=mask,
+    ids = vocabulary(vocab_size, mask, options, source.origin)
+    if options.vocab_size is None:  # its tokenizer has all of them, [MASK] too
+        ids = replace(ids, vocab_size=vocab_size)
+    model = ModelConfig(
+        vocab_size=ids.vocab_size,
+        mask_id=ids.mask_id,
         width=width,
         num_layers=num_layers,
         num_heads=num_heads,
@@ -144,19 +151,25 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> Mode
         hide_padding=True,
         dropout=float(config.get("hidden_dropout_prob", 0.0)),
     )
+    return model, ids
 
 
 def _mask_of_tokenizer(folder: Path) -> int | None:
     """The id of [MASK] by the tokenizer's files, if there are such."""
     words = folder / "vocab.txt"
     if words.exists():
-        lines = words.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = words.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{words} cannot be read: {error}") from error
         return lines.index("[MASK]") if "[MASK]" in lines else None
     if not (folder / "tokenizer.json").exists():
         return None
-    for token in json_file(folder / "tokenizer.json").get("added_tokens", []):
-        if token.get("content") == "[MASK]":
-            return int(token["id"])
+    tokens = json_file(folder / "tokenizer.json").get("added_tokens")
+    for token in tokens if isinstance(tokens, list) else []:
+        if isinstance(token, dict) and token.get("content") == "[MASK]":
+            index = token.get("id")
+            return index if isinstance(index, int) else None
     return None
 
 
@@ -171,11 +184,11 @@ def _theirs(name: str, model: ModelConfig) -> str:
     return f"bert.encoder.layer.{number - 1}.{BLOCK[owner]}.{kind}"
 
 
-def _read(source: Tensors, model: ModelConfig, name: str) -> Tensor:
+def _read(source: Tensors, model: ModelConfig, ids: Vocabulary, name: str) -> Tensor:
     theirs = _theirs(name, model)
     value = source.read(theirs)
     if theirs in (WORDS, HEAD_BIAS):
-        return padded(value, model.num_rows)
+        return ids.taken(value, model.num_rows)
     if theirs == POSITIONS:
         return value + source.read(SEGMENTS)[0]
     return value
@@ -184,7 +197,7 @@ def _read(source: Tensors, model: ModelConfig, name: str) -> Tensor:
 @torch.no_grad()
 def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
     """Of these weights by BERT's own way, ``[B, L, V]``."""
-    read = source.read
+    read = source.double().read
 
     def linear(x: Tensor, name: str) -> Tensor:
         return F.linear(x, read(f"{name}.weight"), read(f"{name}.bias"))
@@ -196,8 +209,10 @@ def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
     def gelu(x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh" if model.gelu == "tanh" else "none")
 
-    x = F.embedding(inputs.ids_BL, read(WORDS)) + read(SEGMENTS)[0]
-    x = norm(x + read(POSITIONS)[: inputs.ids_BL.shape[1]], EMBEDDINGS + "LayerNorm")
+    # The sum becomes a weight of ours, which is float32.
+    position = (source.read(POSITIONS) + source.read(SEGMENTS)[0]).double()
+    x = F.embedding(inputs.ids_BL, read(WORDS)) + position[: inputs.ids_BL.shape[1]]
+    x = norm(x, EMBEDDINGS + "LayerNorm")
     for index in range(model.num_layers):
         p = f"bert.encoder.layer.{index}."
         names = ("query", "key", "value")

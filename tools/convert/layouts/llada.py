@@ -12,9 +12,10 @@ from configs.errors import UserError
 from model.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
-from tools.convert.layout import Incoming, Options, Outgoing, padded
+from tools.convert.layout import Incoming, Options, Outgoing, check_frequencies
 from tools.convert.reference import GatedNames, gated_logits
 from tools.convert.tensors import Shape, Tensors
+from tools.convert.vocabulary import Vocabulary, vocabulary
 
 ROOT = "model.transformer."
 EMBEDDING, HEAD = ROOT + "wte.weight", ROOT + "ff_out.weight"
@@ -72,21 +73,25 @@ class Llada:
 
     def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
         """Names changed."""
-        model = _model(source, config, options)
-        require(source, _wanted(model), spare=("inv_freq",))
+        model, ids = _model(source, config, options)
+        require(source, _wanted(model, ids.rows), spare=("inv_freq",))
+        check_frequencies(source, model)
 
         def read(name: str) -> Tensor:
             theirs = _theirs(name, model)
             value = source.read(theirs)
-            return padded(value, model.num_rows) if theirs in (EMBEDDING, HEAD) else value
+            return ids.taken(value, model.num_rows) if theirs in (EMBEDDING, HEAD) else value
 
         return Incoming(
             model=model,
             tensors=Tensors(parameter_shapes(model), read, source.origin),
             compared_as=model,
             num_ids=model.num_ids,
-            logits=lambda inputs: gated_logits(source, model, inputs, NAMES, causal=False),
+            logits=ids.renumbered(
+                lambda inputs: gated_logits(source, model, inputs, NAMES, causal=False)
+            ),
             length=config.get("max_sequence_length"),
+            left_out=ids.left_out,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
@@ -119,14 +124,16 @@ class Llada:
         }
         return Outgoing(
             config=config,
-            tensors=Tensors(_wanted(model), read, ours.origin),
+            tensors=Tensors(_wanted(model, model.num_ids), read, ours.origin),
             logits=lambda written, inputs: gated_logits(
                 written, model, inputs, NAMES, causal=False
             ),
         )
 
 
-def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> ModelConfig:
+def _model(
+    source: Tensors, config: Mapping[str, Any], options: Options
+) -> tuple[ModelConfig, Vocabulary]:
     names = ("d_model", "n_layers", "n_heads", "mlp_hidden_size")
     width, num_layers, num_heads, hidden = settings(config, names, source.origin)
     refuse(
@@ -139,17 +146,13 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> Mode
     )
     if EMBEDDING not in source.shapes:
         raise UserError(f"{source.origin} does not fit:\n  {EMBEDDING} is missing")
-    num_ids = source.shapes[EMBEDDING][0]
-    mask = options.mask_id if options.mask_id is not None else config.get("mask_token_id")
-    if mask is None or not 0 <= mask < num_ids:
-        raise UserError(
-            f"{source.origin}: mask_token_id {mask} is no id of its vocabulary of {num_ids}; "
-            "say which is with --mask-id"
-        )
-    own = mask == num_ids - 1
-    return ModelConfig(
-        vocab_size=num_ids - 1 if own else num_ids,
-        mask_id=None if own else mask,
+    mask = config.get("mask_token_id")
+    if mask is None and options.mask_id is None and options.tokenizer_mask is None:
+        raise UserError(f"{source.origin} does not say which id is [MASK]: add --mask-id N")
+    ids = vocabulary(source.shapes[EMBEDDING][0], mask, options, source.origin)
+    model = ModelConfig(
+        vocab_size=ids.vocab_size,
+        mask_id=ids.mask_id,
         width=width,
         num_layers=num_layers,
         num_heads=num_heads,
@@ -164,6 +167,7 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> Mode
         tied_head=bool(config.get("weight_tying", False)),
         head_bias=False,
     )
+    return model, ids
 
 
 def _misfits(model: ModelConfig) -> list[str]:
@@ -183,10 +187,10 @@ def _misfits(model: ModelConfig) -> list[str]:
     return found
 
 
-def _wanted(model: ModelConfig) -> dict[str, Shape]:
+def _wanted(model: ModelConfig, rows: int) -> dict[str, Shape]:
     found = {_theirs(name, model): shape for name, shape in parameter_shapes(model).items()}
     for name in found.keys() & {EMBEDDING, HEAD}:
-        found[name] = (model.num_ids, model.width)
+        found[name] = (rows, model.width)
     return found
 
 

@@ -18,7 +18,15 @@ from configs.errors import UserError
 from model.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
-from tools.convert.layout import Incoming, Options, Outgoing, one_way, padded, same_rows
+from tools.convert.layout import (
+    Incoming,
+    Options,
+    Outgoing,
+    check_frequencies,
+    one_way,
+    padded,
+    same_rows,
+)
 from tools.convert.reference import GatedNames, gated_logits
 from tools.convert.tensors import Tensors
 
@@ -80,6 +88,7 @@ class Llama:
             wanted[name] = (source.shapes[EMBEDDING][0], model.width)
         spare = ("inv_freq", HEAD) if model.tied_head else ("inv_freq",)
         require(source, wanted, spare=spare)
+        check_frequencies(source, model)
         return Incoming(
             model=model,
             tensors=Tensors(
@@ -89,8 +98,11 @@ class Llama:
                 model, attention="causal", causal_annealing_steps=0, shifted_output=False
             ),
             num_ids=num_ids,
-            logits=lambda inputs: gated_logits(source, model, inputs, NAMES, causal=True),
+            logits=lambda inputs: gated_logits(source, model, inputs, NAMES, causal=True)[
+                ..., :num_ids
+            ],
             length=config.get("max_position_embeddings"),
+            left_out=source.shapes[EMBEDDING][0] - num_ids,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
@@ -103,7 +115,7 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tupl
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     width, num_layers, num_heads, hidden = settings(config, names, source.origin)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = rope.get("rope_type") or rope.get("type") or "default"
     refuse(
         source.origin,
         [
@@ -125,12 +137,13 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tupl
         raise UserError(
             f"vocabulary mismatch: the tokenizer has {num_ids} ids, {source.origin} {rows} rows"
         )
+    mask_id = options.tokenizer_mask if options.mask_id is None else options.mask_id
     if options.mask_id is not None and not 0 <= options.mask_id < num_ids:
         raise UserError(f"--mask-id {options.mask_id} is no id of a vocabulary of {num_ids}")
     first = "model.layers.0.self_attn."
     model = ModelConfig(
         vocab_size=num_ids,
-        mask_id=options.mask_id,
+        mask_id=mask_id,
         width=width,
         num_layers=num_layers,
         num_heads=num_heads,

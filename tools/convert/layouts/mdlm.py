@@ -2,7 +2,8 @@
 
 Its DiT is ours with q, k and v in one matrix, and an embedding of exactly the ids that occur:
 V, and [MASK] as the last of them, unless the tokenizer has one. Names stand behind
-``backbone.`` or bare. Its network reads the total noise where it is conditioned on time.
+``backbone.`` or bare. Its network reads the total noise where it is conditioned on time. Its
+state dict holds the rotary frequencies too, a buffer; the other layouts' have no buffers.
 """
 
 import re
@@ -18,10 +19,18 @@ from model.config import ModelConfig
 from model.layers import sinusoid
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require
-from tools.convert.layout import Incoming, Options, Outgoing, count, padded
+from tools.convert.layout import (
+    Incoming,
+    Options,
+    Outgoing,
+    check_frequencies,
+    count,
+    frequencies,
+)
 from tools.convert.parity import Inputs
 from tools.convert.reference import attend, heads, rotated
 from tools.convert.tensors import Shape, Tensors
+from tools.convert.vocabulary import Vocabulary, vocabulary
 
 PREFIX = "backbone."
 EMBEDDING = "vocab_embed.embedding"
@@ -66,25 +75,28 @@ class Mdlm:
     def incoming(self, source: Tensors, config: Mapping[str, Any], options: Options) -> Incoming:
         """q, k and v apart, and rows of zeros up to a multiple of 128."""
         bare = source.renamed({name.removeprefix(PREFIX): name for name in source.shapes})
-        model = _model(bare, config, options)
-        require(bare, shapes(model), spare=SPARE)
+        model, ids = _model(bare, config, options)
+        require(bare, shapes(model, ids.rows), spare=SPARE)
+        check_frequencies(bare, model)
         return Incoming(
             model=model,
             tensors=Tensors(
-                parameter_shapes(model), lambda name: _ours(bare, model, name), source.origin
+                parameter_shapes(model), lambda name: _ours(bare, model, ids, name), source.origin
             ),
             compared_as=model,
             num_ids=model.num_ids,
-            logits=lambda inputs: logits(bare, model, inputs),
+            logits=ids.renumbered(lambda inputs: logits(bare, model, inputs)),
             length=config.get("model_length"),
+            left_out=ids.left_out,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """q, k and v together, without the padded rows; a tied head as a copy."""
         model = run.model
         refuse(ours.origin, _misfits(model))
+        held = {**shapes(model, model.num_ids), FREQUENCIES: (model.head_width // 2,)}
         written = Tensors(
-            {PREFIX + name: shape for name, shape in shapes(model).items()},
+            {PREFIX + name: shape for name, shape in held.items()},
             lambda name: _theirs(ours, model, name.removeprefix(PREFIX)),
             ours.origin,
         )
@@ -109,11 +121,15 @@ class Mdlm:
         return Outgoing(config=config, tensors=written, logits=written_logits)
 
 
-def shapes(model: ModelConfig) -> dict[str, Shape]:
-    """Of every parameter, under its public name, in the order of the public code."""
+def shapes(model: ModelConfig, rows: int) -> dict[str, Shape]:
+    """Of every parameter, under its public name, in the order of the public code.
+
+    Args:
+        rows: of the tables.
+    """
     width, hidden, condition = model.width, model.hidden_width, model.conditioning_width
     found: dict[str, Shape] = {
-        EMBEDDING: (model.num_ids, width),
+        EMBEDDING: (rows, width),
         "sigma_map.mlp.0.weight": (condition, 256),
         "sigma_map.mlp.0.bias": (condition,),
         "sigma_map.mlp.2.weight": (condition, condition),
@@ -135,17 +151,19 @@ def shapes(model: ModelConfig) -> dict[str, Shape]:
         found |= {f"blocks.{index}.{name}": shape for name, shape in block.items()}
     return found | {
         "output_layer.norm_final.weight": (width,),
-        "output_layer.linear.weight": (model.num_ids, width),
-        "output_layer.linear.bias": (model.num_ids,),
+        "output_layer.linear.weight": (rows, width),
+        "output_layer.linear.bias": (rows,),
         "output_layer.adaLN_modulation.weight": (2 * width, condition),
         "output_layer.adaLN_modulation.bias": (2 * width,),
     }
 
 
-def _model(bare: Tensors, config: Mapping[str, Any], options: Options) -> ModelConfig:
+def _model(
+    bare: Tensors, config: Mapping[str, Any], options: Options
+) -> tuple[ModelConfig, Vocabulary]:
     """The denoiser whose weights these are, by their shapes and what is said of them."""
     try:
-        num_ids, width = bare.shapes[EMBEDDING]
+        rows, width = bare.shapes[EMBEDDING]
         hidden = bare.shapes["blocks.0.mlp.0.weight"][0]
         condition = bare.shapes["sigma_map.mlp.0.weight"][0]
     except (KeyError, ValueError) as error:
@@ -157,11 +175,10 @@ def _model(bare: Tensors, config: Mapping[str, Any], options: Options) -> ModelC
         num_heads = num_heads or width // (2 * bare.shapes[FREQUENCIES][0])
     if not num_heads:
         raise UserError(f"{bare.origin} does not say how many heads it has: add --heads N")
-    mask = options.mask_id if options.mask_id is not None else config.get("mask_index")
-    own = mask is None or mask == num_ids - 1
-    return ModelConfig(
-        vocab_size=num_ids - 1 if own else num_ids,
-        mask_id=None if own else mask,
+    ids = vocabulary(rows, config.get("mask_index"), options, bare.origin)
+    model = ModelConfig(
+        vocab_size=ids.vocab_size,
+        mask_id=ids.mask_id,
         width=width,
         num_layers=count(bare.shapes, "blocks."),
         num_heads=num_heads,
@@ -171,6 +188,7 @@ def _model(bare: Tensors, config: Mapping[str, Any], options: Options) -> ModelC
         time_input="noise",
         dropout=float(config.get("dropout", 0.0)),
     )
+    return model, ids
 
 
 def _misfits(model: ModelConfig) -> list[str]:
@@ -190,17 +208,17 @@ def _misfits(model: ModelConfig) -> list[str]:
     return found
 
 
-def _ours(bare: Tensors, model: ModelConfig, name: str) -> Tensor:
+def _ours(bare: Tensors, model: ModelConfig, ids: Vocabulary, name: str) -> Tensor:
     """A parameter of ours, out of theirs."""
     _, index, rest = name.split(".", 2)
     number, last = int(index), model.num_layers + 1
     if number == 0:
         if rest == "tokens.weight":
-            return padded(bare.read(EMBEDDING), model.num_rows)
+            return ids.taken(bare.read(EMBEDDING), model.num_rows)
         return bare.read(EMBEDDING_LAYER[rest])
     if number == last:
         if rest.startswith("head."):
-            return padded(bare.read(rest.replace("head", "output_layer.linear")), model.num_rows)
+            return ids.taken(bare.read(rest.replace("head", "output_layer.linear")), model.num_rows)
         return bare.read(f"output_layer.{OUTPUT_LAYER[rest]}")
     found = re.fullmatch(r"attention\.([qkv])\.weight", rest)
     if found:
@@ -212,6 +230,8 @@ def _ours(bare: Tensors, model: ModelConfig, name: str) -> Tensor:
 def _theirs(ours: Tensors, model: ModelConfig, name: str) -> Tensor:
     """A parameter of theirs, out of ours."""
     last = model.num_layers + 1
+    if name == FREQUENCIES:
+        return frequencies(model.head_width, model.rotary_base)
     if name == EMBEDDING:
         return ours.read("layers.0.tokens.weight")[: model.num_ids].clone()
     if name.startswith("sigma_map."):
@@ -239,9 +259,9 @@ def _inverse(names: Mapping[str, str]) -> dict[str, str]:
 @torch.no_grad()
 def logits(bare: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
     """Of these weights by MDLM's own way, ``[B, L, ids]``: one matrix for q, k and v."""
-    read = bare.read
+    read = bare.double().read
     level = inputs.level_B1 if model.time_conditioning else torch.zeros_like(inputs.level_B1)
-    features = sinusoid(-torch.log1p(-0.999 * level))
+    features = sinusoid(-torch.log1p(-0.999 * level)).double()
     c = F.linear(features, read("sigma_map.mlp.0.weight"), read("sigma_map.mlp.0.bias"))
     c = F.linear(F.silu(c), read("sigma_map.mlp.2.weight"), read("sigma_map.mlp.2.bias"))
     c = F.silu(c)

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,8 +26,11 @@ from tools.convert.fit import parameter_shapes, require
 from tools.convert.layout import Incoming, Options, Outgoing
 from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
+from tools.convert.vocabulary import Vocabulary, vocabulary
 
 PREFIX = "denoiser."
+TABLES = ("tokens", "source_tokens", "head")
+"""Modules with a row for each id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,17 +146,31 @@ class Palimpsest:
         fields = config.get("denoiser")
         if not isinstance(fields, dict):
             raise UserError(f"{source.origin}: its config.json lacks 'denoiser'")
-        model = validate(ModelConfig, fields, where=f"{source.origin}/config.json")
-        form = _form(model)
+        given = validate(ModelConfig, fields, where=f"{source.origin}/config.json")
+        form = _form(given)
         ours = source.renamed({name.removeprefix(PREFIX): name for name in source.shapes})
-        require(ours, parameter_shapes(model))
+        require(ours, parameter_shapes(given))
+        ids = Vocabulary(rows=given.num_rows, vocab_size=given.vocab_size, mask=given.mask)
+        left_out = given.vocab_size - (options.vocab_size or given.vocab_size)
+        if left_out > 0:
+            ids = vocabulary(given.num_ids, given.mask, options, source.origin)
+        model = replace(given, vocab_size=ids.vocab_size, mask_id=ids.mask_id)
+
+        def read(name: str) -> Tensor:
+            value = ours.read(name)
+            owner = name.split(".")[-2]
+            return ids.taken(value, model.num_rows) if owner in TABLES else value
+
         return Incoming(
             model=model,
-            tensors=ours,
+            tensors=ours
+            if model == given
+            else Tensors(parameter_shapes(model), read, source.origin),
             compared_as=model,
             num_ids=model.num_ids,
-            logits=lambda inputs: form.logits(fields, source, inputs),
+            logits=ids.renumbered(lambda inputs: form.logits(fields, source, inputs)),
             run=form.run(config),
+            left_out=max(0, left_out),
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:

@@ -149,3 +149,21 @@ def test_an_encoder_of_bert_weights_is_bert(tmp_path: Path, loaded, ids_of) -> N
         assert found is not None
         expected = states.hidden_states[2]
         torch.testing.assert_close(found[valid], expected[valid], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "mask", "own"), [(50, 4, 4), (50, 55, None), (60, 4, 4)])
+def test_rows_beyond_the_tokenizer_are_left_out(
+    tmp_path: Path, loaded, ids_of, our_logits, size: int, mask: int, own: int | None
+) -> None:
+    model = bert(tmp_path / "hf")
+    options = Options(mask_id=mask, vocab_size=size)
+    assert from_hf(tmp_path / "hf", tmp_path / "in", options=options)["equal"]
+    denoiser = loaded(tmp_path / "in")
+    assert (denoiser.config.vocab_size, denoiser.config.mask_id) == (size, own)
+    ids = ids_of(size)
+    ids[:, ::3] = denoiser.config.mask
+    with torch.no_grad():
+        expected = model(torch.where(ids == denoiser.config.mask, mask, ids)).logits
+    keep = [index for index in range(size) if index != own]
+    found = our_logits(denoiser, ids)
+    torch.testing.assert_close(found[..., keep], expected[..., keep], rtol=0, atol=1e-5)

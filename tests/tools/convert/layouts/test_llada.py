@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -163,3 +164,51 @@ def test_what_does_not_fit_is_one_error(
     saved_llada(tmp_path / "llada", **changes)
     with pytest.raises(UserError, match=message):
         from_hf(tmp_path / "llada", tmp_path / "in")
+
+
+def word_tokenizer(folder: Path, size: int, mask: int | None) -> Path:
+    """A tokenizer of so many ids, which may have a mask token of its own."""
+    words = {"<s>": 0, "</s>": 1, **{f"w{index}": index for index in range(2, size)}}
+    if mask is not None:
+        words = {("[MASK]" if index == mask else word): index for word, index in words.items()}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "</s>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens(["<s>", "</s>", *(["[MASK]"] if mask is not None else [])])
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("size", "said", "own"),
+    [(61, 60, 60), (61, 69, None), (60, 65, None), (61, 40, 40), (70, 66, 66), (69, 69, None)],
+)
+def test_rows_beyond_the_tokenizer_are_left_out(
+    tmp_path: Path, loaded, ids_of, our_logits, size: int, said: int, own: int | None
+) -> None:
+    """``said`` is the row of [MASK], ``own`` its id in the tokenizer, which may have none."""
+    model = saved_llada(tmp_path / "llada", mask_token_id=said)
+    tokenizer = word_tokenizer(tmp_path / "tokenizer", size, own)
+    assert from_hf(tmp_path / "llada", tmp_path / "in", tokenizer=tokenizer)["equal"]
+    denoiser = loaded(tmp_path / "in")
+    assert (denoiser.config.vocab_size, denoiser.config.mask_id) == (size, own)
+    assert denoiser.config.mask == (size if own is None else own)
+    ids = ids_of(size)
+    ids[:, ::3] = denoiser.config.mask
+    theirs = torch.where(ids == denoiser.config.mask, said, ids)
+    keep = [index for index in range(size) if index != own]
+    found, expected = our_logits(denoiser, ids), model(theirs)
+    torch.testing.assert_close(found[..., keep], expected[..., keep], rtol=0, atol=1e-5)
+
+
+def test_the_way_out_of_a_mismatch_is_said(tmp_path: Path) -> None:
+    """A tokenizer that holds the mask token and does not say which it is."""
+    saved_llada(tmp_path / "llada", mask_token_id=40)
+    tokenizer = word_tokenizer(tmp_path / "tokenizer", 61, None)
+    with pytest.raises(UserError, match=r'tokenizer_config\.json beside it: {"mask_token": "w40"}'):
+        from_hf(tmp_path / "llada", tmp_path / "in", tokenizer=tokenizer)
+    (tokenizer / "tokenizer_config.json").write_text('{"mask_token": "w40"}')
+    assert from_hf(tmp_path / "llada", tmp_path / "in", tokenizer=tokenizer)["equal"]
+    larger = word_tokenizer(tmp_path / "larger", 71, None)
+    with pytest.raises(UserError, match="the tokenizer has 71 ids"):
+        from_hf(tmp_path / "llada", tmp_path / "other", tokenizer=larger)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from configs.errors import UserError
+from configs.errors import RunError, UserError
+from model.config import ModelConfig
+from pretrain.checkpoint.reader import Reader
 from tools.convert.from_hf import from_hf
 from tools.convert.layout import Options
+from tools.convert.layouts import mdlm
+from tools.convert.tensors import Tensors, of_checkpoint
 from tools.convert.to_hf import to_hf
 
 IDS, WIDTH, HEADS, CONDITION, LAYERS = 91, 32, 4, 16, 2
@@ -208,11 +213,12 @@ def test_ours_goes_out_as_the_public_layout(
     assert report["equal"]
     state = load_file(tmp_path / "out" / "model.safetensors")
     public = PublicMdlm()
-    missing = public.load_state_dict(
-        {name.removeprefix("backbone."): value for name, value in state.items()}, strict=False
+    frequency = public.rotary_emb.inv_freq.clone()
+    public.rotary_emb.inv_freq.fill_(torch.nan)  # as from_pretrained leaves what it misses
+    public.load_state_dict(
+        {name.removeprefix("backbone."): value for name, value in state.items()}, strict=True
     )
-    assert missing.missing_keys == ["rotary_emb.inv_freq"]
-    assert not missing.unexpected_keys
+    torch.testing.assert_close(public.rotary_emb.inv_freq, frequency, rtol=1e-7, atol=0)
     level = 0.4 if denoiser.config.time_conditioning else 0.0
     ids = ids_of(IDS)
     sigma = total_noise(torch.full((3,), level))
@@ -244,3 +250,90 @@ def test_what_has_no_place_is_refused_with_every_reason(saved, tmp_path: Path) -
         "time_input is level",
     ):
         assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("base", [5_000.0, 500_000.0])
+def test_frequencies_of_another_base_are_refused(tmp_path: Path, base: float) -> None:
+    _, state = public_state()
+    size = WIDTH // HEADS
+    state["backbone.rotary_emb.inv_freq"] = base ** -(torch.arange(0, size, 2) / size)
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=r"inv_freq is not that of 4 frequencies to base 10000"):
+        from_hf(tmp_path / "weights.safetensors", tmp_path / "in")
+
+
+def loud_state(largest: float = 50.0) -> tuple[PublicMdlm, dict[str, Tensor]]:
+    """With logits as large as those of models of a million steps."""
+    public, _ = public_state()
+    with torch.no_grad():
+        for parameter in public.blocks.parameters():
+            parameter.mul_(2)
+        ids = torch.arange(60).view(3, 20)
+        reached = public(ids, torch.zeros(3)).abs().max()
+        public.output_layer.linear.weight.mul_(largest / reached)
+        public.output_layer.linear.bias.mul_(largest / reached)
+        assert public(ids, torch.zeros(3)).abs().max() > largest - 1
+    return public, {f"backbone.{name}": value for name, value in public.state_dict().items()}
+
+
+@pytest.mark.parametrize("largest", [50.0, 3_000.0, 1e-4])
+def test_logits_of_any_size_come_in(tmp_path: Path, largest: float) -> None:
+    _, state = loud_state(largest)
+    save_file(state, tmp_path / "weights.safetensors")
+    report = from_hf(tmp_path / "weights.safetensors", tmp_path / "in")
+    assert report["largest_logit"] > 0.5 * largest
+    assert report["largest_difference"] < 1e-12 * report["largest_logit"]
+    assert to_hf(tmp_path / "in", tmp_path / "out", layout="mdlm")["equal"]
+
+
+@pytest.mark.parametrize("largest", [50.0, 1e-4])
+@pytest.mark.parametrize("wrong", ["heads", "bias", "one weight", "epsilon"])
+def test_a_wrong_conversion_is_caught_at_any_size(
+    tmp_path: Path, monkeypatch, wrong: str, largest: float
+) -> None:
+    """Two heads exchanged, a bias left out, one weight off by 1e-6 of itself, another epsilon."""
+    _, state = loud_state(largest)
+    save_file(state, tmp_path / "weights.safetensors")
+    honest = mdlm._ours
+
+    def conversion(bare: Tensors, model: ModelConfig, ids: Any, name: str) -> Tensor:
+        value = honest(bare, model, ids, name)
+        if wrong == "heads" and name == "layers.2.attention.q.weight":
+            first, second, *rest = value.chunk(HEADS)
+            return torch.cat([second, first, *rest])
+        if wrong == "bias" and name == "layers.1.mlp.down.bias":
+            return torch.zeros_like(value)
+        if wrong == "one weight" and name == "layers.1.attention.out.weight":
+            value[3, 5] *= 1 + 1e-6
+        return value
+
+    monkeypatch.setattr(mdlm, "_ours", conversion)
+    if wrong == "epsilon":
+        given = mdlm._model
+        monkeypatch.setattr(
+            mdlm, "_model", lambda *a: (replace(given(*a)[0], norm_eps=1.1e-5), given(*a)[1])
+        )
+    with pytest.raises(RunError, match="nothing was written"):
+        from_hf(tmp_path / "weights.safetensors", tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+def test_rows_beyond_the_tokenizer_are_left_out(tmp_path: Path) -> None:
+    """[MASK], beyond the tokenizer too, becomes the id after the last."""
+    _, state = public_state()
+    save_file(state, tmp_path / "weights.safetensors")
+    options = Options(vocab_size=80, mask_id=85)
+    assert from_hf(tmp_path / "weights.safetensors", tmp_path / "in", options=options)["equal"]
+    read = of_checkpoint(Reader(tmp_path / "in"), "master").read
+    for name, theirs in (
+        ("layers.0.tokens.weight", "vocab_embed.embedding"),
+        ("layers.3.head.weight", "output_layer.linear.weight"),
+        ("layers.3.head.bias", "output_layer.linear.bias"),
+    ):
+        found, rows = read(name), state[f"backbone.{theirs}"]
+        assert torch.equal(found[:80], rows[:80])
+        assert torch.equal(found[80], rows[85])
+        assert not found[81:].any()
+    more = Options(vocab_size=92)
+    with pytest.raises(UserError, match="the tokenizer has 92 ids"):
+        from_hf(tmp_path / "weights.safetensors", tmp_path / "other", options=more)
