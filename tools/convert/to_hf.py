@@ -5,6 +5,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import to_plain
+from model.objectives.genie import Genie
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
@@ -67,8 +68,7 @@ def to_hf(
         special = _special_ids(found)
         write.write_json(aside / parity.FILE_NAME, report)
         write.write_json(aside / "config.json", {**outgoing.config, **special})
-        if config.model.seq2seq is None:
-            write.write_json(aside / "generation_config.json", _generation(config, special))
+        write.write_json(aside / "generation_config.json", _generation(config, special))
         run = {**facts, "config": {**to_plain(config), "run_dir": None, "fork_from": None}}
         write.write_json(aside / RUN_FILE, run)
         own = "configuration_palimpsest.py" in texts
@@ -98,15 +98,14 @@ def _special_ids(path: Path | None) -> dict[str, int]:
 
 
 def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
-    """How a denoiser's samples are drawn by default; ``max_length`` counts the frame.
-
-    An encoder-decoder samples by itself, and its config.json says how.
-    """
-    return {
+    """How samples are drawn by default; ``max_length`` counts a denoiser's frame, too."""
+    common = {
         **special,
         "mask_token_id": config.model.mask,
         "max_length": config.data.sequence_length,
-        "sampler": "ancestral",
-        "sampling_steps": 64,
-        "temperature": 1.0,
+        "do_sample": True,
     }
+    if isinstance(config.objective, Genie):
+        steps = min(50, config.objective.num_steps)
+        return {**common, "sampler": "ddpm", "sampling_steps": steps}
+    return {**common, "sampler": "ancestral", "sampling_steps": 64, "temperature": 1.0}
