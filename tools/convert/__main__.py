@@ -22,6 +22,7 @@ from configs.errors import RunError, UserError
 from pretrain.checkpoint import store
 from tools import command
 from tools.convert.average import average
+from tools.convert.card import About
 from tools.convert.from_hf import from_hf
 from tools.convert.layout import Options
 from tools.convert.layouts import LAYOUTS
@@ -66,6 +67,10 @@ def _add_to_hf(commands: Any) -> None:
     added.add_argument("--weights", choices=("ema", "raw"), default="ema")
     added.add_argument("--layout", choices=sorted(LAYOUTS), default="palimpsest")
     added.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
+    added.add_argument("--license", metavar="ID", help="of the weights, for the model card")
+    added.add_argument(
+        "--repository", metavar="OWNER/NAME", help="where they will be published, likewise"
+    )
 
 
 def _add_from_hf(commands: Any) -> None:
@@ -109,6 +114,7 @@ def _to_hf(arguments: argparse.Namespace) -> str:
         layout=arguments.layout,
         tokenizer=arguments.tokenizer,
         shard_bytes=_shard_bytes(arguments),
+        about=About(license=arguments.license, repository=arguments.repository),
     )
     missing = "" if report["tokenizer"] else "; no tokenizer is here: name one with --tokenizer"
     return summary(report) + missing

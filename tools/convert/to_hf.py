@@ -11,7 +11,7 @@ from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
 from pretrain.config import RunConfig
 from tools.convert import parity, tensors, tokenizer_files, write
-from tools.convert.card import card
+from tools.convert.card import About, card
 from tools.convert.layouts import named
 from tools.convert.layouts.palimpsest import Palimpsest
 from tools.convert.staging import staged
@@ -28,12 +28,14 @@ def to_hf(
     layout: str = Palimpsest.name,
     tokenizer: Path | None = None,
     shard_bytes: int = write.SHARD_BYTES,
+    about: About | None = None,
 ) -> dict[str, Any]:
     """Write ``out``; the parity report.
 
     Args:
         checkpoint: or a run directory, of which the newest checkpoint is taken.
         tokenizer: or a directory with one; by default the corpus of the run, if it is here.
+        about: what the model card is to say besides.
 
     Raises:
         UserError: nothing to convert, no place to write to, or no place in the layout.
@@ -72,7 +74,7 @@ def to_hf(
         run = {**facts, "config": {**to_plain(config), "run_dir": None, "fork_from": None}}
         write.write_json(aside / RUN_FILE, run)
         own = "configuration_palimpsest.py" in texts
-        texts["README.md"] = card(config, facts, report, own)
+        texts["README.md"] = card(config, facts, report, own, found, about)
         for name, text in texts.items():
             store.write(aside / name, text)
     return {**report, "tokenizer": found is not None}
