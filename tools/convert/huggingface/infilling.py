@@ -33,9 +33,11 @@ class InfillingGenerationMixin(GenerationMixin):
 
     model_config: Any
     denoiser: Any
+    config: Any
+    device: Any
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         inputs: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
@@ -90,7 +92,7 @@ class InfillingGenerationMixin(GenerationMixin):
         copies = asked.get("num_return_sequences", 1)
         drawn_BL = self._drawn(start_BL, valid_BL, copies, self._sampler(asked), seed)
         if asked.get("return_dict_in_generate", False):
-            return GenerateDecoderOnlyOutput(sequences=drawn_BL)
+            return GenerateDecoderOnlyOutput(sequences=drawn_BL.long())
         return drawn_BL
 
     def _sampler(self, asked: Settings) -> Ancestral:

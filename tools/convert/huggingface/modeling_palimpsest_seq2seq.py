@@ -30,7 +30,7 @@ from tools.convert.huggingface.target_generation import TargetGenerationMixin
 from tools.convert.huggingface.vocabulary import check_table
 from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
 
-Hidden = dict[str, tuple[Tensor, ...] | Tensor | None]
+Hidden = dict[str, Any]
 
 
 @dataclass

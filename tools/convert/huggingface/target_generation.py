@@ -26,9 +26,10 @@ class TargetGenerationMixin(GenerationMixin):
     model_config: Any
     objective: Any
     denoiser: Any
+    config: Any
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -97,7 +98,7 @@ class TargetGenerationMixin(GenerationMixin):
         )
         ids_BL = _ended(ids_BL, asked)
         if asked.get("return_dict_in_generate", False):
-            return GenerateEncoderDecoderOutput(sequences=ids_BL)
+            return GenerateEncoderDecoderOutput(sequences=ids_BL.long())
         return ids_BL
 
     def _source(self, read: Tensor, attention_mask: Tensor | None) -> Any:

@@ -65,9 +65,7 @@ def resized_head(head: Head, old: ModelConfig, new: ModelConfig, *, mean: bool) 
     return made.train(head.training)
 
 
-def _parameter(
-    rows: nn.Parameter, old: ModelConfig, new: ModelConfig, std: float | None
-) -> nn.Parameter:
+def _parameter(rows: Tensor, old: ModelConfig, new: ModelConfig, std: float | None) -> nn.Parameter:
     """``[R]`` or ``[R, D]`` with other rows; those that are no id are 0."""
     kept, num_new = min(old.num_ids, new.num_ids), new.num_ids - old.num_ids
     made: Tensor = rows.new_zeros(new.num_rows, *rows.shape[1:])

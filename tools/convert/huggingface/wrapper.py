@@ -56,7 +56,7 @@ class Wrapper(PreTrainedModel):
         """The tables that have a row for every id, the input's first."""
         return [self.denoiser.embedding.tokens]
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         """The table of the input's token embeddings."""
         return self._tables()[0]
 
@@ -85,7 +85,7 @@ class Wrapper(PreTrainedModel):
         new_num_tokens: int | None = None,
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
-    ) -> nn.Module:
+    ) -> nn.Embedding:
         """Make room for so many ids, or leave some out; the table of the input's embeddings.
 
         The tables have a multiple of 128 rows; ``config.vocab_size`` is the number of ids.
