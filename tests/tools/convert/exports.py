@@ -34,6 +34,7 @@ PAD = 1
 
 def export_denoiser(folder: Path, corpus: Path | str = "unknown", **settings: Any) -> Path:
     """The directory of an exported random denoiser."""
+    folder.mkdir(parents=True, exist_ok=True)
     denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, **settings})))
     save_weights(folder / "ckpt", denoiser, run_of(denoiser.config, corpus), 2**20)
     to_hf(folder / "ckpt", folder / "out")
@@ -42,6 +43,7 @@ def export_denoiser(folder: Path, corpus: Path | str = "unknown", **settings: An
 
 def export_genie(folder: Path, name: str, **settings: Any) -> Path:
     """The directory of an exported random encoder-decoder; sources of 9, targets of 7."""
+    folder.mkdir(parents=True, exist_ok=True)
     shape, objective = GENIES[name]
     seq2seq = Seq2SeqConfig(num_encoder_layers=2, embedding_width=12, max_positions=20, **shape)
     network = random_weights(Seq2Seq(ModelConfig(**{**MODEL, **settings, "seq2seq": seq2seq})))

@@ -5,7 +5,7 @@ window as in training, BOS and EOS around it.
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class InfillingGenerationMixin(GenerationMixin):
         copies = asked.get("num_return_sequences", 1)
         drawn_BL = self._drawn(start_BL, valid_BL, copies, self._sampler(asked), seed)
         if asked.get("return_dict_in_generate", False):
-            return GenerateDecoderOnlyOutput(sequences=drawn_BL.long())
+            return GenerateDecoderOnlyOutput(sequences=cast(torch.LongTensor, drawn_BL))
         return drawn_BL
 
     def _sampler(self, asked: Settings) -> Ancestral:

@@ -1,7 +1,7 @@
 """``generate`` of an exported GENIE: a target for every source, by the project's own samplers."""
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ class TargetGenerationMixin(GenerationMixin):
         )
         ids_BL = _ended(ids_BL, asked)
         if asked.get("return_dict_in_generate", False):
-            return GenerateEncoderDecoderOutput(sequences=ids_BL.long())
+            return GenerateEncoderDecoderOutput(sequences=cast(torch.LongTensor, ids_BL))
         return ids_BL
 
     def _source(self, read: Tensor, attention_mask: Tensor | None) -> Any:
