@@ -109,8 +109,8 @@ def test_genie_reads_each_source_and_target_as_if_alone(tmp_path: Path, name: st
             for i, row in enumerate(rows)
         ]
         ids, mask = padded(rows, SIDES[1], 11)
-        labels, given = padded(targets, SIDES[1], 7)
-        wanted = model(ids, mask, labels=labels.masked_fill(given == 0, -100))
+        labels, shown = padded(targets, SIDES[1], 7)
+        wanted = model(ids, mask, labels=labels.masked_fill(shown == 0, -100))
         sampled = model.generate(ids, mask, sampling_steps=3, seed=0)
         for where in SIDES:
             for length in (9, 13):
@@ -121,13 +121,15 @@ def test_genie_reads_each_source_and_target_as_if_alone(tmp_path: Path, name: st
                         torch.testing.assert_close(
                             found.prediction[i], one.prediction[0], rtol=0, atol=5e-5
                         )
-                assert torch.equal(model.generate(ids, mask, sampling_steps=3, seed=0), sampled)
-            labels, given = padded(targets, where, 7)
-            found = model(ids, mask, labels=labels.masked_fill(given == 0, -100))
+                for given in (mask, None):
+                    again = model.generate(ids, given, sampling_steps=3, seed=0)
+                    assert torch.equal(again, sampled)
+            labels, shown = padded(targets, where, 7)
+            found = model(ids, mask, labels=labels.masked_fill(shown == 0, -100))
             torch.testing.assert_close(found.loss, wanted.loss)
             for i, target in enumerate(targets):
                 torch.testing.assert_close(
-                    found.prediction[i][given[i].bool()],
+                    found.prediction[i][shown[i].bool()],
                     wanted.prediction[i, : len(target)],
                     rtol=0,
                     atol=5e-5,

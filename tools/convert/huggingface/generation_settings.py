@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from transformers import GenerationConfig
 
 DEFAULTS = GenerationConfig()._get_default_generation_params()
@@ -84,6 +85,14 @@ class Settings:
                 )
         if self.get("num_return_sequences", 1) < 1:
             raise ValueError("num_return_sequences must be at least 1")
+
+
+def padding_mask(ids_BL: Tensor, given: Tensor | None, asked: Settings) -> Tensor | None:
+    """The mask that was given; without one, padding is what has PAD, unless that is EOS too."""
+    pad = asked.special("pad_token_id")
+    if given is not None or not pad or pad[0] in asked.special("eos_token_id"):
+        return given
+    return ids_BL != pad[0]
 
 
 def settings_of(model: Any, given: GenerationConfig | None, words: Mapping[str, Any]) -> Settings:

@@ -20,7 +20,7 @@ from model.samplers.ancestral import Ancestral
 from model.schedules import Schedule
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
-from tools.convert.huggingface.generation_settings import Settings, settings_of
+from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
 from tools.convert.huggingface.padding import text_first
 
 SCHEDULES: dict[str, Any] = {"loglinear": LogLinear, "cosine": Cosine}
@@ -125,10 +125,7 @@ class InfillingGenerationMixin(GenerationMixin):
         """Ids with [MASK] where text is wanted, and what of them is no padding; None for all."""
         if given_BS is None:
             return self._windows([[]], asked)
-        pad = asked.special("pad_token_id")
-        ends = asked.special("eos_token_id")
-        if attention_mask is None and pad and pad[0] not in ends:
-            attention_mask = given_BS != pad[0]
+        attention_mask = padding_mask(given_BS, attention_mask, asked)
         place = text_first(attention_mask, given_BS)
         valid_BS = torch.ones_like(given_BS) if place.given_BL is None else place.given_BL
         valid_BS = valid_BS.bool()

@@ -153,7 +153,8 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
             behind = text_first(labels != IGNORED, labels)
             query: Query = self._noised(source, behind.forth(labels))
         else:
-            behind = TextFirst()
+            assert decoder_inputs_embeds is not None
+            behind = text_first(None, decoder_inputs_embeds)
             query = _query(source, decoder_inputs_embeds, level, draft)
         found, states = self._evaluated(query, source, behind, hidden)
         loss = None

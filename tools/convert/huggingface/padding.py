@@ -14,33 +14,32 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class TextFirst:
-    """Where the text of each row stands. All None: there is no padding.
+    """Where the text of each row stands.
 
     Args:
-        given_BL: bool, what is text, in the order of the caller.
+        length: L, places of a row.
+        given_BL: bool, what is text, in the order of the caller; None for all.
         valid_BL: the same in the order of the network.
-        order_BL: which place of the caller each place of the network is.
+        order_BL: which place of the caller each place of the network is; None where both are one.
     """
 
+    length: int
     given_BL: Tensor | None = None
     valid_BL: Tensor | None = None
     order_BL: Tensor | None = None
 
     def forth(self, x: Tensor) -> Tensor:
         """``[B, L, ...]``, text first."""
-        if self.order_BL is None:
-            return x
-        return x.gather(1, _like(self.order_BL, x))
+        return x if self.order_BL is None else x.gather(1, _like(self.order_BL, x))
 
     def back(self, x: Tensor) -> Tensor:
-        """``[B, N, ...]`` in the order of the caller; zeros for what lies beyond N."""
-        if self.order_BL is None:
-            return x
-        length = self.order_BL.shape[1]
-        whole = x[:, :length]
-        if x.shape[1] < length:
-            missing = x.new_zeros(x.shape[0], length - x.shape[1], *x.shape[2:])
+        """``[B, N, ...]`` in the order of the caller ``[B, L, ...]``; zeros beyond N."""
+        whole = x[:, : self.length]
+        if x.shape[1] < self.length:
+            missing = x.new_zeros(x.shape[0], self.length - x.shape[1], *x.shape[2:])
             whole = torch.cat((x, missing), dim=1)
+        if self.order_BL is None:
+            return whole
         return torch.empty_like(whole).scatter(1, _like(self.order_BL, whole), whole)
 
 
@@ -60,20 +59,27 @@ def text_first(attention_mask: Tensor | None, read: Tensor) -> TextFirst:
         ValueError: its shape is another, it holds something else, or it hides different keys
             from different positions.
     """
+    length = read.shape[1]
     if attention_mask is None:
-        return TextFirst()
+        return TextFirst(length=length)
     given_BL = _keys(attention_mask) if attention_mask.dim() == 4 else attention_mask
     if given_BL.shape != read.shape[:2]:
         raise ValueError(
             f"attention_mask has shape {list(attention_mask.shape)}; give [batch, length], "
             f"here {list(read.shape[:2])}"
         )
+    known = not torch.compiler.is_compiling()
     if given_BL.dtype != torch.bool:
-        if not _tracing() and bool(((given_BL != 0) & (given_BL != 1)).any()):
+        if known and bool(((given_BL != 0) & (given_BL != 1)).any()):
             raise ValueError("attention_mask holds more than 1 (text) and 0 (padding)")
         given_BL = given_BL.bool()
+    if known and bool(given_BL.all()):
+        return TextFirst(length=length)
+    if known and not bool((given_BL[:, 1:] & ~given_BL[:, :-1]).any()):
+        return TextFirst(length=length, given_BL=given_BL, valid_BL=given_BL)
     order_BL = (~given_BL).to(torch.uint8).argsort(dim=1, stable=True)
-    return TextFirst(given_BL=given_BL, valid_BL=given_BL.gather(1, order_BL), order_BL=order_BL)
+    valid_BL = given_BL.gather(1, order_BL)
+    return TextFirst(length=length, given_BL=given_BL, valid_BL=valid_BL, order_BL=order_BL)
 
 
 def _keys(mask_B1QK: Tensor) -> Tensor:
@@ -95,7 +101,3 @@ def _keys(mask_B1QK: Tensor) -> Tensor:
             "here every position sees all that is no padding: give [batch, length]"
         )
     return keys_BK
-
-
-def _tracing() -> bool:
-    return torch.compiler.is_compiling()

@@ -14,7 +14,7 @@ from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from model.generate_embeddings import generate_embeddings
 from model.network import Whole
-from tools.convert.huggingface.generation_settings import Settings, settings_of
+from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
 from tools.convert.huggingface.wrapper import one_of
 
 SAMPLERS = {"ddpm": Ddpm, "ddim": Ddim}
@@ -48,7 +48,8 @@ class TargetGenerationMixin(GenerationMixin):
 
         Args:
             input_ids: ``[B, S]``, the sources; or inputs_embeds ``[B, S, D]``, their embeddings.
-            attention_mask: ``[B, S]``, 0 at padding, which may stand anywhere in a row.
+            attention_mask: ``[B, S]``, 0 at padding, which may stand anywhere in a row. By
+                default padding is what has ``pad_token_id``.
             max_length, max_new_tokens: positions of a target, padding included (default: as
                 trained).
             sampling_steps, sampler: evaluations of the network, and how (default: the
@@ -74,6 +75,8 @@ class TargetGenerationMixin(GenerationMixin):
         length = next(n for n in (new, whole, self.config.target_length) if n is not None)
         if length < 1:
             raise ValueError("max_length must be at least 1")
+        if input_ids is not None:
+            attention_mask = padding_mask(input_ids, attention_mask, asked)
         source = self._source(one_of(input_ids, inputs_embeds), attention_mask)
         copies = asked.get("num_return_sequences", 1)
         source_BS, valid_BS = (
