@@ -73,13 +73,13 @@ class Denoiser(Stack):
         """Logits ``[M, R]`` at the M true positions of ``where_BL`` (default: everywhere).
 
         Args:
-            ids_BL: int64 ids, [MASK] at noisy positions.
+            ids_BL: int64 ids, [MASK] at noisy positions; or their embeddings ``[B, L, D]``.
             level_BK: noise level in [0, 1], K = 1 or L.
             where_BL: bool, positions at which the head runs.
             valid_BL: bool, no padding; used only if the model hides padding.
         """
         if where_BL is None:
-            where_BL = torch.ones_like(ids_BL, dtype=torch.bool)
+            where_BL = torch.ones(ids_BL.shape[:2], dtype=torch.bool, device=ids_BL.device)
         query = Query(ids_BL=ids_BL, level_BK=level_BK, where_BL=where_BL, valid_BL=valid_BL)
         logits_MR: Tensor = self.output(self.body(self.inputs(query)), where_BL)
         return logits_MR

@@ -162,6 +162,14 @@ class Mlp(nn.Module):
         return self.down(self.gate_by(self.gate(x_BLD)) * self.up(x_BLD))
 
 
+def embedded(table: nn.Module, ids: Tensor) -> Tensor:
+    """The rows of a table ``[..., D]``; what holds vectors in place of ids stays as it is."""
+    if ids.is_floating_point():
+        return ids
+    rows: Tensor = table(ids)
+    return rows
+
+
 class HasTable(nn.Module):
     """A layer with a table of token embeddings, ``tokens``."""
 
@@ -195,7 +203,7 @@ class Embedding(HasTable):
         fed_BK = -torch.log1p(-0.999 * level_BK) if self.total_noise else 1000.0 * level_BK
         features = sinusoid(fed_BK).to(self.time_in.weight.dtype)
         c_BKC = F.silu(self.time_out(F.silu(self.time_in(features))))
-        return (self.cut(self.tokens(ids_BL)), c_BKC, *valid)
+        return (self.cut(embedded(self.tokens, ids_BL)), c_BKC, *valid)
 
 
 def sinusoid(x_BK: Tensor) -> Tensor:

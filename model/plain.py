@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.layers import Attention, HasHead, HasTable, Mlp, Norm, Recomputed, Stream
+from model.layers import Attention, HasHead, HasTable, Mlp, Norm, Recomputed, Stream, embedded
 from model.linears import LayerFactory
 
 
@@ -34,12 +34,12 @@ class PlainEmbedding(HasTable):
             ValueError: more positions than there are learned vectors for.
         """
         _, ids_BL, *valid = inputs
-        x = self.tokens(ids_BL)
+        x = embedded(self.tokens, ids_BL)
         if self.positions is not None:
             length, most = ids_BL.shape[1], self.positions.num_embeddings
             if length > most:
                 raise ValueError(f"{length} positions, but the model has learned only {most}")
-            place_BL = torch.arange(length, device=ids_BL.device).expand(ids_BL.shape)
+            place_BL = torch.arange(length, device=ids_BL.device).expand(ids_BL.shape[:2])
             x = x + self.positions(place_BL)
         if self.norm is not None:
             x = self.dropout(self.norm(x))

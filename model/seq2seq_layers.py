@@ -21,6 +21,7 @@ from model.layers import (
     Norm,
     Recomputed,
     Stream,
+    embedded,
     modulate,
     sinusoid,
 )
@@ -78,8 +79,8 @@ class Entry(HasTable):
         self.cut = factory.cut
 
     def source(self, source_BS: Tensor) -> Tensor:
-        """The stream of the source, ``[B, S, D]``."""
-        h_BSD = _placed(self.source_tokens(source_BS), self.source_positions)
+        """The stream of the source, ``[B, S, D]``; of its ids, or of their embeddings."""
+        h_BSD = _placed(embedded(self.source_tokens, source_BS), self.source_positions)
         return self.cut(self.source_norm(h_BSD))
 
     def noisy(self, noise_BLE: Tensor, signal_B1: Tensor, ids_BL: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.processes import absorbing
+from model.processes.absorbing import stay_masked
 from model.samplers import Predict, Step
 
 
@@ -34,7 +34,7 @@ class Ancestral:
 
     def step(self, ids_BL: Tensor, step: Step, predict: Predict) -> Tensor:
         """Reveal some of the masked tokens. No evaluation where none is revealed."""
-        stay = absorbing.stay_masked(step.schedule.alpha(step.s), step.schedule.alpha(step.t))
+        stay = stay_masked(step.schedule.alpha(step.s), step.schedule.alpha(step.t))
         uniform_BL = step.draws.uniform(f"reveal/{step.number}", step.position_B, ids_BL.shape[1])
         reveal_BL = (ids_BL == step.mask) & (uniform_BL >= stay)
         if not bool(reveal_BL.any()):

@@ -22,6 +22,7 @@ from typing import Any
 from pretrain.checkpoint import store
 from tools import command
 from tools.convert.average import average
+from tools.convert.card import About
 from tools.convert.from_hf import from_hf
 from tools.convert.layout import Options
 from tools.convert.layouts import LAYOUTS
@@ -77,6 +78,10 @@ def _add_to_hf(commands: Any) -> None:
         help="whose names and shapes to write (default: our own, with its code beside it)",
     )
     added.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
+    added.add_argument("--license", metavar="ID", help="of the weights, for the model card")
+    added.add_argument(
+        "--repository", metavar="OWNER/NAME", help="where they will be published, likewise"
+    )
 
 
 def _add_from_hf(commands: Any) -> None:
@@ -131,6 +136,7 @@ def _to_hf(arguments: argparse.Namespace) -> str:
         layout=arguments.layout,
         tokenizer=arguments.tokenizer,
         shard_bytes=_shard_bytes(arguments),
+        about=About(license=arguments.license, repository=arguments.repository),
     )
     missing = "" if report["tokenizer"] else "; no tokenizer is here: name one with --tokenizer"
     return summary(report) + missing

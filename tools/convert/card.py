@@ -1,92 +1,193 @@
-"""The model card beside exported weights: what the run was, and how to use it."""
+"""The model card beside exported weights: what they are, what is known of them, how to use them.
+
+It is ready to be published as it is. What the run does not know, such as the licence of the
+weights or what the corpus holds, is said to be unknown, and never made up.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from configs.errors import UserError
+from configs.load import to_plain
+from data_pipeline.manifest import Manifest, read_manifest
+from data_pipeline.tokenizer import load_tokenizer, tokenizer_file
 from model.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.plan import count_parameters
+from tools.convert.usage import usage
 
-USE_DENOISER = """\
-## Use
-
-Needs torch and transformers 5, and nothing else.
-
-```python
-import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-model = AutoModelForMaskedLM.from_pretrained("HERE", trust_remote_code=True).eval()
-tokenizer = AutoTokenizer.from_pretrained("HERE", trust_remote_code=True)
-ids = tokenizer("a text", return_tensors="pt")["input_ids"]
-ids[0, 1] = model.config.mask_token_id
-with torch.no_grad():
-    logits = model(ids, attention_mask=torch.ones_like(ids)).logits
-```
-
-`AutoModelForSequenceClassification` puts a linear layer on the mean of the last hidden states.
-`attention_mask` hides padding. LoRA fits the modules `q`, `k`, `v`, `out`, `up`, `down`, `gate`.
-"""
-
-USE_SEQ2SEQ = """\
-## Use
-
-Needs torch and transformers 5, and nothing else.
-
-```python
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-model = AutoModelForSeq2SeqLM.from_pretrained("HERE", trust_remote_code=True).eval()
-tokenizer = AutoTokenizer.from_pretrained("HERE", trust_remote_code=True)
-batch = tokenizer(["a source", "another"], padding=True, return_tensors="pt")
-ids = model.generate(**batch, sampling_steps=50, num_return_sequences=5, seed=0)
-print(tokenizer.batch_decode(ids, skip_special_tokens=True))
-```
-
-`generate` denoises {target_length} positions from pure noise (`sampler="ddpm"` or `"ddim"`).
-`model(input_ids, attention_mask, labels=...)` gives the training loss, with padding as a target:
-pad `labels` to the length that targets are to have, with -100 or with the padding token.
-`model(input_ids, decoder_inputs_embeds=x, level=t)` is one evaluation of the network.
-
-Fine-tune it with transformers' plain `Trainer` (`Seq2SeqTrainer` asks `generate` for beams).
-LoRA fits the modules `q`, `k`, `v`, `out`, in a `LoraConfig` without `task_type`.
-"""
+DEMO = "the Python language reference that ships with CPython (`pydoc_data.topics`)"
+UNKNOWN = "unknown"
 
 
-def card(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any], own: bool) -> str:
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a run does not know of its weights, and their user may.
+
+    Args:
+        license: of the weights, as the Hub names it (``apache-2.0``).
+        repository: where they are to be published, ``owner/name``.
+    """
+
+    license: str | None = None
+    repository: str | None = None
+
+
+def card(
+    config: RunConfig,
+    facts: Mapping[str, Any],
+    report: Mapping[str, Any],
+    own: bool,
+    tokenizer: Path | None = None,
+    about: About | None = None,
+) -> str:
     """README.md.
 
     Args:
         facts: step, tokens_seen, score, elapsed_s, weights, code.
         report: on parity. own: whether our modelling code lies beside it.
+        tokenizer: the one that lies beside, or a directory with it.
     """
+    about = about or About()
     model: ModelConfig = config.model
+    title = (about.repository or "").rpartition("/")[2] or "A text diffusion model"
+    parts = [_metadata(model, own, about), f"# {title}\n\n{_what(model)}\n"]
+    parts += [_facts(config, facts, report), _data(config, facts, tokenizer)]
+    if own:
+        length = config.data.sequence_length
+        has = tokenizer is not None
+        parts.append(usage(model, length, where=about.repository, tokenizer=has))
+    return "\n".join([*parts, _licence(own, about)])
+
+
+def _metadata(model: ModelConfig, own: bool, about: About) -> str:
+    """The YAML that the Hub reads; a library and a task only where our code lies beside."""
+    seq2seq = model.seq2seq is not None
+    tags = ["palimpsest", "text-diffusion"]
+    tags += ["genie", "seq2seq"] if seq2seq else ["masked-diffusion", "mdlm"]
+    found: dict[str, Any] = {"tags": tags}
+    if own:
+        task = "text2text-generation" if seq2seq else "fill-mask"
+        found = {"library_name": "transformers", "pipeline_tag": task}
+        found["tags"] = [*tags, "custom_code"]
+    if about.license is not None:
+        found["license"] = about.license
+    return f"---\n{yaml.safe_dump(found, sort_keys=False)}---\n"
+
+
+def _what(model: ModelConfig) -> str:
+    if model.seq2seq is not None:
+        return (
+            "An encoder-decoder that writes a target for a source by denoising its embeddings "
+            "(GENIE, Lin et al. 2023), all positions at a time."
+        )
+    return (
+        "A bidirectional denoiser that writes text by filling in [MASK]s (masked diffusion, "
+        "Sahoo et al. 2024), several positions at a time and in any order."
+    )
+
+
+def _facts(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    model: ModelConfig = config.model
+    score, unit = "held-out bound", " nats per token"
     blocks = f"{model.num_layers} layers of width {model.width}"
-    score, unit, tag, use = "held-out bound", " nats per token", "fill-mask", USE_DENOISER
     if model.seq2seq is not None:
         blocks = (
             f"{model.seq2seq.num_encoder_layers} encoder and {model.num_layers} decoder layers "
             f"of width {model.width}, embeddings of {model.seq2seq.embedding_width}"
         )
-        score, unit, tag = "held-out loss", "", "text2text-generation"
-        use = USE_SEQ2SEQ.format(target_length=config.data.sequence_length)
-    objective = type(config.objective).__module__.rpartition(".")[2]
+        score, unit = "held-out loss", ""
     rows = {
         "parameters": f"{count_parameters(model):,}",
         "architecture": blocks,
         "vocabulary": f"{model.vocab_size:,} ids, mask token {model.mask}",
-        "objective": objective,
-        "sequence length": f"{config.data.sequence_length:,}",
-        "steps": f"{facts['step']:,} of {config.steps:,}",
-        "tokens seen": f"{facts['tokens_seen']:,}",
-        "global batch": f"{config.global_batch:,}",
-        "precision": config.precision,
+    }
+    if facts["step"]:
+        rows |= {
+            "objective": _objective(config),
+            "sequence length": f"{config.data.sequence_length:,}",
+            "steps": f"{facts['step']:,} of {config.steps:,}",
+            "tokens seen": f"{facts['tokens_seen']:,}",
+            "global batch": f"{config.global_batch:,}",
+            "precision": config.precision,
+        }
+        if config.fork_from is not None:
+            rows["began from"] = f"the weights of {Path(config.fork_from).name}"
+    else:
+        rows["training"] = "converted weights; how they were trained is not recorded here"
+    rows |= {
         score: "not measured" if facts["score"] is None else f"{facts['score']:.4f}{unit}",
         "weights": facts["weights"],
-        "code": facts["code"].get("git_commit") or "unknown",
+        "code": facts["code"].get("git_commit") or UNKNOWN,
         "parity": f"largest difference of a logit {report['largest_difference']:.2g} in float64",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    head = f"---\nlibrary_name: transformers\npipeline_tag: {tag}\n---\n\n" if own else ""
-    usage = "\n" + use if own else ""
-    return f"{head}# A text diffusion model\n\n| | |\n| --- | --- |\n{table}\n{usage}"
+    return f"## Facts\n\n| | |\n| --- | --- |\n{table}\n"
+
+
+def _objective(config: RunConfig) -> str:
+    """Its name, and the schedule where it has one."""
+    plain = to_plain(config)["objective"]
+    schedule = plain.get("schedule")
+    if isinstance(schedule, Mapping):
+        schedule = schedule["name"]
+    return plain["name"] + (f", schedule {schedule}" if schedule else "")
+
+
+def _data(config: RunConfig, facts: Mapping[str, Any], tokenizer: Path | None) -> str:
+    lines = ["## Data and tokenizer\n"]
+    if not facts["step"]:
+        lines.append(f"Training data: {UNKNOWN}.")
+    elif config.data.corpus == "demo":
+        lines.append(f"Training data: {DEMO}, packing `{config.data.packing}`.")
+    else:
+        name = Path(config.data.corpus).name
+        lines.append(
+            f"Training data: a corpus that was called `{name}`, packing `{config.data.packing}`. "
+            "Where its text comes from, in which languages and under which licences, is not "
+            "recorded."
+        )
+    lines += _splits(config, tokenizer) if facts["step"] and tokenizer is not None else []
+    if tokenizer is None:
+        lines.append(f"Tokenizer: {UNKNOWN}; none lies beside the weights.")
+    else:
+        kind = "SentencePiece" if tokenizer_file(tokenizer).suffix == ".model" else "Hugging Face"
+        found = load_tokenizer(tokenizer)
+        lines.append(
+            f"Tokenizer: {kind}, {found.vocab_size:,} ids, SHA-256 of its file `{found.sha256}`; "
+            "as `tokenizer.json` beside the weights."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _splits(config: RunConfig, tokenizer: Path) -> list[str]:
+    """What the manifests say, where the corpus is here."""
+    found: list[str] = []
+    for use, split in (
+        ("Training", config.data.train_split),
+        ("Held out", config.data.valid_split),
+    ):
+        manifest = _manifest(tokenizer / split)
+        if manifest is not None:
+            found.append(
+                f"{use}: {manifest.documents:,} documents, {manifest.tokens:,} tokens, "
+                f"{manifest.bytes:,} bytes of text."
+            )
+    return found
+
+
+def _manifest(split: Path) -> Manifest | None:
+    try:
+        return read_manifest(split)
+    except UserError:
+        return None
+
+
+def _licence(own: bool, about: About) -> str:
+    weights = f"the weights: {about.license}" if about.license else "the weights: not stated"
+    code = "; the Python files beside them: Apache-2.0 (Palimpsest)" if own else ""
+    return f"## Licence\n\nOf {weights}{code}.\n"

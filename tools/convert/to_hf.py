@@ -5,12 +5,13 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import to_plain
+from model.objectives.genie import Genie
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
 from pretrain.config import RunConfig
 from tools.convert import parity, tensors, tokenizer_files, write
-from tools.convert.card import card
+from tools.convert.card import About, card
 from tools.convert.layouts import named
 from tools.convert.layouts.palimpsest import Palimpsest
 from tools.convert.staging import staged
@@ -27,12 +28,14 @@ def to_hf(
     layout: str = Palimpsest.name,
     tokenizer: Path | None = None,
     shard_bytes: int = write.SHARD_BYTES,
+    about: About | None = None,
 ) -> dict[str, Any]:
     """Write ``out``; the parity report.
 
     Args:
         checkpoint: or a run directory, of which the newest checkpoint is taken.
         tokenizer: or a directory with one; by default the corpus of the run, if it is here.
+        about: what the model card is to say besides.
 
     Raises:
         UserError: nothing to convert, no place to write to, or no place in the layout.
@@ -68,12 +71,11 @@ def to_hf(
         special = _special_ids(found)
         write.write_json(aside / parity.FILE_NAME, report)
         write.write_json(aside / "config.json", {**outgoing.config, **special})
-        if config.model.seq2seq is None:
-            write.write_json(aside / "generation_config.json", _generation(config, special))
+        write.write_json(aside / "generation_config.json", _generation(config, special))
         run = {**facts, "config": {**to_plain(config), "run_dir": None, "fork_from": None}}
         write.write_json(aside / RUN_FILE, run)
         own = "configuration_palimpsest.py" in texts
-        texts["README.md"] = card(config, facts, report, own)
+        texts["README.md"] = card(config, facts, report, own, found, about)
         for name, text in texts.items():
             store.write(aside / name, text)
     return {**report, "tokenizer": found is not None}
@@ -99,15 +101,14 @@ def _special_ids(path: Path | None) -> dict[str, int]:
 
 
 def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
-    """How a denoiser's samples are drawn by default; ``max_length`` counts the frame.
-
-    An encoder-decoder samples by itself, and its config.json says how.
-    """
-    return {
+    """How samples are drawn by default; ``max_length`` counts a denoiser's frame, too."""
+    common = {
         **special,
         "mask_token_id": config.model.mask,
         "max_length": config.data.sequence_length,
-        "sampler": "ancestral",
-        "sampling_steps": 64,
-        "temperature": 1.0,
+        "do_sample": True,
     }
+    if isinstance(config.objective, Genie):
+        steps = min(50, config.objective.num_steps)
+        return {**common, "sampler": "ddpm", "sampling_steps": steps}
+    return {**common, "sampler": "ancestral", "sampling_steps": 64, "temperature": 1.0}

@@ -130,8 +130,8 @@ def test_labels_give_the_mean_loss(saved, ids_of, tmp_path: Path) -> None:
     out = model(ids.masked_fill(labels >= 0, denoiser.config.mask), labels=labels)
     log_p = out.logits.log_softmax(-1)
     torch.testing.assert_close(out.loss, -(log_p[0, 3, 11] + log_p[2, 5, 40]) / 2)
-    with pytest.raises(ValueError, match="reads input_ids"):
-        model(inputs_embeds=torch.zeros(1, 2, 32))
+    with pytest.raises(ValueError, match="give input_ids or inputs_embeds, and not both"):
+        model(ids, inputs_embeds=torch.zeros(1, 2, 32))
 
 
 def test_the_bare_model_gives_what_the_head_reads(saved, ids_of, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ class PalimpsestConfig(PretrainedConfig):
 
     Args:
         denoiser: the architecture.
+        objective: what it was trained by, as a run is configured: its name and its fields.
         classifier_dropout: before the classifier's linear layer.
     """
 
@@ -20,10 +21,12 @@ class PalimpsestConfig(PretrainedConfig):
     def __init__(
         self,
         denoiser: dict[str, Any] | None = None,
+        objective: dict[str, Any] | None = None,
         classifier_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         self.denoiser = {"vocab_size": 1, **(denoiser or {})}
+        self.objective = dict(objective or {})
         self.classifier_dropout = classifier_dropout
         model = from_fields(self.denoiser)
         self.vocab_size = model.num_ids
@@ -60,9 +63,8 @@ class PalimpsestSeq2SeqConfig(PalimpsestConfig):
         eos_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.objective = dict(objective or {})
         self.source_length, self.target_length = source_length, target_length
         self.sampler, self.sampling_steps = sampler, sampling_steps
         self.pad_token_id, self.eos_token_id = pad_token_id, eos_token_id
         kwargs["is_encoder_decoder"] = True
-        super().__init__({"seq2seq": {}, **(denoiser or {})}, **kwargs)
+        super().__init__({"seq2seq": {}, **(denoiser or {})}, objective, **kwargs)

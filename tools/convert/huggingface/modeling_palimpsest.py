@@ -1,4 +1,4 @@
-"""An exported denoiser as transformers models: masked-LM, classifier, encoder.
+"""An exported denoiser as transformers models: masked-LM with ``generate``, classifier, encoder.
 
 All wrap the project's own denoiser, whose parameters keep their names behind ``denoiser.``.
 A padding mask hides the padding from every position, whatever the model was trained with.
@@ -7,9 +7,9 @@ A padding mask hides the padding from every position, whatever the model was tra
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
     BaseModelOutput,
     MaskedLMOutput,
@@ -20,14 +20,18 @@ from model.config import from_fields
 from model.denoiser import Denoiser
 from model.linears import Head
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestConfig
+from tools.convert.huggingface.infilling import InfillingGenerationMixin
+from tools.convert.huggingface.labels import check_classes, check_ids, mean_loss
+from tools.convert.huggingface.padding import TextFirst, text_first
+from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
+
+Hidden = tuple[Tensor, ...] | None
 
 
-class PalimpsestPreTrainedModel(PreTrainedModel):
+class PalimpsestPreTrainedModel(Wrapper):
     """What the models here have in common."""
 
     config_class = PalimpsestConfig
-    base_model_prefix = "denoiser"
-    main_input_name = "input_ids"
     _no_split_modules = ["Block", "PlainBlock"]  # noqa: RUF012 - transformers wants a list
 
     def __init__(self, config: PalimpsestConfig) -> None:
@@ -45,13 +49,10 @@ class PalimpsestPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Of what a checkpoint does not hold: a new classifier."""
+        super()._init_weights(module)
         if module is getattr(self, "classifier", None):
             module.weight.normal_(0.0, 0.02)
             module.bias.zero_()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The table of token embeddings."""
-        return self.denoiser.embedding.tokens
 
     def _run(
         self,
@@ -59,25 +60,44 @@ class PalimpsestPreTrainedModel(PreTrainedModel):
         attention_mask: Tensor | None,
         level: Tensor | None,
         inputs_embeds: Tensor | None,
-    ) -> Tensor:
-        """The denoiser's output at every position, ``[B, L, ...]``."""
-        if input_ids is None or inputs_embeds is not None:
-            raise ValueError("this model reads input_ids, not inputs_embeds")
-        valid = None if attention_mask is None else attention_mask.bool()
-        if level is None:
-            level = self._level(input_ids, valid)
-        if level.dim() == 1:
-            level = level[:, None]
-        out: Tensor = self.denoiser(input_ids, level, None, valid)
-        return out.unflatten(0, input_ids.shape)
+        hidden: bool,
+    ) -> tuple[Tensor, Hidden, TextFirst]:
+        """The denoiser's output ``[B, L, ...]``, hidden states if wanted, and what is text.
 
-    def _level(self, ids_BL: Tensor, valid_BL: Tensor | None) -> Tensor:
+        Hidden states are those of the embedding and of every block, ``[B, L, D]`` each; the
+        last is what the head reads, as transformers has it.
+        """
+        read = one_of(input_ids, inputs_embeds)
+        shape = read.shape[:2]
+        place = text_first(attention_mask, read)
+        level_BK = self._level(read, place) if level is None else level
+        if level_BK.dim() == 1:
+            level_BK = level_BK[:, None]
+        if level_BK.shape[1] > 1:
+            level_BK = place.forth(level_BK)
+        where_BL = torch.ones(shape, dtype=torch.bool, device=read.device)
+        given = (place.forth(read), level_BK, where_BL, place.valid_BL)
+        if not hidden:
+            return place.back(self.denoiser(*given).unflatten(0, shape)), None, place
+        layers = [self.denoiser.layers[str(index)] for index in range(self.denoiser.last)]
+        with recording(layers) as states, reading(self.denoiser.output.head) as last:
+            out = self.denoiser(*given).unflatten(0, shape)
+        states[-1] = last[0].unflatten(0, shape)
+        return place.back(out), tuple(place.back(state) for state in states), place
+
+    def _level(self, read: Tensor, place: TextFirst) -> Tensor:
         """The noise level ``[B, 1]`` where none is given: the share of masked positions."""
-        masked_BL = ids_BL == self.model_config.mask
-        if valid_BL is None:
+        if read.is_floating_point():
+            if self.model_config.time_conditioning:
+                raise ValueError(
+                    "inputs_embeds do not say which positions are masked: give the level too"
+                )
+            return torch.zeros(len(read), 1, device=read.device)
+        masked_BL = read == self.model_config.mask
+        if place.given_BL is None:
             return masked_BL.float().mean(dim=1, keepdim=True)
-        num_B1 = valid_BL.sum(dim=1, keepdim=True).clamp(min=1)
-        return (masked_BL & valid_BL).sum(dim=1, keepdim=True) / num_B1
+        num_B1 = place.given_BL.sum(dim=1, keepdim=True).clamp(min=1)
+        return (masked_BL & place.given_BL).sum(dim=1, keepdim=True) / num_B1
 
 
 class PalimpsestModel(PalimpsestPreTrainedModel):
@@ -95,23 +115,34 @@ class PalimpsestModel(PalimpsestPreTrainedModel):
         attention_mask: Tensor | None = None,
         level: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
         """Ids ``[B, L]`` to hidden states ``[B, L, D]``; see :class:`PalimpsestForMaskedLM`."""
-        hidden_BLD = self._run(input_ids, attention_mask, level, inputs_embeds)
-        return (hidden_BLD,) if return_dict is False else BaseModelOutput(hidden_BLD)
+        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
+        last, states, _ = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
+        return as_asked(BaseModelOutput(last_hidden_state=last, hidden_states=states), named)
 
 
-class PalimpsestForMaskedLM(PalimpsestPreTrainedModel):
+class PalimpsestForMaskedLM(PalimpsestPreTrainedModel, InfillingGenerationMixin):
     """The denoiser itself: logits of the clean id at every position."""
 
     def __init__(self, config: PalimpsestConfig) -> None:
         super().__init__(config)
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Module:
-        """The head."""
-        return self.denoiser.output.head
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Put another head there; a tied one's weight becomes the input's table too.
+
+        Raises:
+            ValueError: it is no head of this kind and size.
+        """
+        head = self.denoiser.output.head
+        if not isinstance(value, type(head)) or value.weight.shape != head.weight.shape:
+            raise ValueError(f"give a {type(head).__name__} with {len(head.weight)} rows")
+        self.denoiser.output.head = value
+        self._share()
 
     def forward(
         self,
@@ -120,28 +151,36 @@ class PalimpsestForMaskedLM(PalimpsestPreTrainedModel):
         labels: Tensor | None = None,
         level: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
         """Logits ``[B, L, num_ids]``; -inf at the mask token, which is never an answer.
 
         Args:
             input_ids: ``[B, L]``, the mask token where an id is wanted.
-            attention_mask: ``[B, L]``, 0 at padding.
-            labels: ``[B, L]``, -100 where no loss is wanted; the loss is their mean -log p.
+            attention_mask: ``[B, L]``, 0 at padding, which may stand anywhere in a row.
+            labels: ``[B, L]``, -100 where no loss is wanted; the loss is their mean -log p,
+                0 where there are none.
             level: ``[B]``, the noise level in [0, 1] of a time-conditioned model; by default
                 the share of masked positions.
+            inputs_embeds: ``[B, L, D]``, in place of ``input_ids``.
 
         Raises:
-            ValueError: there are no ``input_ids``.
+            ValueError: an argument does not fit the others; a label is [MASK], or no id.
         """
-        logits = self._run(input_ids, attention_mask, level, inputs_embeds)
-        logits = logits[..., : self.model_config.num_ids]
-        loss = None
+        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
         if labels is not None:
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
-        if return_dict is False:
-            return (logits,) if loss is None else (loss, logits)
-        return MaskedLMOutput(loss=loss, logits=logits)
+            check_ids(labels, self.model_config)
+        logits, states, _ = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
+        logits = logits[..., : self.model_config.num_ids]
+        if labels is not None and labels.shape != logits.shape[:2]:
+            raise ValueError(
+                f"labels have shape {list(labels.shape)}; give one for each of "
+                f"{list(logits.shape[:2])} positions"
+            )
+        loss = None if labels is None else mean_loss(logits, labels)
+        return as_asked(MaskedLMOutput(loss=loss, logits=logits, hidden_states=states), named)
 
 
 class PalimpsestForSequenceClassification(PalimpsestPreTrainedModel):
@@ -167,33 +206,34 @@ class PalimpsestForSequenceClassification(PalimpsestPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """Logits ``[B, num_labels]`` of ids ``[B, L]``.
+        """Logits ``[B, num_labels]`` of ids ``[B, L]``; the mean is over all that is no padding.
 
         Args:
-            labels: ``[B]`` of int64: classes; of floats: targets, ``[B]`` or
-                ``[B, num_labels]``; several floats a sample are labels of their own each.
+            labels: ``[B]`` of int64: classes, -100 where no loss is wanted; of floats:
+                targets, ``[B]`` or ``[B, num_labels]``; several floats a sample are labels of
+                their own each.
 
         Raises:
-            ValueError: there are no ``input_ids``.
+            ValueError: an argument does not fit the others; a label is no class.
         """
-        hidden_BLD = self._run(input_ids, attention_mask, level, inputs_embeds)
-        if attention_mask is None:
-            pooled_BD = hidden_BLD.mean(dim=1)
-        else:
-            weight_BL1 = attention_mask[..., None].to(hidden_BLD.dtype)
-            pooled_BD = (hidden_BLD * weight_BL1).sum(dim=1) / weight_BL1.sum(dim=1).clamp(min=1)
-        logits = self.classifier(self.dropout(pooled_BD))
+        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
+        last_BLD, states, place = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
+        pooled_BD = last_BLD.float().mean(dim=1)
+        if place.given_BL is not None:
+            text_BL1 = place.given_BL[..., None]
+            total_BD = last_BLD.float().masked_fill(~text_BL1, 0.0).sum(dim=1)
+            pooled_BD = total_BD / text_BL1.sum(dim=1).clamp(min=1)
+        logits = self.classifier(self.dropout(pooled_BD.to(last_BLD.dtype)))
         loss = None if labels is None else self._loss(logits, labels)
-        if return_dict is False:
-            return (logits,) if loss is None else (loss, logits)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        outputs = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=states)
+        return as_asked(outputs, named)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         kind = self.config.problem_type
         if kind == "regression" or (kind is None and self.num_labels == 1):
-            return F.mse_loss(
-                logits.squeeze(-1), labels.to(logits.dtype).view_as(logits.squeeze(-1))
-            )
+            wanted = labels.to(logits.dtype).view_as(logits.squeeze(-1))
+            return F.mse_loss(logits.squeeze(-1), wanted)
         if kind == "multi_label_classification" or labels.is_floating_point():
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-        return F.cross_entropy(logits, labels.view(-1))
+        check_classes(labels, logits.shape[-1])
+        return mean_loss(logits, labels)

@@ -4,22 +4,17 @@ It wraps the project's own encoder-decoder, whose parameters keep their names be
 ``denoiser.``, its objective and its samplers.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from model.config import from_fields
 from model.draws import Draws
-from model.gaussian_samplers import GaussianSampler
-from model.gaussian_samplers.ddim import Ddim
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
 from model.network import Whole
 from model.objectives import Noisy
 from model.objectives.genie import Genie
@@ -29,9 +24,13 @@ from model.query import Query
 from model.seq2seq import Seq2Seq
 from model.seq2seq_layers import shape_of
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestSeq2SeqConfig
+from tools.convert.huggingface.labels import IGNORED, check_ids
+from tools.convert.huggingface.padding import TextFirst, text_first
+from tools.convert.huggingface.target_generation import TargetGenerationMixin
+from tools.convert.huggingface.vocabulary import check_table
+from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
 
-SAMPLERS = {"ddpm": Ddpm, "ddim": Ddim}
-IGNORED = -100
+Hidden = dict[str, Any]
 
 
 @dataclass
@@ -44,19 +43,37 @@ class DenoiserOutput(ModelOutput):
             the prediction means; -inf at the mask token, which is never an answer. Without
             gradient where there is a loss.
         prediction: ``[B, L, E]``: clean embeddings, noise or velocity, as trained.
+        decoder_hidden_states: of the target's entry and every decoder block, ``[B, L, D]``
+            each, the last one normed; encoder_hidden_states: likewise of the source,
+            ``[B, S, D]``; encoder_last_hidden_state: the last of these. Where asked for.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     prediction: Tensor | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
 
 
-class PalimpsestForSeq2SeqLM(PreTrainedModel):
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is read, its text first.
+
+    Args:
+        read: ids ``[B, S]`` or embeddings ``[B, S, D]``; valid_BS: bool, no padding.
+        place: how it stood before.
+    """
+
+    read: Tensor
+    valid_BS: Tensor
+    place: TextFirst
+
+
+class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
     """The encoder-decoder, its loss, and its sampling loop as ``generate``."""
 
     config_class = PalimpsestSeq2SeqConfig
-    base_model_prefix = "denoiser"
-    main_input_name = "input_ids"
     _no_split_modules = ["EncoderBlock", "BertBlock", "DecoderBlock"]  # noqa: RUF012 - a list, they say
 
     def __init__(self, config: PalimpsestSeq2SeqConfig) -> None:
@@ -68,84 +85,141 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
         table = "denoiser.layers.0.tokens.weight"
         self._tied_weights_keys = {f"{last}.tokens.weight": table, f"{last}.head.weight": table}
         self.post_init()
+        if self.generation_config.max_length is None:
+            self.generation_config.max_length = config.target_length
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """A checkpoint holds everything."""
+    def _tables(self) -> list[nn.Embedding]:
+        """Sources and targets have tables of their own, of one vocabulary."""
+        entry = self.denoiser.embedding
+        return [entry.source_tokens, entry.tokens, self.denoiser.output.tokens]
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The table of the source's token embeddings."""
-        return self.denoiser.embedding.source_tokens
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another table of the same shape there, of the source.
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refused: sources and targets have tables of their own, of one vocabulary."""
-        raise NotImplementedError("the vocabulary of this model is fixed")
+        Raises:
+            ValueError: its shape is another.
+        """
+        check_table(value, self.denoiser.embedding.source_tokens)
+        self.denoiser.embedding.source_tokens = value
 
     # -- one evaluation -------------------------------------------------------------------
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         level: Tensor | None = None,
         draft: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_input_ids: None = None,
+        decoder_attention_mask: None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
         """One evaluation of the network: with ``labels`` for the loss, else at given embeddings.
 
         Args:
-            input_ids: ``[B, S]``, the sources.
-            attention_mask: ``[B, S]``, 0 at padding.
+            input_ids: ``[B, S]``, the sources; or inputs_embeds ``[B, S, D]``, their embeddings.
+            attention_mask: ``[B, S]``, 0 at padding, which may stand anywhere in a row.
             labels: ``[B, L]``, the targets, which get noise: of random levels while training
                 (drawn evenly), in evaluation of levels that follow from the texts, whatever
                 the batch. -100 stands for padding, which is a target like any other: it is
-                how the model says where its text ends.
+                how the model says where its text ends; it counts as behind the text.
             decoder_inputs_embeds: ``[B, L, E]``, noisy embeddings of the targets.
             level: ``[B]``, their noise levels in (0, 1].
             draft: ``[B, L, E]``, the prediction of the step before, with self-conditioning.
+            decoder_input_ids, decoder_attention_mask: None; there is no text to go on from.
 
         Raises:
-            ValueError: neither ``labels``, nor ``decoder_inputs_embeds`` with ``level``; or both.
+            ValueError: neither ``labels``, nor ``decoder_inputs_embeds`` with ``level``; or both;
+                a label that is [MASK], or no id.
         """
+        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
         given = [value is not None for value in (labels, decoder_inputs_embeds, level)]
-        if given not in ([True, False, False], [False, True, True]):
+        ids = (decoder_input_ids, decoder_attention_mask)
+        if given not in ([True, False, False], [False, True, True]) or ids != (None, None):
             raise ValueError(
                 "give labels for the loss, or decoder_inputs_embeds and level for one "
                 "prediction; generate() makes text"
             )
         if draft is not None and (labels is not None or not self.objective.drafts):
             raise ValueError("draft goes with decoder_inputs_embeds and self-conditioning")
-        source_BS, valid_BS = self._source(input_ids, attention_mask)
-        loss = None
+        source = self._source(one_of(input_ids, inputs_embeds), attention_mask)
         if labels is not None:
-            noisy = self._noised(source_BS, valid_BS, labels)
-            query: Query = noisy
-            found = self._predict(noisy)
-            loss = self.objective.token_losses(found, noisy).sum() / noisy.count
+            check_ids(labels, self.model_config)
+            behind = text_first(labels != IGNORED, labels)
+            query: Query = self._noised(source, behind.forth(labels))
         else:
-            query = _query(source_BS, valid_BS, decoder_inputs_embeds, level, draft)
-            found = self._predict(query)
+            assert decoder_inputs_embeds is not None
+            behind = text_first(None, decoder_inputs_embeds)
+            query = _query(source, decoder_inputs_embeds, level, draft)
+        found, states = self._evaluated(query, source, behind, hidden)
+        loss = None
+        if isinstance(query, Noisy):
+            loss = self.objective.token_losses(found, query).sum() / query.count
         with torch.set_grad_enabled(torch.is_grad_enabled() and loss is None):
-            logits = self._logits(query, found)
-        prediction = found.output_ME.unflatten(0, query.ids_BL.shape)
-        if return_dict is False:
-            return (logits, prediction) if loss is None else (loss, logits, prediction)
-        return DenoiserOutput(loss=loss, logits=logits, prediction=prediction)
+            logits = behind.back(self._logits(query, found))
+        prediction = behind.back(found.output_ME.unflatten(0, query.ids_BL.shape))
+        outputs = DenoiserOutput(loss=loss, logits=logits, prediction=prediction, **states)
+        return as_asked(outputs, named)
 
-    def _source(self, ids_BS: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Sources and what of them is no padding.
+    def _source(self, read: Tensor, attention_mask: Tensor | None) -> Source:
+        """Sources, their text first, and what of them is no padding.
 
         A model that sees the padding of sources (``ignore_source_padding``) gets as much of it
         as in training.
         """
-        valid_BS = torch.ones_like(ids_BS) if attention_mask is None else attention_mask
-        valid_BS = valid_BS.bool()
-        missing = self.config.source_length - ids_BS.shape[1]
-        if shape_of(self.model_config).ignore_source_padding and missing > 0:
-            ids_BS = F.pad(ids_BS, (0, missing), value=self.config.pad_token_id or 0)
-            valid_BS = F.pad(valid_BS, (0, missing), value=False)
-        return ids_BS, valid_BS
+        place = text_first(attention_mask, read)
+        read = place.forth(read)
+        valid_BS = place.valid_BL
+        if valid_BS is None:
+            valid_BS = torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
+        if not shape_of(self.model_config).ignore_source_padding:
+            return Source(read=read, valid_BS=valid_BS, place=place)
+        length = max(int(valid_BS.sum(dim=1).max()), self.config.source_length)
+        more = max(0, length - read.shape[1])
+        valid_BS = F.pad(valid_BS, (0, more))[:, :length]
+        read = F.pad(read, (*(0, 0) * (read.dim() - 2), 0, more))[:, :length]
+        return Source(read=self._filled(read, valid_BS), valid_BS=valid_BS, place=place)
+
+    def _filled(self, read: Tensor, valid_BS: Tensor) -> Tensor:
+        """With the padding token where there is no text, if it is known."""
+        pad = self.config.pad_token_id
+        if pad is None:
+            return read
+        if not read.is_floating_point():
+            return read.masked_fill(~valid_BS, pad)
+        row_D = self.denoiser.embedding.source_tokens(torch.tensor(pad, device=read.device))
+        return torch.where(valid_BS[..., None], read, row_D.to(read.dtype))
+
+    def _evaluated(
+        self, query: Query, source: Source, behind: TextFirst, hidden: bool
+    ) -> tuple[Reconstruction, Hidden]:
+        """A prediction, and the hidden states on the way where they are wanted."""
+        if not hidden:
+            return self._predict(query), {}
+        layers, first = self.denoiser.layers, self.denoiser.first_decoder
+        encoder = [layers[str(index)] for index in range(first)]
+        decoder = [layers["0"], *(layers[str(i)] for i in range(first, self.denoiser.last))]
+        # The last decoder block leaves the memory behind.
+        memories = recording(encoder)
+        targets = recording(decoder, lambda stream: stream[len(targets_of) < len(decoder) - 1])
+        with (
+            memories as memories_of,
+            targets as targets_of,
+            reading(self.denoiser.output.down) as last,
+        ):
+            found = self._predict(query)
+        targets_of[-1] = last[0].unflatten(0, query.ids_BL.shape)
+        encoded = tuple(source.place.back(memory) for memory in memories_of)
+        return found, {
+            "decoder_hidden_states": tuple(behind.back(state) for state in targets_of),
+            "encoder_last_hidden_state": encoded[-1],
+            "encoder_hidden_states": encoded,
+        }
 
     def _predict(self, query: Query) -> Reconstruction:
         found = Whole(self.denoiser).predict(query)
@@ -170,7 +244,7 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
 
     # -- training -------------------------------------------------------------------------
 
-    def _noised(self, source_BS: Tensor, valid_BS: Tensor, labels_BL: Tensor) -> Noisy:
+    def _noised(self, source: Source, labels_BL: Tensor) -> Noisy:
         """Targets as the objective noises them, with their drafts."""
         given_BL = labels_BL != IGNORED
         if self.training:
@@ -181,13 +255,16 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
             position_B = start + torch.arange(num, device=labels_BL.device)
         else:
             num = 1
-            position_B = _content((source_BS, valid_BS), (labels_BL, given_BL))
+            texts = [(labels_BL, given_BL)]
+            if not source.read.is_floating_point():
+                texts = [(source.read, source.valid_BS), *texts]
+            position_B = _content(*texts)
         batch = {
             "tokens": labels_BL.masked_fill(~given_BL, self._pad(given_BL)),
             "valid": torch.ones_like(given_BL),
             "position": position_B,
-            "source": source_BS,
-            "source_valid": valid_BS,
+            "source": source.read,
+            "source_valid": source.valid_BS,
         }
         draws = Draws(seed=0, split="train" if self.training else "valid", batch=num)
         noisy = self.objective.corrupt(batch, draws, self.model_config)
@@ -203,82 +280,9 @@ class PalimpsestForSeq2SeqLM(PreTrainedModel):
             raise ValueError("labels hold -100, which is padding: set config.pad_token_id")
         return 0 if pad is None else int(pad)
 
-    # -- sampling -------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        max_length: int | None = None,
-        sampling_steps: int | None = None,
-        sampler: Literal["ddpm", "ddim"] | None = None,
-        num_return_sequences: int = 1,
-        seed: int | None = None,
-        **settings: Any,
-    ) -> Tensor:
-        """Targets ``[B * num_return_sequences, max_length]``, padded after their end.
-
-        Args:
-            max_length: positions of a target, padding included (default: as trained).
-            sampling_steps, sampler: evaluations of the network, and how (default: the
-                configuration's).
-            seed: of all draws; by default from torch's generator.
-            settings: of the sampler: variance (ddpm), eta (ddim), clamp_below.
-
-        Raises:
-            ValueError: a number is out of range, or there is no such sampler. TypeError: the
-                sampler has no such setting.
-        """
-        length = self.config.target_length if max_length is None else max_length
-        if length < 1 or num_return_sequences < 1:
-            raise ValueError("max_length and num_return_sequences must be at least 1")
-        source_BS, valid_BS = (
-            x.repeat_interleave(num_return_sequences, dim=0)
-            for x in self._source(input_ids, attention_mask)
-        )
-        ids_BL = generate_embeddings(
-            source_BS,
-            valid_BS,
-            torch.arange(len(source_BS), device=source_BS.device),
-            Whole(self.denoiser),
-            length=length,
-            width=self.model_config.table_width,
-            sampler=self._sampler(sampler, sampling_steps, settings),
-            process=self.objective.process,
-            prediction=self.objective.prediction,
-            self_conditioning=self.objective.drafts,
-            draws=Draws(
-                seed=int(torch.randint(2**40, ())) if seed is None else seed,
-                split="sample",
-                batch=len(source_BS),
-            ),
-        )
-        pad, end = self.config.pad_token_id, self.config.eos_token_id
-        if pad is None:
-            return ids_BL
-        ends_BL = (ids_BL == pad) | (ids_BL == (pad if end is None else end))
-        return ids_BL.masked_fill(ends_BL.cumsum(dim=1) > 0, pad)
-
-    def _sampler(
-        self, name: str | None, steps: int | None, settings: dict[str, Any]
-    ) -> GaussianSampler:
-        name = self.config.sampler if name is None else name
-        if name not in SAMPLERS:
-            raise ValueError(f"there is no sampler {name}; choose {' or '.join(SAMPLERS)}")
-        allowed = [f.name for f in fields(SAMPLERS[name]) if f.name != "steps"]
-        for setting in settings:
-            if setting not in allowed:
-                raise TypeError(f"generate() knows no {setting}; {name} has {', '.join(allowed)}")
-        steps = self.config.sampling_steps if steps is None else steps
-        made: GaussianSampler = SAMPLERS[name](steps=steps, **settings)
-        return made
-
 
 def _query(
-    source_BS: Tensor,
-    valid_BS: Tensor,
+    source: Source,
     noisy_BLE: Tensor | None,
     level: Tensor | None,
     draft_BLE: Tensor | None,
@@ -290,14 +294,14 @@ def _query(
     if level.shape not in (shape[:1], (*shape[:1], 1)):
         raise ValueError(f"level has shape {list(level.shape)}; give one for each of {shape[0]}")
     return Query(
-        ids_BL=torch.zeros(shape, dtype=torch.int64, device=source_BS.device),
+        ids_BL=torch.zeros(shape, dtype=torch.int64, device=noisy_BLE.device),
         level_BK=level.view(-1, 1).float(),
-        where_BL=torch.ones(shape, dtype=torch.bool, device=source_BS.device),
-        signal_B1=torch.zeros(shape[0], 1, device=source_BS.device),
+        where_BL=torch.ones(shape, dtype=torch.bool, device=noisy_BLE.device),
+        signal_B1=torch.zeros(shape[0], 1, device=noisy_BLE.device),
         noise_BLE=noisy_BLE.float(),
         draft_BLE=draft_BLE,
-        source_BS=source_BS,
-        source_valid_BS=valid_BS,
+        source_BS=source.read,
+        source_valid_BS=source.valid_BS,
     )
 
 

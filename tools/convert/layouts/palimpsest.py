@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.load import validate
+from configs.load import to_plain, validate
 from model.config import ModelConfig
 from model.objectives.genie import Genie
 from pretrain.config import RunConfig
@@ -81,6 +81,13 @@ class Form:
                     del sys.modules[name]
 
 
+def _denoiser_settings(run: RunConfig) -> dict[str, Any]:
+    return {
+        "objective": to_plain(run)["objective"],
+        "max_position_embeddings": run.data.sequence_length,
+    }
+
+
 def _seq2seq_settings(run: RunConfig) -> dict[str, Any]:
     assert isinstance(run.objective, Genie)
     return {
@@ -116,8 +123,8 @@ FORMS = (
         },
         head="AutoModelForMaskedLM",
         network=("denoiser", "Denoiser"),
-        settings=lambda run: {"max_position_embeddings": run.data.sequence_length},
-        run=lambda config: {},
+        settings=_denoiser_settings,
+        run=lambda config: {"objective": config["objective"]} if config.get("objective") else {},
     ),
     Form(
         model_type="palimpsest_seq2seq",

@@ -1,0 +1,218 @@
+"""``generate`` of an exported MDLM: text for every [MASK], by the project's own sampler.
+
+The samples are those of ``python -m tools.sample`` by the same seed. What is denoised is a
+window as in training, BOS and EOS around it.
+"""
+
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+from transformers.generation import GenerateDecoderOnlyOutput
+
+from model.draws import Draws
+from model.generate import CountingPredict, generate
+from model.prediction import Prediction
+from model.query import Query
+from model.samplers.ancestral import Ancestral
+from model.schedules import Schedule
+from model.schedules.cosine import Cosine
+from model.schedules.loglinear import LogLinear
+from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
+from tools.convert.huggingface.padding import text_first
+
+SCHEDULES: dict[str, Any] = {"loglinear": LogLinear, "cosine": Cosine}
+KNOWN = ("sampler", "sampling_steps", "temperature", "do_sample")
+NAMED = "masked diffusion has " + ", ".join(("max_length", "max_new_tokens", *KNOWN, "seed"))
+
+
+class InfillingGenerationMixin(GenerationMixin):
+    """``generate`` for a masked-LM that wraps a denoiser."""
+
+    model_config: Any
+    denoiser: Any
+    config: Any
+    device: Any
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        max_length: int | None = None,
+        max_new_tokens: int | None = None,
+        num_return_sequences: int | None = None,
+        sampling_steps: int | None = None,
+        sampler: Literal["ancestral"] | None = None,
+        temperature: float | None = None,
+        do_sample: bool | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Ids ``[B * num_return_sequences, L]``.
+
+        Args:
+            inputs, input_ids: ``[B, S]``. With [MASK] in every row they are filled in where they
+                stand, and all else stays. Without any [MASK] they are beginnings: BOS comes
+                before them where it is missing, new text and EOS behind. By default there is
+                one beginning, without text.
+            attention_mask: 0 at padding, wherever it stands. By default padding is what has
+                ``pad_token_id``. Each row becomes what it becomes alone; behind a beginning
+                padding is left out.
+            max_length: positions of a whole text, BOS and EOS included (default: as trained).
+            max_new_tokens: positions of new text instead, without them.
+            sampling_steps: evaluations of the network at most.
+            temperature: of the token draws; ``do_sample=False`` takes the likeliest.
+            seed: of all draws; by default from torch's generator.
+
+        Raises:
+            ValueError: a number is out of range, a text does not fit, or a configuration asks
+                for what cannot be done. TypeError: a word that is no setting here.
+        """
+        words = settings | {
+            "max_length": max_length,
+            "max_new_tokens": max_new_tokens,
+            "num_return_sequences": num_return_sequences,
+            "sampling_steps": sampling_steps,
+            "sampler": sampler,
+            "temperature": temperature,
+            "do_sample": do_sample,
+        }
+        asked = settings_of(self, generation_config, words)
+        asked.check(KNOWN, NAMED)
+        if inputs is not None and input_ids is not None:
+            raise ValueError("give inputs or input_ids, which are the same, and not both")
+        given = input_ids if inputs is None else inputs
+        start_BL, valid_BL = self._start(given, attention_mask, asked)
+        copies = asked.get("num_return_sequences", 1)
+        drawn_BL = self._drawn(start_BL, valid_BL, copies, self._sampler(asked), seed)
+        if asked.get("return_dict_in_generate", False):
+            return GenerateDecoderOnlyOutput(sequences=cast(torch.LongTensor, drawn_BL))
+        return drawn_BL
+
+    def _sampler(self, asked: Settings) -> Ancestral:
+        name = asked.get("sampler", "ancestral")
+        if name != "ancestral":
+            raise ValueError(f"there is no sampler {name}; choose ancestral")
+        greedy = asked.get("do_sample", True) is False
+        return Ancestral(
+            steps=asked.get("sampling_steps", 64),
+            temperature=0.0 if greedy else asked.get("temperature", 1.0),
+        )
+
+    def _schedule(self) -> Schedule:
+        """As the model was trained, by its config.json; log-linear where that does not say."""
+        objective = {"name": "mdlm", **(self.config.objective or {})}
+        if objective["name"] != "mdlm":
+            raise ValueError(f"generate() samples objective mdlm, not {objective['name']}")
+        fields = {"name": "loglinear", **objective.get("schedule", {})}
+        made: Schedule = SCHEDULES[fields.pop("name")](**fields)
+        return made
+
+    # -- where it starts ------------------------------------------------------------------
+
+    def _start(
+        self,
+        given_BS: Tensor | None,
+        attention_mask: Tensor | None,
+        asked: Settings,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Ids with [MASK] where text is wanted, and what of them is no padding; None for all."""
+        if given_BS is None:
+            return self._windows([[]], asked)
+        attention_mask = padding_mask(given_BS, attention_mask, asked)
+        place = text_first(attention_mask, given_BS)
+        valid_BS = torch.ones_like(given_BS) if place.given_BL is None else place.given_BL
+        valid_BS = valid_BS.bool()
+        blank_B = ((given_BS == self.model_config.mask) & valid_BS).any(dim=1)
+        if not bool(blank_B.any()):
+            rows = [ids[valid].tolist() for ids, valid in zip(given_BS, valid_BS, strict=True)]
+            return self._windows(rows, asked)
+        if not bool(blank_B.all()):
+            raise ValueError(
+                "some rows hold [MASK], to be filled in, and some do not, and would be gone on "
+                "from: give them in two calls"
+            )
+        new, whole = (asked.words.get(name) for name in ("max_new_tokens", "max_length"))
+        if new is not None or whole not in (None, given_BS.shape[1]):
+            raise ValueError(
+                "ids that hold [MASK] are filled in where they stand: leave max_length and "
+                "max_new_tokens out, or [MASK]"
+            )
+        return given_BS, None if bool(valid_BS.all()) else valid_BS
+
+    def _windows(self, rows: list[list[int]], asked: Settings) -> tuple[Tensor, Tensor | None]:
+        """A window around each beginning, padded behind to the longest."""
+        windows = [self._window(row, asked) for row in rows]
+        longest = max(map(len, windows))
+        pad = (asked.special("pad_token_id") or [0])[0]
+        ids = [[*window, *[pad] * (longest - len(window))] for window in windows]
+        ids_BL = torch.tensor(ids, device=self.device)
+        valid_BL = torch.tensor([[i < len(w) for i in range(longest)] for w in windows])
+        return ids_BL, None if bool(valid_BL.all()) else valid_BL.to(self.device)
+
+    def _window(self, text: list[int], asked: Settings) -> list[int]:
+        """BOS, the text, [MASK] where more is wanted, EOS."""
+        start, end = asked.special("bos_token_id")[:1], asked.special("eos_token_id")[:1]
+        if text[: len(start)] != start:
+            text = [*start, *text]
+        if end and len(text) > 1 and text[-1:] == end:
+            text = text[:-1]
+        frame = len(text) + len(end)
+        length, num_new = asked.lengths()
+        if num_new is None:
+            length = length or getattr(self.config, "max_position_embeddings", None)
+            if length is None:
+                raise ValueError("say how long a text is to be: max_length")
+            num_new = length - frame
+        if num_new < 1:
+            raise ValueError(
+                f"a beginning of {frame} positions, BOS and EOS included, leaves none to fill: "
+                f"give max_length={frame + 1} or more"
+            )
+        return [*text, *[self.model_config.mask] * num_new, *end]
+
+    # -- what is drawn --------------------------------------------------------------------
+
+    def _drawn(
+        self,
+        start_BL: Tensor,
+        valid_BL: Tensor | None,
+        copies: int,
+        sampler: Ancestral,
+        seed: int | None,
+    ) -> Tensor:
+        """The samples; padding stays as it is."""
+        mask = self.model_config.mask
+        start_BL = start_BL.to(self.device).repeat_interleave(copies, dim=0)
+        if valid_BL is not None:
+            valid_BL = valid_BL.to(self.device).repeat_interleave(copies, dim=0)
+        place = text_first(valid_BL, start_BL)
+        ids_BL = place.forth(start_BL)
+        if place.valid_BL is not None:
+            # A [MASK] in the padding is none to fill in.
+            ids_BL = ids_BL.masked_fill(~place.valid_BL & (ids_BL == mask), int(mask == 0))
+
+        def predict(query: Query) -> Prediction:
+            return Prediction(self.denoiser.answer(replace(query, valid_BL=place.valid_BL)))
+
+        drawn_BL = generate(
+            ids_BL,
+            torch.arange(len(ids_BL), device=ids_BL.device),
+            CountingPredict(predict),
+            sampler=sampler,
+            schedule=self._schedule(),
+            draws=Draws(
+                seed=int(torch.randint(2**40, ())) if seed is None else seed,
+                split="sample",
+                batch=len(ids_BL),
+            ),
+            mask=mask,
+        )
+        drawn_BL = place.back(drawn_BL)
+        return drawn_BL if valid_BL is None else torch.where(valid_BL, drawn_BL, start_BL)

@@ -1,0 +1,131 @@
+"""``generate`` of an exported GENIE: a target for every source, by the project's own samplers."""
+
+from dataclasses import fields
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+from transformers.generation import GenerateEncoderDecoderOutput
+
+from model.draws import Draws
+from model.gaussian_samplers import GaussianSampler
+from model.gaussian_samplers.ddim import Ddim
+from model.gaussian_samplers.ddpm import Ddpm
+from model.generate_embeddings import generate_embeddings
+from model.network import Whole
+from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
+from tools.convert.huggingface.wrapper import one_of
+
+SAMPLERS = {"ddpm": Ddpm, "ddim": Ddim}
+
+
+class TargetGenerationMixin(GenerationMixin):
+    """``generate`` for a model that wraps an encoder-decoder."""
+
+    model_config: Any
+    objective: Any
+    denoiser: Any
+    config: Any
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        max_length: int | None = None,
+        max_new_tokens: int | None = None,
+        num_return_sequences: int | None = None,
+        sampling_steps: int | None = None,
+        sampler: Literal["ddpm", "ddim"] | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Targets ``[B * num_return_sequences, max_length]``, padded after their end.
+
+        Args:
+            input_ids: ``[B, S]``, the sources; or inputs_embeds ``[B, S, D]``, their embeddings.
+            attention_mask: ``[B, S]``, 0 at padding, which may stand anywhere in a row. By
+                default padding is what has ``pad_token_id``.
+            max_length, max_new_tokens: positions of a target, padding included (default: as
+                trained).
+            sampling_steps, sampler: evaluations of the network, and how (default: the
+                configuration's).
+            seed: of all draws; by default from torch's generator.
+            settings: of the sampler: variance (ddpm), eta (ddim), clamp_below; and what
+                transformers' ``GenerationConfig`` has, as far as it can be done.
+
+        Raises:
+            ValueError: a number is out of range, there is no such sampler, or a configuration
+                asks for what cannot be done. TypeError: a word that is no setting here.
+        """
+        words = settings | {
+            "max_length": max_length,
+            "max_new_tokens": max_new_tokens,
+            "num_return_sequences": num_return_sequences,
+            "sampling_steps": sampling_steps,
+            "sampler": sampler,
+        }
+        asked = settings_of(self, generation_config, words)
+        chosen = self._sampler(asked)
+        whole, new = asked.lengths()
+        length = next(n for n in (new, whole, self.config.target_length) if n is not None)
+        if length < 1:
+            raise ValueError("max_length must be at least 1")
+        if input_ids is not None:
+            attention_mask = padding_mask(input_ids, attention_mask, asked)
+        source = self._source(one_of(input_ids, inputs_embeds), attention_mask)
+        copies = asked.get("num_return_sequences", 1)
+        source_BS, valid_BS = (
+            x.repeat_interleave(copies, dim=0) for x in (source.read, source.valid_BS)
+        )
+        ids_BL = generate_embeddings(
+            source_BS,
+            valid_BS,
+            torch.arange(len(source_BS), device=source_BS.device),
+            Whole(self.denoiser),
+            length=length,
+            width=self.model_config.table_width,
+            sampler=chosen,
+            process=self.objective.process,
+            prediction=self.objective.prediction,
+            self_conditioning=self.objective.drafts,
+            draws=Draws(
+                seed=int(torch.randint(2**40, ())) if seed is None else seed,
+                split="sample",
+                batch=len(source_BS),
+            ),
+        )
+        ids_BL = _ended(ids_BL, asked)
+        if asked.get("return_dict_in_generate", False):
+            return GenerateEncoderDecoderOutput(sequences=cast(torch.LongTensor, ids_BL))
+        return ids_BL
+
+    def _source(self, read: Tensor, attention_mask: Tensor | None) -> Any:
+        """Sources and what of them is no padding."""
+        raise NotImplementedError
+
+    def _sampler(self, asked: Settings) -> GaussianSampler:
+        name = asked.get("sampler")
+        if name not in SAMPLERS:
+            raise ValueError(f"there is no sampler {name}; choose {' or '.join(SAMPLERS)}")
+        own = tuple(f.name for f in fields(SAMPLERS[name]) if f.name != "steps")
+        asked.check(("sampler", "sampling_steps", *own), f"{name} has {', '.join(own)}")
+        given = {setting: asked.get(setting) for setting in own}
+        made: GaussianSampler = SAMPLERS[name](
+            steps=asked.get("sampling_steps"),
+            **{setting: value for setting, value in given.items() if value is not None},
+        )
+        return made
+
+
+def _ended(ids_BL: Tensor, asked: Settings) -> Tensor:
+    """Padding from the first PAD or EOS on, where PAD is known."""
+    pad = asked.special("pad_token_id")
+    if not pad:
+        return ids_BL
+    ends = torch.tensor([*pad, *asked.special("eos_token_id")], device=ids_BL.device)
+    return ids_BL.masked_fill(torch.isin(ids_BL, ends).cumsum(dim=1) > 0, pad[0])
