@@ -85,7 +85,7 @@ def num_threads(environ: Mapping[str, str]) -> int | None:
     return int(outermost) if outermost.isdecimal() and int(outermost) else None
 
 
-PRELOADED = ("pretrain.trainer", "pretrain.parallel.tensor")
+PRELOADED = ("pretrain.attempt", "pretrain.parallel.tensor")
 """What the server imports; the second one is Megatron-core, which takes seconds."""
 
 

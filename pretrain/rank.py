@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 def train_rank(world: World, config: "RunConfig", path: Path) -> int:
     """One rank's part of a run; returns its exit status."""
-    from pretrain.trainer import train
+    from pretrain.attempt import train
 
     return train(world, config, path)

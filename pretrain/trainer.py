@@ -5,8 +5,6 @@ them, and in how many micro-batches, is cost only. Sums and counts are reduced o
 ranks and divided once, and every random number names the sample it is for.
 """
 
-import contextlib
-import errno
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +19,7 @@ from configs.errors import RunError, UserError
 from configs.load import to_plain
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy
-from pretrain import banner, console, preemption
+from pretrain import banner, preemption
 from pretrain.cautions import introduction, weights_of
 from pretrain.checkpoint.training import Checkpoints, SaveError
 from pretrain.checkpoint.weights import find
@@ -29,8 +27,6 @@ from pretrain.config import RunConfig
 from pretrain.data import open_corpus, other_tokenizer
 from pretrain.ema import Ema
 from pretrain.guard import Guard
-from pretrain.heartbeat import Heartbeat
-from pretrain.launch import World
 from pretrain.layout import positions
 from pretrain.loggers import Loggers
 from pretrain.metrics import Metrics, Row, read_rows
@@ -43,53 +39,7 @@ from pretrain.run_directory import RunDirectory, facts
 from pretrain.validation import held_out_numbers
 from pretrain.watchdog import Watchdog
 
-
-def train(world: World, config: RunConfig, path: Path) -> int:
-    """One rank's part of a run, from its newest checkpoint on; returns the exit status."""
-    mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
-    try:
-        return _train(mesh, config, RunDirectory(path))
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        raise RunError(
-            f"{error}; nothing committed is lost: mend it, and start the run again"
-        ) from error
-
-
 GOES_ON = "the same command goes on"
-
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-_DISK |= {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
-"""What a disk that is full, read-only, not ours or broken says, and one that holds other things."""
-
-
-def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
-    if asked_to_stop(mesh):
-        # A rank that left alone, during its imports, would keep the others waiting for it.
-        if mesh.is_first:
-            console.say(f"stopped before its first step; {GOES_ON}")
-        mesh.barrier()
-        mesh.close()
-        return preemption.STOPPED
-    last = directory.last_start() if mesh.is_first else None
-    attempt = max(mesh.everyone(directory.begin(config) if mesh.is_first else 0))
-    trainer = None
-    beating = Heartbeat(directory, attempt) if mesh.is_first else nullcontext()
-    watchdog = Watchdog(mesh.rank, config.watchdog_s, leave=config.watchdog_leave)
-    try:
-        with beating, watchdog:
-            with watchdog.during("its start"):
-                trainer = Trainer(config, directory, mesh, attempt, watchdog)
-            if last:
-                trainer.progress.say(last)
-            return trainer.run()
-    except BaseException as error:
-        if mesh.is_first:
-            step = trainer.step if trainer else 0
-            with contextlib.suppress(OSError):
-                directory.write_status("failed", step, attempt, f"{type(error).__name__}: {error}")
-        raise
 
 
 def asked_to_stop(mesh: Mesh) -> bool:
