@@ -72,7 +72,6 @@ FAST_AND_SLOW = [pytest.param(range(25)), pytest.param(range(25, 1000), marks=sl
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
     """A directory with things in it, and commands whose work is left out."""
     monkeypatch.chdir(tmp_path)
-    sys.stderr.reconfigure(errors="backslashreplace")  # as Python's own is, and pytest's is not
     (tmp_path / "file").write_text("no checkpoint")
     (tmp_path / "folder").mkdir()
     (tmp_path / "run" / "checkpoints" / "step-1").mkdir(parents=True)
@@ -121,6 +120,8 @@ def arguments(name: str, rng: random.Random) -> list[str]:
 @pytest.mark.parametrize("seeds", FAST_AND_SLOW, ids=["some", "many"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_no_argument_is_a_traceback(name: str, seeds: range, place: Path, capsys) -> None:
+    # As Python's own is, and pytest's is not; between set-up and test pytest changes it.
+    sys.stderr.reconfigure(errors="backslashreplace")
     failed = {}
     for seed in seeds:
         given = arguments(name, random.Random(f"{name} {seed}"))
