@@ -91,7 +91,8 @@ def test_a_directory_with_something_else_in_it_is_not_taken(tiny, tmp_path: Path
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
     assert main(tiny()) == 2
-    assert "holds no run; choose another run_dir" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds no run (thesis.tex is in it); choose another run_dir" in error
 
 
 def test_rank_without_world_is_explained(tiny, capsys, monkeypatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 from configs.errors import UserError
 from pretrain import place
 from pretrain.__main__ import main
-from pretrain.checkpoint import reader, store
+from pretrain.checkpoint import store
+from pretrain.checkpoint.contents import State
 
 
 def refusal(path: Path) -> str:
@@ -69,8 +70,9 @@ def test_a_missing_corpus_is_named_before_another_run_is(tiny, tmp_path: Path, c
 
 def test_steps_that_lie_behind_a_run_are_said_to(tiny, corpus, capsys, monkeypatch) -> None:
     monkeypatch.setattr(store, "newest", lambda path: (path / "step-30", []))
-    monkeypatch.setattr(reader.Reader, "__init__", lambda self, path: None)
-    monkeypatch.setattr(reader.Reader, "state", {"step": 30}, raising=False)
+    said = store.Contents(files={}, state=State({"step": 30}, Path("state.json")), index={})
+    monkeypatch.setattr(store, "check", lambda path: said)
+    monkeypatch.setattr(store, "damage", lambda path: None)
     assert main(tiny("steps=20")) == 0
     assert "is at step 30: steps=20 lies behind it" in capsys.readouterr().err
     assert main(tiny("steps=30")) == 0
