@@ -203,7 +203,10 @@ class Checkpoints:
         if problem := self._not_finite(path):
             raise UserError(f"{problem}; begin with another checkpoint")
         self._owned.refresh()
-        return steps, f"beginning with the {config.fork_weights} weights of {path}"
+        note = f"beginning with the {config.fork_weights} weights of {path}"
+        if reader.state.get("tokenizer_sha256") is None:
+            note += "; their tokenizer is not recorded there: make sure that it is the corpus's"
+        return steps, note
 
     def _opened(
         self, path: Path, *, in_place: bool = False
