@@ -66,7 +66,8 @@ class Metrics:
 
     def __init__(self, path: Path, resumed_step: int, saved_rows: int | None = None) -> None:
         rows, bad = _scan(path)
-        kept = [row for row in rows if row["step"] <= resumed_step]
+        # A validation that was owed at a save has its row after it, at the same step.
+        kept = [row for row in rows if row["step"] <= resumed_step][:saved_rows]
         self.num_rows = len(kept)
         self.notes = [*_unreadable(path, bad), *_lost(path, len(kept), saved_rows)]
         aside = path.with_name(f".{path.name}")

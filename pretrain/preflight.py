@@ -35,7 +35,8 @@ def check(config: RunConfig, path: Path, *, fresh: bool = False) -> str | None:
     _check_data(config)
     if not fresh:
         RunDirectory(path).check(config)
-    if config.fork_from:
+    has_begun = not fresh and store.newest(RunDirectory(path).checkpoints)[0] is not None
+    if config.fork_from and not has_begun:  # else they are not read, and may be gone by now
         _check_fork(config, Path(config.fork_from))
     if not fresh:
         return _nothing_to_do(path, config.steps)

@@ -124,7 +124,8 @@ class RunDirectory:
         status = self.read_status()
         if status.get("state") == DIED:
             with contextlib.suppress(OSError):
-                self.write_status("failed", status["step"], status["attempt"], reason)
+                step, attempt = status.get("step"), status.get("attempt")
+                self.write_status("failed", step or 0, attempt or 0, reason)
 
     def write_status(self, state: State, step: int, attempt: int, reason: str) -> None:
         """Say how the run stands; an attempt that is not the newest has no say."""

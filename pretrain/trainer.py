@@ -344,9 +344,10 @@ class Trainer:
             lines = banner.closing(self.config, self.directory.path, *counts)
         for line in lines:
             self.progress.say(line)
-        if self.mesh.is_first:
-            self.metrics.close()
-            self.loggers.close()
-        self.mesh.barrier()
-        self.mesh.close()
+        with self.watchdog.during("its end"):
+            if self.mesh.is_first:
+                self.metrics.close()
+                self.loggers.close()
+            self.mesh.barrier()
+            self.mesh.close()
         return preemption.STOPPED if stopping and not done else 0

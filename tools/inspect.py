@@ -94,7 +94,7 @@ def listing(directory: Path) -> Iterator[Facts]:
     """The checkpoints of a run, oldest first, sound or not."""
     for path in store.committed(directory):
         try:
-            score = store.check(path).state.get("score")
+            score = store.in_place(path).state.get("score")
             problem = None
         except UserError as error:
             score, problem = None, str(error)

@@ -43,7 +43,7 @@ class Reader:
         found = store.check(path)
         self.path, self.state = path, found.state
         self.files, self._index = found.files, found.index
-        self._verified = verified
+        self._sound = set(self.files) if verified else set[str]()
 
     def shapes(self, kind: str = "master") -> dict[str, tuple[int, ...]]:
         """The shape of every parameter of a kind."""
@@ -70,7 +70,7 @@ class Reader:
                 cannot be read.
         """
         self.require({name: piece.owned.shape for name, piece in pieces.items()})
-        boxes = _Boxes(self.path, self.files, verified=self._verified)
+        boxes = _Boxes(self.path, self.files, self._sound)
         filled = dict.fromkeys(pieces, 0)
         for item, target in self._items(pieces):
             name, offset = item.storage_index.fqn, item.storage_index.offset
@@ -147,10 +147,14 @@ class Reader:
 
 
 class _Boxes:
-    """The boxes of a checkpoint, in its files, which are opened once."""
+    """The boxes of a checkpoint, in its files, which are opened once.
 
-    def __init__(self, path: Path, files: Mapping[str, File], *, verified: bool) -> None:
-        self._path, self._files, self._verified = path, files, verified
+    Args:
+        sound: files whose every byte has been compared with its checksum; others may join them.
+    """
+
+    def __init__(self, path: Path, files: Mapping[str, File], sound: set[str]) -> None:
+        self._path, self._files, self._sound = path, files, sound
         self._opened: dict[str, Any] = {}
         self._last: tuple[str, Tensor] | None = None
 
@@ -161,7 +165,7 @@ class _Boxes:
             held = self._open(file, box).get_slice(inside)
             if list(held.get_shape()) != box["sizes"] or held.get_dtype() != "F32":
                 raise UserError(f"{self._path} is damaged: {file} holds another {inside}")
-            if self._verified or "crc32" not in box:
+            if file in self._sound:
                 part: Tensor = held[index] if index else held[...]
                 return part
             if self._last is None or self._last[0] != inside:
@@ -180,8 +184,9 @@ class _Boxes:
 
     def _open(self, file: str, box: contents.Box) -> Any:
         if file not in self._opened:
-            if not self._verified and "crc32" not in box:  # of format 4
+            if file not in self._sound and "crc32" not in box:  # of format 4
                 store.require_checksum(self._path, file, self._files[file])
+                self._sound.add(file)
             self._opened[file] = safe_open(self._path / file, framework="pt")
         return self._opened[file]
 

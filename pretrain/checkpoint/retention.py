@@ -34,7 +34,7 @@ def prune(directory: Path, config: CheckpointConfig) -> list[str]:
     scores: dict[int, float | None] = {}
     for path in store.committed(directory):
         try:
-            scores[store.step_of(path)] = store.check(path).state.get("score")
+            scores[store.step_of(path)] = store.in_place(path).state.get("score")
             paths[store.step_of(path)] = path
         except UserError as error:
             problems.append(f"{error}; it stays until you remove it")

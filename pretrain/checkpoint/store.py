@@ -50,11 +50,11 @@ def _staging(directory: Path, attempt: int) -> Path:
 
 
 def committed(directory: Path) -> list[Path]:
-    """All committed checkpoints, oldest first."""
+    """All committed checkpoints, oldest first: directories of exactly the names that we give."""
     if not directory.is_dir():
         return []
-    found = (p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
-    return sorted(found, key=step_of)
+    named = (p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
+    return sorted((p for p in named if p.name == path_of(directory, step_of(p)).name), key=step_of)
 
 
 def step_of(path: Path) -> int:
@@ -63,11 +63,11 @@ def step_of(path: Path) -> int:
 
 
 def newest(directory: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that passes :func:`check`, and why not a newer one."""
+    """The newest checkpoint that passes :func:`in_place`, and why not a newer one."""
     problems = []
     for path in reversed(committed(directory)):
         try:
-            check(path)
+            in_place(path)
         except UserError as error:
             problems.append(str(error))
         else:
@@ -103,13 +103,27 @@ def check(path: Path) -> Contents:
             raise UserError(
                 f"{path} is not whole: {name} has {found.st_size} bytes, not {facts['bytes']}"
             )
-    state = manifest.checked(path, STATE, files) if STATE in files else None
-    index = manifest.checked(path, INDEX, files) if INDEX in files else {}
     return Contents(
         files=files,
-        state=State({}, path / STATE) if state is None else contents.state(state, path),
-        index=contents.index(index, path, files),
+        state=contents.state(manifest.checked(path, STATE, files), path),
+        index=contents.index(manifest.checked(path, INDEX, files), path, files),
     )
+
+
+def in_place(path: Path) -> Contents:
+    """:func:`check`, of a checkpoint among others of its run; it has its own step's name too."""
+    found = check(path)
+    require_own_step(path, found.state)
+    return found
+
+
+def require_own_step(path: Path, state: State) -> None:
+    """UserError where a checkpoint has the name of another step.
+
+    Such a copy would be the newest for ever, and every start would begin with it.
+    """
+    if state["step"] != step_of(path):
+        raise UserError(f"{path} is not what its name says: it was saved at step {state['step']}")
 
 
 def damage(path: Path, share: int = 0, shares: int = 1) -> str | None:

@@ -26,6 +26,12 @@ from pretrain.parallel.mesh import Mesh
 
 Names = Callable[[str], str | None]
 
+_NEEDED = (
+    "step", "tokens_seen", "optimizer_step", "skipped_in_a_row", "elapsed_s", "objective",
+    "loss_scaler",
+)  # fmt: skip
+"""Of a checkpoint's state, what a run goes on with."""
+
 
 class SaveError(RunError):
     """The last checkpoint of a run could not be written."""
@@ -139,13 +145,16 @@ class Checkpoints:
     # -- load -----------------------------------------------------------------------------
 
     def resume(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Load the newest checkpoint that is sound in every byte; its state, and what to say."""
-        notes = []
+        """Load the newest checkpoint that is sound in every byte; its state, and what to say.
+
+        Raises:
+            RunError: none is, and what was read of one is not what a run begins with.
+        """
+        notes, unfit = [], None
         for path in reversed(store.committed(self._directory)):
-            reader, problem = self._opened(path)
+            reader, problem = self._opened(path, in_place=True)
             if reader is not None:
-                self._read(reader, {kind: kind for kind in self._kinds()})
-                problem = self._not_finite(path)
+                problem = unfit = self._loaded(reader)
             if problem or reader is None:
                 notes.append(f"{problem}; passed over")
                 continue
@@ -153,11 +162,29 @@ class Checkpoints:
             self._engine.loss_scaler = reader.state["loss_scaler"]
             self._owned.refresh()
             return reader.state, [*notes, f"resuming from {path}"]
-        if self._not_finite(self._directory):
-            raise NonFiniteError(
-                f"{self._directory} holds no checkpoint that is finite and sound; begin a new run"
+        if unfit:
+            raise RunError(
+                f"{unfit}; {self._directory} holds no checkpoint that is finite and sound; begin "
+                "a new run"
             )
+        if notes:
+            notes.append(f"{self._directory} holds no sound checkpoint: beginning at step 0 again")
         return None, notes
+
+    def _loaded(self, reader: Reader) -> str | None:
+        """Read everything of a checkpoint of this run; what is wrong with it, alike on all ranks.
+
+        The present state is then of no use, and has to be read from another.
+        """
+        try:
+            for name in _NEEDED:
+                reader.state[name]
+            self._read(reader, {kind: kind for kind in self._kinds()})
+            problem = None
+        except UserError as error:
+            problem = str(error)
+        problems = [text for text in self._mesh.everyone(problem) if text]
+        return problems[0] if problems else self._not_finite(reader.path)
 
     def fork(self, path: Path) -> tuple[int, str]:
         """Begin with the weights of another run; the optimizer's steps so far, and what to say."""
@@ -176,13 +203,24 @@ class Checkpoints:
         if problem := self._not_finite(path):
             raise UserError(f"{problem}; begin with another checkpoint")
         self._owned.refresh()
-        return steps, f"beginning with the {config.fork_weights} weights of {path}"
+        note = f"beginning with the {config.fork_weights} weights of {path}"
+        if reader.state.get("tokenizer_sha256") is None:
+            note += "; their tokenizer is not recorded there: make sure that it is the corpus's"
+        return steps, note
 
-    def _opened(self, path: Path) -> tuple[Reader | None, str | None]:
-        """A checkpoint whose every byte some rank has found sound; else what is wrong with it."""
+    def _opened(
+        self, path: Path, *, in_place: bool = False
+    ) -> tuple[Reader | None, str | None]:
+        """A checkpoint whose every byte some rank has found sound; else what is wrong with it.
+
+        Args:
+            in_place: it is one of this run's.
+        """
         problem, reader = store.damage(path, self._mesh.rank, self._mesh.size), None
         try:
             reader = None if problem else Reader(path, verified=True)
+            if reader is not None and in_place:
+                store.require_own_step(path, reader.state)
         except UserError as error:
             problem = str(error)
         problems = [text for text in self._mesh.everyone(problem) if text]

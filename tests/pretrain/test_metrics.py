@@ -86,6 +86,18 @@ def test_rows_that_are_lost_are_noticed(tmp_path: Path) -> None:
     assert "holds 0 rows" in Metrics(path, 16, saved_rows=16).notes[0]
 
 
+def test_a_row_after_the_save_is_written_once_however_often_it_is_owed(tmp_path: Path) -> None:
+    """A validation that a stop put off belongs to the checkpoint's step, and comes after it."""
+    path = tmp_path / "metrics.jsonl"
+    write(path, range(1, 4), 0)
+    for _ in range(3):  # starts that end before their next checkpoint
+        metrics = Metrics(path, 3, saved_rows=3)
+        assert metrics.notes == []
+        metrics.write({"step": 3, "val/nelbo": 7.0})
+        metrics.close()
+    assert [row["step"] for row in read_rows(path)] == [1, 2, 3, 3]
+
+
 def test_what_is_no_number_in_json_is_null_there_and_nan_here(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics = Metrics(path, 0)

@@ -265,7 +265,6 @@ BERT = (
 )
 
 
-@pytest.mark.parametrize("layout", ["", "parallel.pipeline=2", "parallel.tensor=2"])
 def reseal(path: Path, **facts: object) -> None:
     """Other facts in a checkpoint's state, with the checksums that go with them."""
     file = path / "state.json"
@@ -307,6 +306,7 @@ def test_weights_that_are_not_finite_are_no_beginning(train, tmp_path: Path) -> 
         train("eval.every=0", "steps=1", f"fork_from={tmp_path / 'bad'}", run="new")
 
 
+@pytest.mark.parametrize("layout", ["", "parallel.pipeline=2", "parallel.tensor=2"])
 def test_an_encoder_begins_with_the_first_blocks_of_a_denoiser(
     train, tmp_path: Path, layout: str
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from configs.errors import UserError
 from configs.load import to_plain
 from pretrain.checkpoint import store
-from pretrain.checkpoint.manifest import STATE
+from pretrain.checkpoint.manifest import INDEX, STATE
 from pretrain.config import RunConfig
 from pretrain.run_directory import RunDirectory
 
@@ -136,15 +136,17 @@ def test_a_file_in_the_place_of_a_directory_is_named(
 def commit(run: RunDirectory, config: RunConfig) -> None:
     staging = store.staging_of(run.checkpoints, 1, 3)
     staging.mkdir(parents=True)
-    (staging / STATE).write_text(json.dumps({"step": 3, "config": to_plain(config)}))
-    size = (staging / STATE).stat().st_size
-    facts = {"bytes": size, "sha256": store.sha256(staging / STATE)}
-    store.commit(staging, run.checkpoints, {STATE: facts})
+    files = {}
+    for name, value in ((STATE, {"step": 3, "config": to_plain(config)}), (INDEX, {})):
+        file = staging / name
+        file.write_text(json.dumps(value))
+        files[name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+    store.commit(staging, run.checkpoints, files)
 
 
 def damaged(whole: bytes) -> list[bytes]:
     """Empty, zeros, no YAML, another shape, not UTF-8, and cut at many places."""
-    others = [b"", bytes(len(whole)), b"a: [", b"- 1\n", b"\xff\xfe", whole.replace(b"3e-3", b"x")]
+    others = [b"", bytes(len(whole)), b"a: [", b"- 1\n", b"\xff\xfe", whole.replace(b"0.003", b"x")]
     return [*others, *(whole[:at] for at in range(1, len(whole) - 40, 29))]
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,38 @@ def test_a_box_is_compared_with_its_checksum_as_it_is_read(tmp_path: Path) -> No
     assert Reader(path).read("master", part(0, 5)).tolist() == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("name", ["state.json", "index.json"])
+def test_a_manifest_that_names_no_state_or_index_is_of_no_checkpoint(
+    tmp_path: Path, name: str
+) -> None:
+    good, path = save(tmp_path, 1, [5]), save(tmp_path, 2, [5])
+    files = dict(manifest.read(path)["files"])
+    del files[name]
+    (path / store.MANIFEST).write_text(manifest.text_of(files))
+    found, (problem,) = store.newest(tmp_path)
+    assert found == good
+    assert f"its manifest.json names no {name}" in problem
+
+
+def test_a_file_of_the_former_format_is_hashed_once(tmp_path: Path, monkeypatch) -> None:
+    path = save(tmp_path, 1, [5])
+    index = json.loads((path / "index.json").read_text())
+    for entry in index.values():
+        for box in entry["boxes"]:
+            del box["crc32"]
+    (path / "index.json").write_text(json.dumps(index))
+    files = dict(manifest.read(path)["files"])
+    file = path / "index.json"
+    files[file.name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+    (path / store.MANIFEST).write_text(json.dumps({"format": 4, "files": files}, indent=2))
+    hashed = []
+    monkeypatch.setattr(store, "require_checksum", lambda path, name, facts: hashed.append(name))
+    reader = Reader(path)
+    for kind in ("master", "ema", "master"):
+        reader.read(kind, part(0, 20))
+    assert hashed == ["rank-00000.safetensors", "rank-00001.safetensors"]
+
+
 def test_an_index_that_asks_for_the_impossible_is_refused(tmp_path: Path) -> None:
     def refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
         path = save(tmp_path, 1, [5])
@@ -418,6 +451,20 @@ def test_a_damaged_old_one_does_not_stop_the_pruning_of_others(tmp_path: Path) -
     (problem,) = retention.prune(tmp_path, CheckpointConfig(keep_last=2))
     assert "state.json does not have the checksum" in problem
     assert [store.step_of(path) for path in store.committed(tmp_path)] == [2, 4, 5]
+
+
+def test_a_copy_under_another_name_is_not_the_newest_for_ever(tmp_path: Path) -> None:
+    """Each start would begin with it, and what came after it would be lost each time."""
+    save(tmp_path, 1, [], score=None)
+    shutil.copytree(store.path_of(tmp_path, 1), store.path_of(tmp_path, 9))
+    shutil.copytree(store.path_of(tmp_path, 1), tmp_path / "step-000000001")  # no name of ours
+    save(tmp_path, 2, [], score=None)
+    newest, (problem,) = store.newest(tmp_path)
+    assert newest == store.path_of(tmp_path, 2)
+    assert "step-00000009 is not what its name says: it was saved at step 1" in problem
+    assert retention.prune(tmp_path, CheckpointConfig(keep_last=1)) != []
+    assert [store.step_of(path) for path in store.committed(tmp_path)] == [2, 9]
+    assert (tmp_path / "step-000000001").is_dir()
 
 
 def test_what_the_pruning_met_is_told(tmp_path: Path) -> None:

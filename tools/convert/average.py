@@ -79,6 +79,12 @@ def _mean(held: Sequence[Tensors], shares: Sequence[float], name: str) -> Tensor
 
 
 def _check_same(readers: Sequence[Reader]) -> None:
+    """UserError where they are not of one model, or of tokenizers that are known to differ."""
+    known = {reader.state.get("tokenizer_sha256"): reader.path for reader in readers}
+    known.pop(None, None)
+    if len(known) > 1:
+        one, other, *_ = known.values()
+        raise UserError(f"{one} and {other} were trained with different tokenizers")
     first = to_plain(config_of(readers[0]).model)
     for reader in readers[1:]:
         other = to_plain(config_of(reader).model)

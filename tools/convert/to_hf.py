@@ -10,6 +10,7 @@ from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
 from pretrain.config import RunConfig
+from pretrain.data import other_tokenizer
 from tools.convert import parity, tensors, tokenizer_files, write
 from tools.convert.card import About, card
 from tools.convert.layouts import named
@@ -51,13 +52,18 @@ def to_hf(
     outgoing = named(layout).outgoing(config, ours)
     texts = dict(outgoing.files)
     found = tokenizer or _corpus(config)
+    trained = reader.state.get("tokenizer_sha256")
     if found is not None:
+        if tokenizer is None:
+            problem = other_tokenizer(tokenizer_files.load_tokenizer(found), found, trained)
+            if problem:
+                raise UserError(f"{problem}; put it back, or name the right one by --tokenizer")
         length = config.data.source_length or config.data.sequence_length
         texts |= tokenizer_files.files(found, config.model, length)
     facts = {
         key: reader.state[key] for key in ("step", "tokens_seen", "score", "elapsed_s", "code")
     }
-    facts["tokenizer_sha256"] = reader.state.get("tokenizer_sha256")
+    facts["tokenizer_sha256"] = trained
     facts |= {"weights": "averaged (EMA)" if kind == "ema" else "raw"}
     with staged(out, write.num_bytes(outgoing.tensors.shapes)) as aside:
         write.write_huggingface(aside, outgoing.tensors, shard_bytes)

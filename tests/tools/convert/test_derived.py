@@ -12,6 +12,7 @@ from configs.load import validate
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from pretrain.__main__ import main as pretrain
+from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
 from tools.convert.__main__ import main as convert
 from tools.convert.average import average
@@ -46,6 +47,19 @@ def test_averaging_what_cannot_be_averaged(saved, tmp_path: Path) -> None:
         average([one, other], tmp_path / "out")
     with pytest.raises(UserError, match="--shares needs one number"):
         average([one, one], tmp_path / "out", shares=[1.0])
+
+
+def test_averaging_weights_of_different_tokenizers(saved, tmp_path: Path) -> None:
+    one, other = saved("one")[0], saved("other")[0]
+    for path, digest in ((one, "0" * 64), (other, "1" * 64)):
+        file = path / "state.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_sha256": digest}))
+        files = dict(manifest.read(path)["files"])
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
+        (path / store.MANIFEST).write_text(manifest.text_of(files))
+    with pytest.raises(UserError, match="were trained with different tokenizers"):
+        average([one, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
