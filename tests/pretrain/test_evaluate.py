@@ -197,7 +197,8 @@ def leaning(query: Query) -> Prediction:
     return Prediction(torch.stack(columns, dim=1).log())
 
 
-@pytest.mark.parametrize(("how", "samples"), [("wrap", 1), ("wrap", 4), ("pad", 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "samples"), [("wrap", 1), ("wrap", 4), ("pad", 4)])
 def test_the_interval_covers_the_chance_of_the_corruptions(how: Any, samples: int) -> None:
     """Short documents, several of which share a window and its corruption; 190 of 200 hold."""
     random = np.random.default_rng(samples)
