@@ -79,8 +79,12 @@ class Run:
         _, error = self.process.communicate(timeout=120)
         assert self.process.returncode == 75, error
         assert "Traceback" not in error
-        assert not any(Path(f"/proc/{pid}/exe").exists() for pid in below_it)
+        self.gone(below_it)
         return error
+
+    def gone(self, below_it: list[int]) -> None:
+        """Of all processes that were below the launcher none is left."""
+        assert not any(Path(f"/proc/{pid}/exe").exists() for pid in below_it)
 
     def has_saved(self, reason: str | None) -> None:
         error, status = self.ended(), self.status
@@ -194,6 +198,7 @@ def test_on_four_ranks(start) -> None:
     run.has_saved("SIGTERM")
 
 
+@pytest.mark.slow
 def test_nohup_is_respected(start) -> None:
     with ignored(signal.SIGHUP):
         run = start()
@@ -261,12 +266,17 @@ def test_a_killed_run_is_known_to_be_dead_and_goes_on(start, tmp_path: Path) -> 
     assert "the last start ended at step" in error
 
 
-def test_a_lost_rank_is_written_down(start) -> None:
-    run = start("checkpoint.every=1")
-    run.until_step(2)
-    os.kill(run.ranks[0], signal.SIGKILL)
-    _, error = run.process.communicate(timeout=60)
+def test_a_killed_rank_ends_the_run_and_leaves_what_was_saved(start) -> None:
+    run = start("parallel.data=2", "checkpoint.every=2")
+    run.until_step(4)
+    below_it = below(run.process.pid)
+    os.kill(run.ranks[-1], signal.SIGKILL)
+    _, error = run.process.communicate(timeout=30)
     assert run.process.returncode == 1
-    assert "rank 0 was killed by signal 9" in error
+    assert "rank 1 was killed by signal 9" in error
     assert run.status["state"] == "failed"
-    assert "its ranks ended with status 1" in run.status["reason"]
+    assert run.status["reason"]
+    newest, problems = store.newest(run.path / "checkpoints")
+    assert newest is not None
+    assert not problems
+    run.gone(below_it)

@@ -1,12 +1,8 @@
 """Training through the real engine: one curve, whatever the ranks, stops and resumes."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,65 +122,6 @@ def test_a_gradient_that_is_never_finite_ends_the_run(tiny, tmp_path: Path) -> N
 def start(words: list[str], *launcher: str) -> subprocess.Popen[str]:
     command = [sys.executable, *launcher, "-m", "pretrain", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def wait_for_step(run: Path, step: int) -> None:
-    wait_until(lambda: any(row["step"] >= step for row in read_rows(run / "metrics.jsonl")))
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_stops_the_run_and_it_resumes(tiny, tmp_path: Path, number: int) -> None:
-    words = tiny("steps=100000", "parallel.data=2", "eval.every=0", "checkpoint.every=100000")
-    process = start(words)
-    wait_for_step(tmp_path / "run", 3)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == 75
-    status = json.loads((tmp_path / "run" / "status.json").read_text())
-    assert (status["state"], status["reason"]) == ("stopped", signal.Signals(number).name)
-    rows = curve(tmp_path / "run")
-    assert status["step"] == rows[-1]["step"] == len(rows)
-    newest, _ = store.newest(tmp_path / "run" / "checkpoints")
-    assert newest == store.path_of(tmp_path / "run" / "checkpoints", status["step"])
-
-
-def test_a_killed_rank_ends_the_run_and_leaves_what_was_saved(tiny, tmp_path: Path) -> None:
-    words = tiny("steps=100000", "parallel.data=2", "eval.every=0", "checkpoint.every=5")
-    process = start(words)
-    run = tmp_path / "run"
-    wait_for_step(run, 11)
-    ranks = descendants(process.pid)
-    os.kill(ranks[-1], signal.SIGKILL)
-    started = time.monotonic()
-    _, error = process.communicate(timeout=60)
-    assert time.monotonic() - started < 30
-    assert process.returncode == 1
-    assert "was killed by signal 9" in error
-    newest, problems = store.newest(run / "checkpoints")
-    assert newest is not None
-    assert not problems
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes below ``pid``; the last is the youngest of the deepest: a rank."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found += [int(child), *descendants(int(child))]
-    return found
 
 
 def test_torchrun_starts_it_too(tiny, tmp_path: Path, reference: Path) -> None:
