@@ -13,6 +13,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import to_plain
+from configs.run_files import this_process
 from pretrain.checkpoint import store
 from pretrain.checkpoint.manifest import INDEX, STATE
 from pretrain.config import RunConfig
@@ -181,3 +182,21 @@ def test_a_damaged_config_is_made_up_for_by_the_newest_checkpoint(
     assert "config.yaml is missing; taking the configuration of" in capsys.readouterr().err
     run.begin(tiny_config)
     assert run.config.read_bytes() == whole
+
+
+def test_whose_processes_are_gone_has_failed(tmp_path: Path) -> None:
+    """The launcher says so where no rank could; what lives, or ended in order, has its own say."""
+    run = RunDirectory(tmp_path)
+    run.bury("nothing to say")
+    assert not run.status.exists()
+    for state in ("running", "done", "stopped"):
+        run.write_status(state, 7, 1, "")
+        run.bury("its ranks ended with status 1")
+        assert run.read_status()["state"] == state
+    for cut in ({}, {"step": 7, "attempt": 1}):
+        gone = {"state": "running", "process": {**this_process(), "started": "1"}, **cut}
+        run.status.write_text(json.dumps(gone))
+        run.bury("its ranks ended with status 1")
+        found = run.read_status()
+        assert (found["state"], found["reason"]) == ("failed", "its ranks ended with status 1")
+        assert found["step"] == cut.get("step", 0)
