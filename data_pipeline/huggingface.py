@@ -69,7 +69,7 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
-        kept = [int(i) for i in ids if i < self.vocab_size and i not in self._dropped]
+        kept = [i for i in map(int, ids) if i < self.vocab_size and i not in self._dropped]
         with _explained(self._path, "fails to decode ids"):
             return self._tokenizer.decode(kept, skip_special_tokens=True)
 
