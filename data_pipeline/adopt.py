@@ -102,6 +102,7 @@ def _workshop(corpus: Path) -> Iterator[Path]:
 
 
 def _install(workshop: Path, corpus: Path) -> Tokenizer:
+    load_tokenizer(workshop)  # what cannot be used as it will lie there is not put there
     _refuse_second(corpus)  # another process may have been faster
     # The tokenizer's own file moves last: where it is, its sidecar is too.
     for file in sorted(workshop.iterdir(), key=lambda file: file.name in FILE_NAMES):

@@ -46,18 +46,31 @@ def opened(path: Path) -> io.BufferedReader:
         UserError: its name says that it is compressed, and it is not.
         OSError: it cannot be opened; while reading, it is damaged or cut.
     """
-    file: io.BufferedReader = io.BufferedReader(io.FileIO(path), HEAD)
+    file: io.BufferedReader = io.BufferedReader(_Whole(path), HEAD)
     compression = compression_of(file.peek(HEAD))
     named = SUFFIXES.get(path.suffix.lower())
     if compression is not None:
         return io.BufferedReader(_Decompressed(file, compression), HEAD)
     if named is not None:
+        empty = not file.peek(HEAD)
         file.close()
+        if empty:
+            raise UserError(f"{path}: cannot be read: is empty, without even {named}'s own bytes")
         raise UserError(
             f"{path}: cannot be read: named as {named}, but it does not begin like that; give it "
             "its right name"
         )
     return file
+
+
+class _Whole(io.FileIO):
+    """A file that gives as much as it is asked for: a pipe alone gives what has been written."""
+
+    def readinto(self, buffer: Any) -> int:
+        view, filled = memoryview(buffer), 0
+        while filled < len(view) and (number := super().readinto(view[filled:])):
+            filled += number
+        return filled
 
 
 class _Decompressed(io.RawIOBase):
@@ -66,7 +79,7 @@ class _Decompressed(io.RawIOBase):
     def __init__(self, file: io.BufferedReader, compression: str) -> None:
         self._file, self._compression = file, compression
         self._part: Any = None  # what decompresses the part begun, if one is
-        self._rest, self._ready = b"", b""
+        self._rest, self._ready = b"", memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -101,7 +114,7 @@ class _Decompressed(io.RawIOBase):
                 self._part = _decompressor(self._compression)
             part = self._part
             try:
-                self._ready = part.decompress(data)
+                self._ready = memoryview(part.decompress(data))
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError) as error:
                 raise OSError(f"damaged {self._compression} data: {error}") from error
             if part.eof:

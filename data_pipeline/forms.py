@@ -6,6 +6,7 @@ guess would show in a loss curve at best.
 """
 
 import codecs
+import csv
 import io
 import re
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ _OTHER_NAMES = {
     ".wet", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".z", ".zip",
 }  # fmt: skip
 
+_LFS = b"version https://git-lfs.github.com/spec/"
 _UNPACK = "unpack it and name its files"
 _CONVERT = "convert it to JSON lines or Parquet"
 _UTF8 = "convert it, e.g. with iconv -f UTF-{} -t UTF-8"
@@ -59,12 +61,13 @@ _FOREIGN = (  # place, first bytes, name, what to do
     (0, b"%PDF-", "a PDF document", "extract its text"),
     (0, b"{\\rtf", "an RTF document", "extract its text"),
     (0, b"WARC/", "a WARC archive", "extract its records to JSON lines"),
+    (0, _LFS, "a pointer of Git LFS to the file itself", "fetch that with git lfs pull"),
     *((0, bytes([0x80, number]), "a pickle", _CONVERT) for number in range(2, 6)),
 )
 
-# A JSON object, or an array of objects or strings, on one line or over many.
-_STRING = r'"(?:[^"\\]|\\.)*"'
-_JSON = re.compile(rf"\s*(?:(?:\[\s*)*\{{\s*(?:{_STRING}\s*:|\}})|\[\s*{_STRING}\s*[,\]])")
+# A JSON object, or an array of objects or strings, on one line or over many; or Python's own.
+_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_JSON = re.compile(rf"\s*(?:(?:\[\s*)*\{{\s*(?:{_STRING}\s*:|\}})|(?:\[\s*)+{_STRING}\s*[,\]])")
 _MARKUP = re.compile(r"\s*(?:<\?xml|<!doctype|<html|<mediawiki)", re.IGNORECASE)
 
 
@@ -80,10 +83,7 @@ def form_of(
         UserError: it cannot be read, or might be one thing or another; says what to do.
     """
     head = file.peek(HEAD)
-    suffixes = [suffix.lower() for suffix in path.suffixes] or [""]
-    suffix = suffixes[-1]
-    if suffix in SUFFIXES:
-        suffix = suffixes[-2] if len(suffixes) > 1 else ""
+    suffix = _endings(path)[0].lower()
     text = _decoded(head)
     _refuse_foreign(path, head, text)
     if table := _table(head, text):
@@ -91,6 +91,8 @@ def form_of(
             raise UserError(f"{path}: is {table.title()}, not {asked}")
         if not isinstance(file.raw, io.FileIO):
             raise UserError(f"{path}: {table.title()} inside a compressed file; decompress it")
+        if not path.is_file():
+            raise UserError(f"{path}: {table.title()} is read from files only; write it to one")
         return table
     wanted = asked or _NAMED.get(suffix)
     if wanted in ("parquet", "arrow"):
@@ -100,6 +102,18 @@ def form_of(
     if wanted == "jsonl" and text is not None:
         _refuse_spread_json(path, text)
     return wanted or "text"
+
+
+def known_ending(path: Path) -> str:
+    """The end of a name that tells a form, with that of a compression; empty where none does."""
+    ending, packed = _endings(path)
+    return ending + packed if ending.lower() in _NAMED else ""
+
+
+def _endings(path: Path) -> tuple[str, str]:
+    """The last ending of a name before that of a compression, and that one."""
+    *others, last = ["", *path.suffixes]
+    return (others[-1], last) if others and last.lower() in SUFFIXES else (last, "")
 
 
 def _decoded(head: bytes) -> str | None:
@@ -157,28 +171,47 @@ def _refuse_doubt(path: Path, suffix: str, text: str | None, fields: Sequence[st
             )
         if (columns := _columns(text, fields)) is not None:
             raise UserError(
-                f"{path}: begins like a table with the column {fields[0]!r}; say --format "
-                f"{columns}, or --format text if it is text nevertheless"
+                f"{path}: begins like a table of {columns.upper()}; say --format {columns}, or "
+                "--format text if it is text nevertheless"
             )
 
 
 def _columns(text: str, fields: Sequence[str]) -> Literal["csv", "tsv"] | None:
-    """The kind of table whose header the first line is, if it names the fields."""
-    line = text.lstrip("\n").split("\n", 1)[0].strip("\r")
+    """The kind of table that a text begins like.
+
+    A header names the fields, barely or above a row of as many cells; or it holds bare names above
+    such a row; or cells stand between tabs in two rows alike.
+    """
+    lines = text.lstrip("\n").split("\n")[:2]
     forms: tuple[tuple[Literal["csv", "tsv"], str], ...] = (("tsv", "\t"), ("csv", ","))
     for form, separator in forms:
-        cells = [cell.strip('"') for cell in line.split(separator)]
-        named = all(re.fullmatch(r"\w[\w.-]*", cell) for cell in cells)
-        if len(cells) > 1 and named and set(fields) <= set(cells):
+        header, second = (_cells(line, separator) for line in [*lines, ""][:2])
+        holds_fields = set(fields) <= set(header)
+        # What pandas writes has a nameless first column.
+        bare = all(re.fullmatch(r"\w[\w.-]*", cell) for cell in header[not header[0] :])
+        tabs = separator == "\t" and all(header) and all(second)
+        if len(header) > 1 and (
+            (holds_fields and bare)
+            or (len(header) == len(second) and (holds_fields or bare or tabs))
+        ):
             return form
     return None
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line.rstrip("\r")], delimiter=separator), None) or [""]
+    except csv.Error:
+        return [""]
 
 
 def _refuse_spread_json(path: Path, text: str) -> None:
     """UserError where JSON is an array, or spread over lines: each would be a bad line."""
     first, _, rest = text.strip().partition("\n")
     first = first.strip()
-    if rest and (first == "{" or (first.startswith("[") and not first.endswith("]"))):
+    opens = first.startswith("[") and not first.endswith("]")
+    opens |= first.startswith("{") and first.endswith(("{", "[", ",", ":"))
+    if rest and opens:
         raise UserError(
             f"{path}: holds JSON over several lines, not one object a line; convert it, e.g. with "
             "jq -c '.[]' (an array) or jq -c . (objects)"

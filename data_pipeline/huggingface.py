@@ -39,7 +39,9 @@ class HuggingFaceTokenizer:
             # The largest id decides, not their number: vocabularies may have holes.
             self.vocab_size = 1 + max(vocabulary.values())
         self.sha256 = hashlib.sha256(content).hexdigest()
-        by_name = {token.content: index for index, token in added.items()}
+        # Asked by id, the library gives a normalised token as the normaliser would write it.
+        self._added = {index: token.content for index, token in added.items()}
+        by_name = {name: index for index, name in self._added.items()}
         self._special = find_special_ids(
             path, id_of=self._tokenizer.token_to_id, customary_id_of=by_name.get, own={}
         )
@@ -67,13 +69,14 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
-        kept = [int(i) for i in ids if i < self.vocab_size and i not in self._dropped]
+        kept = [i for i in map(int, ids) if i < self.vocab_size and i not in self._dropped]
         with _explained(self._path, "fails to decode ids"):
             return self._tokenizer.decode(kept, skip_special_tokens=True)
 
     def id_to_piece(self, index: int) -> str:
         """See `Tokenizer.id_to_piece`; holes of the vocabulary are empty."""
-        return self._tokenizer.id_to_token(int(index)) or ""
+        index = int(index)
+        return self._added.get(index) or self._tokenizer.id_to_token(index) or ""
 
     def _unknown_id(self, content: bytes) -> int | None:
         """The model's own token for what it does not know, else one of a customary name."""

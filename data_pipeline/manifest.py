@@ -114,7 +114,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise UserError(f"{path}: {where}: {first['msg']}; {remedy}") from error
     if wrong := _contradiction(manifest):
         raise UserError(f"{path}: {wrong}; {remedy}")
-    if _OWN_SHA256 in written and written[_OWN_SHA256] != _fields_sha256(fields):
+    if _is_signed(written) and written.get(_OWN_SHA256) != _fields_sha256(fields):
         raise UserError(f"{path}: changed since it was written; {remedy}")
     return manifest
 
@@ -129,7 +129,7 @@ def verify_manifest(directory: Path) -> bool:
     """
     read_manifest(directory)
     content, written = _read(directory)
-    if _OWN_SHA256 not in written:
+    if not _is_signed(written):
         return False
     if content != _signed_text(written).encode():
         raise UserError(
@@ -172,6 +172,11 @@ def _read(directory: Path) -> tuple[bytes, Any]:
             f"{path}: unreadable ({error}); restore it, or remove {directory} and make the split "
             "again"
         ) from error
+
+
+def _is_signed(written: dict[str, Any]) -> bool:
+    """Whether it has to hold its own checksum: with that came the fields about round trips."""
+    return not {_OWN_SHA256, "round_trips", "first_loss", "sidecar_sha256"}.isdisjoint(written)
 
 
 def _contradiction(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from configs.errors import UserError
 
 _UTF8_BOM = b"\xef\xbb\xbf"
+_ROWS_AT_ONCE = 1024
 
 
 class BadRecordError(Exception):
@@ -44,26 +45,49 @@ def table_records(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Record
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
+        place = f"{path}:{rows.line_num + 1}"
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"{path}:{rows.line_num}", BadRecordError(f"not a row of a table ({error})")
+            yield place, BadRecordError(f"not a row of a table ({error})")
             continue
-        place = f"{path}:{rows.line_num}"
         if not row:
             yield place, None
         elif header is None:
             header = row
             if len(set(header)) < len(header):
                 raise UserError(f"{place}: names a column twice ({', '.join(header)})")
-        elif len(row) != len(header):
-            yield place, BadRecordError(f"{len(row)} cells, but the header names {len(header)}")
-        elif not _is_utf8("".join(row)):
-            yield place, BadRecordError("not UTF-8; convert the file, e.g. with iconv")
+        elif fault := _fault(row, header, delimiter):
+            yield place, BadRecordError(fault)
         else:
             yield place, dict(zip(header, row, strict=True))
+
+
+def _fault(row: list[str], header: list[str], delimiter: str) -> str:
+    """Why a row is none of its table; empty where it is."""
+    if len(row) != len(header):
+        return f"{len(row)} cells, but the header names {len(header)}"
+    if not _is_utf8("".join(row)):
+        return "not UTF-8; convert the file, e.g. with iconv"
+    holding = (name for column, name in enumerate(header) if _holds_rows(row, column))
+    if delimiter == "\t" and (name := next(holding, None)) is not None:
+        return f"a quotation mark joins rows in field '{name}'; convert the table to JSON lines"
+    return ""
+
+
+def _holds_rows(row: list[str], column: int) -> bool:
+    """Whether a cell is rows, joined by marks that quote nothing.
+
+    Most write tables of tabs without any quoting. What such a cell lacks of its own row, and has
+    of others, is exactly the tabs between their cells.
+    """
+    first, *others = (line.count("\t") for line in row[column].split("\n"))
+    last = len(row) - 1
+    return bool(others) and last > 0 and [first, *others] == [
+        last - column, *[last] * (len(others) - 1), column
+    ]  # fmt: skip
 
 
 def parquet_records(path: Path) -> Iterator[Record]:
@@ -86,7 +110,8 @@ def arrow_records(path: Path, fields: Sequence[str]) -> Iterator[Record]:
 
 
 def _parquet_rows(path: Path, datasets: Any) -> Iterator[dict[str, Any]]:
-    yield from datasets.IterableDataset.from_parquet(str(path))
+    # By its own default it reads as many rows at once as the first group has, and fails at none.
+    yield from datasets.IterableDataset.from_parquet(str(path), batch_size=_ROWS_AT_ONCE)
 
 
 def _arrow_rows(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -77,7 +77,7 @@ class SentencePieceTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
-        kept = [int(i) for i in ids if i < self.vocab_size and i not in self._dropped]
+        kept = [i for i in map(int, ids) if i < self.vocab_size and i not in self._dropped]
         return self._model.decode(kept)
 
     def id_to_piece(self, index: int) -> str:

@@ -167,7 +167,11 @@ def open_split(corpus: Path, split: str, *, tokenizer: Tokenizer | None = None) 
     directory = corpus / split
     if not directory.is_dir():
         there = sorted(path.parent.name for path in corpus.glob(f"*/{FILE_NAME}"))
-        killed = "".join(f"; a killed run left {path}" for path in leftovers(directory))
+        killed = "".join(
+            f"; a killed run left {path}"
+            + (f", a whole split: rename it to {split} to have it back" if _is_whole(path) else "")
+            for path in leftovers(directory)
+        )
         raise UserError(
             f"{corpus}: has no split '{split}' (there: {', '.join(there) or 'none'}); make it with "
             f"`python -m data_pipeline tokenize FILES --corpus {corpus} --split {split}`{killed}"
@@ -175,6 +179,14 @@ def open_split(corpus: Path, split: str, *, tokenizer: Tokenizer | None = None) 
     manifest = read_manifest(directory)
     _check_tokenizer(directory, manifest, tokenizer or load_tokenizer(corpus))
     return Split(directory, manifest)
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether all files of a split are there."""
+    try:
+        return all((directory / name).is_file() for name in read_manifest(directory).files)
+    except UserError:
+        return False
 
 
 def verify_split(corpus: Path, split: str) -> Manifest:

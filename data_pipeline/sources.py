@@ -10,12 +10,13 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from configs.errors import UserError
 from data_pipeline.compression import opened
-from data_pipeline.forms import Form, form_of
+from data_pipeline.forms import Form, form_of, known_ending
 from data_pipeline.records import (
     BadRecordError,
     Record,
@@ -27,6 +28,8 @@ from data_pipeline.records import (
 )
 
 Unit = Literal["line", "paragraph", "file"]
+
+_LOOKED_AT = 10_000  # files of a directory, to name a pattern of them
 
 
 class Documents:
@@ -198,8 +201,18 @@ def _matches(name: str) -> list[Path]:
         raise UserError(f"{name}: no such file, and no file matches it as a pattern")
     for found in paths:
         if found.is_dir():
-            raise UserError(f"{found}: is a directory; name its files, e.g. '{found}/*.jsonl'")
+            raise UserError(f"{found}: is a directory; name its files, e.g. '{_pattern(found)}'")
     return paths
+
+
+def _pattern(directory: Path) -> str:
+    """The pattern of what is likely meant: the largest file in it of a known form, and its like."""
+    found = [path for path in islice(directory.rglob("*"), _LOOKED_AT) if path.is_file()]
+    sizes = {path: path.stat().st_size for path in found if known_ending(path)}
+    if not sizes:
+        return f"{directory}/*.jsonl"
+    largest = max(sizes, key=lambda path: sizes[path])
+    return f"{largest.parent}/*{known_ending(largest)}"
 
 
 def _without_line_end(line: str) -> str:

@@ -98,7 +98,11 @@ def _replace(final: Path, staging: Path, own: set[str]) -> None:
     else:
         # Killed between these two, the old directory is whole under its hidden name.
         final.rename(old)
-        staging.rename(final)
+        try:
+            staging.rename(final)
+        except BaseException:
+            old.rename(final)
+            raise
     _flush_one(final.parent)
     for name in own:
         (old / name).unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from data_pipeline.sources import Documents
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
 from data_pipeline.writer import write_split
 
+SIGNED = ("sha256", "round_trips", "first_loss", "sidecar_sha256")  # not in earlier manifests
 TEXTS = [f"line {number} of a text, with \u00e9 in it" for number in range(9)]
 
 
@@ -125,6 +126,16 @@ def test_verify_sees_changed_fields(
         verify_split(own, "train")
 
 
+def test_a_manifest_that_lost_its_checksum(corpora: list[Path], tmp_path: Path) -> None:
+    own = Path(shutil.copytree(corpora[0], tmp_path / "corpus"))
+    path = own / "train/manifest.json"
+    fields = json.loads(path.read_text())
+    del fields["sha256"]
+    path.write_text(json.dumps(fields | {"lossless": False}))
+    with pytest.raises(UserError, match=r"manifest\.json: changed since it was written"):
+        verify_split(own, "train")
+
+
 def test_a_split_without_its_manifest_is_not_passed_over(
     corpora: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,7 +152,7 @@ def test_manifests_of_earlier_versions_open(
     own = Path(shutil.copytree(corpora[0], tmp_path / "corpus"))
     path = own / "train/manifest.json"
     fields = json.loads(path.read_text())
-    for name in ("sha256", "round_trips", "first_loss", "sidecar_sha256"):
+    for name in SIGNED:
         del fields[name]
     path.write_text(json.dumps(fields))
     assert main(["verify", str(own)]) == 0
@@ -184,7 +195,8 @@ def mutated_json(rng: random.Random, content: bytes) -> bytes:
     except ValueError:
         return content
     if isinstance(data, dict):
-        data.pop("sha256", None)  # or a manifest would not be read further
+        for name in SIGNED:  # or a manifest would not be read further
+            data.pop(name, None)
     spots = [(holder, key) for holder in holders(data) for key in keys_of(holder)]
     for holder, key in rng.sample(spots, min(len(spots), rng.choice([1, 1, 2]))):
         if rng.random() < 0.2:

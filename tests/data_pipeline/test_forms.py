@@ -9,6 +9,7 @@ import os
 import pickle
 import tarfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,10 @@ def table_bytes(form: str) -> bytes:
     out = io.BytesIO()
     if form == "parquet":
         pyarrow.parquet.write_table(table, out)
+    elif form == "grouped":
+        with pyarrow.parquet.ParquetWriter(out, table.schema) as groups:
+            groups.write_table(table.slice(0, 0))
+            groups.write_table(table)
     elif form == "feather":
         pyarrow.feather.write_feather(table, out)
     else:
@@ -86,6 +91,9 @@ READ = {
     "a.feather": table_bytes("feather"), "part-00000": table_bytes("stream"),
     "A.JSON.GZ": gzip.compress(JSONL), "named-plain.jsonl": lzma.compress(JSONL),
     "two-parts.jsonl.gz": gzip.compress(JSONL[:9]) + gzip.compress(JSONL[9:]) + bytes(20),
+    "zero.jsonl.gz": gzip.compress(JSONL) + gzip.compress(b""),
+    "skipped.jsonl.zst": b"\x50\x2a\x4d\x18\1\0\0\0!" + zstandard.compress(JSONL),
+    "first-group-empty.parquet": table_bytes("grouped"),
     **{f"a.jsonl.{suffix}": pack(JSONL) for suffix, pack in COMPRESSED.items()},
     **{f"a.csv.{suffix.upper()}": pack(CSV) for suffix, pack in COMPRESSED.items()},
     **{f"two.jsonl.{s}": pack(JSONL[:9]) + pack(JSONL[9:]) for s, pack in COMPRESSED.items()},
@@ -105,13 +113,16 @@ TEXT = {
     "a.md": b"# title\n", "wiki.train.tokens": b" = title = \n", "part-00000": b"words\n",
     "a.txt": b"ORCs, BZh9 and PAR1\n", "b.txt": b'"speech" he said\n', "c.txt": b"[1] a note\n",
     "d.txt": b"{x} is a set\n", "e.txt": b"text, and commas\n", "f.py": b"x = {}\n",
+    "i.txt": b"Yes, no\nand, well\n", "j.c": b"\tint x;\n\tint y;\n",
+    "k.txt": b"one,two\nno more\n",
+    "l.txt": b"a\tb\nno more\n", "m.txt": b"{'tis\n", "n.txt": b"['s\n",
     "g.txt": b"BZh91\n", "h.txt": b"PK is a name\n", "v1.2": b"words\n",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_text_stays_text(name: str, tmp_path: Path) -> None:
-    expected = [TEXT[name].decode().rstrip("\n")]
+    expected = TEXT[name].decode().splitlines()
     assert list(Documents([write(tmp_path, name, TEXT[name])])) == expected
     for suffix, pack in COMPRESSED.items():
         path = write(tmp_path, f"{name}.{suffix}", pack(TEXT[name]))
@@ -126,10 +137,22 @@ REFUSED = {
     "strings": (b'["a", "b"]\n', "--format jsonl"),
     "objects.gz": (gzip.compress(JSONL), "--format jsonl"),
     "array.json": (ARRAY, "jq"),
+    "begun.json": (b'[{"text": "a"},\n{"text": "b"}]\n', "jq"),
+    "spread.jsonl": (b'{"text": "a",\n"id": 1}\n{"text": "b"}\n', "jq"),
+    "lists": (b'[["a", "b"]]\n', "--format jsonl"),
+    "python.txt": (b"{'text': 'a'}\n", "--format jsonl"),
     "line.json": (json.dumps([{"text": "a"}]).encode(), "jq"),
     "pretty.json": (PRETTY, "jq"),
     "table.txt": (CSV, "--format csv"),
     "table": (TSV, "--format tsv"),
+    "other-names": (CSV.replace(b"text", b"content"), "--format csv"),
+    "quoted-names": (b'"id","content"\n1,a\n', "--format csv"),
+    "pandas.txt": (b",text\n0,a\n", "--format csv"),
+    "spaced-names": (b"my id,text\n1,a\n", "--format csv"),
+    "no-names": (b"Go.\tGeh.\nGo on.\tWeiter!\n", "--format tsv"),
+    "pointer.txt": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+    "pointer.parquet": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "empty.jsonl.gz": (b"", "is empty"),
     "page.html": (b"<p>words", "--format text"),
     "page": (b"<!DOCTYPE html><p>words", "--format text"),
     "a.xml": (b"<?xml version='1.0'?>", "--format text"),
@@ -213,6 +236,39 @@ def test_a_bad_row_is_named_or_counted(row: bytes, tmp_path: Path) -> None:
     assert documents.skipped == {"empty": 1, "bad": 1}
 
 
+def test_a_mark_that_quotes_nothing_joins_no_rows(tmp_path: Path) -> None:
+    """Most tables of tabs know no quoting; CSV may hold such cells."""
+    rows = 'id\ttext\n1\t"Well\n2\tno\n3\tbye"\n4\tend\n'
+    path = write(tmp_path, "a.tsv", rows.encode())
+    with pytest.raises(UserError, match=r"a\.tsv:2: a quotation mark joins rows in field 'text'"):
+        list(Documents([path]))
+    assert list(Documents([path], skip_bad=True)) == ["end"]
+    path = write(tmp_path, "b.tsv", b'text\tid\n"Well\t1\nno\t2\nbye"\t3\nend\t4\n')
+    assert list(Documents([path], skip_bad=True)) == ["end"]
+    path = write(tmp_path, "a.csv", rows.replace("\t", ",").encode())
+    assert list(Documents([path])) == ["Well\n2,no\n3,bye", "end"]
+    path = write(tmp_path, "one.tsv", b'text\n"a\nb"\n')
+    assert list(Documents([path])) == ["a\nb"]
+
+
+def test_a_bad_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", b'id,text\n1,"two\nlines"\n2,"not closed\n3,c\n')
+    with pytest.raises(UserError, match=r"a\.csv:4: not a row of a table"):
+        list(Documents([path]))
+
+
+def test_a_directory_names_what_is_likely_meant(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    (saved / "train").mkdir(parents=True)
+    write(saved, "dataset_dict.json", b'{"splits": ["train"]}')
+    write(saved / "train", "data-00000-of-00001.arrow", table_bytes("stream"))
+    with pytest.raises(UserError, match=r"is a directory; .*saved/train/\*\.arrow'"):
+        Documents([saved])
+    write(saved, "A.JSONL.Gz", bytes(10_000))
+    with pytest.raises(UserError, match=r"saved/\*\.JSONL\.Gz'"):
+        Documents([saved])
+
+
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("a.csv", "a.arrow", "a.parquet"):
         path = write(tmp_path, name, READ[name])
@@ -236,6 +292,45 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     writer.start()
     assert list(Documents([path])) == TEXTS
     writer.join()
+
+
+@pytest.mark.parametrize("form", [None, "jsonl"])
+@pytest.mark.parametrize("content", [JSONL, gzip.compress(JSONL), table_bytes("parquet")])
+def test_a_pipe_that_comes_in_drops_is_known_all_the_same(
+    content: bytes, form, tmp_path: Path
+) -> None:
+    """A form is known by more bytes than the first that were written."""
+    reading, writing = os.pipe()
+
+    def drop() -> None:
+        for part in (content[:1], content[1:]):
+            os.write(writing, part)
+            time.sleep(0.05)
+        os.close(writing)
+
+    writer = threading.Thread(target=drop)
+    writer.start()
+    found, told = [], ""
+    try:
+        found += Documents([f"/dev/fd/{reading}"], form=form)
+    except UserError as error:
+        told = str(error)
+    writer.join()
+    os.close(reading)
+    if content.startswith(b"PAR1"):
+        assert ("is read from files only" if form is None else "is Parquet, not") in told
+    else:
+        assert found == (TEXTS if form == "jsonl" else [])
+        assert form == "jsonl" or "--format jsonl" in told
+
+
+def test_what_is_well_compressed_is_read_in_linear_time(tmp_path: Path) -> None:
+    """64 KiB may hold 100 MB: copying the rest for every read took minutes."""
+    line = b"a" * 9_999 + b"\n"
+    path = write(tmp_path, "a.txt.zst", COMPRESSED["zst"](line * 8_000))
+    start = time.process_time()
+    assert sum(1 for _ in Documents([path])) == 8_000
+    assert time.process_time() - start < 5
 
 
 def test_on_the_command_line(own_corpus: Path, tmp_path: Path) -> None:

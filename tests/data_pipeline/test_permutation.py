@@ -58,7 +58,9 @@ def test_keys_differ() -> None:
 
 
 # Bounds are the 99.99% points of chi-square for the degrees of freedom.
-@pytest.mark.parametrize(("size", "bound"), [(10, 33.7), (7, 27.9), (64, 114.8)])
+@pytest.mark.parametrize(
+    ("size", "bound"), [(10, 33.7), (7, 27.9), pytest.param(64, 114.8, marks=pytest.mark.slow)]
+)
 def test_the_place_of_an_element_is_uniform(size: int, bound: float) -> None:
     trials = 200 * size
     places = Counter(int(shuffled(0, size, key)) for key in range(trials))

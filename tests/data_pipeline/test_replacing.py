@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from configs.errors import UserError
 from data_pipeline import writer
 from data_pipeline.__main__ import main
-from data_pipeline.shards import verify_split
+from data_pipeline.shards import open_split, verify_split
 
 
 @pytest.fixture
@@ -142,6 +143,18 @@ def test_the_old_split_stays_until_the_new_one_is_complete(
     monkeypatch.setattr(writer, "write_manifest", stopped)
     assert overwrite(text, own_corpus, "train") == 130
     assert state(own_corpus) == before
+
+
+def test_a_split_that_a_killed_run_left_whole_is_offered(own_corpus: Path) -> None:
+    """Where names cannot be exchanged, one killed between two renames left no split."""
+    (own_corpus / "train").rename(own_corpus / ".train.old-12345678")
+    (own_corpus / ".train.partial-12345678").mkdir()
+    with pytest.raises(UserError, match="has no split 'train'") as caught:
+        open_split(own_corpus, "train")
+    assert f"{own_corpus}/.train.old-12345678, a whole split: rename it" in str(caught.value)
+    assert str(caught.value).count("a whole split") == 1
+    (own_corpus / ".train.old-12345678").rename(own_corpus / "train")
+    verify_split(own_corpus, "train")
 
 
 def test_a_corpus_directory_keeps_the_files_in_it(

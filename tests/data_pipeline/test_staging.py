@@ -93,6 +93,27 @@ def test_a_crash_while_replacing_leaves_either(
     assert names(final) in ({"old"}, {"new"})
 
 
+def test_what_was_there_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On systems that cannot exchange two names."""
+    monkeypatch.setattr(staging_module, "_changed_places", lambda one, other: False)
+    final = tmp_path / "a"
+    final.mkdir()
+    (final / "old").write_text("x")
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if "partial" in path.name:
+            raise OSError("quota")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="quota"), staged_directory(final, own_files=names):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
+
+
 def test_a_link_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "a").symlink_to(tmp_path / "real")

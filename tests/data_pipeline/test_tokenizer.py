@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from configs.errors import UserError
 from data_pipeline.adopt import adopt_tokenizer
+from data_pipeline.huggingface import HuggingFaceTokenizer
 from data_pipeline.tokenizer import is_lossless, load_tokenizer, train_sentencepiece
 
 
@@ -166,6 +167,16 @@ def test_missing_bos_says_what_to_pass(tmp_path: Path) -> None:
     assert load_tokenizer(tmp_path / "corpus").bos_id == 0
     with pytest.raises(UserError, match="exists already"):
         adopt_tokenizer(source, tmp_path / "corpus", bos_token="<go>")
+
+
+def test_what_fails_where_it_will_lie_is_not_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_hugging_face(tmp_path / "source/tokenizer.json", ["<s>", "</s>"])
+    monkeypatch.setattr(HuggingFaceTokenizer, "id_to_piece", lambda self, index: "<wrong>")
+    with pytest.raises(UserError, match="has no token '<wrong>'"):
+        adopt_tokenizer(source, tmp_path / "corpus")
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_the_sidecar_of_the_source_is_believed(tmp_path: Path) -> None:

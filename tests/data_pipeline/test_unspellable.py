@@ -25,7 +25,7 @@ BERT = ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"]
 WORDS = ["use", "here", "a", "b", "x", "y"]
 
 
-def unigram(byte_fallback: bool = False) -> tokenizers.Tokenizer:
+def unigram(byte_fallback: bool = False, normalized: bool = False) -> tokenizers.Tokenizer:
     """As T5 and XLM-R: the vocabulary holds the special tokens, and letters."""
     pieces = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256) if byte_fallback)]
     letters = ["\u2581", *string.printable[:94]]
@@ -36,7 +36,9 @@ def unigram(byte_fallback: bool = False) -> tokenizers.Tokenizer:
     made.decoder = decoders.Sequence(
         [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never"), decoders.Fuse()]
     )
-    made.add_special_tokens(SPECIAL)
+    if normalized:  # as Llama's normaliser, which then writes these names in its own way too
+        made.normalizer = normalizers.Prepend("\u2581")
+    made.add_special_tokens([AddedToken(name, normalized=normalized) for name in SPECIAL])
     return made
 
 
@@ -92,6 +94,7 @@ CONTROL = {"control_symbols": ["<mask>"], "byte_fallback": True, "pad_id": 3}
 MADE = {
     "unigram": unigram,
     "unigram-bytes": lambda: unigram(byte_fallback=True),
+    "unigram-normalized": lambda: unigram(normalized=True),
     "word-level": word_level,
     "word-piece": word_piece,
     "bpe": bytes_bpe,
@@ -148,6 +151,13 @@ def test_mentions_are_text(adopted: dict[str, Tokenizer], name: str) -> None:
 def test_no_mixture_is_special(adopted: dict[str, Tokenizer], parts: list[str]) -> None:
     for tokenizer in adopted.values():
         assert not special_ids(tokenizer) & set(tokenizer.encode(["".join(parts)])[0])
+
+
+def test_normalised_special_tokens_keep_their_names(adopted: dict[str, Tokenizer]) -> None:
+    """Asked by id, the library says how the normaliser writes them: a name of no piece."""
+    tokenizer = adopted["unigram-normalized"]
+    assert [tokenizer.id_to_piece(index) for index in range(5)] == SPECIAL
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id) == (0, 1, 4)
 
 
 def test_other_text_is_encoded_as_ever(adopted: dict[str, Tokenizer]) -> None:
