@@ -54,6 +54,7 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
         with beating, watchdog:
             with watchdog.during("its start"):
                 trainer = Trainer(config, directory, mesh, attempt, watchdog)
+                mesh.barrier()  # the first rank opens files alone, and none is to wait in a step
             if last:
                 trainer.progress.say(last)
             return trainer.run()

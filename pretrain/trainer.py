@@ -83,7 +83,6 @@ class Trainer:
         self.score: float | None = None
         self.validated_step = -1
         self.owes_validation = False
-        self._warm = False
         self.checkpoints = Checkpoints(
             directory.checkpoints, config, self.engine, self.ema, mesh, attempt
         )
@@ -121,20 +120,22 @@ class Trainer:
             self.watchdog.beat()
             if self.mesh.is_first:
                 self._fence()
+            # The first step of a start may compile kernels, and finds the data cold.
+            first = "its first step", self.step == first_step
             pace.step_begins()
-            reads = self.mesh.reads or config.objective.drafts
-            batches = list(self._read()) if reads else []
-            pace.data_is_there()
-            micro_batches, own_count = self._corrupt(batches)
-            asked = int(preemption.reason() is not None)
-            count, askers, *saved = self.mesh.agree(own_count, asked, *self.checkpoints.report())
+            with self.watchdog.during(*first):
+                batches = list(self._read()) if self.mesh.reads or config.objective.drafts else []
+                pace.data_is_there()
+                micro_batches, own_count = self._corrupt(batches)
+                asked, reported = int(preemption.reason() is not None), self.checkpoints.report()
+                count, askers, *saved = self.mesh.agree(own_count, asked, *reported)
             stopping = askers > 0
             self._say(self.checkpoints.settle(*saved))
             rate = learning_rate(config.optim, self.step, config.steps)
             # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
             torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
             self.engine.open_attention(self.draws, self.step)
-            with self._profiler(), self._patience():
+            with self._profiler(), self.watchdog.during(*first):
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count
             self._learn(sums)
@@ -190,11 +191,6 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def _patience(self) -> AbstractContextManager[Any]:
-        """The first step of a start may compile kernels, and finds the data cold."""
-        first, self._warm = not self._warm, True
-        return self.watchdog.during("its first step") if first else nullcontext()
-
     def _profiler(self) -> AbstractContextManager[Any]:
         if self.step != self.config.profile_step or not self.mesh.is_first:
             return nullcontext()
@@ -231,8 +227,9 @@ class Trainer:
             False where a request to stop came first: the next start validates instead.
         """
         self.owes_validation = True
+        patience = self.watchdog.during("its first validation", self.validated_step < 0)
         try:
-            with self.ema.applied(self.engine.owned):
+            with patience, self.ema.applied(self.engine.owned):
                 numbers = held_out_numbers(
                     self.engine, self.corpus, self.config, self.mesh, self._go_on_validating
                 )

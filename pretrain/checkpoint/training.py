@@ -208,9 +208,7 @@ class Checkpoints:
             note += "; their tokenizer is not recorded there: make sure that it is the corpus's"
         return steps, note
 
-    def _opened(
-        self, path: Path, *, in_place: bool = False
-    ) -> tuple[Reader | None, str | None]:
+    def _opened(self, path: Path, *, in_place: bool = False) -> tuple[Reader | None, str | None]:
         """A checkpoint whose every byte some rank has found sound; else what is wrong with it.
 
         Args:
