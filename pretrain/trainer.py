@@ -117,11 +117,8 @@ class Trainer:
         self.progress.start(config.last_step, self.step)
         while self.step < config.last_step and not stopping:
             self.step += 1
-            self.watchdog.beat()
-            if self.mesh.is_first:
-                self._fence()
-            # The first step of a start may compile kernels, and finds the data cold.
-            first = "its first step", self.step == first_step
+            self._fence()
+            first = "its first step", self.step == first_step  # which compiles, on cold data
             pace.step_begins()
             with self.watchdog.during(*first):
                 batches = list(self._read()) if self.mesh.reads or config.objective.drafts else []
@@ -139,8 +136,10 @@ class Trainer:
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count
             self._learn(sums)
-            self._say(self.guard.check(self.step, self.engine.skipped))
-            if not self.engine.skipped:
+            skipped = self.engine.skipped
+            has_loss = not skipped or bool(self.mesh.total(sums.loss).isfinite())
+            self._say(self.guard.check(self.step, skipped, has_loss))
+            if not skipped:
                 self.optimizer_step += 1
                 self.ema.update(self.engine.owned.masters, self.optimizer_step)
             due = self._due(config.log.every)
@@ -157,7 +156,7 @@ class Trainer:
                 self.owes_validation = stopping
                 stopping = stopping or not self._validate()
                 pace.restart(self.tokens_seen)
-            if self.step % config.checkpoint.every == 0:
+            if self.step % config.checkpoint.every == 0 and not self.guard.loss_is_lost:
                 self._save()
         return self._finish(stopping)
 
@@ -256,7 +255,7 @@ class Trainer:
 
     def _fence(self) -> None:
         """RunError once a newer attempt has begun: what follows is its to write."""
-        if self.directory.superseded(self.attempt):
+        if self.mesh.is_first and self.directory.superseded(self.attempt):
             raise RunError(f"a newer attempt than {self.attempt} has begun; this one leaves")
 
     def _elapsed(self) -> float:
@@ -295,6 +294,7 @@ class Trainer:
         return notes
 
     def _save(self) -> None:
+        self.guard.require_loss(self.step)
         state = {
             "step": self.step,
             "tokens_seen": self.tokens_seen,

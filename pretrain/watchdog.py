@@ -47,10 +47,10 @@ class Watchdog:
 
     @contextlib.contextmanager
     def during(self, doing: str, when: bool = True) -> Iterator[None]:
-        """Work that has no beat within it; ``doing`` is what a report calls it.
+        """Work that has no beat within it, but one before and one after it.
 
         Args:
-            when: otherwise it is work like any other.
+            doing: what a report calls it. when: otherwise it is work like any other.
         """
         before, self._doing = self._doing, doing if when else self._doing
         self.beat()
