@@ -28,11 +28,11 @@ def train(world: World, config: RunConfig, path: Path) -> int:
         if error.errno not in _DISK:
             raise
         raise RunError(
-            f"{error}; nothing committed is lost: mend it, and start the run again"
+            f"{path}: {error}; nothing committed is lost: mend it, and start the run again"
         ) from error
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _DISK |= {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
 """What a disk that is full, read-only, not ours or broken says, and one that holds other things."""
 

@@ -82,6 +82,12 @@ def say(text: str) -> None:
     print(text, file=stderr(), flush=True)
 
 
+def say_once(text: str) -> None:
+    """The same, by the one of all processes that a launcher started."""
+    if os.environ.get("RANK", "0") == "0":
+        say(text)
+
+
 def survive() -> None:
     """Make this process's standard streams such that no write to them raises.
 

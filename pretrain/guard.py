@@ -2,6 +2,7 @@
 
 DeepSpeed skips a step whose gradient is not finite; too many in a row end the run. Weights
 can overflow by a finite gradient too: by a step that is too long, by an Adam whose ``eps`` is 0.
+Where the loss is not finite, the weights are of no use, be they finite: they displace no others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,14 +51,19 @@ class Guard:
     def __init__(self, limit: int, batch: int) -> None:
         self._limit, self._batch = limit, batch
         self.skipped_in_a_row = 0
+        self.loss_is_lost = False
 
-    def check(self, step: int, skipped: bool) -> str | None:
+    def check(self, step: int, skipped: bool, has_loss: bool) -> str | None:
         """What to tell the user of a step that was skipped.
+
+        Args:
+            has_loss: whether the loss over all ranks is finite.
 
         Raises:
             NonFiniteError: that was one too many.
         """
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        self.loss_is_lost = not has_loss
         if not skipped:
             return None
         last = step * self._batch
@@ -69,3 +75,15 @@ class Guard:
                 "lower optim.lr, or look at these samples"
             )
         return f"step {step}: the gradient is not finite, skipped ({where})"
+
+    def require_loss(self, step: int) -> None:
+        """NonFiniteError where a run would end with weights that give no loss, finite or not.
+
+        In fp16 a gradient overflows now and then, and its loss is finite.
+        """
+        if self.loss_is_lost:
+            raise NonFiniteError(
+                f"the loss of step {step} is not finite, and its weights were not saved; begin a "
+                "new run with a lower optim.lr, from the newest checkpoint (fork_from=) if there "
+                "is one"
+            )

@@ -2,7 +2,8 @@
 
 A start that was killed, or found the disk full, in its first moment leaves a directory that
 is still nobody's. A run is known by its config.yaml, and where that is damaged or gone, by
-the configuration in its newest checkpoint: the next start writes config.yaml anew.
+the configuration in its newest checkpoint: the next start writes config.yaml anew. That
+checkpoint also settles it where a value in config.yaml has become another.
 """
 
 from pathlib import Path
@@ -47,12 +48,17 @@ def require(run: "RunDirectory", config: RunConfig) -> None:
             )
         return
     found = differences(recorded, config)
-    if found:
-        raise UserError(
-            f"{run.path} belongs to another run:\n  "
-            + "\n  ".join(found)
-            + "\nchoose another run_dir=PATH, or the configuration the run began with"
-        )
+    if not found:
+        return
+    saved, _ = _saved(run)
+    if saved and not differences(saved[1], config):
+        console.say_once(f"{run.config} was changed: {'; '.join(found)}; taking {saved[0]}'s")
+        return
+    raise UserError(
+        f"{run.path} belongs to another run:\n  "
+        + "\n  ".join(found)
+        + "\nchoose another run_dir=PATH, or the configuration the run began with"
+    )
 
 
 def _require_kinds(path: Path) -> None:
@@ -81,17 +87,25 @@ def _recorded(run: "RunDirectory") -> RunConfig | None:
             return _whole(run.config)
         except (ValueError, RecursionError) as error:
             problem = f"is empty, cut or damaged ({error})"
-    newest, problems = store.newest(run.checkpoints)
-    if newest is not None:
-        told = store.check(newest).state["config"]
-        console.say(f"{run.config} {problem}; taking the configuration of {newest} for it")
-        return stored_config(told, where=f"{newest}/state.json")
+    saved, problems = _saved(run)
+    if saved:
+        console.say_once(f"{run.config} {problem}; taking the configuration of {saved[0]} for it")
+        return saved[1]
     if not run.config.exists() and not problems:
         return None
     raise UserError(
         f"{run.config} {problem}, and no checkpoint tells whose it is: write the run's "
         f"configuration there again, or move {run.path} away to begin anew"
     )
+
+
+def _saved(run: "RunDirectory") -> tuple[tuple[Path, RunConfig] | None, list[str]]:
+    """The newest sound checkpoint with its configuration, and why not a newer one."""
+    newest, problems = store.newest(run.checkpoints)
+    if newest is None:
+        return None, problems
+    told = store.check(newest).state["config"]
+    return (newest, stored_config(told, where=f"{newest}/state.json")), problems
 
 
 def _whole(file: Path) -> RunConfig:

@@ -83,7 +83,6 @@ class Trainer:
         self.score: float | None = None
         self.validated_step = -1
         self.owes_validation = False
-        self._warm = False
         self.checkpoints = Checkpoints(
             directory.checkpoints, config, self.engine, self.ema, mesh, attempt
         )
@@ -118,28 +117,29 @@ class Trainer:
         self.progress.start(config.last_step, self.step)
         while self.step < config.last_step and not stopping:
             self.step += 1
-            self.watchdog.beat()
-            if self.mesh.is_first:
-                self._fence()
+            self._fence()
+            first = "its first step", self.step == first_step  # which compiles, on cold data
             pace.step_begins()
-            reads = self.mesh.reads or config.objective.drafts
-            batches = list(self._read()) if reads else []
-            pace.data_is_there()
-            micro_batches, own_count = self._corrupt(batches)
-            asked = int(preemption.reason() is not None)
-            count, askers, *saved = self.mesh.agree(own_count, asked, *self.checkpoints.report())
+            with self.watchdog.during(*first):
+                batches = list(self._read()) if self.mesh.reads or config.objective.drafts else []
+                pace.data_is_there()
+                micro_batches, own_count = self._corrupt(batches)
+                asked, reported = int(preemption.reason() is not None), self.checkpoints.report()
+                count, askers, *saved = self.mesh.agree(own_count, asked, *reported)
             stopping = askers > 0
             self._say(self.checkpoints.settle(*saved))
             rate = learning_rate(config.optim, self.step, config.steps)
             # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
             torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
             self.engine.open_attention(self.draws, self.step)
-            with self._profiler(), self._patience():
+            with self._profiler(), self.watchdog.during(*first):
                 sums = self.engine.train_step(micro_batches, count, rate)
             self.tokens_seen += count
             self._learn(sums)
-            self._say(self.guard.check(self.step, self.engine.skipped))
-            if not self.engine.skipped:
+            skipped = self.engine.skipped
+            has_loss = not skipped or bool(self.mesh.total(sums.loss).isfinite())
+            self._say(self.guard.check(self.step, skipped, has_loss))
+            if not skipped:
                 self.optimizer_step += 1
                 self.ema.update(self.engine.owned.masters, self.optimizer_step)
             due = self._due(config.log.every)
@@ -156,7 +156,7 @@ class Trainer:
                 self.owes_validation = stopping
                 stopping = stopping or not self._validate()
                 pace.restart(self.tokens_seen)
-            if self.step % config.checkpoint.every == 0:
+            if self.step % config.checkpoint.every == 0 and not self.guard.loss_is_lost:
                 self._save()
         return self._finish(stopping)
 
@@ -189,11 +189,6 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
-
-    def _patience(self) -> AbstractContextManager[Any]:
-        """The first step of a start may compile kernels, and finds the data cold."""
-        first, self._warm = not self._warm, True
-        return self.watchdog.during("its first step") if first else nullcontext()
 
     def _profiler(self) -> AbstractContextManager[Any]:
         if self.step != self.config.profile_step or not self.mesh.is_first:
@@ -231,8 +226,9 @@ class Trainer:
             False where a request to stop came first: the next start validates instead.
         """
         self.owes_validation = True
+        patience = self.watchdog.during("its first validation", self.validated_step < 0)
         try:
-            with self.ema.applied(self.engine.owned):
+            with patience, self.ema.applied(self.engine.owned):
                 numbers = held_out_numbers(
                     self.engine, self.corpus, self.config, self.mesh, self._go_on_validating
                 )
@@ -259,7 +255,7 @@ class Trainer:
 
     def _fence(self) -> None:
         """RunError once a newer attempt has begun: what follows is its to write."""
-        if self.directory.superseded(self.attempt):
+        if self.mesh.is_first and self.directory.superseded(self.attempt):
             raise RunError(f"a newer attempt than {self.attempt} has begun; this one leaves")
 
     def _elapsed(self) -> float:
@@ -298,6 +294,7 @@ class Trainer:
         return notes
 
     def _save(self) -> None:
+        self.guard.require_loss(self.step)
         state = {
             "step": self.step,
             "tokens_seen": self.tokens_seen,

@@ -46,9 +46,13 @@ class Watchdog:
         self._last_beat = time.monotonic()
 
     @contextlib.contextmanager
-    def during(self, doing: str) -> Iterator[None]:
-        """Work that has no beat within it; ``doing`` is what a report calls it."""
-        before, self._doing = self._doing, doing
+    def during(self, doing: str, when: bool = True) -> Iterator[None]:
+        """Work that has no beat within it, but one before and one after it.
+
+        Args:
+            doing: what a report calls it. when: otherwise it is work like any other.
+        """
+        before, self._doing = self._doing, doing if when else self._doing
         self.beat()
         try:
             yield

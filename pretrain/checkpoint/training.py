@@ -117,11 +117,11 @@ class Checkpoints:
     def _require_finite(self, problems: list[str]) -> None:
         if not problems:
             return
-        kept = store.committed(self._directory)
+        kept, _ = store.newest(self._directory)
         newest = (
-            f"the newest checkpoint is {kept[-1]}: begin a new run with fork_from={kept[-1]}"
+            f"the newest checkpoint is {kept}: begin a new run with fork_from={kept}"
             if kept
-            else "there is no checkpoint yet: begin a new run"
+            else "there is no checkpoint yet: begin anew with --fresh"
         )
         raise NonFiniteError(
             f"{problems[0]}, and were not saved; {newest} and a lower optim.lr, or look at "

@@ -1,7 +1,6 @@
 """A model from a checkpoint, for sampling, evaluation and export: whole, or shared by ranks."""
 
 import multiprocessing
-import os
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -102,7 +101,7 @@ def find(where: Path) -> Path:
     if newest is None:
         detail = "; ".join(problems) or "train it first with `python -m pretrain`"
         raise UserError(f"{where} is neither a checkpoint nor a run with one: {detail}")
-    if multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0":
+    if multiprocessing.parent_process() is None:
         for problem in problems:
             _tell(f"{problem}; passed over")
     return newest
@@ -110,7 +109,7 @@ def find(where: Path) -> Path:
 
 @cache
 def _tell(text: str) -> None:
-    console.say(text)
+    console.say_once(text)
 
 
 def configuration(where: Path) -> RunConfig:

@@ -6,7 +6,7 @@ import pytest
 
 from configs.errors import RunError
 from configs.load import load
-from pretrain import trainer
+from pretrain import attempt, trainer
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig
 from pretrain.launch import World
@@ -59,7 +59,7 @@ def test_an_earlier_attempt_stops_at_its_next_step(
     )
     try:
         with pytest.raises(RunError, match="a newer attempt than 1 has begun"):
-            trainer.train(world, config, run.path)
+            attempt.train(world, config, run.path)
     finally:
         deepspeed.destroy()
     assert [row["step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4]

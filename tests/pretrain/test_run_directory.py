@@ -177,6 +177,12 @@ def test_a_damaged_config_is_made_up_for_by_the_newest_checkpoint(
         with pytest.raises(UserError, match=r"belongs to another run:\n  seed: was 0, is 1"):
             run.check(replace(tiny_config, seed=1))
         capsys.readouterr()
+    run.config.write_bytes(whole.replace(b"0.003", b"0.001"))
+    run.check(tiny_config)
+    assert "config.yaml was changed: optim.lr: was 0.001, is 0.003" in capsys.readouterr().err
+    other = replace(tiny_config, optim=replace(tiny_config.optim, lr=0.002))
+    with pytest.raises(UserError, match=r"optim\.lr: was 0\.001, is 0\.002"):
+        run.check(other)
     run.config.unlink()
     run.check(tiny_config)
     assert "config.yaml is missing; taking the configuration of" in capsys.readouterr().err

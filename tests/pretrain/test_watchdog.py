@@ -3,10 +3,18 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from configs.load import load
+from pretrain.config import RunConfig
+from pretrain.launch import World
+from pretrain.pool import Pool
+from pretrain.rank import train_rank
+from pretrain.run_directory import RunDirectory
 from pretrain.watchdog import HUNG, Watchdog
 
 
@@ -100,6 +108,38 @@ def test_where_it_is_to_leave_a_stall_ends_the_process(tmp_path: Path) -> None:
     assert "[rank 1] no progress for 0.2 s; its stacks:" in done.stderr
 
 
+def train_while_the_first_rank_is_slow(world: World, config: RunConfig, path: Path) -> int:
+    """It opens its metrics, commits, and closes its loggers, each in more than the patience."""
+
+    def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **settings: Any) -> Any:
+            time.sleep(4.0 if world.rank == 0 else 0.0)
+            return function(*args, **settings)
+
+        return call
+
+    from pretrain.checkpoint import store
+    from pretrain.loggers import Loggers
+    from pretrain.metrics import Metrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Metrics, "__init__", slowly(Metrics.__init__))
+        patch.setattr(Loggers, "close", slowly(Loggers.close))
+        patch.setattr(store, "commit", slowly(store.commit))
+        return train_rank(world, config, path)
+
+
+@pytest.mark.slow
+def test_no_rank_leaves_while_the_first_one_begins_saves_or_ends(
+    pool: Pool, tiny, tmp_path: Path
+) -> None:
+    file, *words = tiny("steps=2", "eval.every=0", "parallel.data=2", "watchdog_s=2")
+    config = load(RunConfig, [Path(file)], [*words, "watchdog_leave=true"])
+    done = pool.run(2, train_while_the_first_rank_is_slow, config, tmp_path / "run")
+    assert done == [0, 0]
+    assert RunDirectory(tmp_path / "run").read_status()["state"] == "done"
+
+
 def test_named_work_without_a_beat_has_patience(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,5 +152,8 @@ def test_named_work_without_a_beat_has_patience(
         with watchdog.during("its last save"):
             here_it_stands(1.2)
         assert "[rank 1] no progress in its last save for 0.8 s" in capsys.readouterr().err
+        with watchdog.during("its first step", when=False):
+            here_it_stands(0.5)
+        assert "[rank 1] no progress for 0.2 s" in capsys.readouterr().err
         here_it_stands(0.5)
         assert "[rank 1] no progress for 0.2 s" in capsys.readouterr().err
