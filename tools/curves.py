@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.load import read_yaml
-from pretrain.metrics import Row, read_rows
+from pretrain.metrics import Row, number, read_rows
 from pretrain.run_directory import RunDirectory
 
 LEVEL = "train/loss_level_"
@@ -33,13 +33,13 @@ class Run:
     @cached_property
     def training(self) -> list[Row]:
         """The rows of training steps."""
-        return [row for row in self.rows if "train/loss" in row]
+        return [row for row in self.rows if number(row.get("train/loss")) is not None]
 
     @cached_property
     def held_out(self) -> str | None:
         """The key of the held-out number: the bound, or the loss where there is none."""
         keys = ("val/nelbo", "val/loss")
-        return next((key for key in keys if any(key in row for row in self.rows)), None)
+        return next((key for key in keys if len(self.curve(key)[1])), None)
 
     @property
     def averaged(self) -> bool:
@@ -49,14 +49,32 @@ class Run:
 
     def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and values of a metric, where it is a finite number."""
-        found = [
-            (row["tokens_seen"], row[key])
-            for row in self.rows
-            if isinstance(row.get(key), (int, float)) and "tokens_seen" in row
-        ]
+        pairs = ((number(row.get("tokens_seen")), number(row.get(key))) for row in self.rows)
+        found = [pair for pair in pairs if None not in pair]
         tokens, values = np.array(found, dtype=float).reshape(-1, 2).T
-        finite = np.isfinite(tokens) & np.isfinite(values)
-        return tokens[finite], values[finite]
+        return tokens, values
+
+
+def by_level(rows: list[Row]) -> tuple[np.ndarray, list[float]]:
+    """The middle of each range of the noise level, and the mean loss of these rows there."""
+    means: dict[float, float] = {}
+    for key in {key for row in rows for key in row}:
+        start = _level(key)
+        values = [value for row in rows if (value := number(row.get(key))) is not None]
+        if start is not None and values:
+            means[start] = float(np.mean(values))
+    starts = np.array(sorted(means))
+    width = 0.1 if len(starts) < 2 else float(np.diff(starts).min())
+    return starts + width / 2, [means[start] for start in starts]
+
+
+def _level(key: str) -> float | None:
+    """Where the range of the noise level begins that a metric is of; None if it is of none."""
+    try:
+        start = float(key.removeprefix(LEVEL)) if key.startswith(LEVEL) else -1.0
+    except ValueError:
+        return None
+    return start if 0 <= start < 1 else None
 
 
 def read_runs(paths: list[Path]) -> list[Run]:
