@@ -88,11 +88,13 @@ def read_runs(paths: list[Path]) -> list[Run]:
     for path, name in zip(paths, names, strict=True):
         directory = RunDirectory(path)
         rows = read_rows(directory.metrics)
-        if not any("train/loss" in row for row in rows):
+        if not rows:
             raise UserError(f"{path} has no metrics yet; train it first with `python -m pretrain`")
         config = read_yaml(directory.config) if directory.config.exists() else {}
         label = str(path) if names.count(name) > 1 else name
         runs.append(Run(path=path, name=label, config=config, rows=rows))
+        if not runs[-1].training:
+            raise UserError(f"{path}: none of its {len(rows):,} rows has a finite training loss")
     return runs
 
 
@@ -100,13 +102,18 @@ def smooth(values: np.ndarray) -> np.ndarray:
     """Each value's median with its neighbours, then the mean of these medians.
 
     The median passes over a lone spike, which a mean would turn into a plateau; the mean takes
-    the steps off it. Towards both ends there are fewer neighbours, and neither end is left out.
+    the steps off it. Towards both ends there are fewer neighbours, and neither end is left out:
+    the first and the last stand where the line beside them leads, unless they lie on its way.
     """
     half, places = len(values) // (2 * SHARE), np.arange(len(values))
     reach = np.minimum(half, np.minimum(places, places[::-1]))
-    for average in (np.median, np.mean):
-        values = np.array([average(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
-    return values
+    if not half:
+        return values
+    medians = np.array([np.median(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
+    for end, beside, next_one in ((0, 1, 2), (-1, -2, -3)):
+        ahead = 2 * medians[beside] - medians[next_one]
+        medians[end] = np.median([values[end], medians[beside], ahead])
+    return np.array([np.mean(medians[i - r : i + r + 1]) for i, r in enumerate(reach)])
 
 
 def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:

@@ -21,6 +21,9 @@ SIZE = (7, 4.2)
 TOKENS = EngFormatter(sep="")
 """250k, 1.5M, 2G."""
 
+MOST_INSIDE = 8
+"""Of entries in a legend: a longer one stands beside the picture, not in it."""
+
 
 def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path:
     """Training loss, every point and a smoothed line, and the held-out numbers, over tokens."""
@@ -62,14 +65,17 @@ def draw_levels(runs: list[Run], path: Path) -> Path:
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     for run, color in zip(runs, _colors(runs), strict=True):
         rows, part = run.training, max(1, len(run.training) // 10)
-        name = "" if len(runs) == 1 else f"{_text(run)}, "
         for which, chosen, style in (("first", rows[:part], ":"), ("last", rows[-part:], "-")):
             if which == "first" and len(rows) == 1:
                 continue
             centres, means = by_level(chosen)
-            label = f"{name}{which} tenth of the run"
+            label = f"{which} tenth of the run"
+            if len(runs) > 1:
+                label = _text(run) if which == "last" else "_"
             axes.plot(centres, means, f"o{style}", color=color, label=label, markersize=5)
-    title = _text(runs[0]) if len(runs) == 1 else "loss by noise level"
+    title = (
+        _text(runs[0]) if len(runs) == 1 else "loss by noise level, first (dotted) and last tenth"
+    )
     axes.set(xlabel="noise level", ylabel="loss per token", title=title, xlim=(0, 1))
     axes.set_xticks(np.linspace(0, 1, 11))
     return _finish(figure, [axes], path)
@@ -148,8 +154,15 @@ def _mark_what_is_above(axes: Axes, runs: list[Run]) -> None:
 def _finish(figure: Figure, panels: list[Axes], path: Path, *, legend: bool = True) -> Path:
     for axes in panels:
         axes.grid(alpha=0.3)
-        if legend and axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize="small")
+    entries = len(panels[0].get_legend_handles_labels()[1])
+    if legend and 0 < entries <= MOST_INSIDE:
+        panels[0].legend(fontsize="small")
+    elif legend and entries:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width + 2, max(height, 0.2 * entries + 1))
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), fontsize="small", loc="outside right upper"
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of a run's name
         figure.savefig(path, dpi=120)
