@@ -156,6 +156,13 @@ def test_a_value_is_refused_with_its_key(word: str, message: str) -> None:
     assert any(message in line for line in problems(word)), problems(word)
 
 
+def test_no_table_is_larger_than_any_machine() -> None:
+    """One of losses is made for each of these steps when a run begins."""
+    assert problems("objective.num_steps=99999999999", file=GENIE) == [
+        "objective.num_steps must be at most 100,000, not 99999999999"
+    ]
+
+
 def test_what_others_call_a_key_is_a_key_of_ours() -> None:
     known = set(all_keys(RunConfig, {}))
     assert set(hints._ELSEWHERE.values()) <= known
