@@ -111,7 +111,9 @@ class Builder:
             at: the key of the block. also: keys of it that are no fields.
         """
         if not isinstance(data, Mapping):
-            self._add(at, f"expected a block of settings, 'key: value' each, not {_shown(data)}")
+            self._add(
+                at, f"expected a block of settings, not {_shown(data)}; {_key_of(cls, data, at)}"
+            )
             return UNKNOWN
         before = len(self.problems)
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
@@ -225,6 +227,19 @@ class Builder:
 
 
 _shown = hints.short
+
+
+def _key_of(cls: Any, data: Any, at: str) -> str:
+    """Which key of a block was meant where a bare value stands for all of it."""
+    names = [name for name, hint in _hints(cls).items() if data in _choices(hint)]
+    if len(names) == 1:
+        return f"did you mean {_join(at, names[0])}={data}?"
+    fields = (field.name for field in dataclasses.fields(cls) if field.init)
+    return "its keys are: " + ", ".join(fields)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
 
 
 def _join(at: str, name: str) -> str:

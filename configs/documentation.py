@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from configs import hints
+from configs.errors import UserError
 from configs.load import Plugin, to_plain
 
 _ENTRY = re.compile(r"(?P<names>[a-z]\w*(?:, [a-z]\w*)*): (?P<text>.*)")
@@ -54,9 +56,9 @@ def without_markup(text: str) -> str:
 def keys(schema: type, prefix: str = "", when: str = "") -> Iterator[Key]:
     """The keys of a configuration dataclass, in the order of its fields, blocks unfolded."""
     meanings = field_texts(schema)
-    hints = typing.get_type_hints(schema, include_extras=True)
+    types_ = typing.get_type_hints(schema, include_extras=True)
     for field in dataclasses.fields(schema):
-        name, hint = f"{prefix}{field.name}", hints[field.name]
+        name, hint = f"{prefix}{field.name}", types_[field.name]
         meaning = meanings.get(field.name, "")
         plugin = next((m for m in typing.get_args(hint)[1:] if isinstance(m, Plugin)), None)
         block = _dataclass_in(hint)
@@ -173,10 +175,18 @@ def _scalar(value: Any) -> str:
 
 
 def listing(schema: type, prefixes: Sequence[str] = (), width: int = 100) -> str:
-    """All keys, or those that begin with a prefix, as text for a terminal."""
+    """All keys, or those that begin with a prefix, as text for a terminal.
+
+    Raises:
+        UserError: no key begins with one of the prefixes.
+    """
     lines: list[str] = []
     when = ""
-    for key in keys(schema):
+    found = list(keys(schema))
+    for prefix in prefixes:
+        if not any(_below(key.name, prefix) for key in found):
+            raise _unknown(prefix, found)
+    for key in found:
         if prefixes and not any(_below(key.name, prefix) for prefix in prefixes):
             continue
         if key.when != when:
@@ -190,3 +200,16 @@ def listing(schema: type, prefixes: Sequence[str] = (), width: int = 100) -> str
 
 def _below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix.rstrip('.')}.")
+
+
+def _unknown(prefix: str, found: Sequence[Key]) -> UserError:
+    """What is said of a prefix that no key has."""
+    if prefix.endswith((".yaml", ".yml")):
+        return UserError(f"{prefix} is no key: name keys beside --keys, and no files")
+    names = [key.name for key in found]
+    word = prefix.partition("=")[0].rpartition(".")[2]
+    blocks = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    return UserError(
+        f"no key is, or begins with, '{hints.plain(prefix)}' (`--keys` alone lists them all); "
+        + hints.for_key(word, blocks, dict.fromkeys(names))
+    )

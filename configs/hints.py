@@ -10,13 +10,35 @@ from typing import Any
 from pydantic import ValidationError
 
 _KEY = re.compile(r"[a-z_]\w*(?:\.(?!ya?ml$)[a-z_]\w*)*")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+")
 _SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
+_ELSEWHERE = {
+    "batch_size": "global_batch", "learning_rate": "optim.lr", "max_steps": "steps",
+    "hidden_size": "model.width", "d_model": "model.width", "n_embd": "model.width",
+    "num_hidden_layers": "model.num_layers", "num_attention_heads": "model.num_heads",
+    "seq_len": "data.sequence_length", "block_size": "data.sequence_length",
+    "max_length": "data.sequence_length", "context_length": "data.sequence_length",
+    "warmup_steps": "optim.schedule.warmup", "grad_clip": "optim.clip",
+    "max_grad_norm": "optim.clip", "output_dir": "run_dir", "out_dir": "run_dir",
+    "init_from": "fork_from", "dtype": "precision", "save_every": "checkpoint.every",
+    "log_every": "log.every", "eval_every": "eval.every", "dataset": "data.corpus",
+    "micro_batch_size": "parallel.micro_batch",
+}  # fmt: skip
+"""What other programs call a key of ours."""
 
 
 def nearest(word: str, known: Sequence[str], cutoff: float = 0.5) -> str:
     """A question after the nearest known word; nothing where none is near."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
-    return f"did you mean '{close[0]}'?" if close else ""
+    close = _close(word, known, cutoff)
+    return f"did you mean '{close}'?" if close else ""
+
+
+def _close(word: str, known: Iterable[str], cutoff: float) -> str:
+    """The nearest known word, in capitals or not; nothing where none is near."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=cutoff)
+    return by_lower[close[0]] if close else ""
 
 
 def for_key(word: str, here: Sequence[str], everywhere: Iterable[str]) -> str:
@@ -24,12 +46,15 @@ def for_key(word: str, here: Sequence[str], everywhere: Iterable[str]) -> str:
     by_name: dict[str, list[str]] = {}
     for key in everywhere:
         by_name.setdefault(key.rpartition(".")[2], []).append(key)
-    if word in by_name:
-        return _any_of(by_name[word])
+    if word.lower() in by_name:
+        return _any_of(by_name[word.lower()])
+    elsewhere = _ELSEWHERE.get(word.lower(), "")
+    if elsewhere in by_name.get(elsewhere.rpartition(".")[2], []):
+        return _any_of([elsewhere])
     if guess := nearest(word, here):
         return guess
-    close = difflib.get_close_matches(word, list(by_name), n=1, cutoff=0.7)
-    return _any_of(by_name[close[0]]) if close else "known here: " + ", ".join(here)
+    close = _close(word, by_name, 0.7)
+    return _any_of(by_name[close]) if close else "known here: " + ", ".join(here)
 
 
 def _any_of(keys: Sequence[str]) -> str:
@@ -62,10 +87,19 @@ def of_value(error: ValidationError, data: Any) -> Iterator[tuple[str, str]]:
         place = _inside(item["loc"], data)
         by_place.setdefault(place, []).append(item)
     for place, items in by_place.items():
-        texts = dict.fromkeys(item["msg"][0].lower() + item["msg"][1:] for item in items)
         given = items[0]["input"]
+        texts = dict.fromkeys(_text(item) for item in items)
         message = f"{', or '.join(texts)}, not {short(given)}"
-        yield ".".join(map(str, place)), message + _remedy(items[0]["type"], given)
+        yield ".".join(map(str, place)), message + _remedy(items[0], given)
+
+
+def _text(item: Any) -> str:
+    if item["type"] == "missing":  # an item of a list that has a fixed number of them
+        return "needs more values"
+    if item["type"] == "too_long":
+        return f"needs {item['ctx']['max_length']} values"
+    text: str = item["msg"]
+    return text[0].lower() + text[1:]
 
 
 def _inside(loc: Sequence[Any], data: Any) -> tuple[Any, ...]:
@@ -80,11 +114,21 @@ def _inside(loc: Sequence[Any], data: Any) -> tuple[Any, ...]:
     return tuple(place)
 
 
-def _remedy(kind: str, given: Any) -> str:
-    if kind.startswith("bool") and str(given).lower() in _SWITCHES:
-        return f"; write {_SWITCHES[str(given).lower()]}"
+def _remedy(item: Any, given: Any) -> str:
+    """What to write instead, where that can be told."""
+    kind, word = item["type"], str(given)
+    if kind.startswith("bool") and word.lower() in _SWITCHES:
+        return f"; write {_SWITCHES[word.lower()]}"
     if kind.startswith("int") and isinstance(given, float) and given.is_integer():
         return f"; write {int(given)}"
+    if not isinstance(given, str):
+        return ""
+    if kind.startswith(("int", "float")) and _THOUSANDS.fullmatch(word):
+        return f"; write {word.replace(',', '')}"
+    if kind in ("tuple_type", "list_type") and "," in word:
+        return f"; write [{short(word.strip('()[] '))[1:-1]}]"
+    if kind == "literal_error" and f"'{word.lower()}'" in item["ctx"]["expected"]:
+        return f"; write {word.lower()}"
     return ""
 
 
@@ -103,3 +147,14 @@ def files_near(path: Path) -> str:
     if _KEY.fullmatch(str(path)):
         return f"; a setting is written {path}=VALUE"
     return f"; there are: {', '.join(beside[:5])}" if beside else ""
+
+
+def within(directory: Path) -> str:
+    """What to name instead of a directory."""
+    if (directory / "config.yaml").is_file():
+        return f"; the run in it goes on with {directory}/config.yaml run_dir={directory}"
+    with contextlib.suppress(OSError):
+        there = [str(file) for file in sorted(directory.glob("*.yaml"))]
+        if there:
+            return f"; there are: {', '.join(there[:5])}"
+    return "; name a YAML file"

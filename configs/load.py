@@ -56,10 +56,14 @@ def _text(path: Path) -> str:
     try:
         # A named pipe would make us wait for ever, and what it holds could be read once only.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            kind = "a directory" if path.is_dir() else "no regular file"
-            raise UserError(f"cannot read {path}: it is {kind}; name a YAML file")
+            is_directory = path.is_dir()
+            kind = "a directory" if is_directory else "no regular file"
+            instead = hints.within(path) if is_directory else "; name a YAML file"
+            raise UserError(f"cannot read {path}: it is {kind}{instead}")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
+    except UserError:
+        raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"cannot read {path}: {error.strerror}{hints.files_near(path)}") from error
     except OSError as error:

@@ -5,6 +5,8 @@ a setting with dashes in front, or with spaces around its ``=``.
 """
 
 import argparse
+import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -14,20 +16,47 @@ from configs import hints
 from configs.errors import UserError
 from configs.load import is_override
 
-_DASHED = re.compile(r"--?([A-Za-z_]\w*(?:\.\w+)+|[A-Za-z_]\w*(?==))(=.*)?", re.S)
+_DASHED = re.compile(r"--?([A-Za-z_][\w.]*)(?:=(.*))?", re.S)
+_KEY = r"[A-Za-z_]\w*(?:\.\w+)*"
+_COLON = re.compile(rf"({_KEY}):\s*(.*)", re.S)
+_SLASHED = re.compile(r"([A-Za-z_]\w*(?:/\w+)+)=([^/]*)", re.S)
+_VALUE = re.compile(r"[-+.\d\[{].*|true|false|null", re.S)
+"""What is a value rather than the name of a file or a key."""
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments, options and words in any order; leaves with status 2 where they are wrong."""
     arguments, unknown = parser.parse_known_intermixed_args(argv)
-    for word in unknown:
+    for word, after in pairwise([*unknown, ""]):
         if found := _DASHED.fullmatch(word):
             key, value = found.groups()
-            meant = hints.plain(key + (value or "=VALUE"))
-            parser.exit(2, f"error: {hints.plain(word)}: a setting has no dashes: write {meant}\n")
+            if close := _near(key, parser):
+                parser.exit(2, f"error: {hints.plain(word)}: did you mean {close}?\n")
+            value = value or ("" if after.startswith("-") else after)
+            meant = _undashed(key, value)
+            if meant:
+                parser.exit(2, f"error: {hints.plain(word)}: {meant}\n")
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(map(hints.plain, unknown))}")
     return arguments
+
+
+def _near(key: str, parser: argparse.ArgumentParser) -> str:
+    """The option that a word with dashes may be meant for; nothing if it is like none."""
+    known = {
+        option.lstrip("-"): option for action in parser._actions for option in action.option_strings
+    }
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.75)
+    return known[close[0]] if close else ""
+
+
+def _undashed(key: str, value: str) -> str:
+    """How a file or setting is given that was given like an option."""
+    if _is_file(value):
+        return f"files are named as they are: write {hints.plain(value)}"
+    if not value and "." not in key:
+        return ""
+    return f"a setting has no dashes: write {hints.plain(key + '=' + (value or 'VALUE'))}"
 
 
 def split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -36,7 +65,7 @@ def split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     Raises:
         UserError: with a line for each word that is neither.
     """
-    problems = [*_spaced(words), *(f"'{hints.plain(w)}' is no UTF-8" for w in words if _odd(w))]
+    problems = [*_misspelt(words), *(f"'{hints.plain(w)}' is no UTF-8" for w in words if _odd(w))]
     if "" in words:
         problems.append("one of the words is empty; quote variables, or leave it out")
     if problems:
@@ -49,19 +78,27 @@ def _odd(word: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
-def _spaced(words: Sequence[str]) -> Iterator[str]:
-    """Settings that spaces have cut apart: ``lr = 1``, ``lr =1`` or ``lr= 1``."""
-    for index, (first, second) in enumerate(pairwise(words)):
-        third = words[index + 2] if index + 2 < len(words) else "VALUE"
-        if not first or _is_file(first):
+def _misspelt(words: Sequence[str]) -> Iterator[str]:
+    """Settings that spaces have cut apart, or that are written as in a file or a path."""
+    for index, first in enumerate(words):
+        second, third = (*words[index + 1 :], "", "")[:2]
+        if (found := _SLASHED.fullmatch(first)) and not os.path.exists(first):
+            meant = f"{found[1].replace('/', '.')}={found[2]}"
+            yield f"'{hints.plain(first)}': a key has dots: write {hints.plain(meant)}"
+        if not first or first == "=" or _is_file(first):
             continue
         if second == "=":
-            meant = f"{first}={third}"
-        elif _is_cut(first, second):
-            meant = first + second
-        else:
+            yield f"no spaces around '=': write {hints.plain(first + '=' + (third or 'VALUE'))}"
+        elif second and _is_cut(first, second):
+            yield f"no spaces around '=': write {hints.plain(first + second)}"
+        elif os.path.exists(first):
             continue
-        yield f"no spaces around '=': write {hints.plain(meant)}"
+        elif found := _COLON.fullmatch(first):
+            key, value = found.groups()
+            meant = f"{key}={value or second or 'VALUE'}"
+            yield f"'{hints.plain(first)}': a setting has a '=': write {hints.plain(meant)}"
+        elif re.fullmatch(_KEY, first) and _VALUE.fullmatch(second):
+            yield f"a setting is one word: write {hints.plain(f'{first}={second}')}"
 
 
 def _is_cut(first: str, second: str) -> bool:

@@ -114,6 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.keys:
         return _list_keys(arguments.words)
+    if not arguments.dry_run and (arguments.json or arguments.ranks):
+        raise UserError(
+            "--json and --ranks belong to --dry-run; the ranks of a run are parallel.data x "
+            "parallel.tensor x parallel.pipeline, such as parallel.data=2"
+        )
     world = launch.external_world(os.environ)
     files, overrides = words.split(arguments.words)
     if not files:
@@ -191,12 +196,7 @@ def _list_keys(prefixes: Sequence[str]) -> int:
     from configs.documentation import listing
     from pretrain.config import RunConfig
 
-    text = listing(RunConfig, prefixes)
-    if not text:
-        raise UserError(
-            f"no key is, or begins with, {' or '.join(prefixes)}; `--keys` alone lists them all"
-        )
-    print(text)
+    print(listing(RunConfig, prefixes))
     return 0
 
 

@@ -4,7 +4,8 @@ from itertools import count
 from pathlib import Path
 
 from configs.errors import UserError
-from pretrain.ownership import LAUNCHER
+from pretrain.checkpoint import store
+from pretrain.ownership import LAUNCHER, is_left_over
 from pretrain.run_directory import RunDirectory
 
 
@@ -20,7 +21,10 @@ def move_aside(path: Path) -> Path | None:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return None
     directory = RunDirectory(path)
-    if not directory.config.is_file():
+    if not directory.config.is_file() and not store.committed(directory.checkpoints):
+        # What a start left that was killed in its first moment is in nobody's way.
+        if path.is_dir() and all(is_left_over(one) for one in path.iterdir()):
+            return None
         raise UserError(f"--fresh moves runs only, and {path} holds none; choose another run_dir")
     if is_live(path):
         raise UserError(f"{path} is running; stop it first, or choose another run_dir")

@@ -19,10 +19,20 @@ from typing import Any
 
 Row = dict[str, Any]
 
+MOST = 2.0**128
+"""No number of a run is as large; NaN compares as larger too."""
+
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics file; lines that are none are left out."""
     return _scan(path)[0]
+
+
+def number(value: Any) -> float | None:
+    """A value of a row as a number; None where it is none, or beyond what a float32 can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) < MOST else None
 
 
 def _scan(path: Path) -> tuple[list[Row], list[int]]:

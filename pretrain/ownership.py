@@ -40,7 +40,7 @@ def require(run: "RunDirectory", config: RunConfig) -> None:
     _require_kinds(run.path)
     recorded = _recorded(run)
     if recorded is None:
-        strange = sorted(path.name for path in run.path.iterdir() if not _is_left_over(path))
+        strange = sorted(path.name for path in run.path.iterdir() if not is_left_over(path))
         if strange:
             raise UserError(
                 f"{run.path} is not empty and holds no run ({strange[0]} is in it); "
@@ -71,7 +71,7 @@ def _require_kinds(path: Path) -> None:
             raise UserError(f"{path / name} is no directory, as a run keeps it; move it away")
 
 
-def _is_left_over(path: Path) -> bool:
+def is_left_over(path: Path) -> bool:
     """Whether it may lie in a directory that is still nobody's."""
     if path.name in (LAUNCHER, ".config.yaml", *BYSTANDERS) or path.name.startswith(".nfs"):
         return True

@@ -4,9 +4,11 @@ A job that says nothing looks like one that hangs: the first step is told at onc
 it lasts longer than :data:`PATIENCE_S` a line says so, again after twice as long and so on.
 """
 
+import contextlib
+import os
 import threading
 import time
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
@@ -57,7 +59,7 @@ class Progress:
         self._started = time.monotonic()
         self._bar = _Line(
             total=total, initial=initial, unit="step", desc="train", disable=not self._live,
-            dynamic_ncols=True, bar_format=LIVE_LINE, file=self._stream,
+            bar_format=LIVE_LINE, file=self._stream, **_width(self._stream),
         )  # fmt: skip
         if (self._live or self._plain) and initial < total:
             threading.Thread(target=self._wait_for_first_step, daemon=True).start()
@@ -86,6 +88,8 @@ class Progress:
         self._bar.left = clock(left)
         self._bar.set_postfix_str(facts.removeprefix(", "), refresh=False)
         self._bar.update()
+        if self._live and self._loss and self._step == self._first + 1:
+            self.say(f"first loss{self._loss.removeprefix(', loss')}, of step {self._step}")
         now = time.monotonic()
         if self._plain and (now - self._said >= self._every or self._step == self._total):
             self._said = now
@@ -125,8 +129,8 @@ class Counter:
         self._plain, self._every = shown and not live, every
         self._started = self._said = time.monotonic()
         self._bar = _Line(
-            total=total, unit=unit, desc=name, disable=not live, dynamic_ncols=True,
-            bar_format=LIVE_LINE, file=stream,
+            total=total, unit=unit, desc=name, disable=not live, bar_format=LIVE_LINE,
+            file=stream, **_width(stream),
         )  # fmt: skip
 
     def update(self, num: int) -> None:
@@ -149,6 +153,14 @@ class Counter:
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
+
+
+def _width(stream: TextIO) -> dict[str, Any]:
+    """The live line is as wide as its window, or 80 columns where that has none, as in `script`."""
+    with contextlib.suppress(OSError, ValueError):
+        if not os.get_terminal_size(stream.fileno()).columns:
+            return {"ncols": 80}
+    return {"dynamic_ncols": True}
 
 
 class _Line(tqdm):

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.load import read_yaml
-from pretrain.metrics import Row, read_rows
+from pretrain.metrics import Row, number, read_rows
 from pretrain.run_directory import RunDirectory
 
 LEVEL = "train/loss_level_"
@@ -33,13 +33,13 @@ class Run:
     @cached_property
     def training(self) -> list[Row]:
         """The rows of training steps."""
-        return [row for row in self.rows if "train/loss" in row]
+        return [row for row in self.rows if number(row.get("train/loss")) is not None]
 
     @cached_property
     def held_out(self) -> str | None:
         """The key of the held-out number: the bound, or the loss where there is none."""
         keys = ("val/nelbo", "val/loss")
-        return next((key for key in keys if any(key in row for row in self.rows)), None)
+        return next((key for key in keys if len(self.curve(key)[1])), None)
 
     @property
     def averaged(self) -> bool:
@@ -49,14 +49,32 @@ class Run:
 
     def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and values of a metric, where it is a finite number."""
-        found = [
-            (row["tokens_seen"], row[key])
-            for row in self.rows
-            if isinstance(row.get(key), (int, float)) and "tokens_seen" in row
-        ]
+        pairs = ((number(row.get("tokens_seen")), number(row.get(key))) for row in self.rows)
+        found = [pair for pair in pairs if None not in pair]
         tokens, values = np.array(found, dtype=float).reshape(-1, 2).T
-        finite = np.isfinite(tokens) & np.isfinite(values)
-        return tokens[finite], values[finite]
+        return tokens, values
+
+
+def by_level(rows: list[Row]) -> tuple[np.ndarray, list[float]]:
+    """The middle of each range of the noise level, and the mean loss of these rows there."""
+    means: dict[float, float] = {}
+    for key in {key for row in rows for key in row}:
+        start = _level(key)
+        values = [value for row in rows if (value := number(row.get(key))) is not None]
+        if start is not None and values:
+            means[start] = float(np.mean(values))
+    starts = np.array(sorted(means))
+    width = 0.1 if len(starts) < 2 else float(np.diff(starts).min())
+    return starts + width / 2, [means[start] for start in starts]
+
+
+def _level(key: str) -> float | None:
+    """Where the range of the noise level begins that a metric is of; None if it is of none."""
+    try:
+        start = float(key.removeprefix(LEVEL)) if key.startswith(LEVEL) else -1.0
+    except ValueError:
+        return None
+    return start if 0 <= start < 1 else None
 
 
 def read_runs(paths: list[Path]) -> list[Run]:
@@ -70,11 +88,13 @@ def read_runs(paths: list[Path]) -> list[Run]:
     for path, name in zip(paths, names, strict=True):
         directory = RunDirectory(path)
         rows = read_rows(directory.metrics)
-        if not any("train/loss" in row for row in rows):
+        if not rows:
             raise UserError(f"{path} has no metrics yet; train it first with `python -m pretrain`")
         config = read_yaml(directory.config) if directory.config.exists() else {}
         label = str(path) if names.count(name) > 1 else name
         runs.append(Run(path=path, name=label, config=config, rows=rows))
+        if not runs[-1].training:
+            raise UserError(f"{path}: none of its {len(rows):,} rows has a finite training loss")
     return runs
 
 
@@ -82,13 +102,18 @@ def smooth(values: np.ndarray) -> np.ndarray:
     """Each value's median with its neighbours, then the mean of these medians.
 
     The median passes over a lone spike, which a mean would turn into a plateau; the mean takes
-    the steps off it. Towards both ends there are fewer neighbours, and neither end is left out.
+    the steps off it. Towards both ends there are fewer neighbours, and neither end is left out:
+    the first and the last stand where the line beside them leads, unless they lie on its way.
     """
     half, places = len(values) // (2 * SHARE), np.arange(len(values))
     reach = np.minimum(half, np.minimum(places, places[::-1]))
-    for average in (np.median, np.mean):
-        values = np.array([average(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
-    return values
+    if not half:
+        return values
+    medians = np.array([np.median(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
+    for end, beside, next_one in ((0, 1, 2), (-1, -2, -3)):
+        ahead = 2 * medians[beside] - medians[next_one]
+        medians[end] = np.median([values[end], medians[beside], ahead])
+    return np.array([np.mean(medians[i - r : i + r + 1]) for i, r in enumerate(reach)])
 
 
 def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:

@@ -1,6 +1,8 @@
 """Pictures of runs, one over the other: loss, noise levels, and how training goes."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -12,11 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from tools.curves import LEVEL, Run, smooth
+from configs.hints import plain
+from tools.curves import Run, by_level, smooth
 
 SIZE = (7, 4.2)
 TOKENS = EngFormatter(sep="")
 """250k, 1.5M, 2G."""
+
+MOST_INSIDE = 8
+"""Of entries in a legend: a longer one stands beside the picture, not in it."""
 
 
 def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path:
@@ -29,7 +35,7 @@ def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path
             continue
         line = smooth(loss)
         axes.plot(tokens, loss, ".", color=color, alpha=0.4, markersize=4, markeredgewidth=0)
-        label = "training, smoothed by a median" if len(runs) == 1 else run.name
+        label = "training, smoothed by a median" if len(runs) == 1 else _text(run)
         axes.plot(tokens, line, _style(line), color=color, label=label)
         tops += [line.max(), np.quantile(loss, 0.995)]
         lows += [line.min(), np.quantile(loss, 0.005)]
@@ -48,7 +54,7 @@ def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path
     _mark_what_is_above(axes, runs)
     bounded = any(run.held_out == "val/nelbo" for run in runs)
     unit = "nats per token" if bounded else "loss per token"
-    title = runs[0].name if len(runs) == 1 else "training loss, and held-out numbers (points)"
+    title = _text(runs[0]) if len(runs) == 1 else "training loss, and held-out numbers (points)"
     axes.set(xlabel="tokens seen", ylabel=unit, title=title)
     axes.xaxis.set_major_formatter(TOKENS)
     return _finish(figure, [axes], path)
@@ -59,14 +65,17 @@ def draw_levels(runs: list[Run], path: Path) -> Path:
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
     for run, color in zip(runs, _colors(runs), strict=True):
         rows, part = run.training, max(1, len(run.training) // 10)
-        name = "" if len(runs) == 1 else f"{run.name}, "
         for which, chosen, style in (("first", rows[:part], ":"), ("last", rows[-part:], "-")):
             if which == "first" and len(rows) == 1:
                 continue
-            centres, means = _by_level(chosen)
-            label = f"{name}{which} tenth of the run"
+            centres, means = by_level(chosen)
+            label = f"{which} tenth of the run"
+            if len(runs) > 1:
+                label = _text(run) if which == "last" else "_"
             axes.plot(centres, means, f"o{style}", color=color, label=label, markersize=5)
-    title = runs[0].name if len(runs) == 1 else "loss by noise level"
+    title = (
+        _text(runs[0]) if len(runs) == 1 else "loss by noise level, first (dotted) and last tenth"
+    )
     axes.set(xlabel="noise level", ylabel="loss per token", title=title, xlim=(0, 1))
     axes.set_xticks(np.linspace(0, 1, 11))
     return _finish(figure, [axes], path)
@@ -91,30 +100,29 @@ def draw_training(runs: list[Run], path: Path) -> Path:
             line = smooth(values) if noisy else values
             if noisy:
                 axes.plot(tokens, values, ".", color=color, alpha=0.4, markersize=3)
-            axes.plot(tokens, line, _style(line), color=color, label=run.name)
+            axes.plot(tokens, line, _style(line), color=color, label=_text(run))
         axes.set_ylabel(unit)
         if key != "train/grad_norm":
             axes.set_ylim(bottom=0)
         elif axes.has_data():
             axes.set_yscale("log")
-    panels[0].set_title(runs[0].name if len(runs) == 1 else "how training goes")
+    panels[0].set_title(_text(runs[0]) if len(runs) == 1 else "how training goes")
     panels[-1].set_xlabel("tokens seen")
     panels[-1].xaxis.set_major_formatter(TOKENS)
     return _finish(figure, list(panels), path, legend=len(runs) > 1)
 
 
-def _by_level(rows: list[dict[str, float]]) -> tuple[np.ndarray, list[float]]:
-    """The middle of each range of the level, and the mean loss there."""
-    keys = sorted({key for row in rows for key in row if key.startswith(LEVEL)})
-    starts = np.array([float(key.removeprefix(LEVEL)) for key in keys])
-    width = 0.1 if len(starts) < 2 else float(np.diff(starts).min())
-    return starts + width / 2, [
-        float(np.mean([row[key] for row in rows if key in row])) for key in keys
-    ]
+def _text(run: Run) -> str:
+    """A run's name, of which nothing is taken for mathematics or for a mark of matplotlib's."""
+    name = plain(run.name).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
-def _colors(runs: list[Run]) -> list[str]:
-    return [f"C{number % 10}" for number in range(len(runs))]
+def _colors(runs: list[Run]) -> list[Any]:
+    """A colour for each run, no two the same."""
+    if len(runs) <= 10:
+        return [f"C{number}" for number in range(len(runs))]
+    return list(matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(runs))))
 
 
 def _style(line: np.ndarray) -> str:
@@ -146,8 +154,17 @@ def _mark_what_is_above(axes: Axes, runs: list[Run]) -> None:
 def _finish(figure: Figure, panels: list[Axes], path: Path, *, legend: bool = True) -> Path:
     for axes in panels:
         axes.grid(alpha=0.3)
-        if legend and axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    entries = len(panels[0].get_legend_handles_labels()[1])
+    if legend and 0 < entries <= MOST_INSIDE:
+        panels[0].legend(fontsize="small")
+    elif legend and entries:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width + 2, max(height, 0.2 * entries + 1))
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), fontsize="small", loc="outside right upper"
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of a run's name
+        figure.savefig(path, dpi=120)
     plt.close(figure)
     return path

@@ -8,7 +8,6 @@ step, tokens/s its speed then, and the age is the time since something was last 
 """
 
 import json
-import math
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import read_yaml
+from pretrain.metrics import number
 from pretrain.ownership import LAUNCHER
 from pretrain.run_directory import RunDirectory
 from tools import command
@@ -70,15 +70,15 @@ def look(run: Path) -> Listed:
         (row for row in reversed(rows) if "val/nelbo" in row or "val/loss" in row), {}
     )
     launched = _launcher(run) if not status else {}
-    steps = [n for n in (row.get("step"), status.get("step")) if isinstance(n, int)]
+    steps = [n for n in (row.get("step"), status.get("step")) if type(n) is int]
     return Listed(
         run=str(run),
         state=str(status.get("state") or launched.get("state") or "unknown"),
         step=max(steps, default=None),
         steps=_steps(directory.config),
-        loss=_number(row.get("loss")),
-        held_out=_number(held.get("val/nelbo", held.get("val/loss"))),
-        tokens_per_second=_number(row.get("perf/tokens_per_second")),
+        loss=number(row.get("loss")),
+        held_out=number(held.get("val/nelbo", held.get("val/loss"))),
+        tokens_per_second=number(row.get("perf/tokens_per_second")),
         age_s=_age(directory.metrics, directory.status),
         reason=str(status.get("reason") or launched.get("reason") or ""),
     )
@@ -88,7 +88,7 @@ def _launcher(run: Path) -> dict[str, Any]:
     """What a launcher noted of a run that has not begun."""
     try:
         found = json.loads((run / LAUNCHER / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -106,15 +106,11 @@ def _last_rows(file: Path) -> list[dict[str, Any]]:
     for line in lines[1:] if start else lines:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             rows.append(row)
     return rows
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _steps(config: Path) -> int | None:
@@ -122,7 +118,7 @@ def _steps(config: Path) -> int | None:
         steps = read_yaml(config).get("steps")
     except UserError:
         return None
-    return steps if isinstance(steps, int) else None
+    return steps if type(steps) is int else None
 
 
 def _age(*files: Path) -> float | None:
@@ -155,7 +151,7 @@ def _cells(one: Listed) -> list[str]:
     whole = "" if one.steps is None else f"/{one.steps:,}"
     speed = "" if one.tokens_per_second is None else f"{one.tokens_per_second:,.0f}"
     reason = one.reason if len(one.reason) < 60 else f"{one.reason[:57]}..."
-    return [
+    cells = [
         one.run,
         one.state,
         step + whole if step else "",
@@ -163,8 +159,9 @@ def _cells(one: Listed) -> list[str]:
         "" if one.held_out is None else f"{one.held_out:.4f}",
         speed,
         "" if one.age_s is None else spoken(one.age_s),
-        " ".join(reason.split()),
+        reason,
     ]
+    return [" ".join(cell.split()) for cell in cells]
 
 
 def spoken(seconds: float) -> str:

@@ -24,6 +24,9 @@ from model.processes.gaussian import Gaussian, Parameterisation, ScheduleName, t
 from model.query import Query
 from model.times import SecondMoment
 
+MOST_STEPS = 100_000
+"""Losses are kept of each, in memory and in checkpoints."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Genie(Objective):
@@ -49,6 +52,8 @@ class Genie(Objective):
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, not {self.num_steps}")
+        if self.num_steps > MOST_STEPS:
+            raise ValueError(f"num_steps must be at most {MOST_STEPS:,}, not {self.num_steps}")
         if not 0.0 <= self.self_conditioning <= 1.0:
             raise ValueError(f"self_conditioning must lie in [0, 1], not {self.self_conditioning}")
         if self.rounding <= 0.0:

@@ -1,6 +1,7 @@
 """Every key of a configuration is listed with its type, its default and what it means."""
 
 import dataclasses
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,5 +136,14 @@ def test_the_command_lists_them(capsys) -> None:
 
 
 def test_a_key_that_is_not_there_is_an_error(capsys) -> None:
-    assert main(["--keys", "optimizer"]) == 2
-    assert "no key is, or begins with, optimizer" in capsys.readouterr().err
+    for words, said in {
+        ("optimizer",): "no key is, or begins with, 'optimizer'",
+        ("lr",): "did you mean 'optim.lr'?",
+        ("optim.lr=3",): "did you mean 'optim.lr'?",
+        ("optim", "emma"): "'emma' .*; did you mean 'ema'",
+        ("configs/tiny.yaml",): "configs/tiny.yaml is no key",
+    }.items():
+        assert main(["--keys", *words]) == 2
+        printed = capsys.readouterr()
+        assert re.search(said.replace("?", r"\?"), printed.err)
+        assert printed.out == ""

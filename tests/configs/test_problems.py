@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from configs import hints
+from configs.build import all_keys
 from configs.checks import UNKNOWN, Checked, UnknownError, at_least, checks
 from configs.errors import UserError
 from configs.load import load, validate
@@ -67,7 +69,8 @@ def test_a_wrong_value_makes_no_further_problems() -> None:
     )
     assert problems("model.width=x") == ["model.width: input should be a valid integer, not 'x'"]
     assert problems("data=3") == [
-        "data: expected a block of settings, 'key: value' each, not 3",
+        "data: expected a block of settings, not 3; its keys are: corpus, demo_dir, "
+        "sequence_length, packing, source_length, paragraphs, train_split, valid_split",
     ]
     assert problems("global_batch=0", "parallel.data=2") == [
         "global_batch must be at least 1, not 0"
@@ -98,6 +101,10 @@ def test_a_plugins_values_are_said_with_the_rest() -> None:
         ("every=5", "did you mean 'checkpoint.every', 'eval.every' or 'log.every'?"),
         ("sed=1", "sed: unknown key; did you mean 'seed'?"),
         ("seqence_length=8", "did you mean 'data.sequence_length'?"),
+        ("optim.LR=1", "optim.LR: unknown key; did you mean 'optim.lr'?"),
+        ("batch_size=8", "batch_size: unknown key; did you mean 'global_batch'?"),
+        ("learning_rate=1", "learning_rate: unknown key; did you mean 'optim.lr'?"),
+        ("model.hidden_size=8", "model.hidden_size: unknown key; did you mean 'model.width'?"),
     ],
 )
 def test_a_key_in_the_wrong_place_is_found_where_it_belongs(word: str, meant: str) -> None:
@@ -112,6 +119,17 @@ def test_a_key_in_the_wrong_place_is_found_where_it_belongs(word: str, meant: st
         ("checkpoint.asynchronous=yes", "not 'yes'; write true"),
         ("compile=off", "not 'off'; write false"),
         ("steps=1:30", "steps: input should be a valid integer, not '1:30'"),
+        ("steps=1,000", "not '1,000'; write 1000"),
+        ("precision=FP32", "'bf16', 'fp16' or 'fp32', not 'FP32'; write fp32"),
+        ("optim.betas=0.9,0.99", "not '0.9,0.99'; write [0.9,0.99]"),
+        ("optim.betas=(0.9, 0.99)", "not '(0.9, 0.99)'; write [0.9, 0.99]"),
+        ("optim.betas=[0.9]", "optim.betas: needs more values, not [0.9]"),
+        ("optim.betas=[0.9, 0.9, 0.9]", "optim.betas: needs 2 values, not [0.9, 0.9, 0.9]"),
+        ("optim.schedule=cosine", "not 'cosine'; did you mean optim.schedule.name=cosine?"),
+        (
+            "wandb=online",
+            "wandb: expected a block of settings, not 'online'; did you mean wandb.mo",
+        ),
         ("optim.betas.0=0.9", "optim.betas: input should be a valid"),
         ("optim.lr.x=1", "optim.lr: input should be a valid number, not {'x': 1}"),
         ("optim.betas=[.nan, 0.9]", "optim.betas.0: must be finite"),
@@ -136,6 +154,19 @@ def test_a_key_in_the_wrong_place_is_found_where_it_belongs(word: str, meant: st
 )
 def test_a_value_is_refused_with_its_key(word: str, message: str) -> None:
     assert any(message in line for line in problems(word)), problems(word)
+
+
+def test_no_table_is_larger_than_any_machine() -> None:
+    """One of losses is made for each of these steps when a run begins."""
+    assert problems("objective.num_steps=99999999999", file=GENIE) == [
+        "objective.num_steps must be at most 100,000, not 99999999999"
+    ]
+
+
+def test_what_others_call_a_key_is_a_key_of_ours() -> None:
+    known = set(all_keys(RunConfig, {}))
+    assert set(hints._ELSEWHERE.values()) <= known
+    assert not set(hints._ELSEWHERE) & {key.rpartition(".")[2] for key in known}
 
 
 def test_settings_of_a_cluster_are_said_at_once() -> None:

@@ -25,7 +25,19 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["optim.lr", "=3e-4"], "no spaces around '=': write optim.lr=3e-4"),
         (["optim.lr=", "3e-4"], "no spaces around '=': write optim.lr=3e-4"),
         (["--optim.lr=3e-4"], "--optim.lr=3e-4: a setting has no dashes: write optim.lr=3e-4"),
-        (["--optim.lr", "3e-4"], "--optim.lr: a setting has no dashes: write optim.lr=VALUE"),
+        (["--optim.lr", "3e-4"], "--optim.lr: a setting has no dashes: write optim.lr=3e-4"),
+        (["--optim.lr"], "--optim.lr: a setting has no dashes: write optim.lr=VALUE"),
+        (["--steps", "3"], "--steps: a setting has no dashes: write steps=3"),
+        (["--dryrun"], "--dryrun: did you mean --dry-run?"),
+        (["--config", "configs/demo.yaml"], "files are named as they are: write configs/demo.yaml"),
+        (["--config=configs/demo.yaml"], "files are named as they are: write configs/demo.yaml"),
+        (["optim.lr", "="], "no spaces around '=': write optim.lr=VALUE"),
+        (["optim.lr:3e-4"], "'optim.lr:3e-4': a setting has a '=': write optim.lr=3e-4"),
+        (["optim.lr: 3e-4"], "'optim.lr: 3e-4': a setting has a '=': write optim.lr=3e-4"),
+        (["optim.lr:", "3e-4"], "'optim.lr:': a setting has a '=': write optim.lr=3e-4"),
+        (["optim.lr", "3e-4"], "a setting is one word: write optim.lr=3e-4"),
+        (["steps", "-30"], "a setting is one word: write steps=-30"),
+        (["optim/lr=3e-4"], "'optim/lr=3e-4': a key has dots: write optim.lr=3e-4"),
         (["--steps=3"], "--steps=3: a setting has no dashes: write steps=3"),
         (["-steps=3"], "-steps=3: a setting has no dashes: write steps=3"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
@@ -36,7 +48,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["configs/owt.yaml"], "did you mean 'configs/mdlm/owt.yaml'?"),
         (["configs/qqqqq.yaml"], "there are: configs/demo.yaml, configs/tiny.yaml"),
         (["steps"], "cannot read steps: .*; a setting is written steps=VALUE"),
-        (["configs"], "cannot read configs: it is a directory"),
+        (["configs"], "^error: cannot read configs: it is a directory; there are: configs/demo"),
+        (["/dev/null"], "^error: cannot read /dev/null: it is no regular file; name a YAML file"),
         ([""], "one of the words is empty"),
         (["run_dir=\udcff"], "'run_dir=.*' is no UTF-8"),
         (["\udcff.yaml"], "is no UTF-8"),
@@ -55,6 +68,34 @@ def test_the_answer_says_what_was_meant(words: list[str], message: str, capsys) 
     assert re.search(message.replace("?", r"\?"), said.err), said.err
     assert "Traceback" not in said.err
     assert said.out == ""
+
+
+def test_a_setting_cut_by_spaces_is_one_problem(capsys) -> None:
+    """The sign and the value behind it are no setting of their own."""
+    assert main(["configs/tiny.yaml", "optim.lr", "=", "3e-4", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert said == "error: no spaces around '=': write optim.lr=3e-4\n"
+
+
+def test_what_looks_like_a_slip_may_be_a_file(tmp_path: Path, capsys) -> None:
+    """Names that are there are read, whatever they look like."""
+    for name in ("steps:3", "lr"):
+        (tmp_path / name).write_text("steps: 7\n")
+        assert main(["configs/tiny.yaml", name, "--dry-run"]) == 0
+        assert "steps: 7" in capsys.readouterr().out
+
+
+def test_a_run_that_is_named_as_a_file_goes_on_with_its_own(tmp_path: Path, capsys) -> None:
+    shutil.copytree("configs", "runs/tiny/configs")
+    shutil.copy("configs/tiny.yaml", "runs/tiny/config.yaml")
+    assert main(["runs/tiny", "--dry-run"]) == 2
+    assert "goes on with runs/tiny/config.yaml run_dir=runs/tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--ranks", "2"], ["--json"]])
+def test_options_of_a_dry_run_do_not_start_one_that_is_none(option: list[str], capsys) -> None:
+    assert main(["configs/tiny.yaml", *option]) == 2
+    assert "belong to --dry-run; the ranks of a run are parallel.data" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_files_and_words_is_said_at_once(capsys) -> None:

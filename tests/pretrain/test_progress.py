@@ -1,7 +1,10 @@
 """What a run says while it goes on: at once, with hours, and without noise."""
 
 import io
+import os
+import pty
 import re
+import select
 import sys
 import time
 
@@ -60,6 +63,27 @@ def test_on_a_terminal_the_line_has_hours_too(monkeypatch) -> None:
     line = next(part for part in re.split(r"[\r\n]", text) if "41/100" in part)
     assert "0:00:00, 1:38:20 left" in line
     assert "loss 2.5000, 50 tokens/s" in line
+
+
+def test_a_terminal_without_a_width_is_written_to_as_well(monkeypatch) -> None:
+    """As under `script` or in a container, where nobody has said how wide it is."""
+    master, slave = pty.openpty()
+    assert os.get_terminal_size(slave).columns == 0
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        progress = Progress(shown=True)
+        progress.start(100, 40)
+        progress.note(2.5)
+        time.sleep(0.15)
+        progress.advance(5000, 100.0)
+        progress.close()
+        shown = b""
+        while select.select([master], [], [], 0.5)[0]:
+            shown += os.read(master, 2**16)
+    os.close(master)
+    text = shown.decode()
+    assert "41/100 0:00:00, 1:38:20 left, loss 2.5000, 50 tokens/s" in text
+    assert "first loss 2.5000, of step 41" in text  # it stays when the line has moved on
 
 
 def test_speed_is_smoothed_and_forgets_the_first_step() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from tools import plots, report
@@ -65,6 +66,14 @@ def test_one_spike_is_no_plateau_and_no_end_is_cut_off() -> None:
     assert len(smooth(np.array([]))) == 0
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, -3, -2, -1])
+def test_a_spike_at_an_end_is_no_slope(place: int) -> None:
+    """There a value has few neighbours, and the first step is where spikes are common."""
+    values = np.full(400, 5.0)
+    values[place] = 300.0
+    assert smooth(values).max() == 5.0
+
+
 def test_the_loss_is_drawn_from_the_first_row_to_the_last(tmp_path: Path, drawn) -> None:
     report.report([make(tmp_path / "run", rows(200, spike=97))])
     (axes,) = drawn["loss.png"].axes
@@ -120,6 +129,42 @@ def test_several_runs_are_drawn_over_each_other(tmp_path: Path, drawn, capsys) -
     assert (tmp_path / "out" / "new" / "differences.txt").read_text().strip() in printed
 
 
+def test_many_runs_have_colours_of_their_own_and_room(tmp_path: Path, drawn) -> None:
+    runs = [make(tmp_path / f"{number}", rows(2)) for number in range(12)]
+    report.report(runs, tmp_path / "out")
+    (axes,) = drawn["levels.png"].axes
+    lines, labels = axes.get_legend_handles_labels()
+    assert labels == [run.name for run in runs]  # one entry a run, not one a line
+    assert len({tuple(map(float, to_rgb(line.get_color()))) for line in lines}) == 12
+    for name, (first, *_) in {name: figure.axes for name, figure in drawn.items()}.items():
+        assert first.get_legend() is None, name
+        assert len(drawn[name].legends) == 1, name
+        assert first.get_position().height > 0.2, name
+
+
+@pytest.mark.parametrize("name", ["lr$x_{$b", "_hidden", "日本", "a\nb"])
+def test_names_are_shown_as_they_are(name: str, tmp_path: Path, drawn, recwarn) -> None:
+    report.report([make(tmp_path / name, rows(2)), make(tmp_path / "b", rows(2))], tmp_path / "out")
+    labels = drawn["loss.png"].axes[0].get_legend_handles_labels()[1]
+    assert [label.strip().replace("\\$", "$") for label in labels] == [name, "b"]
+    assert not list(recwarn)
+
+
+def test_values_that_no_run_writes_are_left_out(tmp_path: Path, drawn) -> None:
+    odd = [True, "x", [1], {}, 10**400, 1e308, -1e308, None]
+    given = rows(40)
+    for number, value in enumerate(odd):
+        for key in ("train/loss", "train/grad_norm", "train/lr", "train/loss_level_0.1"):
+            given[number][key] = value
+        given[20 + number]["tokens_seen"] = value
+    given[30] |= {"train/loss_level_x": 1.0, "train/loss_level_": 1.0, "train/loss_level_7": 1.0}
+    report.report([make(tmp_path / "run", given)])
+    for axes in (drawn["loss.png"].axes[0], *drawn["training.png"].axes[:2]):
+        assert len(axes.get_lines()[0].get_xdata()) == 40 - 2 * len(odd)
+    last = drawn["levels.png"].axes[0].get_lines()[-1]
+    assert len(last.get_xdata()) == 10
+
+
 def test_runs_of_one_configuration_have_no_differences(tmp_path: Path, capsys) -> None:
     runs = [make(tmp_path / name, rows(2)) for name in "ab"]
     assert report.main([*map(str, runs), "--out", str(tmp_path / "out")]) == 0
@@ -146,9 +191,11 @@ def test_short_runs_have_pictures_too(tmp_path: Path, num: int) -> None:
 
 def test_wrong_words_are_one_error(tmp_path: Path, capsys) -> None:
     run, empty = make(tmp_path / "run", rows(2)), make(tmp_path / "empty", [])
+    diverged = make(tmp_path / "diverged", [{**row, "train/loss": None} for row in rows(2)])
     (tmp_path / "file").write_text("")
     for words, message in (
         ([run, empty, "--out", tmp_path / "out"], "empty has no metrics yet"),
+        ([diverged], "diverged: none of its 2 rows has a finite training loss"),
         ([run, run], "say with --out DIR"),
         ([run, "--out", tmp_path / "file"], "cannot write into"),
         ([tmp_path / "nowhere"], "has no metrics yet"),

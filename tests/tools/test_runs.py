@@ -127,6 +127,23 @@ def test_where_no_run_is_there_is_nothing_to_move(tmp_path: Path) -> None:
     assert move_aside(tmp_path / "run") is None
 
 
+def test_a_run_without_its_configuration_is_moved_too(tmp_path: Path) -> None:
+    """As a start takes it for a run: by its checkpoints."""
+    run = make(tmp_path / "run")
+    (run / "config.yaml").unlink(missing_ok=True)
+    (run / "checkpoints" / "step-00000010").mkdir(parents=True)
+    assert move_aside(run) == tmp_path / "run.1"
+
+
+def test_what_a_killed_start_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    """A start without --fresh begins there as well."""
+    for name in ("checkpoints", "attempts"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / ".DS_Store").touch()
+    assert move_aside(tmp_path / "run") is None
+    assert (tmp_path / "run" / ".DS_Store").exists()
+
+
 def test_a_live_run_and_what_is_no_run_stay(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is running; stop it first"):
         move_aside(make(tmp_path / "run", "running"))
