@@ -31,6 +31,8 @@ from tools.convert.vocabulary import Vocabulary, vocabulary
 PREFIX = "denoiser."
 TABLES = ("tokens", "source_tokens", "head")
 """Modules with a row for each id."""
+FILL_MASK = {"impl": "fill_mask.TemplatePipeline", "pt": ["AutoModelForMaskedLM"], "type": "text"}
+"""How transformers finds the pipeline beside the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ def _denoiser_settings(run: RunConfig) -> dict[str, Any]:
     return {
         "objective": to_plain(run)["objective"],
         "max_position_embeddings": run.data.sequence_length,
+        "custom_pipelines": {"fill-mask": FILL_MASK},
     }
 
 
