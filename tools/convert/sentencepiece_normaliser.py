@@ -8,7 +8,6 @@ which the rules are a closure, and ``Precompiled`` then gets each character alon
 by a sign that is no text and is taken out again.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 

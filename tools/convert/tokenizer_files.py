@@ -1,9 +1,10 @@
 """The tokenizer beside exported weights, in the form that transformers reads.
 
 A ``tokenizer.json`` is taken over (:mod:`tools.convert.json_files`), a SentencePiece model
-becomes one (:mod:`tools.convert.sentencepiece_files`), and the ids of both are compared before anything is
-written. [MASK], where it is our own, becomes the token after the last. As in training, no
-special token is read out of a text; ``tokenizer(text, split_special_tokens=False)`` does.
+becomes one (:mod:`tools.convert.sentencepiece_files`), and the ids of both are compared before
+anything is written. [MASK], where it is our own, becomes the token after the last. As in
+training, no special token is read out of a text; ``tokenizer(text,
+split_special_tokens=False)`` does.
 """
 
 import json

@@ -70,9 +70,10 @@ ids = model.generate(torch.tensor([[0, 1, 2]]), num_return_sequences=5, seed=0)
 _SEQ2SEQ_WORDS = """```
 
 `generate` denoises {length} positions from pure noise, in `sampling_steps` evaluations of the
-network by `sampler="ddpm"` or `"ddim"`; the same `seed` gives the same samples. `model(input_ids, attention_mask, labels=...)` gives the training
-loss, with padding as a target: pad `labels` to the length that targets are to have, with -100 or
-with the padding token. `model(input_ids, decoder_inputs_embeds=x, level=t)` is one evaluation of
+network by `sampler="ddpm"` or `"ddim"`; the same `seed` gives the same samples.
+`model(input_ids, attention_mask, labels=...)` gives the training loss, with padding as a target:
+pad `labels` to the length that targets are to have, with -100 or with the padding token.
+`model(input_ids, decoder_inputs_embeds=x, level=t)` is one evaluation of
 the network.
 
 Fine-tune it with transformers' `Trainer` or `Seq2SeqTrainer` (`predict_with_generate=True`).

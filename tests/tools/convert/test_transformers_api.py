@@ -350,8 +350,7 @@ class _Padder:
     pad_token_id, padding_side, deprecation_warnings = PAD, "left", {}
 
     def pad(self, features: Any, **_: Any) -> dict[str, Tensor]:
-        names = ("input_ids", "attention_mask", "labels")
-        return {name: torch.tensor([row[name] for row in features]) for name in names}
+        return {name: torch.tensor([row[name] for row in features]) for name in features[0]}
 
     def save_pretrained(self, *_: Any) -> None: ...
 

@@ -1,4 +1,4 @@
-"""``pipeline("fill-mask")`` of an exported denoiser: its text is a template, in which [MASK] is read.
+"""``pipeline("fill-mask")`` of an exported denoiser: [MASK] is read out of its text.
 
 The tokenizer itself reads no special token out of a text, as in training. transformers takes
 this class from ``custom_pipelines`` of config.json.
