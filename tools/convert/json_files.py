@@ -16,9 +16,8 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from configs.errors import UserError
 from data_pipeline.unspellable import merges_without
-from tools.convert.unread import Hidden, Unread, said
+from tools.convert.unread import Hidden, Unread, refuse, said
 
 CONTEXTS = ("{}", "x{}y", "a {} b", "{}{}", ".{}.")
 
@@ -38,11 +37,7 @@ def from_json(file: Path, unread: Collection[str]) -> Tokenizer:
         model["merges"] = merges_without(model, unread)
     read = _read(described, unread)
     hidden = _hidden(model, read) if read else Hidden()
-    if hidden.problems:
-        raise UserError(
-            f"{file} cannot be exported as a tokenizer of the same ids:\n  "
-            + "\n  ".join(hidden.problems)
-        )
+    refuse(file, hidden.problems)
     made = Tokenizer.from_str(json.dumps(described))
     if hidden.replaced:
         steps = [normalizers.Replace(Regex(_alone(a)), b) for a, b in hidden.replaced]

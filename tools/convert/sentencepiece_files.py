@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from configs.errors import UserError
 from tools.convert.sentencepiece_normaliser import SPACE, Spelling, normaliser, problems
-from tools.convert.unread import Unread
+from tools.convert.unread import Unread, refuse
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM, BPE, WORD, CHAR = range(1, 5)
@@ -54,7 +54,7 @@ class _Conversion:
         self.kinds = [piece.type for piece in proto.pieces]
         self.has_bytes = BYTE in self.kinds
         self.spelling = Spelling(space=" " if self.has_bytes else SPACE, signs_apart=self.has_bytes)
-        self._refuse(self._problems())
+        refuse(file, self._problems())
         self.pieces = [p.piece.replace(SPACE, self.spelling.space) for p in proto.pieces]
         self.is_unigram = proto.trainer_spec.model_type == UNIGRAM
 
@@ -69,13 +69,6 @@ class _Conversion:
                 f"piece {p.piece!r} holds a space" for p in self.proto.pieces if " " in p.piece
             ]
         return found
-
-    def _refuse(self, reasons: list[str]) -> None:
-        if reasons:
-            raise UserError(
-                f"{self.file} cannot be exported as a tokenizer of the same ids:\n  "
-                + "\n  ".join(reasons)
-            )
 
     def of_kind(self, *kinds: int) -> dict[str, int]:
         """Ids of pieces; not of one with a space as such, which no text has after its rules."""
@@ -132,7 +125,7 @@ class _Conversion:
         whole = any(len(piece) > 1 for piece in kept)
         names = [name for name in self.of_kind(CONTROL, UNKNOWN, BYTE) if whole or len(name) == 1]
         hidden = Unread(self.matched, has_bytes=self.has_bytes).cut(names)
-        self._refuse(hidden.problems)
+        refuse(self.file, hidden.problems)
         if hidden.pairs:
             cuts.append(hidden.pattern())
         return models.BPE(
@@ -154,7 +147,7 @@ class _Conversion:
             scores[index] = length * highest - 0.1
         names = self.of_kind(CONTROL, UNKNOWN, BYTE)
         hidden = Unread(self.matched, has_bytes=self.has_bytes).unigram(names, scores)
-        self._refuse(hidden.problems)
+        refuse(self.file, hidden.problems)
         steps += [normalizers.Replace(name, other) for name, other in hidden.replaced]
         if hidden.pairs:
             cuts.append(hidden.pattern())

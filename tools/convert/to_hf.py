@@ -27,6 +27,7 @@ def to_hf(
     weights: Which = "ema",
     layout: str = Palimpsest.name,
     tokenizer: Path | None = None,
+    no_tokenizer: bool = False,
     shard_bytes: int = write.SHARD_BYTES,
     about: About | None = None,
 ) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def to_hf(
     Args:
         checkpoint: or a run directory, of which the newest checkpoint is taken.
         tokenizer: or a directory with one; by default the corpus of the run, if it is here.
+        no_tokenizer: write none.
         about: what the model card is to say besides.
 
     Raises:
@@ -50,7 +52,7 @@ def to_hf(
     ours = tensors.of_checkpoint(reader, kind)
     outgoing = named(layout).outgoing(config, ours)
     texts = dict(outgoing.files)
-    found = tokenizer or _corpus(config)
+    found = None if no_tokenizer else tokenizer or _corpus(config)
     if found is not None:
         length = config.data.source_length or config.data.sequence_length
         texts |= tokenizer_files.files(found, config.model, length)

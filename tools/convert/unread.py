@@ -10,6 +10,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+
+from configs.errors import UserError
 
 PLACES = range(0xF0000, 0xFFFFE)
 """Private characters that stand for what no rule may touch."""
@@ -101,3 +104,12 @@ class Unread:
 def said(name: str) -> str:
     """Why a name is a problem."""
     return f"a text that mentions {name!r} would hold that piece, which no text of a corpus does"
+
+
+def refuse(file: Path, reasons: list[str]) -> None:
+    """UserError with all the reasons why a tokenizer cannot be exported, if there are any."""
+    if reasons:
+        raise UserError(
+            f"{file} cannot be exported as a tokenizer of the same ids "
+            "(--no-tokenizer exports the weights without one):\n  " + "\n  ".join(reasons)
+        )

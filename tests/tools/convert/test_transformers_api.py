@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     DataCollatorForSeq2Seq,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
@@ -305,6 +306,13 @@ def test_pipelines(tmp_path: Path, corpus: Path) -> None:
         likeliest = fill.model(ids).logits[0, at].softmax(-1).max()
     assert first["score"] == pytest.approx(float(likeliest), abs=1e-6)
     assert [len(one) for one in fill([text, f"A longer text, {text}"], batch_size=2)] == [5, 5]
+    own = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+    assert pipeline("fill-mask", tokenizer=own, **settings)(text)[0] == first
+    assert own.mask_token_id not in own(text)["input_ids"]
+    fill.model.save_pretrained(tmp_path / "again")
+    own.save_pretrained(tmp_path / "again")
+    again = pipeline("fill-mask", **{**settings, "model": str(tmp_path / "again")})
+    assert again(text)[0] == first
     classify = pipeline("text-classification", **settings)
     alone = [classify(t)[0]["score"] for t in ("a text", "another, longer text")]
     together = classify(["a text", "another, longer text"], batch_size=2)
