@@ -91,7 +91,11 @@ def test_a_vocabulary_grows_and_shrinks(paths: dict[str, Path], name: str, tmp_p
     model.save_pretrained(tmp_path / "saved")
     again = load({name: tmp_path / "saved"}, name)
     assert torch.equal(again(**given).logits, after)
-    from_hf(tmp_path / "saved", tmp_path / "back")
+    found = from_hf(tmp_path / "saved", tmp_path / "back")
+    assert (found["length"], found["length_known"]) == (
+        7 if name in ("rotary", "drafts") else 32,
+        True,
+    )
     with pytest.raises(ValueError, match=r"there would be no \[MASK\]"):
         model.resize_token_embeddings(mask)
     with pytest.raises(ValueError, match="pad_to_multiple_of=100 does not divide it"):

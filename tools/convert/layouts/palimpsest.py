@@ -179,6 +179,7 @@ class Palimpsest:
             compared_as=model,
             num_ids=model.num_ids,
             logits=ids.renumbered(lambda inputs: form.logits(fields, source, inputs)),
+            length=config.get("max_position_embeddings"),
             run=form.run(config),
             left_out=max(0, left_out),
         )
