@@ -127,7 +127,7 @@ def test_ids_are_those_of_training(tmp_path: Path, kind: str) -> None:
 
 def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path) -> None:
     """Pieces of words, where a word may begin with the name and the name is of other pieces."""
-    with pytest.raises(UserError, match=r"--no-tokenizer(.|\n)*mentions '\[MASK\]' would hold"):
+    with pytest.raises(UserError, match=r"--no-tokenizer(.|\n)*mentions '\[PAD\]' would hold"):
         exported(word_pieces(cuts.WhitespaceSplit()), BERT, tmp_path)
 
 
