@@ -16,5 +16,6 @@ class TemplatePipeline(FillMaskPipeline):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A copy: elsewhere the user's tokenizer goes on as it was.
-        self.tokenizer = copy.deepcopy(self.tokenizer)
-        self.tokenizer.split_special_tokens = False
+        reading: Any = copy.deepcopy(self.tokenizer)
+        reading.split_special_tokens = False
+        self.tokenizer = reading
