@@ -24,6 +24,9 @@ _UNKNOWN = ("<unk>", "[UNK]")
 class HuggingFaceTokenizer:
     """A `tokenizer.json`; see `tokenizer.Tokenizer` for what each member means.
 
+    Attributes:
+        unread: names of the pieces that no text gives.
+
     Raises:
         UserError: the file is no tokenizer, or it has no BOS or no EOS.
     """
@@ -52,8 +55,8 @@ class HuggingFaceTokenizer:
         reserved = {index for index, token in added.items() if token.special}
         reserved |= self._special.ids | ({self.unk_id} if self.unk_id is not None else set())
         with _explained(path, "not a Hugging Face tokenizer.json"):
-            names = [self.id_to_piece(index) for index in sorted(reserved)]
-            self._encoder = unspellable_json(content, names)
+            self.unread = [self.id_to_piece(index) for index in sorted(reserved)]
+            self._encoder = unspellable_json(content, self.unread)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode`.

@@ -10,7 +10,7 @@ what mentions it comes out as other pieces, or as unknown.
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import tokenizers
@@ -47,10 +47,13 @@ def _rename_pieces(model: dict[str, Any], renamed: dict[str, str]) -> None:
     if (unknown := model.get("unk_token")) is not None:
         model["unk_token"] = renamed.get(unknown, unknown)
     if "merges" in model:
-        prefix = model.get("continuing_subword_prefix") or ""
-        model["merges"] = [
-            merge for merge in model["merges"] if renamed.keys().isdisjoint(_parts(merge, prefix))
-        ]
+        model["merges"] = merges_without(model, renamed)
+
+
+def merges_without(model: dict[str, Any], names: Collection[str]) -> list[Any]:
+    """The merges of a BPE model in which none of these pieces takes part."""
+    prefix = model.get("continuing_subword_prefix") or ""
+    return [m for m in model["merges"] if frozenset(names).isdisjoint(_parts(m, prefix))]
 
 
 def _parts(merge: str | list[str], prefix: str) -> tuple[str, str, str]:

@@ -77,7 +77,9 @@ def _add_to_hf(commands: Any) -> None:
         default="palimpsest",
         help="whose names and shapes to write (default: our own, with its code beside it)",
     )
-    added.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
+    beside = added.add_mutually_exclusive_group()
+    beside.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
+    beside.add_argument("--no-tokenizer", action="store_true", help="write none")
     added.add_argument("--license", metavar="ID", help="of the weights, for the model card")
     added.add_argument(
         "--repository", metavar="OWNER/NAME", help="where they will be published, likewise"
@@ -135,11 +137,14 @@ def _to_hf(arguments: argparse.Namespace) -> str:
         weights=arguments.weights,
         layout=arguments.layout,
         tokenizer=arguments.tokenizer,
+        no_tokenizer=arguments.no_tokenizer,
         shard_bytes=_shard_bytes(arguments),
         about=About(license=arguments.license, repository=arguments.repository),
     )
-    missing = "" if report["tokenizer"] else "; no tokenizer is here: name one with --tokenizer"
-    return summary(report) + missing
+    said = summary(report)
+    if not report["tokenizer"] and not arguments.no_tokenizer:
+        said += "; no tokenizer is here: name one with --tokenizer"
+    return said
 
 
 def _from_hf(arguments: argparse.Namespace) -> str:

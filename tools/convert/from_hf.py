@@ -98,6 +98,7 @@ def _run(
     source: Path, incoming: Incoming, tokenizer: Path | None, length: int | None
 ) -> dict[str, Any]:
     """The state of the checkpoint: that of the run it was exported from, or of none."""
+    longest = incoming.model.max_length or DEFAULT_LENGTH
     known = {} if tokenizer is None else {"tokenizer_sha256": load_tokenizer(tokenizer).sha256}
     if (source / RUN_FILE).exists():
         facts = _facts(source / RUN_FILE)
@@ -116,7 +117,7 @@ def _run(
             "objective": incoming.run.get("objective", {"name": "mdlm"}),
             "data": {
                 "corpus": str(tokenizer or "unknown"),
-                "sequence_length": max(3, incoming.length or DEFAULT_LENGTH),
+                "sequence_length": max(3, incoming.length or min(DEFAULT_LENGTH, longest)),
                 **incoming.run.get("data", {}),
                 **({"sequence_length": length} if length else {}),
             },

@@ -65,7 +65,9 @@ def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = buil
     query = _query(model, given)
     last = model.total_layers - 1
     stream: tuple[Tensor, ...] = ()
+    network: Any = None
     for index in range(last + 1):
+        del network  # before the next one takes memory
         network = kind(model, span=range(index, index + 1)).eval().double()
         for parameter, name in network.parameter_names().items():
             parameter.copy_(tensors.read(name))

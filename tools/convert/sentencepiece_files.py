@@ -13,7 +13,6 @@ SentencePiece's sign for it, is then a character like any other, and spelt by it
 import re
 from collections.abc import Collection
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,8 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from configs.errors import UserError
-from tools.convert.sentencepiece_normaliser import (
-    PLACES,
-    SPACE,
-    Spelling,
-    boundaries,
-    normaliser,
-    problems,
-)
+from tools.convert.sentencepiece_normaliser import SPACE, Spelling, normaliser, problems
+from tools.convert.unread import Unread, refuse
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM, BPE, WORD, CHAR = range(1, 5)
@@ -61,7 +54,7 @@ class _Conversion:
         self.kinds = [piece.type for piece in proto.pieces]
         self.has_bytes = BYTE in self.kinds
         self.spelling = Spelling(space=" " if self.has_bytes else SPACE, signs_apart=self.has_bytes)
-        self._refuse(self._problems())
+        refuse(file, self._problems())
         self.pieces = [p.piece.replace(SPACE, self.spelling.space) for p in proto.pieces]
         self.is_unigram = proto.trainer_spec.model_type == UNIGRAM
 
@@ -76,13 +69,6 @@ class _Conversion:
                 f"piece {p.piece!r} holds a space" for p in self.proto.pieces if " " in p.piece
             ]
         return found
-
-    def _refuse(self, reasons: list[str]) -> None:
-        if reasons:
-            raise UserError(
-                f"{self.file} cannot be exported as a tokenizer of the same ids:\n  "
-                + "\n  ".join(reasons)
-            )
 
     def of_kind(self, *kinds: int) -> dict[str, int]:
         """Ids of pieces; not of one with a space as such, which no text has after its rules."""
@@ -138,10 +124,10 @@ class _Conversion:
         # A user-defined piece of several characters is no merge: it is looked up whole.
         whole = any(len(piece) > 1 for piece in kept)
         names = [name for name in self.of_kind(CONTROL, UNKNOWN, BYTE) if whole or len(name) == 1]
-        pairs = {name: self._boundary(name) for name in names}
-        self._refuse([f"{_said(name)}" for name, pair in pairs.items() if pair is None])
-        if pairs:
-            cuts.append(boundaries({pair for pair in pairs.values() if pair is not None}))
+        hidden = Unread(self.matched, has_bytes=self.has_bytes).cut(names)
+        refuse(self.file, hidden.problems)
+        if hidden.pairs:
+            cuts.append(hidden.pattern())
         return models.BPE(
             vocab={piece: index for index, piece in enumerate(self.pieces)},
             merges=[merge[3:] for merge in merges],
@@ -159,57 +145,19 @@ class _Conversion:
             # As SentencePiece scores them, by their length in bytes.
             length = len(piece.replace(self.spelling.space, SPACE).encode())
             scores[index] = length * highest - 0.1
-        pairs, problem = set(), []
-        for name, index in self.of_kind(CONTROL, UNKNOWN, BYTE).items():
-            known = [self.matched.get(character) for character in name]
-            pair = self._boundary(name)
-            unknown = next((c for c in name if not self._occurs(c)), None)
-            if pair is not None:
-                pairs.add(pair)
-            elif None not in known:
-                # Below its own characters, one by one, which are always there.
-                scores[index] = sum(scores[i] for i in known if i is not None) - 1.0
-            elif unknown is not None and not self.has_bytes:
-                # One character that is unknown is as good as another.
-                other = name.replace(unknown, chr(PLACES[-1]), 1)
-                steps.append(normalizers.Replace(name, other))
-            else:
-                problem.append(_said(name))
-        self._refuse(problem)
-        if pairs:
-            cuts.append(boundaries(pairs))
+        names = self.of_kind(CONTROL, UNKNOWN, BYTE)
+        hidden = Unread(self.matched, has_bytes=self.has_bytes).unigram(names, scores)
+        refuse(self.file, hidden.problems)
+        steps += [normalizers.Replace(name, other) for name, other in hidden.replaced]
+        if hidden.pairs:
+            cuts.append(hidden.pattern())
         return models.Unigram(
             vocab=list(zip(self.pieces, scores, strict=True)),
             unk_id=next(iter(self.of_kind(UNKNOWN).values()), None),
             byte_fallback=self.has_bytes,
         )
 
-    def _occurs(self, part: str) -> bool:
-        """Whether some piece that is found in texts holds ``part``."""
-        if part not in self._occurring:
-            self._occurring[part] = any(part in piece for piece in self.matched)
-        return self._occurring[part]
-
-    @cached_property
-    def _occurring(self) -> dict[str, bool]:
-        return {}
-
-    def _boundary(self, name: str) -> tuple[str, str] | None:
-        """Two neighbours of a name that no piece holds side by side.
-
-        Without bytes not two unknown characters, which together are one <unk>.
-        """
-        for a, b in pairwise(name):
-            both_unknown = a not in self.matched and b not in self.matched
-            if not self._occurs(a + b) and (self.has_bytes or not both_unknown):
-                return (a, b)
-        return None
-
 
 def _alternatives(pieces: Collection[str]) -> str:
     """A pattern of any of these, the longest first."""
     return "|".join(re.escape(piece) for piece in sorted(pieces, key=len, reverse=True))
-
-
-def _said(name: str) -> str:
-    return f"a text that mentions {name!r} would hold that piece, which SentencePiece never reads"

@@ -8,7 +8,6 @@ which the rules are a closure, and ``Precompiled`` then gets each character alon
 by a sign that is no text and is taken out again.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,11 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Regex, normalizers
 
 from tools.convert.composition import not_composed
+from tools.convert.unread import PLACES
 
 SPACE = "\u2581"
 APART = "\ufff0"
 """Never a character; each side of it is a grapheme of its own."""
-PLACES = range(0xF0000, 0xFFFFE)
-"""Private characters that stand for what no rule may touch."""
 COMPOSED = ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
 """Names of rules whose sequences are NFKC's."""
 UNTOUCHED_BY_NFKC = "\uff5e"
@@ -121,8 +119,3 @@ def _around_signs(spec: Any) -> list[Any]:
     if spec.add_dummy_prefix:
         steps.append(_replace(f"(?:\\A|(?<={SPACE}))(?=[^{SPACE}])", " "))
     return steps
-
-
-def boundaries(pairs: set[tuple[str, str]]) -> str:
-    """A pattern of the places between two characters."""
-    return "|".join(f"(?<={re.escape(a)})(?={re.escape(b)})" for a, b in sorted(pairs))

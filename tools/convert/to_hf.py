@@ -28,6 +28,7 @@ def to_hf(
     weights: Which = "ema",
     layout: str = Palimpsest.name,
     tokenizer: Path | None = None,
+    no_tokenizer: bool = False,
     shard_bytes: int = write.SHARD_BYTES,
     about: About | None = None,
 ) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def to_hf(
     Args:
         checkpoint: or a run directory, of which the newest checkpoint is taken.
         tokenizer: or a directory with one; by default the corpus of the run, if it is here.
+        no_tokenizer: write none.
         about: what the model card is to say besides.
 
     Raises:
@@ -51,7 +53,7 @@ def to_hf(
     ours = tensors.of_checkpoint(reader, kind)
     outgoing = named(layout).outgoing(config, ours)
     texts = dict(outgoing.files)
-    found = tokenizer or _corpus(config)
+    found = None if no_tokenizer else tokenizer or _corpus(config)
     trained = reader.state.get("tokenizer_sha256")
     if found is not None:
         if tokenizer is None:

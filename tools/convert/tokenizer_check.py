@@ -139,5 +139,5 @@ def _difference(text: str, one: Sequence[int], other: Sequence[int], ours: Token
     return (
         f"the exported tokenizer would read {shown!r} as {second} from id {same} on, where the "
         f"corpus has {first}: nothing was written; name a tokenizer with --tokenizer that is "
-        "that of the corpus, or export without one by moving the corpus aside"
+        "that of the corpus, or export without one (--no-tokenizer)"
     )

@@ -1,9 +1,10 @@
 """The tokenizer beside exported weights, in the form that transformers reads.
 
-A ``tokenizer.json`` is taken as it is, a SentencePiece model becomes one
-(:mod:`tools.convert.sentencepiece_files`), and the ids of both are compared before anything is
-written. [MASK], where it is our own, becomes the token after the last. As in training, no
-special token is read out of a text; ``tokenizer(text, split_special_tokens=False)`` does.
+A ``tokenizer.json`` is taken over (:mod:`tools.convert.json_files`), a SentencePiece model
+becomes one (:mod:`tools.convert.sentencepiece_files`), and the ids of both are compared before
+anything is written. [MASK], where it is our own, becomes the token after the last. As in
+training, no special token is read out of a text; ``tokenizer(text,
+split_special_tokens=False)`` does.
 """
 
 import json
@@ -15,8 +16,10 @@ import tokenizers
 from tokenizers import AddedToken
 
 from configs.errors import UserError
+from data_pipeline.huggingface import HuggingFaceTokenizer
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer, tokenizer_file
 from model.config import ModelConfig
+from tools.convert.json_files import from_json
 from tools.convert.sentencepiece_files import from_sentencepiece
 from tools.convert.tokenizer_check import Scores, require_same_ids
 
@@ -60,11 +63,10 @@ def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
     """
     ours = check(path, model)
     file = tokenizer_file(path)
-    is_json = file.suffix == ".json"
-    if is_json:
-        made = tokenizers.Tokenizer.from_file(str(file))
+    if isinstance(ours, HuggingFaceTokenizer):
+        made = from_json(file, ours.unread)
     else:
-        made = from_sentencepiece(file, _never_read(ours))
+        made = from_sentencepiece(file, _special(ours))
     made.no_truncation()
     made.no_padding()
     if model.seq2seq is not None:
@@ -78,13 +80,13 @@ def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
     }
     if ours.unk_id is not None:
         special["unk_token"] = ours.id_to_piece(ours.unk_id)
-    made.add_special_tokens(
-        [AddedToken(n, special=True, normalized=False) for n in special.values()]
-    )
-    names = [*special.values(), *(t.content for t in made.get_added_tokens_decoder().values())]
+    added = {token.content: token for token in made.get_added_tokens_decoder().values()}
+    made.add_special_tokens([_as_special(name, added.get(name)) for name in special.values()])
+    names = [*special.values(), *added]
     written = made.to_str(pretty=True)
     exported = tokenizers.Tokenizer.from_str(written)
-    scores = _scores(json.loads(written))
+    # A tokenizer.json is the same computation on both sides: no difference is rounding.
+    scores = None if file.suffix == ".json" else _scores(json.loads(written))
     if ties := require_same_ids(ours, exported, path=path, names=names, scores=scores):
         print(
             f"note: {ties} of the texts compared have two cuts that are equally likely in "
@@ -104,11 +106,15 @@ def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
     }
 
 
-def _never_read(ours: Tokenizer) -> set[int]:
-    """Special ids that a text does not give by mentioning their names."""
-    special = {ours.bos_id, ours.eos_id, ours.pad_id, ours.mask_id} - {None}
-    found = {index for index in special if index is not None}
-    return {i for i in found if i not in ours.encode([ours.id_to_piece(i)])[0]}
+def _special(ours: Tokenizer) -> set[int]:
+    """Ids that no text gives."""
+    return {i for i in (ours.bos_id, ours.eos_id, ours.pad_id, ours.mask_id) if i is not None}
+
+
+def _as_special(name: str, there: AddedToken | None) -> AddedToken:
+    """A special token that is found before all else, with the spaces that it took in before."""
+    lstrip, rstrip = (there.lstrip, there.rstrip) if there is not None else (False, False)
+    return AddedToken(name, special=True, normalized=False, lstrip=lstrip, rstrip=rstrip)
 
 
 def _scores(written: dict[str, Any]) -> Scores | None:

@@ -48,7 +48,8 @@ _DENOISER_WORDS = """```
 `generate` samples as training ended: `sampling_steps` evaluations of the network,
 `temperature` (or `do_sample=False`), `max_length` positions of a whole text (by default
 {length}) or `max_new_tokens`; the same `seed` gives the same samples. `pipeline("fill-mask")`
-and `pipeline("feature-extraction")` read it too.
+and `pipeline("feature-extraction")` read it too. As in training, the tokenizer reads no special
+token out of a text; with `split_special_tokens=False` it does, and in `pipeline("fill-mask")`.
 
 `AutoModelForSequenceClassification` puts a linear layer on the mean of the last hidden states.
 `attention_mask` hides padding, wherever it stands. LoRA fits the modules {targets}, with
@@ -57,7 +58,7 @@ and `pipeline("feature-extraction")` read it too.
 
 _SEQ2SEQ = """
 batch = tokenizer(["a source", "another"], padding=True, return_tensors="pt")
-ids = model.generate(**batch, sampling_steps=50, num_return_sequences=5, seed=0)
+ids = model.generate(**batch, num_return_sequences=5, seed=0)
 print(tokenizer.batch_decode(ids, skip_special_tokens=True))
 """
 
@@ -68,10 +69,11 @@ ids = model.generate(torch.tensor([[0, 1, 2]]), num_return_sequences=5, seed=0)
 
 _SEQ2SEQ_WORDS = """```
 
-`generate` denoises {length} positions from pure noise (`sampler="ddpm"` or `"ddim"`); the same
-`seed` gives the same samples. `model(input_ids, attention_mask, labels=...)` gives the training
-loss, with padding as a target: pad `labels` to the length that targets are to have, with -100 or
-with the padding token. `model(input_ids, decoder_inputs_embeds=x, level=t)` is one evaluation of
+`generate` denoises {length} positions from pure noise, in `sampling_steps` evaluations of the
+network by `sampler="ddpm"` or `"ddim"`; the same `seed` gives the same samples.
+`model(input_ids, attention_mask, labels=...)` gives the training loss, with padding as a target:
+pad `labels` to the length that targets are to have, with -100 or with the padding token.
+`model(input_ids, decoder_inputs_embeds=x, level=t)` is one evaluation of
 the network.
 
 Fine-tune it with transformers' `Trainer` or `Seq2SeqTrainer` (`predict_with_generate=True`).

@@ -160,7 +160,6 @@ def test_a_length_that_nothing_says(saved, tmp_path: Path, capsys, loaded) -> No
         assert state["config"]["data"]["sequence_length"] == length
         said = capsys.readouterr().out
         assert ("is not known: recorded as 1,024, and --length N" in said) == (length == 1024)
-    assert main(["from-hf", weights, str(tmp_path / "o"), "--heads", "4", "--length", "0"]) == 2
     from_hf(tmp_path / "hf", tmp_path / "whole", options=Options(length=50))
     state = json.loads((tmp_path / "whole" / "state.json").read_text())
     assert state["config"]["data"]["sequence_length"] == 50

@@ -165,7 +165,7 @@ def test_settings_come_from_where_they_do_elsewhere(export: Path, model: Any) ->
     assert (own.max_length, own.sampling_steps, own.do_sample) == (32, 64, True)
     own.sampling_steps = STEPS
     assert model.generate(seed=3).shape == (1, 32)
-    short = GenerationConfig(max_length=12, num_return_sequences=2)
+    short = GenerationConfig(max_length=12, num_return_sequences=2, do_sample=True)
     found = model.generate(generation_config=short, seed=3)
     assert found.shape == (2, 12)
     assert torch.equal(

@@ -115,6 +115,24 @@ def test_pieces_of_the_issue_are_there(tmp_path: Path) -> None:
     assert theirs.tokenize("the statement is") == ["\u2581the", "\u2581statement", "\u2581is"]
 
 
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_symbols_that_are_special_are_no_text(tmp_path: Path, model_type: str) -> None:
+    """SentencePiece finds user-defined symbols before all else; a sidecar makes them special."""
+    symbols = SYMBOLS[:4]
+    settings = {"model_type": model_type, "vocab_size": 400, "user_defined_symbols": symbols}
+    corpus = train(tmp_path / "corpus", **settings)
+    sidecar = {"mask_token": "[MASK]", "eos_token": "<sep>"}
+    (corpus / "tokenizer_config.json").write_text(json.dumps(sidecar))
+    ours, theirs = load_tokenizer(corpus), exported(corpus, tmp_path / "out")
+    assert (theirs.mask_token_id, theirs.eos_token_id) == (ours.mask_id, ours.eos_id)
+    for name in (*NAMES, *symbols, "[MASK", "MASK]<sep>[MASK]"):
+        for text in [place.replace("{}", name) for place in PLACES]:
+            ids = theirs(text, add_special_tokens=False)["input_ids"]
+            assert ids == ours.encode([text])[0], text
+            assert {ours.mask_id, ours.eos_id}.isdisjoint(ids), text
+    assert ours.mask_id in theirs("the [MASK]", split_special_tokens=False)["input_ids"]
+
+
 def test_masks_are_read_where_that_is_asked_for(tmp_path: Path) -> None:
     theirs = exported(train(tmp_path / "corpus", vocab_size=400), tmp_path / "out")
     ids = theirs("the [MASK] of", split_special_tokens=False)["input_ids"]

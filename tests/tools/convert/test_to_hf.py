@@ -255,7 +255,6 @@ def test_memory_is_bounded_by_a_shard_and_not_by_the_model(
         (["to-hf", "CKPT", "CKPT"], "is there already; choose another OUT"),
         (["to-hf", "CKPT", "OUT", "--layout", "bert"], "layout bert comes in only"),
         (["to-hf", "CKPT", "OUT", "--tokenizer", "CORPUS"], "vocabulary mismatch"),
-        (["to-hf", "CKPT", "OUT", "--shard-mib", "0"], "--shard-mib must be at least 1"),
         (["to-hf", "CKPT", "OUT", "--layout", "llada"], "block is adaln, and LLaDA has pre_norm"),
     ],
 )
@@ -269,6 +268,30 @@ def test_wrong_words_are_one_error(
     assert message in error
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["to-hf", "--shard-mib", "0"], "argument --shard-mib: 0 is not at least 1"),
+        (["from-hf", "--length", "0"], "argument --length: 0 is not at least 3"),
+        (["from-hf", "--mask-id", "-1"], "argument --mask-id: -1 is not at least 0"),
+        (["to-hf", "--tokenizer", "x", "--no-tokenizer"], "not allowed with argument --tokenizer"),
+    ],
+)
+def test_options_have_bounds(tmp_path: Path, capsys, words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([words[0], "somewhere", str(tmp_path / "out"), *words[1:]])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_export_may_be_without_a_tokenizer(on_corpus, tmp_path: Path, capsys) -> None:
+    checkpoint, _ = on_corpus
+    assert main(["to-hf", str(checkpoint), str(tmp_path / "out"), "--no-tokenizer"]) == 0
+    assert "name one with --tokenizer" not in capsys.readouterr().out
+    assert not (tmp_path / "out" / "tokenizer.json").exists()
+    assert "none lies beside the weights" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_difference_is_an_error_and_leaves_nothing(

@@ -32,7 +32,7 @@ Rows = list[dict[str, Any]]
 
 def read(path: Path, tokenizer: Any, length: int, *, labels: bool) -> Rows:
     """Rows of a JSONL file as ids; with their labels or without."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     found = []
     for row in map(json.loads, lines):
         encoded = dict(tokenizer(row["text"], truncation=True, max_length=length))

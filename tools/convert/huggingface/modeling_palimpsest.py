@@ -5,7 +5,7 @@ A padding mask hides the padding from every position, whatever the model was tra
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,9 @@ from tools.convert.huggingface.infilling import InfillingGenerationMixin
 from tools.convert.huggingface.labels import check_classes, check_ids, mean_loss
 from tools.convert.huggingface.padding import TextFirst, text_first
 from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
+
+if TYPE_CHECKING:  # not loaded here; what is imported is saved beside the weights again
+    from tools.convert.huggingface.fill_mask import TemplatePipeline  # noqa: F401
 
 Hidden = tuple[Tensor, ...] | None
 

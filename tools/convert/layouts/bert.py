@@ -159,7 +159,7 @@ def _mask_of_tokenizer(folder: Path) -> int | None:
     words = folder / "vocab.txt"
     if words.exists():
         try:
-            lines = words.read_text(encoding="utf-8").splitlines()
+            lines = words.read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError) as error:
             raise UserError(f"{words} cannot be read: {error}") from error
         return lines.index("[MASK]") if "[MASK]" in lines else None

@@ -31,6 +31,8 @@ from tools.convert.vocabulary import Vocabulary, vocabulary
 PREFIX = "denoiser."
 TABLES = ("tokens", "source_tokens", "head")
 """Modules with a row for each id."""
+FILL_MASK = {"impl": "fill_mask.TemplatePipeline", "pt": ["AutoModelForMaskedLM"], "type": "text"}
+"""How transformers finds the pipeline beside the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ def _denoiser_settings(run: RunConfig) -> dict[str, Any]:
     return {
         "objective": to_plain(run)["objective"],
         "max_position_embeddings": run.data.sequence_length,
+        "custom_pipelines": {"fill-mask": FILL_MASK},
     }
 
 
@@ -176,6 +179,7 @@ class Palimpsest:
             compared_as=model,
             num_ids=model.num_ids,
             logits=ids.renumbered(lambda inputs: form.logits(fields, source, inputs)),
+            length=config.get("max_position_embeddings"),
             run=form.run(config),
             left_out=max(0, left_out),
         )

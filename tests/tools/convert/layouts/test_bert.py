@@ -90,8 +90,8 @@ def test_the_tokenizer_says_which_id_is_the_mask(tmp_path: Path, loaded) -> None
     bert(tmp_path / "hf")
     with pytest.raises(UserError, match=r"does not say which id is \[MASK\]: add --mask-id N"):
         from_hf(tmp_path / "hf", tmp_path / "in")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "[MASK]", "b"]
-    (tmp_path / "hf" / "vocab.txt").write_text("\n".join(words))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2028", "[MASK]", "b"]
+    (tmp_path / "hf" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     from_hf(tmp_path / "hf", tmp_path / "in")
     assert loaded(tmp_path / "in").config.mask == 5
 
