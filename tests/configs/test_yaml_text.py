@@ -1,5 +1,6 @@
 """Words stay words and numbers numbers; what is no configuration is refused in a line."""
 
+import errno
 import os
 import string
 import sys
@@ -154,11 +155,18 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None
         read_yaml(tmp_path / "pipe.yaml" / "a.yaml")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: 1")
     file.chmod(0)
+
+    def refuse(path: Path, *args: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    if os.geteuid() == 0:  # who may read everything
+        monkeypatch.setattr(Path, "open", refuse)
+        monkeypatch.setattr(Path, "read_text", refuse)
+        monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UserError, match="Permission denied"):
         read_yaml(file)
 
