@@ -93,6 +93,16 @@ def test_documents_that_are_alike() -> None:
     assert "differ in too few" in found.told
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("num", [12, 2000])
+def test_losses_that_are_not_finite_are_called_so(bad: float, num: int) -> None:
+    parts = uniform(np.random.default_rng(0), num)
+    parts[3, 0] = bad
+    found = ratio_interval(parts, seed=0)
+    assert found.bounds is None
+    assert found.told == f"none: losses among the {num} documents are not finite"
+
+
 def test_many_documents_are_taken_in_groups() -> None:
     parts = uniform(np.random.default_rng(0), 50_000)
     low, high = ratio_interval(parts, seed=0).bounds or (0, 0)
