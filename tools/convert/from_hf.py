@@ -59,7 +59,8 @@ def from_hf(
     if tokenizer is not None:
         tokenizer_files.check(tokenizer, incoming.model)
     length = options.length or incoming.length
-    known = bool(length or incoming.run.get("data") or (source / RUN_FILE).exists())
+    told = incoming.run.get("data", {}).get("sequence_length")
+    known = bool(length or told or (source / RUN_FILE).exists())
     run = _run(source, incoming, tokenizer, options.length)
     with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
         write.write_checkpoint(aside, incoming.tensors, run, shard_bytes)
