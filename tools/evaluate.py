@@ -121,7 +121,7 @@ def held_out_loss(
         )
     loss, count = loaded.total(sums).tolist()
     assert corpus.document_of is not None
-    documents = _by_document(loaded.total(apart).numpy(), corpus.document_of())
+    documents = by_document(loaded.total(apart).numpy(), corpus.document_of())
     interval = ratio_interval(documents, seed=seed, of=OF[config.data.packing])
     return {
         "loss": loss / count,
@@ -138,7 +138,7 @@ def held_out_loss(
     }
 
 
-def _by_document(samples_N2: np.ndarray, document_N: np.ndarray) -> np.ndarray:
+def by_document(samples_N2: np.ndarray, document_N: np.ndarray) -> np.ndarray:
     """Sums over the samples of each document: paragraphs of one text are not independent."""
     _, of_N = np.unique(document_N, return_inverse=True)
     sums = [np.bincount(of_N, weights=column) for column in samples_N2.T]
