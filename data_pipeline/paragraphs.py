@@ -149,9 +149,13 @@ class Paragraphs:
     def __len__(self) -> int:
         return int(self._first[-1])
 
+    def document_of(self, indices: np.ndarray) -> np.ndarray:
+        """The document that each sample [B] is cut from, int64 [B]."""
+        return np.searchsorted(self._first, indices, side="right") - 1
+
     def paragraph(self, index: int) -> np.ndarray:
         """The tokens of one paragraph, int64 [n]."""
-        document = int(np.searchsorted(self._first, index, side="right")) - 1
+        document = int(self.document_of(np.array(index)))
         begin = (index - int(self._first[document])) * self._source_length
         end = min(begin + self._source_length, int(self._lengths[document]))
         first = int(self._starts[document])
@@ -207,6 +211,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return self._split.num_documents // 2
+
+    def document_of(self, indices: np.ndarray) -> np.ndarray:
+        """See :meth:`Paragraphs.document_of`: a pair is one document."""
+        return indices
 
     def texts(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of one source and its target."""

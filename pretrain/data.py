@@ -1,12 +1,16 @@
 """The corpus of a run, opened and checked: training stream, held-out windows, counts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
-from data_pipeline.loader import Samples, Stream
+from data_pipeline.loader import Stream
 from data_pipeline.packing import Windows, held_out, pack
 from data_pipeline.paragraphs import Pairs, Paragraphs
 from data_pipeline.shards import Split, open_split
@@ -24,6 +28,7 @@ class Corpus:
         stream: the endless training stream.
         windows: the held-out split, cut for evaluation; None if there is no such split.
         held_out: for samples with a source, the held-out split as a stream, and its samples.
+        document_of: the document that each of these is of, ``[samples]`` in the stream's order.
         notes: what a user should know of the samples, to be said once.
     """
 
@@ -34,6 +39,7 @@ class Corpus:
     valid: Split | None
     windows: Windows | None = None
     held_out: tuple[Stream, int] | None = None
+    document_of: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -91,14 +97,15 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
     if config.data.has_source:
         samples = _with_source(config, train, draws)
         stream = Stream(samples, draws.key("permutation"))
-        notes, held = _notes(samples), None
+        notes, held, document_of = _notes(samples), None, None
         if valid is not None:
             samples = _with_source(config, valid, held_draws)
             held = Stream(samples, held_draws.key("permutation")), len(samples)
+            document_of = partial(_documents, samples, held[0])
             notes += _notes(samples)
         return Corpus(
             path=path, tokenizer=tokenizer, train=train, stream=stream, valid=valid,
-            held_out=held, notes=notes,
+            held_out=held, document_of=document_of, notes=notes,
         )  # fmt: skip
     how: Any = config.data.packing
     return Corpus(
@@ -111,11 +118,16 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
     )
 
 
-def _notes(samples: Samples) -> tuple[str, ...]:
+def _documents(samples: Paragraphs | Pairs, stream: Stream) -> np.ndarray:
+    """The document of every sample, in the order of the stream's first pass."""
+    return samples.document_of(stream.sample_indices(np.arange(len(samples))))
+
+
+def _notes(samples: Paragraphs | Pairs) -> tuple[str, ...]:
     return tuple(samples.notes) if isinstance(samples, Pairs) else ()
 
 
-def _with_source(config: RunConfig, split: Split, draws: Draws) -> Samples:
+def _with_source(config: RunConfig, split: Split, draws: Draws) -> Paragraphs | Pairs:
     """Samples of a source and a target."""
     data = config.data
     assert data.source_length is not None

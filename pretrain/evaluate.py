@@ -3,7 +3,8 @@
 Every token of the split is scored once per sample: the documents' own tokens and their
 EOS; what else frames a window is given, and is not counted. Of documents that are padded
 (:class:`model.objectives.Scope`) either the length is coded too, or it is given: then so is
-the EOS, and neither is counted. The bound is exact in the sense of
+the EOS, and neither is counted. How many windows a document fills that is cut is given in
+both cases. The bound is exact in the sense of
 :meth:`model.objectives.Bounded.bound_corrupt`. Losses are summed by document, which is what
 :mod:`pretrain.interval` asks for.
 """
@@ -33,6 +34,7 @@ SEEN = ("tokens", "valid", "ending")
 """Of a window, what the objective sees."""
 
 WITH_ENDS = "-log p(texts, their ends included)"
+CUT = f"{WITH_ENDS}, given how many windows each fills"
 GIVEN_LENGTH = "-log p(text given its length)"
 """What a bound is a bound on."""
 
@@ -65,14 +67,20 @@ class Tally:
     Args:
         documents_D3: nats, counted tokens and tokens of the stream, summed over the samples.
         ids_R: how often each id is among the counted tokens, in one sample.
+        windows_D: where texts are padded, over how many windows each is spread; else 0.
     """
 
     documents_D3: Tensor
     ids_R: Tensor
+    windows_D: Tensor
 
     def total(self, total: Callable[[Tensor], Tensor]) -> "Tally":
         """The sum of all shares, by what sums one tensor."""
-        return Tally(documents_D3=total(self.documents_D3).cpu(), ids_R=total(self.ids_R).cpu())
+        return Tally(
+            documents_D3=total(self.documents_D3).cpu(),
+            ids_R=total(self.ids_R).cpu(),
+            windows_D=total(self.windows_D).cpu(),
+        )
 
 
 def document_losses(
@@ -97,6 +105,7 @@ def document_losses(
     total = min(num_windows or len(windows), len(windows))
     draws = Draws(seed=seed, split="valid", batch=total * samples)
     sums = torch.zeros(windows.split.num_documents, 3, dtype=torch.float64)
+    spread = torch.zeros(windows.split.num_documents, dtype=torch.float64)
     ids = torch.zeros(model.vocab_size, dtype=torch.float64)
     for turn in _batched(_batches(windows, total, batch), share.size):
         mine = share.rank < len(turn)
@@ -118,8 +127,10 @@ def document_losses(
                 tokens = torch.full((int(which.sum()),), float(samples), dtype=torch.float64)
                 sums[:, column].index_add_(0, document[which], tokens)
             ids += torch.bincount(part["tokens"][counted.cpu()], minlength=len(ids))
+            if "ending" in part:
+                spread += torch.bincount(document.amax(dim=1), minlength=len(spread))
         on_batch(sum(len(part["scored"]) for _, part in turn))
-    return Tally(documents_D3=sums, ids_R=ids)
+    return Tally(documents_D3=sums, ids_R=ids, windows_D=spread)
 
 
 def mean_losses(
@@ -176,10 +187,20 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield turn
 
 
-def unigram_nats(train_counts: np.ndarray, valid_counts: np.ndarray) -> float:
-    """Cross-entropy in nats per token of the add-one unigram model of the training counts."""
-    probability = (train_counts + 1) / (train_counts.sum() + len(train_counts))
-    return float(-(valid_counts * np.log(probability)).sum() / valid_counts.sum())
+def unigram_nats(
+    train_counts: np.ndarray, valid_counts: np.ndarray, told: int | None = None
+) -> float:
+    """Cross-entropy in nats per token of the add-one unigram model of the training counts.
+
+    Args:
+        told: an id that is known not to be among the tokens, and has no probability.
+    """
+    weight = train_counts + 1.0
+    if told is not None:
+        weight[told] = 0.0
+    occurs = valid_counts > 0
+    nats = -np.log(weight[occurs] / weight.sum())
+    return float((valid_counts[occurs] * nats).sum() / valid_counts.sum())
 
 
 def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[str, Any]:
@@ -190,29 +211,37 @@ def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[st
 
     Returns:
         ``nelbo`` in nats per counted token, ``perplexity``, ``bits_per_byte``, ``unigram`` of
-        the same tokens, ``ratio`` = nelbo / unigram; ``bound_on`` what, with ``length_given``
-        and ``padding`` (:class:`model.objectives.Scope`); the counted ``tokens`` and how many
-        of them are EOS (``eos_counted``) or padding (``padding_counted``, none ever); and the
-        ``documents``.
+        the same tokens, which knows that none is EOS where EOS is given, ``ratio`` = nelbo /
+        unigram; ``bound_on`` what, with ``length_given`` and ``padding``
+        (:class:`model.objectives.Scope`); the counted ``tokens`` and how many of them are EOS
+        (``eos_counted``) or padding (``padding_counted``, none ever); the ``documents``, and how
+        many of them are padded and yet cut (``documents_cut``).
     """
     documents = tally.documents_D3[tally.documents_D3[:, 1] > 0].numpy()
     nats, tokens, of_stream = documents.T
     nelbo = float(nats.sum() / tokens.sum())
     counts = tally.ids_R.numpy()
-    unigram = unigram_nats(train.counts(), counts)
+    eos = valid.manifest.eos_id
+    told = eos if scope.length_given and not counts[eos] else None
+    unigram = unigram_nats(train.counts(), counts, told)
+    cut = int((tally.windows_D > 1).sum())
+    with_ends = CUT if cut else WITH_ENDS
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(nelbo))
     tokens_per_byte = valid.num_tokens / valid.manifest.bytes
     counted_share = float(tokens.sum() / of_stream.sum())
     return {
         "nelbo": nelbo,
-        "perplexity": math.exp(nelbo),
+        "perplexity": perplexity,
         "bits_per_byte": nelbo / math.log(2) * tokens_per_byte * counted_share,
         "unigram": unigram,
         "ratio": nelbo / unigram,
-        "bound_on": GIVEN_LENGTH if scope.length_given else WITH_ENDS,
+        "bound_on": GIVEN_LENGTH if scope.length_given else with_ends,
         "length_given": scope.length_given,
         "padding": scope.padding,
         "documents": len(documents),
+        "documents_cut": cut,
         "tokens": int(counts.sum()),
-        "eos_counted": int(counts[valid.manifest.eos_id]),
+        "eos_counted": int(counts[eos]),
         "padding_counted": 0,
     }

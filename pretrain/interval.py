@@ -38,6 +38,8 @@ def ratio_interval(parts: np.ndarray, *, seed: int, of: str = "documents") -> In
     if num < LEAST:
         return Interval(bounds=None, told=f"none: {num} {of}, and it takes {LEAST}")
     random = np.random.default_rng(seed)
+    if not np.isfinite(parts).all():
+        return Interval(bounds=None, told=f"none: losses among the {num} {of} are not finite")
     if num > GROUPS:
         group = random.permutation(num) % GROUPS
         parts = np.stack([np.bincount(group, column, GROUPS) for column in parts.T], axis=1)

@@ -7,10 +7,12 @@ nelbo, nelbo_ci95   nats per counted token, and its 95% interval; "interval" say
                     or why there is none (null): below 10 documents
 perplexity          exp(nelbo)
 bits_per_byte       the same bound per byte of text: no tokenizer can flatter it
-unigram, ratio      cross-entropy of the training unigram on the same tokens; nelbo / unigram
+unigram, ratio      cross-entropy of the training unigram on the same tokens (without EOS where
+                    that is given); nelbo / unigram
 bound_on            what nelbo is a bound on: the texts and their ends, or, with
 length_given        true, each text given its length (packing pad; objective.padding masked
                     or visible). Then EOS is given too, and is neither predicted nor counted
+documents_cut       padded documents longer than a window: how many windows each fills is given
 tokens, eos_counted, padding_counted, padding
                     how many tokens nelbo is divided by, how many of these are EOS or padding,
                     and what becomes of padding
@@ -20,12 +22,14 @@ loss, loss_ci95     of an objective without a bound (GENIE): its training loss a
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from configs.errors import UserError
@@ -40,6 +44,9 @@ from pretrain.evaluate import document_losses, mean_losses, summarise
 from pretrain.interval import ratio_interval
 from tools import command
 from tools.seq2seq.evaluate import add_sampling_options, evaluate_seq2seq, sampler_of
+
+OF = {"paragraphs": "documents", "pairs": "held-out samples"}
+"""What an interval of a loss is over."""
 
 
 def evaluate(
@@ -113,19 +120,29 @@ def held_out_loss(
             on_batch=bar.update,
         )
     loss, count = loaded.total(sums).tolist()
-    interval = ratio_interval(loaded.total(apart).numpy(), seed=seed, of="held-out samples")
+    assert corpus.document_of is not None
+    documents = by_document(loaded.total(apart).numpy(), corpus.document_of())
+    interval = ratio_interval(documents, seed=seed, of=OF[config.data.packing])
     return {
         "loss": loss / count,
         "loss_ci95": interval.bounds,
         "interval": interval.told,
         "bound_on": None,
         "positions": int(count),
+        "documents": len(documents),
         "padding": "predicted and counted, as in training",
         "split": split_name,
         "weights": which,
         "samples": num,
         "step": loaded.step,
     }
+
+
+def by_document(samples_N2: np.ndarray, document_N: np.ndarray) -> np.ndarray:
+    """Sums over the samples of each document: paragraphs of one text are not independent."""
+    _, of_N = np.unique(document_N, return_inverse=True)
+    sums = [np.bincount(of_N, weights=column) for column in samples_N2.T]
+    return np.stack(sums, axis=1)
 
 
 def in_words(summary: dict[str, Any]) -> str:
@@ -213,8 +230,16 @@ def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
     if loaded.is_first:
         if arguments.task == "held-out":
             print(in_words(summary), file=sys.stderr)
-        print(json.dumps(summary, indent=2))
+        print(json.dumps(plain(summary), indent=2, allow_nan=False))
     return 0
+
+
+def plain(summary: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it: null for a number that is not finite."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in summary.items()
+    }
 
 
 def _check(arguments: argparse.Namespace) -> None:

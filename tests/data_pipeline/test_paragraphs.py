@@ -74,12 +74,15 @@ def paragraphs(split: Split, **settings: Any) -> Paragraphs:
 def test_paragraphs_are_the_documents_in_order(demo: Split) -> None:
     found = paragraphs(demo, min_length=20)
     starts = demo.document_starts()
-    expected = []
-    for start, stop in pairwise(starts):
+    expected, documents = [], []
+    for document, (start, stop) in enumerate(pairwise(starts)):
         text = demo.tokens(int(start), int(stop) - 1)
-        expected += [text[a : a + 60] for a in range(0, len(text), 60)]
-    expected = [text for text in expected if len(text) >= 20]
-    assert len(found) == len(expected)
+        pieces = [text[a : a + 60] for a in range(0, len(text), 60)]
+        pieces = [piece for piece in pieces if len(piece) >= 20]
+        expected += pieces
+        documents += [document] * len(pieces)
+    assert len(found) == len(expected) > len(set(documents))
+    assert found.document_of(np.arange(len(found))).tolist() == documents
     for index in (0, 1, 17, len(found) - 1):
         assert np.array_equal(found.paragraph(index), expected[index])
 

@@ -1,6 +1,8 @@
 """The held-out number is what it says it is, on texts whose likelihood is known exactly."""
 
+import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -15,8 +17,9 @@ from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
 from model.query import Query
-from pretrain.evaluate import Tally, document_losses, summarise
+from pretrain.evaluate import GIVEN_LENGTH, Tally, document_losses, summarise, unigram_nats
 from pretrain.interval import ratio_interval
+from tools.evaluate import plain
 
 BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
 MODEL = ModelConfig(vocab_size=5, width=2, num_heads=1)
@@ -112,8 +115,20 @@ def test_no_number_is_below_the_entropy_that_it_claims(padding: Padding) -> None
     if padding == "visible":
         assert summary["nelbo"] == pytest.approx(math.log(2), rel=1e-6)
         assert summary["bits_per_byte"] == pytest.approx(1, rel=1e-6)
-        assert summary["ratio"] < 1.01
+        assert summary["unigram"] == pytest.approx(math.log(2), rel=1e-3)
+        assert summary["ratio"] == pytest.approx(1, rel=1e-3)
     assert summary["padding_counted"] == 0
+    assert summary["documents_cut"] == 0
+    assert "windows" not in summary["bound_on"]
+
+
+def test_the_unigram_knows_as_much_as_the_bound() -> None:
+    counts = np.array([0, 10, 0, 45, 45])
+    letters_alone, all_tokens = np.array([0, 0, 0, 7, 7]), np.array([0, 2, 0, 7, 7])
+    assert unigram_nats(counts, letters_alone, EOS) == pytest.approx(-math.log(46 / 94))
+    assert unigram_nats(counts, letters_alone) == pytest.approx(-math.log(46 / 105))
+    expected = -(2 * math.log(11 / 105) + 14 * math.log(46 / 105)) / 16
+    assert unigram_nats(counts, all_tokens) == pytest.approx(expected)
 
 
 def test_in_a_stream_the_length_is_part_of_the_number() -> None:
@@ -129,6 +144,20 @@ def test_in_a_stream_the_length_is_part_of_the_number() -> None:
     assert (summary["tokens"], summary["eos_counted"]) == (documents.num_tokens, len(LENGTHS))
     assert summary["nelbo"] == pytest.approx(summary["unigram"], rel=0.01)
     assert summary["nelbo"] > WITH_LENGTH
+    assert summary["bound_on"] == "-log p(texts, their ends included)"
+    assert summary["documents_cut"] == 0  # nothing of a stream is told by where it is cut
+
+
+@pytest.mark.parametrize("nats", [1000.0, math.inf, math.nan])
+def test_a_model_that_is_lost_has_numbers_all_the_same(nats: float) -> None:
+    documents = letters([3] * 12)
+    _, tally = found(documents, Mdlm(), "wrap", leaning)
+    lost = replace(tally, documents_D3=tally.documents_D3 * torch.tensor([nats, 1, 1]))
+    summary = summarise(lost, documents, documents, Mdlm().scope(padded=False))
+    shown = plain(summary)
+    assert shown["perplexity"] is None
+    assert shown["tokens"] == 48
+    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
 
 
 @pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
@@ -142,8 +171,14 @@ def test_of_cut_documents_every_end_is_predicted_but_only_their_own_is_counted(
         logits[:, MASK] = -torch.inf
         return Prediction(logits)
 
-    _, tally = found(documents, Mdlm(padding=padding), "pad", even, length=6)
+    summary, tally = found(documents, Mdlm(padding=padding), "pad", even, length=6)
     windows = [1, 3, 1, 7]
+    assert tally.windows_D.tolist() == windows
+    assert summary["documents_cut"] == 2
+    # That a full window is not the last is nowhere predicted, so that the number may lie below
+    # the entropy of texts with their ends: it says so.
+    ends = "-log p(texts, their ends included), given how many windows each fills"
+    assert summary["bound_on"] == (ends if padding == "generated" else GIVEN_LENGTH)
     own = torch.tensor([1.0, 9, 3, 25])
     counted = own + 1 if padding == "generated" else own
     coded = 5.0 * torch.tensor(windows) if padding == "generated" else own

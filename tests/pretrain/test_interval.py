@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pretrain.interval import LEAST, ratio_interval
+from tools.evaluate import by_document
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -75,6 +76,19 @@ def test_few_documents_have_no_interval(num: int) -> None:
     assert found.told == f"none: {num} documents, and it takes 10"
 
 
+def test_paragraphs_of_one_document_are_one_of_the_sample() -> None:
+    """Spans of 12 texts, 30 of each and all alike: as wide as 12 texts make it."""
+    parts = uniform(np.random.default_rng(0), 12)
+    of, samples = np.repeat(np.arange(12) * 5, 30), np.repeat(parts / 30, 30, axis=0)
+    mixed = np.random.default_rng(1).permutation(len(of))
+    documents = by_document(samples[mixed], of[mixed])
+    np.testing.assert_allclose(documents, parts)
+    alone, together = (ratio_interval(p, seed=0).bounds for p in (samples, documents))
+    assert alone is not None
+    assert together is not None
+    assert together[1] - together[0] > 4 * (alone[1] - alone[0])
+
+
 def test_it_says_what_it_is_over() -> None:
     parts = uniform(np.random.default_rng(0), 12)
     found = ratio_interval(parts, seed=0, of="held-out samples")
@@ -91,6 +105,16 @@ def test_documents_that_are_alike() -> None:
     found = ratio_interval(parts, seed=0)
     assert found.bounds is None
     assert "differ in too few" in found.told
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("num", [12, 2000])
+def test_losses_that_are_not_finite_are_called_so(bad: float, num: int) -> None:
+    parts = uniform(np.random.default_rng(0), num)
+    parts[3, 0] = bad
+    found = ratio_interval(parts, seed=0)
+    assert found.bounds is None
+    assert found.told == f"none: losses among the {num} documents are not finite"
 
 
 def test_many_documents_are_taken_in_groups() -> None:

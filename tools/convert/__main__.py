@@ -104,6 +104,12 @@ def _add_from_hf(commands: Any) -> None:
         type=command.number(3),
         help="positions that it was trained on, if no config.json says",
     )
+    added.add_argument(
+        "--packing",
+        choices=("wrap", "pad"),
+        help="how documents became its samples, if no config.json says (default wrap; pad: one "
+        "a sample, as MDLM's on LM1B)",
+    )
     added.add_argument("--heads", type=command.positive, help="if no config.json says")
     added.add_argument("--time-conditioning", action="store_true", help="likewise")
     added.add_argument(
@@ -150,6 +156,7 @@ def _to_hf(arguments: argparse.Namespace) -> str:
 def _from_hf(arguments: argparse.Namespace) -> str:
     options = Options(
         length=arguments.length,
+        packing=arguments.packing,
         mask_id=arguments.mask_id,
         heads=arguments.heads,
         time_conditioning=arguments.time_conditioning,

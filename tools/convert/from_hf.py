@@ -59,8 +59,9 @@ def from_hf(
     if tokenizer is not None:
         tokenizer_files.check(tokenizer, incoming.model)
     length = options.length or incoming.length
-    known = bool(length or incoming.run.get("data") or (source / RUN_FILE).exists())
-    run = _run(source, incoming, tokenizer, options.length)
+    told = incoming.run.get("data", {}).get("sequence_length")
+    known = bool(length or told or (source / RUN_FILE).exists())
+    run = _run(source, incoming, tokenizer, options)
     with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
         write.write_checkpoint(aside, incoming.tensors, run, shard_bytes)
         given = parity.inputs(incoming.model, incoming.num_ids)
@@ -95,15 +96,19 @@ def _incoming(
 
 
 def _run(
-    source: Path, incoming: Incoming, tokenizer: Path | None, length: int | None
+    source: Path, incoming: Incoming, tokenizer: Path | None, options: Options
 ) -> dict[str, Any]:
     """The state of the checkpoint: that of the run it was exported from, or of none."""
     longest = incoming.model.max_length or DEFAULT_LENGTH
     known = {} if tokenizer is None else {"tokenizer_sha256": load_tokenizer(tokenizer).sha256}
+    said: dict[str, Any] = {"sequence_length": options.length, "packing": options.packing}
+    said = {name: value for name, value in said.items() if value}
+    if options.packing and incoming.model.seq2seq is not None:
+        raise UserError("--packing is of denoisers; an encoder-decoder has pairs or paragraphs")
     if (source / RUN_FILE).exists():
         facts = _facts(source / RUN_FILE)
         config = stored_config(facts["config"], where=f"{source}/{RUN_FILE}")
-        data = replace(config.data, sequence_length=length or config.data.sequence_length)
+        data = replace(config.data, **said)
         config = replace(config, model=incoming.model, data=data)
         return write.state_of(
             config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts | known
@@ -119,7 +124,7 @@ def _run(
                 "corpus": str(tokenizer or "unknown"),
                 "sequence_length": max(3, incoming.length or min(DEFAULT_LENGTH, longest)),
                 **incoming.run.get("data", {}),
-                **({"sequence_length": length} if length else {}),
+                **said,
             },
         },
         where="the converted run",

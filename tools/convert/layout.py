@@ -7,7 +7,7 @@ report compares with.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Options:
         vocab_size, tokenizer_mask: ids of the tokenizer that is named, and its [MASK], if it
             has one; the embedding may have more rows.
         length: of the sequences that it was trained on.
+        packing: how documents became these sequences.
         heads: of attention, where no configuration says so.
         time_conditioning: whether the level reaches the network, likewise.
         shifted_output, annealing_steps: of causal models that become denoisers; see
@@ -38,6 +39,7 @@ class Options:
     vocab_size: int | None = None
     tokenizer_mask: int | None = None
     length: int | None = None
+    packing: Literal["wrap", "pad"] | None = None
     heads: int | None = None
     time_conditioning: bool = False
     shifted_output: bool = True

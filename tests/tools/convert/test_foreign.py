@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from configs.errors import RunError, UserError
+from pretrain.checkpoint.weights import configuration
 from tools.convert.__main__ import main
 from tools.convert.from_hf import from_hf
 from tools.convert.layout import Options
@@ -147,6 +148,21 @@ def test_a_damaged_word_on_the_run_is_one_error(saved, tmp_path: Path, name: str
     file.write_text(json.dumps({**json.loads(file.read_text()), name: ["x"]}))
     with pytest.raises(UserError, match=f"is damaged at {name}"):
         from_hf(tmp_path / "hf", tmp_path / "out")
+
+
+@pytest.mark.parametrize("packing", ["wrap", "pad"])
+def test_public_weights_of_padded_sentences(saved, tmp_path: Path, packing: str) -> None:
+    """As on LM1B: the public code masks padding, and so does whoever evaluates or goes on."""
+    checkpoint, _ = saved(num_layers=1)
+    to_hf(checkpoint, tmp_path / "hf", layout="mdlm")
+    weights, out = str(tmp_path / "hf" / "model.safetensors"), tmp_path / "in"
+    words = ["--heads", "4", "--length", "32", "--packing", packing]
+    assert main(["from-hf", weights, str(out), *words]) == 0
+    config = configuration(out)
+    assert (config.data.packing, config.data.sequence_length) == (packing, 32)
+    assert config.objective.padding == "masked"
+    from_hf(tmp_path / "hf", tmp_path / "whole", options=Options(packing="pad"))
+    assert configuration(tmp_path / "whole").data.packing == "pad"
 
 
 def test_a_length_that_nothing_says(saved, tmp_path: Path, capsys, loaded) -> None:

@@ -109,6 +109,47 @@ def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: T
     assert config.objective == validate(RunConfig, _plain(run), where="").objective
 
 
+@pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
+def test_a_model_of_padded_texts_ends_them_as_our_own_command_does(
+    tmp_path: Path, corpus: Path, tokenizer: Tokenizer, padding: str
+) -> None:
+    from small_models import MODEL, random_weights, run_of, save_weights
+
+    from model.config import ModelConfig
+    from model.denoiser import Denoiser
+    from tools.convert.from_hf import from_hf
+    from tools.convert.to_hf import to_hf
+
+    denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, "vocab_size": 1024})))
+    with torch.no_grad():  # so that texts of a few tokens end
+        dict(denoiser.named_parameters())["layers.3.head.bias"][tokenizer.eos_id] += 9.0
+    objective = {"name": "mdlm", "padding": padding}
+    run = run_of(denoiser.config, corpus, objective=objective, data={"packing": "pad"})
+    save_weights(tmp_path / "ckpt", denoiser, run, 2**20)
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    model = masked_lm(tmp_path / "out")
+    words = {"seed": 3, "sampling_steps": STEPS, "num_return_sequences": 3}
+    prompt = "The assert statement"
+    given = tokenizer.encode([prompt])
+    for start, text in ((None, ""), (torch.tensor(given), prompt)):
+        rows = model.generate(start, max_length=20, **words)
+        texts = [tokenizer.decode(row) for row in rows.tolist()]
+        assert texts == ours(tmp_path / "out", tokenizer, text, 3, length=20)
+        assert rows.shape == (3, 20)
+        if padding != "visible":
+            fixed = 1 + (len(given[0]) if text else 0)
+            behind = (rows[:, fixed:] == tokenizer.eos_id).long().cumsum(dim=1) > 0
+            assert behind[:, :-1].any()
+            specials = {tokenizer.eos_id, tokenizer.pad_id}
+            assert set(rows[:, fixed:][behind].tolist()) <= specials
+    # Without the file of the run, too: transformers does not copy it.
+    masked_lm(tmp_path / "out").save_pretrained(tmp_path / "saved")
+    from_hf(tmp_path / "saved", tmp_path / "back")
+    back: RunConfig = load_denoiser(tmp_path / "back", "ema").config
+    assert (back.data.packing, back.objective.padding) == ("pad", padding)
+    assert back.data.sequence_length == 32
+
+
 def _plain(run: RunConfig) -> Any:
     from configs.load import to_plain
 

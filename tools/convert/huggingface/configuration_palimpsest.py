@@ -13,6 +13,8 @@ class PalimpsestConfig(PretrainedConfig):
     Args:
         denoiser: the architecture.
         objective: what it was trained by, as a run is configured: its name and its fields.
+        packing: how documents became its samples, if known.
+        open_end: whether it says itself where a text ends: no EOS is put behind, then.
         classifier_dropout: before the classifier's linear layer.
     """
 
@@ -22,11 +24,14 @@ class PalimpsestConfig(PretrainedConfig):
         self,
         denoiser: dict[str, Any] | None = None,
         objective: dict[str, Any] | None = None,
+        packing: str | None = None,
+        open_end: bool = False,
         classifier_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         self.denoiser = {"vocab_size": 1, **(denoiser or {})}
         self.objective = dict(objective or {})
+        self.packing, self.open_end = packing, open_end
         self.classifier_dropout = classifier_dropout
         model = from_fields(self.denoiser)
         self.vocab_size = model.num_ids

@@ -1,7 +1,8 @@
 """``generate`` of an exported MDLM: text for every [MASK], by the project's own sampler.
 
 The samples are those of ``python -m tools.sample`` by the same seed. What is denoised is a
-window as in training, BOS and EOS around it.
+window as in training, BOS and EOS around it; a model of padded texts that says itself where
+they end (``config.open_end``) puts the EOS.
 """
 
 from dataclasses import replace
@@ -59,8 +60,8 @@ class InfillingGenerationMixin(GenerationMixin):
         Args:
             inputs, input_ids: ``[B, S]``. With [MASK] in every row they are filled in where they
                 stand, and all else stays. Without any [MASK] they are beginnings: BOS comes
-                before them where it is missing, new text and EOS behind. By default there is
-                one beginning, without text.
+                before them where it is missing, new text and EOS behind, and padding behind an
+                EOS that the model put. By default there is one beginning, without text.
             attention_mask: 0 at padding, wherever it stands. By default padding is what has
                 ``pad_token_id``. Each row becomes what it becomes alone; behind a beginning
                 padding is left out.
@@ -91,6 +92,8 @@ class InfillingGenerationMixin(GenerationMixin):
         start_BL, valid_BL = self._start(given, attention_mask, asked)
         copies = asked.get("num_return_sequences", 1)
         drawn_BL = self._drawn(start_BL, valid_BL, copies, self._sampler(asked), seed)
+        if self.config.open_end and start_BL is not given:
+            drawn_BL = self._ended(drawn_BL, start_BL.repeat_interleave(copies, dim=0), asked)
         if asked.get("return_dict_in_generate", False):
             return GenerateDecoderOnlyOutput(sequences=cast(torch.LongTensor, drawn_BL))
         return drawn_BL
@@ -164,6 +167,8 @@ class InfillingGenerationMixin(GenerationMixin):
         if end and len(text) > 1 and text[-1:] == end:
             text = text[:-1]
         frame = len(text) + len(end)
+        if self.config.open_end:
+            end = [self.model_config.mask] * len(end)
         length, num_new = asked.lengths()
         if num_new is None:
             length = length or getattr(self.config, "max_position_embeddings", None)
@@ -176,6 +181,16 @@ class InfillingGenerationMixin(GenerationMixin):
                 f"give max_length={frame + 1} or more"
             )
         return [*text, *[self.model_config.mask] * num_new, *end]
+
+    def _ended(self, drawn_BL: Tensor, start_BL: Tensor, asked: Settings) -> Tensor:
+        """Padding behind the EOS by which each new text ends."""
+        end = asked.special("eos_token_id")[:1]
+        if not end:
+            return drawn_BL
+        new_BL = start_BL.to(drawn_BL.device) == self.model_config.mask
+        ends_BL = (new_BL & (drawn_BL == end[0])).long()
+        behind_BL = new_BL & (ends_BL.cumsum(dim=1) > ends_BL)
+        return drawn_BL.masked_fill(behind_BL, (asked.special("pad_token_id") or end)[0])
 
     # -- what is drawn --------------------------------------------------------------------
 

@@ -84,11 +84,19 @@ class Form:
 
 
 def _denoiser_settings(run: RunConfig) -> dict[str, Any]:
+    packing = run.data.packing
     return {
         "objective": to_plain(run)["objective"],
+        "packing": packing,
+        "open_end": run.objective.scope(padded=packing == "pad").end_masked,
         "max_position_embeddings": run.data.sequence_length,
         "custom_pipelines": {"fill-mask": FILL_MASK},
     }
+
+
+def _denoiser_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    found = {"objective": config["objective"]} if config.get("objective") else {}
+    return found | ({"data": {"packing": config["packing"]}} if config.get("packing") else {})
 
 
 def _seq2seq_settings(run: RunConfig) -> dict[str, Any]:
@@ -127,7 +135,7 @@ FORMS = (
         head="AutoModelForMaskedLM",
         network=("denoiser", "Denoiser"),
         settings=_denoiser_settings,
-        run=lambda config: {"objective": config["objective"]} if config.get("objective") else {},
+        run=_denoiser_run,
     ),
     Form(
         model_type="palimpsest_seq2seq",
