@@ -28,6 +28,8 @@ MOST_RANKS = 100_000
 
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _OURS = ("array", "chdir", "dependency", "output", "wrap")
+_NONE = ("help", "parsable", "quiet", "test-only", "usage", "version", "wait")
+"""With these sbatch says nothing of a job's id, or starts none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ class Settings(Checked):
         for key in self.options:
             if not _OPTION.fullmatch(key):
                 yield f"options: '{key}' is no name of an option of sbatch"
-            if key in _OURS:
+            if key in _OURS or key in _NONE:
                 yield f"options.{key} is for submit itself to set: leave it out"
 
     def _check_commands(self) -> Iterator[str]:

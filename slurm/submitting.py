@@ -23,6 +23,9 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{word} stands before --, where only settings of the cluster stand; the run comes "
                 f"after it: python -m slurm submit {arguments.cluster} [key=value ...] -- {word}"
             )
+    for axis in arguments.sweep:
+        if axis.partition("=")[0] in cluster.NAMES:
+            raise UserError(f"{axis} is a setting of the cluster: it stands before --sweep")
     settings = cluster.load(arguments.cluster, arguments.settings)
     if not words:
         raise UserError(
@@ -76,6 +79,8 @@ def _local(made: Submission) -> int:
     _how_to_follow(made)
     job.wait()
     state = made.records.state
+    if state["state"] in ("submitted", "running"):
+        state = {"state": "died", "reason": "without a word; see its log"}
     print(f"{state['state']}  {state.get('reason', '')}".rstrip())
     return 0 if state["state"] in ("done", "stopped") else 1
 
