@@ -2,8 +2,9 @@
 
 Its id is drawn once and kept in RUN/wandb.json: a name may hold what an id may not, and two
 runs may have one name. Beside it stands the last step that was logged; rows up to it, which a
-start from an earlier checkpoint comes by again, are not logged twice. Offline, every start
-leaves a directory of its own below RUN/wandb, all with the same id.
+start from an earlier checkpoint comes by again, are not logged twice, unless the server says
+that it never had them. Offline, every start leaves a directory of its own below RUN/wandb, all
+with the same id.
 """
 
 import json
@@ -42,6 +43,10 @@ class WandbRun:
             resume="allow" if mode == "online" else None,
             settings=wandb.Settings(silent=True, init_timeout=30, console="off"),
         )
+        # What a machine had not sent when it died, the server lacks.
+        begins = getattr(self._run, "starting_step", None)
+        if mode == "online" and begins is not None:
+            self._before = min(self._before, begins - 1)
 
     def write(self, row: Row) -> None:
         """Log one row at its step."""
@@ -65,10 +70,19 @@ class WandbRun:
             raise TimeoutError(f"its last rows are not sent after {CLOSE_S:.0f} s; wandb sync them")
 
     def _read(self) -> dict[str, Any]:
+        """The id and step of earlier starts; empty at the first.
+
+        Raises:
+            ValueError: they cannot be read; another id would begin the run there once more.
+        """
         try:
-            return dict(json.loads(self._kept.read_text(encoding="utf-8")))
+            found = json.loads(self._kept.read_text(encoding="utf-8"))
+            return {"id": str(found["id"]), "step": int(found["step"])}
         except FileNotFoundError:
             return {}
+        except (ValueError, KeyError, TypeError) as error:
+            text = f'{self._kept} is damaged: write {{"id": ID, "step": STEP}} into it, or remove it'
+            raise ValueError(f"{text} for a new wandb run") from error
 
     def _keep(self, step: int) -> None:
         self._facts["step"] = step
