@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import submitit
 
-from configs.errors import UserError
+from configs.errors import RunError, UserError
 from configs.load import validate
 from slurm import preflight, template
 from slurm import submission as submissions
+from slurm import submit as submitter
+from slurm.__main__ import main
 from slurm.controller import clean
 from slurm.preflight import _fits
 from slurm.records import Records
@@ -156,3 +159,44 @@ def test_a_scripts_two_names_of_the_run_are_one(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(template, "submissions", SimpleNamespace(prepare=lambda *_: 1 / 0))
     with pytest.raises(ZeroDivisionError):
         adopt(Records(run.resolve()), [cluster], ["x.yaml"], {"SLURM_JOB_ID": "7"})
+
+
+def test_an_interpreter_that_a_printed_script_would_not_find_is_said(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    facts = dry_run(tmp_path, settings())
+    monkeypatch.setattr(preflight, "dry_run", lambda settings, words: facts)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    command = ["submit", str(ROOT / "configs" / "slurm" / "cpu.yaml"), "--print"]
+    assert main([*command, "--", "x.yaml"]) == 0
+    printed = capsys.readouterr()
+    assert str(tmp_path) not in printed.out.partition("exec")[0].partition("trap")[2]
+    assert f"add 'python={sys.executable}' before --" in printed.err
+    for place in (tmp_path / "my env" / "bin", tmp_path / ".venv" / "bin"):
+        place.mkdir(parents=True)
+        (place / "python").write_text("#!/bin/sh\n")
+        (place / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert main([*command, "--", "x.yaml"]) == 0
+    assert not capsys.readouterr().err
+    (tmp_path / ".venv" / "bin" / "python").unlink()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'my env' / 'bin'}:/usr/bin:/bin")
+    assert main([*command, "--", "x.yaml"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_an_sbatch_that_names_no_job_is_said(tmp_path: Path, monkeypatch) -> None:
+    """As with a site's wrapper that prints nothing."""
+    chosen = settings()
+    made = submissions.prepare(dry_run(tmp_path, chosen), chosen, ["x"], code=tmp_path)
+
+    def submit_array(_: object) -> None:
+        raise submitit.core.utils.FailedSubmissionError("no\njob")
+
+    monkeypatch.setattr(
+        submitter, "executor", lambda *_, **__: SimpleNamespace(submit_array=submit_array)
+    )
+    with pytest.raises(RunError, match="sbatch named no job; look with squeue for one: no job"):
+        submitter.submit(made)
