@@ -159,6 +159,38 @@ def test_what_a_dead_machine_had_not_sent_is_sent(tmp_path: Path, wandb: FakeWan
     assert [step for step, _ in wandb.rows] == [*range(5, 11)]
 
 
+def test_what_a_killed_start_did_not_write_is_logged_anew(
+    tmp_path: Path, wandb: FakeWandb
+) -> None:
+    """Offline: the library keeps rows for seconds, and a second directory would have a hole."""
+    rows = [{"step": step, "loss": 1 / step} for step in range(1, 12)]
+    made = []
+
+    def start(first: int, last: int) -> WandbRun:
+        log = WandbRun(opening(tmp_path, first - 1, rows[: first - 1]))
+        made.append(tmp_path / "wandb" / f"offline-run-{first}-{wandb.runs[-1]['id']}")
+        made[-1].mkdir(parents=True)
+        for row in rows[first - 1 : last]:
+            log.write(row)
+        return log
+
+    start(1, 3).close()
+    start(4, 8)  # Killed; the checkpoint is of step 6.
+    wandb.rows.clear()
+    log = start(7, 9)
+    assert [step for step, _ in wandb.rows] == [4, 5, 6, 7, 8, 9]
+    assert made[0].exists()
+    assert not made[1].exists()
+    assert made[1].with_name(f"cut-{made[1].name}").exists()
+    log.close()
+    wandb.rows.clear()
+    start(10, 10)  # Killed, but sent before that.
+    (made[-1] / "run.wandb.synced").touch()
+    start(11, 11)
+    assert [step for step, _ in wandb.rows] == [10, 11]
+    assert made[-2].exists()
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"id": "x"}', '{"id": "x", "step": null}', "\0\0"])
 def test_a_damaged_note_of_the_id_is_named(
     tmp_path: Path, wandb: FakeWandb, started, text: str
