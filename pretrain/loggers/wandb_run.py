@@ -106,7 +106,9 @@ class WandbRun:
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError) as error:
-            text = f'{self._kept} is damaged: write {{"id": ID, "step": STEP}} into it, or remove it'
+            text = (
+                f'{self._kept} is damaged: write {{"id": ID, "step": STEP}} into it, or remove it'
+            )
             raise ValueError(f"{text} for a new wandb run") from error
 
     def _keep(self, step: int) -> None:

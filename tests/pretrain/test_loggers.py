@@ -159,9 +159,7 @@ def test_what_a_dead_machine_had_not_sent_is_sent(tmp_path: Path, wandb: FakeWan
     assert [step for step, _ in wandb.rows] == [*range(5, 11)]
 
 
-def test_what_a_killed_start_did_not_write_is_logged_anew(
-    tmp_path: Path, wandb: FakeWandb
-) -> None:
+def test_what_a_killed_start_did_not_write_is_logged_anew(tmp_path: Path, wandb: FakeWandb) -> None:
     """Offline: the library keeps rows for seconds, and a second directory would have a hole."""
     rows = [{"step": step, "loss": 1 / step} for step in range(1, 12)]
     made = []

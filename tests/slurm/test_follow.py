@@ -207,7 +207,9 @@ def test_lists_blocks_and_quotes_are_whole(text: str, values: list[str]) -> None
     assert points([f"k={text}"]) == [(f"k={value}",) for value in values]
 
 
-@pytest.mark.parametrize("axis", ["a", "=1", "a=", "a=1,", "a=1,,2", "a=[1,2", "a=1],[2", "a=1] #", "a=&x [1],*x"])
+@pytest.mark.parametrize(
+    "axis", ["a", "=1", "a=", "a=1,", "a=1,,2", "a=[1,2", "a=1],[2", "a=1] #", "a=&x [1],*x"]
+)
 def test_an_axis_that_is_none_is_said(axis: str) -> None:
     with pytest.raises(UserError, match="write key=value,value, lists as"):
         points([axis])

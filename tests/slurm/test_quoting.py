@@ -205,7 +205,10 @@ def test_a_jobs_name_is_not_taken_for_its_state() -> None:
         (["steps=5", "--", "configs/tiny.yaml"], "words of the run come after --"),
         (["optim.lr=1", "--", "configs/tiny.yaml"], "unknown setting 'optim.lr'"),
         ([], "name the run after --"),
-        (["--sweep", "seed=1,2", "nodes=2"], "nodes=2 is a setting of the cluster: it stands before"),
+        (
+            ["--sweep", "seed=1,2", "nodes=2"],
+            "nodes=2 is a setting of the cluster: it stands before",
+        ),
         (["--sweep", "run_dir=a,b", "--", "x.yaml"], "a directory of its own, below the run_dir"),
         (["--print", "nodes=1", "--", "x.yaml", "--keys"], "--keys stands after --"),
         (["--print", "nodes=1", "--", "x.yaml", "--help"], "--help stands after --"),

@@ -136,7 +136,7 @@ def test_a_rehearsal_runs_what_a_job_runs(tmp_path: Path) -> None:
     facts = {**dry_run(tmp_path, chosen), "run_dir": str(tmp_path / "my $(run)")}
     made = submissions.prepare(facts, chosen, ["x"], code=tmp_path / "c d")
     made = dataclasses.replace(made, directory=tmp_path)
-    shown = "#!/bin/bash\nprintf '%s\\n' \"$PWD\" \"$PYTHONPATH\" \"$@\"\n"
+    shown = '#!/bin/bash\nprintf \'%s\\n\' "$PWD" "$PYTHONPATH" "$@"\n'
     (tmp_path / "my python").write_text(shown)
     (tmp_path / "my python").chmod(0o755)
     # submitit takes it apart again.
