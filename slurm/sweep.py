@@ -32,7 +32,7 @@ def points(axes: Sequence[str]) -> list[Point]:
         key, equals, text = axis.partition("=")
         if key == "run_dir":
             raise UserError(
-                f"--sweep {axis}: every member has a directory of its own, below the run_dir after --"
+                f"--sweep {axis}: members have directories of their own below the run_dir after --"
             )
         values = _values(text)
         if not key or not equals or not values:

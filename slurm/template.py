@@ -29,8 +29,8 @@ def adopt(
     found = preflight.dry_run(settings, words)
     if Path(found["run_dir"]).resolve() != records.run:
         raise UserError(
-            f"the script says --run={records.run}, and its words {found['run_dir']}: a requeue finds "
-            "the run by --run; change both, or print the script anew"
+            f"the script says --run={records.run}, and its words {found['run_dir']}: a requeue "
+            "finds the run by --run; change both, or print the script anew"
         )
     made = submissions.prepare(found, settings, words)
     write_script(made)

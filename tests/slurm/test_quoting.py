@@ -209,7 +209,7 @@ def test_a_jobs_name_is_not_taken_for_its_state() -> None:
             ["--sweep", "seed=1,2", "nodes=2"],
             "nodes=2 is a setting of the cluster: it stands before",
         ),
-        (["--sweep", "run_dir=a,b", "--", "x.yaml"], "a directory of its own, below the run_dir"),
+        (["--sweep", "run_dir=a,b", "--", "x.yaml"], "directories of their own below the run_dir"),
         (["--print", "nodes=1", "--", "x.yaml", "--keys"], "--keys stands after --"),
         (["--print", "nodes=1", "--", "x.yaml", "--help"], "--help stands after --"),
     ],
