@@ -23,7 +23,11 @@ RUNNING, DIED = "running", "died"
 
 def this_process() -> dict[str, Any]:
     """What tells this process from any other, now and later."""
-    pid = os.getpid()
+    return process(os.getpid())
+
+
+def process(pid: int) -> dict[str, Any]:
+    """The same of another one on this machine."""
     return {
         "host": socket.gethostname(),
         "pid": pid,
@@ -47,15 +51,19 @@ def standing(run: Path) -> dict[str, Any]:
     if not isinstance(status, dict):
         return {}
     if status.get("state") == RUNNING:
-        gone = _gone(status.get("process"), silent_s)
-        if gone:
-            return {**status, "state": DIED, "reason": gone}
+        reason = gone(status.get("process"), silent_s)
+        if reason:
+            return {**status, "state": DIED, "reason": reason}
     return status
 
 
-def _gone(process: Any, silent_s: float) -> str | None:
-    """How it is known that a process has ended; None if it may live."""
-    known = process if isinstance(process, dict) else {}
+def gone(facts: Any, silent_s: float = 0.0) -> str | None:
+    """How it is known that a process has ended; None if it may live.
+
+    Args:
+        silent_s: since it last touched a file, where it does that while it lives.
+    """
+    known = facts if isinstance(facts, dict) else {}
     host, pid = known.get("host"), known.get("pid")
     named = f"process {pid} on {host}" if host and pid else "its process"
     here = known.get("processes") == _namespace() and host == socket.gethostname()

@@ -24,7 +24,18 @@ examples:
 RUN = "run directory"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Of ``submit``, options and settings in any order, and the words of the run."""
+    parser, submit = _parsers()
+    if words[:1] != ["submit"]:
+        return parser.parse_args(words)
+    at = words.index("--") if "--" in words else len(words)
+    arguments = submit.parse_intermixed_args(words[1:at])
+    arguments.command, arguments.words = "submit", words[at + 1 :]
+    return arguments
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(
         prog="python -m slurm",
         description="Submit runs, follow them, stop them.",
@@ -72,16 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, made in commands.choices.items():
         made.description = next(a.help for a in commands._choices_actions if a.dest == name)
-    return parser
+    return parser, submit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    at = words.index("--") if "--" in words else len(words)
-    arguments = _parser().parse_args(words[:at])
-    arguments.words = words[at + 1 :]
-    arguments.before = words[1:at]
+    arguments = _parsed(list(sys.argv[1:] if argv is None else argv))
     from slurm import follow, stop, submitting
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {

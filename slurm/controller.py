@@ -97,7 +97,8 @@ def call(*command: str, environ: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=CALL_S,
             check=False,
             env=clean(os.environ if environ is None else environ),

@@ -18,7 +18,7 @@ def seconds(text: str) -> int | None:
         return None
     found = _FORM.fullmatch(text)
     if not found:
-        raise ValueError(f"'{text}' is no duration; write minutes, h:m:s or days-h:m:s")
+        raise ValueError(f"{text!r} is no duration; write minutes, h:m:s or days-h:m:s")
     part = {name: int(value or 0) for name, value in found.groupdict().items()}
     hours = 24 * part["days"] + part["hours"] + part["h"]
     minutes = 60 * hours + part["minutes"] + part["m"] + part["min"]

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.run_files import DIED, RUNNING
-from slurm import controller, quoting, sweep
-from slurm.controller import Job, UnreachableError
+from configs.run_files import DIED, RUNNING, gone
+from slurm import controller, preflight, quoting, sweep
+from slurm.controller import Job, RefusedError, UnreachableError
 from slurm.durations import spoken
 from slurm.records import Records, read_json
 from slurm.submit import log_of
 
 FOLLOW_S = 1.0
+ENDED = ("done", "failed", "cancelled", "stopped")
+"""What a supervisor notes of a run that no job carries on."""
 
 
 def status(arguments: argparse.Namespace) -> int:
     """The command: a line for each run, and what its jobs wait for."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in arguments.runs or [Path("runs")]:
         runs = _runs(path)
         if not runs:
@@ -27,8 +29,9 @@ def status(arguments: argparse.Namespace) -> int:
         for run in runs:
             rows += _rows(run)
     print(table(rows))
+    states = {str(row["run"]): str(row["state"]) for row in rows}
     for root in arguments.runs:
-        found = sweep.results(root)
+        found = sweep.results(root, states)
         if found:
             print(f"\n{table(found)}")
     return 0
@@ -45,29 +48,57 @@ def _runs(path: Path) -> list[Path]:
 def _rows(run: Path) -> list[dict[str, Any]]:
     """One row for each job of a run that is not over, or for the last."""
     records = Records(run)
-    listed = records.jobs()
-    ids = [row["job"] for row in listed]
+    ids = [row["job"] for row in records.jobs()]
     known: dict[str, Job | None] = {}
     away = ""
     try:
-        asked = [number for number in ids if not number.startswith("local-")]
+        asked = [number for number in ids if not _local(number)]
         known = controller.jobs(asked) if asked else {}
-    except (UnreachableError, UserError) as error:
+    except (UnreachableError, RefusedError, UserError) as error:
         away = str(error)
     live = [number for number in ids if (job := known.get(number)) and not job.over]
     facts = summary(records)
     rows = []
     for number in live or ids[-1:]:
         job = known.get(number)
-        why = job.reason if job and not job.over else ""
-        reason = why or facts["reason"] or (job.reason if job else "") or away
-        state = state_of(job, facts["state"], away=bool(away))
-        own = records.status
-        if number not in live and state.startswith(RUNNING) and own.get("state") == DIED:
-            state, reason = DIED, own["reason"]
+        state, reason = state_of(job, facts["state"], away=bool(away)), facts["reason"]
+        if job and not job.over:
+            own = records.status
+            reason = job.reason or reason or (own["reason"] if own.get("state") == DIED else "")
+        elif job is None and (found := _gone(records, facts["state"], away=bool(away))):
+            state, reason = found
+        reason = reason or (job.reason if job else "" if state in ENDED else away)
         row = {"run": str(run), "job": number, **facts, "state": state, "reason": reason}
         rows.append(row if number in live or away else {**row, "left": ""})
     return rows
+
+
+def _local(number: str) -> bool:
+    """Whether a job is a rehearsal, of which SLURM knows nothing."""
+    return number.startswith("local-")
+
+
+def _gone(records: Records, noted: str, *, away: bool) -> tuple[str, str] | None:
+    """State and reason of a run that is noted as going on, but is not; None if it may be.
+
+    Nobody knows its last job. The run's own files count first: a controller that has just come
+    back may have forgotten a job whose ranks live on.
+    """
+    own, last = records.status, records.jobs()[-1]
+    if noted in ENDED:
+        return None
+    if own.get("state") == DIED and noted == RUNNING:
+        return DIED, str(own["reason"])
+    if own.get("state") == RUNNING or preflight.alive(records):
+        return None
+    if _local(last["job"]):
+        ended = gone(last.get("process"))
+        return (DIED, f"its rehearsal: {ended}") if ended else None
+    if away:
+        return None
+    if noted == RUNNING and own.get("state") in ENDED:
+        return str(own["state"]), str(own.get("reason", ""))
+    return DIED, f"SLURM does not know job {last['job']} any more"
 
 
 def state_of(job: Job | None, noted: str, *, away: bool = False) -> str:
@@ -76,8 +107,8 @@ def state_of(job: Job | None, noted: str, *, away: bool = False) -> str:
     A supervisor that died with its node noted nothing: then it is SLURM's word again.
     """
     if job is None:
-        return f"{noted} ?" if away and noted in ("running", "submitted", "requeued") else noted
-    if job.over and noted in ("done", "failed", "cancelled", "stopped"):
+        return f"{noted} ?" if away and noted not in ENDED else noted
+    if job.over and noted in ENDED:
         return noted
     return job.state.lower()
 

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,19 @@ def tail(path: Path, size: int = 65536) -> list[str]:
             return stream.read().decode(errors="replace").splitlines()
     except OSError:
         return []
+
+
+def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The JSON objects of those lines that hold one."""
+    found = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            found.append(row)
+    return found
 
 
 @dataclass(frozen=True)
@@ -140,14 +153,8 @@ class Records:
 
     def last_row(self, key: str = "loss") -> dict[str, Any]:
         """The newest row of the metrics that has a number of this name."""
-        for line in reversed(tail(self.run / "metrics.jsonl")):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if key in row:
-                return dict(row)
-        return {}
+        rows = _objects(tail(self.run / "metrics.jsonl"))
+        return next((row for row in reversed(rows) if key in row), {})
 
     # -- jobs ---------------------------------------------------------------------------
 
@@ -155,16 +162,21 @@ class Records:
         """Note a submitted job; ``kind``: first, chain, successor, requeue, local."""
         self.root.mkdir(parents=True, exist_ok=True)
         row = {"job": job, "submission": submission, "kind": kind, "time": time.time(), **facts}
-        with (self.root / "jobs.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        with (self.root / "jobs.jsonl").open("ab+") as stream:
+            # Behind a line that was cut, this one would be lost with it.
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, end - 1))
+            cut = stream.read(1) not in (b"", b"\n")
+            stream.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs, oldest first."""
+        """The jobs, oldest first; a line that a crash or a full disk has cut is none."""
         try:
-            lines = (self.root / "jobs.jsonl").read_text(encoding="utf-8").splitlines()
+            text = (self.root / "jobs.jsonl").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
-        return [json.loads(line) for line in lines]
+        needed = {"job", "submission", "kind"}
+        return [row for row in _objects(text.splitlines()) if needed <= row.keys()]
 
     # -- submissions --------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ MOST_RANKS = 100_000
 
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _OURS = ("array", "chdir", "dependency", "output", "wrap")
+_NONE = ("help", "parsable", "quiet", "test-only", "usage", "version", "wait")
+"""With these sbatch says nothing of a job's id, or starts none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,17 @@ class Settings(Checked):
     exclude_lost_nodes: bool = True
     max_parallel: int = 64
 
+    def _check_texts(self) -> Iterator[str]:
+        """A value that would be more than a value in a script, or to srun."""
+        for field_ in dataclasses.fields(self):
+            if field_.name != "environment" and quoting.control(_texts(self, field_.name)):
+                yield f"{field_.name} holds a newline or another control character"
+        for key in self.options:
+            if not _OPTION.fullmatch(key):
+                yield f"options: '{key}' is no name of an option of sbatch"
+            if key in _OURS or key in _NONE:
+                yield f"options.{key} is for submit itself to set: leave it out"
+
     def _check_values(self) -> Iterator[str]:
         yield from at_least(
             self, 1, "nodes", "cpus_per_rank", "min_nodes", "max_restarts", "max_parallel"
@@ -120,20 +133,9 @@ class Settings(Checked):
                 f"least {2 * (self.stop_ahead_s + SCHEDULER_LOOK_S)} s, or lower stop_ahead_s"
             )
 
-    def _check_texts(self) -> Iterator[str]:
-        """A value that would be more than a value in a script, or to srun."""
-        for field_ in dataclasses.fields(self):
-            if field_.name != "environment" and quoting.control(_texts(self, field_.name)):
-                yield f"{field_.name} holds a newline or another control character"
-        for key in self.options:
-            if not _OPTION.fullmatch(key):
-                yield f"options: '{key}' is no name of an option of sbatch"
-            if key in _OURS:
-                yield f"options.{key} is for submit itself to set: leave it out"
-
     def _check_commands(self) -> Iterator[str]:
-        if self.python is not None and (not self.python or self.python.startswith("-")):
-            yield f"python must name an interpreter, not '{self.python}'"
+        if self.python is not None and (not self.python or self.python[0] in "-~$"):
+            yield f"python must name an interpreter, not '{self.python}': no shell reads it"
         try:
             words = shlex.split(self.container or "")
         except ValueError as error:
@@ -176,8 +178,9 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Settings:
         key, _, text = word.partition("=")
         if key.split(".")[0] not in NAMES:
             raise UserError(f"{_unknown(key)}; words of the run come after --")
-        # On a command line 1:00:00 is meant as it stands, though YAML reads a number there.
-        data = merge(data, {key: text} if key == "time" else parse_override(word))
+        # On a command line 90 is meant as sbatch takes it, though YAML reads a number there.
+        minutes = key == "time" and text.isdigit()
+        data = merge(data, {key: text} if minutes else parse_override(word))
     return checked(data, where=str(file))
 
 

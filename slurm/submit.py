@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import submitit
 
 from configs.errors import RunError
+from configs.run_files import process
 from slurm import quoting
 from slurm.durations import seconds
 from slurm.records import Records
@@ -37,6 +39,25 @@ It replaces ``%j`` and its like wherever they stand, in the run's own directory 
 """
 
 
+def entry(submission: Submission) -> list[str]:
+    """What comes before submitit's own entry: an interpreter, and us."""
+    return [python(submission.settings), "-u", "-m", "slurm.first", str(submission.path)]
+
+
+def before(submission: Submission) -> list[str]:
+    """The shell lines before it."""
+    # submitit would take the signal that asks for a stop for its own.
+    own = "export SUBMITIT_PREEMPT_SIGNAL=URG"
+    return [*setup(submission.settings), imports(submission), own]
+
+
+def shell(submission: Submission) -> list[str]:
+    """The same without SLURM, which starts a script by bash where it was submitted."""
+    place = quoting.line(["cd", str(submission.directory)])
+    lines = [place, *before(submission), 'exec "$@"']
+    return ["bash", "-c", "\n".join(lines), "bash", *entry(submission)]
+
+
 def executor(
     submission: Submission, dependency: str | None = None, log: str = "%j"
 ) -> submitit.SlurmExecutor:
@@ -48,8 +69,7 @@ def executor(
         log: the name of the file for what the job prints.
     """
     settings = submission.settings
-    first = ["-u", "-m", "slurm.first", str(submission.path)]
-    made = submitit.SlurmExecutor(FOLDER, python=f"exec {quoting.line([python(settings), *first])}")
+    made = submitit.SlurmExecutor(FOLDER, python=f"exec {quoting.line(entry(submission))}")
     chosen = options(settings, submission.name) | places(submission, log)
     if dependency:
         chosen["dependency"] = dependency
@@ -58,8 +78,7 @@ def executor(
         stderr_to_stdout=True,
         wckey=None,
         array_parallelism=settings.max_parallel,
-        # submitit would take the signal that asks for a stop for its own.
-        setup=[*setup(settings), imports(submission), "export SUBMITIT_PREEMPT_SIGNAL=URG"],
+        setup=before(submission),
         # By submitit's own names, lest an option stand twice; it quotes as for a shell.
         additional_parameters={
             key if key == "open-mode" else key.replace("-", "_"): quoting.escaped(value)
@@ -104,6 +123,9 @@ def _try(members: Sequence[Submission], **how: Any) -> list[str]:
             jobs = made.submit_array([Supervise(member.path) for member in members])
         except submitit.core.utils.FailedJobError as error:
             raise RunError(f"sbatch refused: {' '.join(str(error).split())}") from error
+        except submitit.core.utils.FailedSubmissionError as error:
+            text = " ".join(str(error).split())
+            raise RunError(f"sbatch named no job; look with squeue for one: {text}") from error
     return [str(job.job_id) for job in jobs]
 
 
@@ -130,22 +152,18 @@ def rehearse(submission: Submission) -> Any:
     records = submission.records
     records.note(state="submitted", reason="", submission=submission.number, count_from=0)
     with contextlib.chdir(submission.path):
-        made = submitit.LocalExecutor(FOLDER, python=quoting.word(python(settings)))
+        made = submitit.LocalExecutor(FOLDER, python=shlex.join(shell(submission)))
         made.update_parameters(
             timeout_min=max(1.0, (limit or 86400 * 365) / 60),
             signal_delay_s=settings.stop_ahead_s,
             gpus_per_node=len(visible),
             visible_gpus=visible,
             stderr_to_stdout=True,
-            setup=[
-                *setup(settings)[1:],
-                imports(submission),
-                quoting.line(["cd", str(submission.path)]),
-            ],
         )
         job = made.submit(Supervise(submission.path))
     log = submission.path / "submitit" / str(job.job_id) / f"{job.job_id}_0_log.out"
-    records.add_job(f"local-{job.job_id}", submission.number, "local", log=str(log))
+    facts = {"log": str(log), "process": process(int(job.job_id))}
+    records.add_job(f"local-{job.job_id}", submission.number, "local", **facts)
     return job
 
 

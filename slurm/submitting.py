@@ -1,6 +1,8 @@
 """``python -m slurm submit``: check everything, show the script, submit, say how to follow."""
 
 import argparse
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{word} stands before --, where only settings of the cluster stand; the run comes "
                 f"after it: python -m slurm submit {arguments.cluster} [key=value ...] -- {word}"
             )
+    for axis in arguments.sweep:
+        if axis.partition("=")[0] in cluster.NAMES:
+            raise UserError(f"{axis} is a setting of the cluster: it stands before --sweep")
     settings = cluster.load(arguments.cluster, arguments.settings)
     if not words:
         raise UserError(
@@ -49,7 +54,22 @@ def _print(settings: Settings, arguments: argparse.Namespace, words: Sequence[st
     before = [str(arguments.cluster), *arguments.settings]
     name = submission.name_of(found["run_dir"])
     print(template(settings, name, found["run_dir"], before, words), end="")
+    if not (settings.python or _is_found(Path(sys.executable))):
+        own = quoting.word(f"python={sys.executable}")
+        print(
+            "note: the script takes .venv/bin/python or the environment's python, and this is "
+            f"neither; for this one add {own} before --",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _is_found(interpreter: Path) -> bool:
+    """Whether a printed script, from here, would find an interpreter with the same packages."""
+    found = Path(".venv/bin/python")
+    if not found.exists():
+        found = Path(shutil.which("python") or "")
+    return found.absolute().parent == interpreter.parent
 
 
 def _one(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]) -> int:
@@ -76,6 +96,8 @@ def _local(made: Submission) -> int:
     _how_to_follow(made)
     job.wait()
     state = made.records.state
+    if state["state"] in ("submitted", "running"):
+        state = {"state": "died", "reason": "without a word; see its log"}
     print(f"{state['state']}  {state.get('reason', '')}".rstrip())
     return 0 if state["state"] in ("done", "stopped") else 1
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ def points(axes: Sequence[str]) -> list[Point]:
     choices = []
     for axis in axes:
         key, equals, text = axis.partition("=")
+        if key == "run_dir":
+            raise UserError(
+                f"--sweep {axis}: members have directories of their own below the run_dir after --"
+            )
         values = _values(text)
         if not key or not equals or not values:
             raise UserError(
@@ -60,10 +64,12 @@ def _values(text: str) -> list[str]:
         return []
     ends = [item.start_mark.index - 1 for item in node.value[1:]] + [len(text)]
     starts = [item.start_mark.index - 1 for item in node.value]
-    return [
+    found = [
         text[start:end].strip().removesuffix(",").rstrip()
         for start, end in zip(starts, ends, strict=True)
     ]
+    # An alias stands where its anchor does.
+    return found if all(found) else []
 
 
 def dry_runs(
@@ -126,8 +132,12 @@ def members(root: Path) -> list[Path]:
     return [root / run for run in read_json(root / TABLE)]
 
 
-def results(root: Path) -> list[dict[str, Any]]:
-    """One row for each run of a sweep: its values, where it stands, its last numbers."""
+def results(root: Path, states: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """One row for each run of a sweep: its values, where it stands, its last numbers.
+
+    Args:
+        states: how runs stand that SLURM was asked about; by default what was noted of each.
+    """
     rows = []
     for run, point in read_json(root / TABLE).items():
         records = Records(root / run)
@@ -136,7 +146,7 @@ def results(root: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 **dict(word.split("=", 1) for word in point),
-                "state": records.state.get("state", ""),
+                "state": (states or {}).get(str(records.run)) or records.state.get("state", ""),
                 "step": row.get("step", status.get("step", 0)),
                 "loss": row.get("loss"),
                 "val/nelbo": held_out.get("val/nelbo"),

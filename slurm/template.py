@@ -7,6 +7,7 @@ first, whatever has become of the checkout meanwhile.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from configs.errors import UserError
 from slurm import preflight
 from slurm import settings as cluster
 from slurm import submission as submissions
@@ -25,7 +26,13 @@ def adopt(
         if row["job"] == job:
             return submissions.load(records.submission(row["submission"]))
     settings = cluster.load(Path(before[0]), before[1:])
-    made = submissions.prepare(preflight.dry_run(settings, words), settings, words)
+    found = preflight.dry_run(settings, words)
+    if Path(found["run_dir"]).resolve() != records.run:
+        raise UserError(
+            f"the script says --run={records.run}, and its words {found['run_dir']}: a requeue "
+            "finds the run by --run; change both, or print the script anew"
+        )
+    made = submissions.prepare(found, settings, words)
     write_script(made)
     made.records.note(state="submitted", reason="", submission=made.number, count_from=0)
     made.records.add_job(job, made.number, "first")

@@ -2,8 +2,10 @@
 
 Its id is drawn once and kept in RUN/wandb.json: a name may hold what an id may not, and two
 runs may have one name. Beside it stands the last step that was logged; rows up to it, which a
-start from an earlier checkpoint comes by again, are not logged twice. Offline, every start
-leaves a directory of its own below RUN/wandb, all with the same id.
+start from an earlier checkpoint comes by again, are not logged twice, unless the server says
+that it never had them. Offline, every start leaves a directory of its own below RUN/wandb, all
+with the same id. The last rows of a start that was killed never reach its directory: the next
+start sets that one aside and logs its rows anew, from metrics.jsonl.
 """
 
 import json
@@ -19,6 +21,8 @@ CLOSE_S = 60.0
 """How long the last rows may take to be sent."""
 MOST_NAME = 128
 """Characters of a name."""
+NONE_ENDED: dict[str, Any] = {"whole": 0, "ended": []}
+"""Up to which step starts that ended in good order have logged, and their directories."""
 
 
 class WandbRun:
@@ -29,8 +33,9 @@ class WandbRun:
 
         mode = opening.config["wandb"]["mode"]
         self._kept = opening.directory / "wandb.json"
-        self._facts = self._read() or {"id": uuid.uuid4().hex[:16], "step": 0}
-        self._before = int(self._facts["step"])
+        self._facts = self._read() or {"id": uuid.uuid4().hex[:16], "step": 0, **NONE_ENDED}
+        mended = self._set_aside()
+        self._before = int(self._facts["whole" if mended else "step"])
         self._keep(self._before)
         self._run: Any = wandb.init(
             project=opening.config["wandb"]["project"],
@@ -42,6 +47,12 @@ class WandbRun:
             resume="allow" if mode == "online" else None,
             settings=wandb.Settings(silent=True, init_timeout=30, console="off"),
         )
+        # What a machine had not sent when it died, the server lacks.
+        begins = getattr(self._run, "starting_step", None)
+        if mode == "online" and begins is not None:
+            self._before = min(self._before, begins - 1)
+        for row in opening.rows() if mended else ():
+            self.write(row)
 
     def write(self, row: Row) -> None:
         """Log one row at its step."""
@@ -63,12 +74,42 @@ class WandbRun:
         finishing.join(CLOSE_S)
         if finishing.is_alive():
             raise TimeoutError(f"its last rows are not sent after {CLOSE_S:.0f} s; wandb sync them")
+        self._facts["whole"] = self._facts["step"]
+        self._facts["ended"] = [place.name for place in self._places()]
+        self._keep(self._facts["step"])
+
+    def _places(self) -> list[Path]:
+        """The directories of starts that were offline."""
+        return sorted((self._kept.parent / "wandb").glob(f"offline-run-*-{self._facts['id']}"))
+
+    def _set_aside(self) -> bool:
+        """Rename the directories of starts that were killed; whether there were any.
+
+        One that has been sent already stays.
+        """
+        cut = [place for place in self._places() if place.name not in self._facts["ended"]]
+        cut = [place for place in cut if not list(place.glob("*.synced"))]
+        for place in cut:
+            place.rename(place.with_name(f"cut-{place.name}"))
+        return bool(cut)
 
     def _read(self) -> dict[str, Any]:
+        """The id and step of earlier starts; empty at the first.
+
+        Raises:
+            ValueError: they cannot be read; another id would begin the run there once more.
+        """
         try:
-            return dict(json.loads(self._kept.read_text(encoding="utf-8")))
+            found = json.loads(self._kept.read_text(encoding="utf-8"))
+            facts = {"id": str(found["id"]), "step": int(found["step"])}
+            return {**NONE_ENDED, **found, **facts}
         except FileNotFoundError:
             return {}
+        except (ValueError, KeyError, TypeError) as error:
+            text = (
+                f'{self._kept} is damaged: write {{"id": ID, "step": STEP}} into it, or remove it'
+            )
+            raise ValueError(f"{text} for a new wandb run") from error
 
     def _keep(self, step: int) -> None:
         self._facts["step"] = step

@@ -145,6 +145,65 @@ def test_wandb_gets_no_step_twice(tmp_path: Path, wandb: FakeWandb) -> None:
     assert wandb.rows[-1] == (11, {"val/nelbo": 3.0})
 
 
+def test_what_a_dead_machine_had_not_sent_is_sent(tmp_path: Path, wandb: FakeWandb) -> None:
+    """It logged steps to 8; the server has those before 5, and the checkpoint is of step 3."""
+    log = WandbRun(opening(tmp_path, 0, [], mode="online"))
+    for step in range(1, 9):
+        log.write({"step": step, "loss": 1 / step})
+    wandb.rows.clear()
+    monkey: Any = wandb
+    monkey.starting_step = 5
+    log = WandbRun(opening(tmp_path, 3, [], mode="online"))
+    for step in range(4, 11):
+        log.write({"step": step, "loss": 1 / step})
+    assert [step for step, _ in wandb.rows] == [*range(5, 11)]
+
+
+def test_what_a_killed_start_did_not_write_is_logged_anew(tmp_path: Path, wandb: FakeWandb) -> None:
+    """Offline: the library keeps rows for seconds, and a second directory would have a hole."""
+    rows = [{"step": step, "loss": 1 / step} for step in range(1, 12)]
+    made = []
+
+    def start(first: int, last: int) -> WandbRun:
+        log = WandbRun(opening(tmp_path, first - 1, rows[: first - 1]))
+        made.append(tmp_path / "wandb" / f"offline-run-{first}-{wandb.runs[-1]['id']}")
+        made[-1].mkdir(parents=True)
+        for row in rows[first - 1 : last]:
+            log.write(row)
+        return log
+
+    start(1, 3).close()
+    start(4, 8)  # Killed; the checkpoint is of step 6.
+    wandb.rows.clear()
+    log = start(7, 9)
+    assert [step for step, _ in wandb.rows] == [4, 5, 6, 7, 8, 9]
+    assert made[0].exists()
+    assert not made[1].exists()
+    assert made[1].with_name(f"cut-{made[1].name}").exists()
+    log.close()
+    wandb.rows.clear()
+    start(10, 10)  # Killed, but sent before that.
+    (made[-1] / "run.wandb.synced").touch()
+    start(11, 11)
+    assert [step for step, _ in wandb.rows] == [10, 11]
+    assert made[-2].exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"id": "x"}', '{"id": "x", "step": null}', "\0\0"])
+def test_a_damaged_note_of_the_id_is_named(
+    tmp_path: Path, wandb: FakeWandb, started, text: str
+) -> None:
+    """Another id in silence would make two runs of one."""
+    (tmp_path / "wandb.json").write_text(text)
+    _, said = started("wandb.mode=offline")
+    assert not wandb.runs
+    (line,) = said
+    assert "wandb.json is damaged" in line
+    assert "remove it" in line
+    (tmp_path / "wandb.json").unlink()
+    assert not started("wandb.mode=offline")[1]
+
+
 def test_wandb_takes_the_id_and_writes_offline(tmp_path: Path, monkeypatch) -> None:
     """By the library itself, in a directory whose name no id may have."""
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
@@ -204,6 +263,29 @@ def test_one_that_fails_is_said_once_and_the_others_go_on(
     made.close()
     assert said == ["tensorboard is off: OSError: [Errno 28] No space left on device"]
     assert len(table(tmp_path)[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("log.tensorboard=true", "tensorboard"),
+        ("log.csv=true", ".metrics.csv"),
+        ("wandb.mode=offline", ".wandb.json"),
+    ],
+)
+def test_one_that_cannot_write_is_off(
+    tmp_path: Path, started, wandb: FakeWandb, words: str, place: str
+) -> None:
+    """Something else lies where its file belongs, as in a directory that is read-only."""
+    if place == "tensorboard":
+        (tmp_path / place).write_text("")
+    else:
+        (tmp_path / place).mkdir()
+    made, said = started(words)
+    made.write({"step": 1, "loss": 1.0})
+    made.close()
+    (text,) = said
+    assert " is off: " in text
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,11 @@ def test_lines_of_the_environment_are_no_directives() -> None:
         ('python: "a\\nb"', "python holds a newline"),
         ("options: {'x --wrap': 1}", "'x --wrap' is no name of an option"),
         ("options: {output: x}", "options.output is for submit itself to set"),
+        ("options: {parsable: true}", "options.parsable is for submit itself to set"),
         ("container: a 'b", "container: No closing quotation"),
         ("container: --overlap x", "container must begin with a command, not '--overlap'"),
         ("python: -c", "python must name an interpreter, not '-c'"),
+        ("python: ~/env/bin/python", "no shell reads it"),
     ],
 )
 def test_a_value_that_would_be_more_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -203,6 +205,13 @@ def test_a_jobs_name_is_not_taken_for_its_state() -> None:
         (["steps=5", "--", "configs/tiny.yaml"], "words of the run come after --"),
         (["optim.lr=1", "--", "configs/tiny.yaml"], "unknown setting 'optim.lr'"),
         ([], "name the run after --"),
+        (
+            ["--sweep", "seed=1,2", "nodes=2"],
+            "nodes=2 is a setting of the cluster: it stands before",
+        ),
+        (["--sweep", "run_dir=a,b", "--", "x.yaml"], "directories of their own below the run_dir"),
+        (["--print", "nodes=1", "--", "x.yaml", "--keys"], "--keys stands after --"),
+        (["--print", "nodes=1", "--", "x.yaml", "--help"], "--help stands after --"),
     ],
 )
 def test_a_forgotten_dash_is_named(capsys, words: list[str], message: str) -> None:

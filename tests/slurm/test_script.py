@@ -1,20 +1,33 @@
 """The options of a job, the copies that a submission keeps, and what must not leak into it."""
 
+import dataclasses
+import shlex
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import submitit
 
+from configs.errors import RunError, UserError
 from configs.load import validate
+from slurm import preflight, template
 from slurm import submission as submissions
+from slurm import submit as submitter
+from slurm.__main__ import main
 from slurm.controller import clean
 from slurm.preflight import _fits
+from slurm.records import Records
 from slurm.script import options, script
 from slurm.settings import Settings
 from slurm.site import exclusions
 from slurm.submission import Submission
-from slurm.submit import executor
+from slurm.submit import executor, shell
+from slurm.template import adopt
+
+ROOT = Path(__file__).parents[2]
 
 
 def settings(**changes: Any) -> Settings:
@@ -113,3 +126,77 @@ def test_plain_settings_are_read_back() -> None:
 
     chosen = settings(options={"nice": 1, "exclusive": True}, environment=("a", "b"))
     assert validate(Settings, to_plain(chosen), "x") == chosen
+
+
+def test_a_rehearsal_runs_what_a_job_runs(tmp_path: Path) -> None:
+    """Its lines by bash, where it was submitted, and then our own entry."""
+    chosen = settings(
+        python="./my python", environment=("# a comment", "false", "[[ x == x* ]] && own='a b'")
+    )
+    facts = {**dry_run(tmp_path, chosen), "run_dir": str(tmp_path / "my $(run)")}
+    made = submissions.prepare(facts, chosen, ["x"], code=tmp_path / "c d")
+    made = dataclasses.replace(made, directory=tmp_path)
+    shown = '#!/bin/bash\nprintf \'%s\\n\' "$PWD" "$PYTHONPATH" "$@"\n'
+    (tmp_path / "my python").write_text(shown)
+    (tmp_path / "my python").chmod(0o755)
+    # submitit takes it apart again.
+    command = shlex.split(shlex.join([*shell(made), "-u", "-m", "x y"]))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first = ["-u", "-m", "slurm.first", str(made.path)]
+    assert done.stdout.splitlines() == [str(tmp_path), f"{tmp_path}/c d", *first, "-u", "-m", "x y"]
+
+
+def test_a_scripts_two_names_of_the_run_are_one(tmp_path: Path, monkeypatch) -> None:
+    """A requeue would look for the job in the wrong place."""
+    facts = dry_run(tmp_path, settings(elastic=True))
+    monkeypatch.setattr(preflight, "dry_run", lambda settings, words: facts)
+    cluster = str(ROOT / "configs" / "slurm" / "cpu.yaml")
+    with pytest.raises(UserError, match="change both, or print the script anew"):
+        adopt(Records(tmp_path / "other"), [cluster], ["x.yaml"], {"SLURM_JOB_ID": "7"})
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "link").symlink_to(tmp_path)
+    run = tmp_path / "link" / "a=b" / "run"
+    monkeypatch.setattr(template, "submissions", SimpleNamespace(prepare=lambda *_: 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        adopt(Records(run.resolve()), [cluster], ["x.yaml"], {"SLURM_JOB_ID": "7"})
+
+
+def test_an_interpreter_that_a_printed_script_would_not_find_is_said(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    facts = dry_run(tmp_path, settings())
+    monkeypatch.setattr(preflight, "dry_run", lambda settings, words: facts)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    command = ["submit", str(ROOT / "configs" / "slurm" / "cpu.yaml"), "--print"]
+    assert main([*command, "--", "x.yaml"]) == 0
+    printed = capsys.readouterr()
+    assert str(tmp_path) not in printed.out.partition("exec")[0].partition("trap")[2]
+    assert f"add 'python={sys.executable}' before --" in printed.err
+    for place in (tmp_path / "my env" / "bin", tmp_path / ".venv" / "bin"):
+        place.mkdir(parents=True)
+        (place / "python").write_text("#!/bin/sh\n")
+        (place / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert main([*command, "--", "x.yaml"]) == 0
+    assert not capsys.readouterr().err
+    (tmp_path / ".venv" / "bin" / "python").unlink()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'my env' / 'bin'}:/usr/bin:/bin")
+    assert main([*command, "--", "x.yaml"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_an_sbatch_that_names_no_job_is_said(tmp_path: Path, monkeypatch) -> None:
+    """As with a site's wrapper that prints nothing."""
+    chosen = settings()
+    made = submissions.prepare(dry_run(tmp_path, chosen), chosen, ["x"], code=tmp_path)
+
+    def submit_array(_: object) -> None:
+        raise submitit.core.utils.FailedSubmissionError("no\njob")
+
+    monkeypatch.setattr(
+        submitter, "executor", lambda *_, **__: SimpleNamespace(submit_array=submit_array)
+    )
+    with pytest.raises(RunError, match="sbatch named no job; look with squeue for one: no job"):
+        submitter.submit(made)

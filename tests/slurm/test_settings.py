@@ -55,7 +55,7 @@ def test_a_misspelt_setting_fails_with_all_that_there_are(tmp_path: Path) -> Non
         ("ranks_per_node: 1\ngpus_per_node: 1", "set gpus_per_node"),
         ("ranks_per_node: 1\nnodes: 0", "nodes must be at least 1"),
         ("ranks_per_node: 1\nmin_nodes: 2", "min_nodes 2 is more than nodes 1"),
-        ("ranks_per_node: 1\ntime: 1:00:00", "write time in quotes"),
+        ("ranks_per_node: 1\ntime: 90", "write time in quotes"),
         ("ranks_per_node: 1\ntime: soon", "'soon' is no duration"),
         ("ranks_per_node: 1\ntime: '4'", "too short for stop_ahead_s 120: allow at least 300 s"),
         ("ranks_per_node: true", "ranks_per_node: input should be a valid integer"),
