@@ -109,7 +109,7 @@ def test_ids_are_sentencepieces_own(tmp_path: Path, kind: str) -> None:
     assert (theirs.bos_token_id, theirs.eos_token_id) == (ours.bos_id, ours.eos_id)
 
 
-def test_pieces_of_the_issue_are_there(tmp_path: Path) -> None:
+def test_the_prefix_and_the_pieces_are_there(tmp_path: Path) -> None:
     """Whole words of a Unigram model stay whole words, and the first has its space."""
     theirs = exported(train(tmp_path / "corpus", vocab_size=1000), tmp_path / "out")
     assert theirs.tokenize("the statement is") == ["\u2581the", "\u2581statement", "\u2581is"]

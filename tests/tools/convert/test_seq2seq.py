@@ -308,11 +308,13 @@ def test_generate_is_our_sampler(tmp_path: Path, variant: str) -> None:
         words = {"sampling_steps": 6, "num_return_sequences": 2, "seed": 5, "sampler": name}
         found = model.generate(ids, valid.long(), **words, **options)
         assert torch.equal(found, wanted)
-        # After the first PAD or EOS there is padding only.
+        # After the first PAD or EOS there is padding only. The configuration's own would also
+        # stand in the places of the source that hold no text.
         pad, end = int(wanted[1, 5]), int(wanted[0, 3])
-        model.config.pad_token_id, model.config.eos_token_id = pad, end
+        settings = model.generation_config
+        settings.pad_token_id, settings.eos_token_id = pad, end
         ended = model.generate(ids, valid.long(), **words, **options)
-        model.config.pad_token_id = model.config.eos_token_id = None
+        settings.pad_token_id = settings.eos_token_id = None
         for row, given in zip(ended.tolist(), wanted.tolist(), strict=True):
             place = min(given.index(x) if x in given else 7 for x in (pad, end))
             assert row == given[:place] + [pad] * (7 - place)
