@@ -23,10 +23,16 @@ def commit(run: Path, step: int) -> Path:
     """A checkpoint that is no more than whole."""
     staging = store.staging_of(run / "checkpoints", 1, step)
     staging.mkdir(parents=True)
-    file = staging / "rank-00000.safetensors"
-    file.write_bytes(b"some bytes")
-    facts = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
-    return store.commit(staging, run / "checkpoints", {file.name: facts})
+    contents = {
+        "rank-00000.safetensors": b"some bytes",
+        "state.json": json.dumps({"step": step}).encode(),
+        "index.json": b"{}",
+    }
+    files = {}
+    for name, held in contents.items():
+        (staging / name).write_bytes(held)
+        files[name] = {"bytes": len(held), "sha256": store.sha256(staging / name)}
+    return store.commit(staging, run / "checkpoints", files)
 
 
 @pytest.fixture
@@ -109,7 +115,7 @@ def test_processes_are_found_whoever_their_parent_is(tmp_path: Path) -> None:
     assert start.processes() == []
 
 
-@pytest.mark.parametrize("words", [["--kills=-1"], ["oops"], ["--out=/nowhere/at/all.md"]])
+@pytest.mark.parametrize("words", [["oops"], ["--out=/nowhere/at/all.md"]])
 def test_wrong_input_is_one_line(capsys, words: list[str]) -> None:
     assert main(words) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -156,8 +156,6 @@ def test_several_ranks_evaluate_and_sample_like_one(run: Path) -> None:
         (sample, ["nowhere"], "neither a checkpoint nor a run with one"),
         (evaluate, ["nowhere"], "neither a checkpoint nor a run with one"),
         (report, ["nowhere"], "has no metrics yet"),
-        (sample, ["RUN", "--steps", "0"], "steps must be at least 1"),
-        (sample, ["RUN", "--num", "0"], "at least 1"),
         (sample, ["RUN", "--length", "5", "--prompt", "much too long a text"], "--length"),
         (evaluate, ["RUN", "--split", "test"], "test"),
         (evaluate, ["RUN", "parallel.tensor=3"], "does not divide by parallel.tensor 3"),

@@ -221,8 +221,6 @@ def test_an_error_is_a_break(monkeypatch: Patch, capsys, error: Exception, said:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--ranks", "0"], "--ranks must be at least 1, not 0"),
-        (["--steps", "0"], "--steps must be at least 1, not 0"),
         (["--json", "nowhere/at/all.json"], "its directory does not exist"),
     ],
 )

@@ -1,0 +1,31 @@
+"""Options have bounds, which every command says in argparse's own way."""
+
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("sample", ["RUN", "--num", "0"], "argument --num: 0 is not at least 1"),
+        ("sample", ["RUN", "--steps", "0"], "argument --steps: 0 is not at least 1"),
+        ("sample", ["RUN", "--temperature", "nan"], "argument --temperature: nan is"),
+        ("evaluate", ["RUN", "--batch", "-3"], "argument --batch: -3 is not at least 1"),
+        ("evaluate", ["RUN", "--samples", "two"], "argument --samples: two is no whole number"),
+        ("verify.__main__", ["--ranks", "0"], "argument --ranks: 0 is not at least 1"),
+        ("verify.__main__", ["--steps", "0"], "argument --steps: 0 is not at least 1"),
+        ("plan", ["a.yaml", "--nodes", "0"], "argument --nodes: 0 is not at least 1"),
+        ("crash.__main__", ["--kills=-1"], "argument --kills: -1 is not at least 0"),
+        (
+            "bench.__main__",
+            ["checkpoint", "--repeats=0"],
+            "argument --repeats: 0 is not at least 1",
+        ),
+    ],
+)
+def test_options_have_bounds(command: str, words: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"tools.{command}").main(words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
