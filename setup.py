@@ -52,6 +52,7 @@ setup(
             "peft>=0.21,<0.22",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             "ruff>=0.15,<0.18",
             "transformers>=5.23,<6",
             "types-PyYAML>=6",

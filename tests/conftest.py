@@ -22,6 +22,13 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the tests: all that needs live ranks in one, other files whole."""
+    for item in items:
+        ranked = {"pool", "train"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("ranks" if ranked else item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def no_rank_is_left() -> Iterator[None]:
     """A test that leaves a rank's variables behind makes a rank of every test after it."""

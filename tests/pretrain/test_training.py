@@ -98,6 +98,7 @@ def test_another_run_may_not_use_the_directory(
     assert "optim.lr: was 0.003, is 1.0" in error
 
 
+@pytest.mark.slow
 def test_a_broken_newest_checkpoint_is_passed_over(tiny, tmp_path: Path) -> None:
     assert main(tiny("stop_after=12")) == 0
     run = tmp_path / "run"
@@ -110,6 +111,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(tiny, tmp_path: Path) -> None
     assert curve(run) == whole
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_never_finite_ends_the_run(tiny, tmp_path: Path) -> None:
     process = start(tiny("optim.lr=1e30", "optim.clip=0", "max_skipped_steps=3"))
     _, error = process.communicate(timeout=60)

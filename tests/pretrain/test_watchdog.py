@@ -77,6 +77,7 @@ def rank(world):
     assert done.stderr.count("in barrier") >= 2
 
 
+@pytest.mark.slow
 def test_one_rank_that_fails_ends_the_others_in_time(tmp_path: Path) -> None:
     source = """
 from pretrain.parallel.mesh import Mesh

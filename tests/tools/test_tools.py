@@ -65,6 +65,7 @@ def test_the_demo_says_that_it_is_done(run: Path, root: Path, capsys) -> None:
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_stopped_demo_goes_on(run: Path, root: Path, demo_dir: Path, tmp_path: Path) -> None:
     words = [
         str(root / "configs" / "demo.yaml"),

@@ -32,6 +32,7 @@ def run_snippets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(blocks[0], "README.md", "exec"), {})
 
 
+@pytest.mark.slow
 def test_snippets_run(tmp_path: Path, corpus: Path, monkeypatch, capsys) -> None:
     whole = export_denoiser(tmp_path / "whole", corpus, vocab_size=1024)
     bare = export_denoiser(tmp_path / "bare")

@@ -385,6 +385,7 @@ def copies(seed: int, num: int) -> list[dict[str, list[int]]]:
     ]
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_the_trainer(tmp_path: Path, corpus: Path) -> None:
     """Learning to copy, from what was exported; then saved, loaded and asked again."""
     network, run = small_genie(corpus)

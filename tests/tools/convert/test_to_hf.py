@@ -231,6 +231,7 @@ print(peak[0] - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_a_shard_and_not_by_the_model(
     saved, root: Path, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ def test_recovery_knows_what_needs_no_network(run: Path) -> None:
     assert again[0].error == pytest.approx(rows[1].error, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_demo_shows_genie(
     demo_dir: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
