@@ -51,7 +51,7 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m mypy
 
 test: lint
-	$(RUN) -m pytest -n 2 --dist loadgroup $(if $(SLOW),,-m "not slow") $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadscope $(if $(SLOW),,-m "not slow") $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,15 @@
 """What several tests need: a prepared corpus, and a configuration that trains in seconds."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from configs.load import load
 from data_pipeline.demo import prepare_demo
@@ -22,12 +26,22 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests: all that needs live ranks in one, other files whole."""
-    for item in items:
-        ranked = {"pool", "train"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("ranks" if ranked else item.path.name))
+RANKED = re.compile(r"def \w+\([^)]*\b(pool|train)\b[^)]*\)")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Two processes share the tests: one has all that needs live ranks, each file is whole."""
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _share(nodeid.partition("::")[0])
+
+    return ByFile(config, log)
+
+
+@cache
+def _share(file: str) -> str:
+    return "ranks" if RANKED.search((ROOT / file).read_text(encoding="utf-8")) else file
 
 
 @pytest.fixture(autouse=True)
