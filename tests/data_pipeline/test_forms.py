@@ -295,7 +295,11 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [None, "jsonl"])
-@pytest.mark.parametrize("content", [JSONL, gzip.compress(JSONL), table_bytes("parquet")])
+@pytest.mark.parametrize(
+    "content",
+    [JSONL, gzip.compress(JSONL), table_bytes("parquet")],
+    ids=["plain", "gzip", "parquet"],
+)
 def test_a_pipe_that_comes_in_drops_is_known_all_the_same(
     content: bytes, form, tmp_path: Path
 ) -> None:
