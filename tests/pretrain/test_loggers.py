@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -326,6 +327,7 @@ def test_a_resumed_run_is_one_curve_in_every_logger(train, tmp_path: Path) -> No
     late = TensorboardEvents(opening(run, 6, []))
     late.write(lost)
     late.close()
+    time.sleep(1.1)  # event files are put in order by the seconds in their names
     train(*words, "stop_after=9")
     rows = read_rows(run / "metrics.jsonl")
     steps = [row["step"] for row in rows]
