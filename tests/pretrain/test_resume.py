@@ -52,11 +52,16 @@ def training(run: Path, key: str) -> list[float]:
     [
         "precision=fp32 model.dropout=0.1 parallel.data=2",
         "precision=bf16 parallel.data=2",
-        "precision=bf16 parallel.data=2 parallel.zero_stage=3",
+        pytest.param(
+            "precision=bf16 parallel.data=2 parallel.zero_stage=3", marks=pytest.mark.slow
+        ),
         pytest.param(
             "precision=bf16 parallel.tensor=2 parallel.pipeline=2", marks=pytest.mark.slow
         ),
-        "precision=fp32 parallel.data=2 parallel.tensor=2 parallel.zero_stage=2",
+        pytest.param(
+            "precision=fp32 parallel.data=2 parallel.tensor=2 parallel.zero_stage=2",
+            marks=pytest.mark.slow,
+        ),
         "precision=fp32 parallel.data=2 parallel.pipeline=2 model.tied_head=true",
         pytest.param(f"precision=bf16 parallel.data=2 {GENIE}", marks=pytest.mark.slow),
         pytest.param(
@@ -123,6 +128,7 @@ def test_under_other_layouts_the_curve_goes_on(
     )
 
 
+@pytest.mark.slow
 def test_what_an_objective_has_learnt_goes_on_under_other_layouts(train, tmp_path: Path) -> None:
     words = (*EXACT, *GENIE.split(), "precision=fp32")
     train(*words, *ONE, "stop_after=40", run="whole")

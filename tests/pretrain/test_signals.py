@@ -227,7 +227,8 @@ def held_out(run: Path) -> dict[int, float]:
 LENGTHY = ("eval.every=2", "eval.samples=1000", "eval.batch=1")
 
 
-@pytest.mark.parametrize("last", [pytest.param(4, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [4, 2])
 def test_a_validation_gives_way_and_is_made_up_for(start, train, tmp_path: Path, last: int) -> None:
     """A grace of a minute is no time to validate for an hour; be it that of the last step."""
     train("eval.every=2", f"steps={last}", run="uninterrupted")

@@ -80,10 +80,8 @@ def check(found: dict[str, Any], name: str) -> None:
         assert after["eval_loss"] != before["eval_loss"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n == "classify-lora" else pytest.mark.slow) for n in TASKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
 def test_fine_tuning_with_the_trainer(
     export: Path, data: tuple[Path, Path], tmp_path: Path, capsys, name: str
 ) -> None:
