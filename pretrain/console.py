@@ -6,6 +6,7 @@ closes standard error: training goes on without a word. Every process of a run c
 error raises, whoever makes it.
 """
 
+import atexit
 import contextlib
 import errno
 import io
@@ -55,6 +56,13 @@ class Undying(io.TextIOBase):
         name = getattr(self._stream, "encoding", None) or "utf-8"
         return text.encode(name, "backslashreplace").decode(name)
 
+    def leave(self) -> None:
+        """Before the process ends, when what cannot be flushed would make its status 120."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._let_go()
+
     def _try(self, action: Any) -> None:
         try:
             action()
@@ -65,7 +73,7 @@ class Undying(io.TextIOBase):
             pass
 
     def _let_go(self) -> None:
-        """What is still buffered would fail once more when the process ends, with status 120."""
+        """What is still buffered, and all that comes, goes nowhere."""
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -104,6 +112,8 @@ def survive() -> None:
                 os.close(nowhere)
             os.set_inheritable(descriptor, True)
     sys.stdout, sys.stderr = _undying(sys.stdout), _undying(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        atexit.register(cast(Undying, stream).leave)
 
 
 def _undying(stream: TextIO | None) -> TextIO:

@@ -37,7 +37,7 @@ def number(value: Any) -> float | None:
 
 def _scan(path: Path) -> tuple[list[Row], list[int]]:
     """The rows, and which lines (from 1) are none, but for a last one that a crash cut short."""
-    if not path.exists():
+    if not path.is_file():
         return [], []
     *lines, cut = path.read_bytes().split(b"\n")
     found = [_row(line) for line in lines]

@@ -39,7 +39,7 @@ def check(config: RunConfig, path: Path, *, fresh: bool = False) -> str | None:
     if config.fork_from and not has_begun:  # else they are not read, and may be gone by now
         _check_fork(config, Path(config.fork_from))
     if not fresh:
-        return _nothing_to_do(path, config.steps)
+        return nothing_to_do(path, config.steps)
     if config.fork_from and Path(config.fork_from).resolve().is_relative_to(path.resolve()):
         raise UserError(
             f"--fresh would move {config.fork_from} away, from which this run is to begin: "
@@ -71,7 +71,7 @@ def _check_fork(config: RunConfig, source: Path) -> None:
         raise UserError(f"{problem}; if that is meant, set fork_tokenizer=other")
 
 
-def _nothing_to_do(path: Path, steps: int) -> str | None:
+def nothing_to_do(path: Path, steps: int) -> str | None:
     """What to say of a run that is at its last step, or beyond."""
     directory = RunDirectory(path)
     newest, _ = store.newest(directory.checkpoints)

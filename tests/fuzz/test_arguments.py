@@ -85,7 +85,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
     monkeypatch.setattr(evaluate, "configuration", lambda run: config)
     monkeypatch.setattr(command, "check_layout", lambda run, layout: None)
     monkeypatch.setattr(command, "load_denoiser", lambda *a, **k: nothing)
-    monkeypatch.setattr(launch, "run_local", lambda *a: 0)
+    monkeypatch.setattr(launch, "run_local", lambda *a, **k: 0)
     monkeypatch.setattr(launch, "preload", lambda **k: None)
     monkeypatch.setattr(sample, "_work", lambda loaded, arguments: 0)
     monkeypatch.setattr(evaluate, "_work", lambda loaded, arguments: 0)
