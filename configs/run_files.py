@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ SILENT_S = 90.0
 """Without a touch for so long, a process that cannot be looked at counts as gone."""
 
 RUNNING, DIED = "running", "died"
+
+
+def objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """The JSON objects of those lines that hold one."""
+    found = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            found.append(row)
+    return found
 
 
 def this_process() -> dict[str, Any]:

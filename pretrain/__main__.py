@@ -183,7 +183,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if world is not None:
         return train_rank(world, config, path)
     if preemption.reason():
-        console.say("stopped before its first step; the same command goes on")
+        console.say(preemption.STOPPED_EARLY)
         return preemption.STOPPED
     threads = launch.num_threads(os.environ)
     code = launch.run_local(numbers.ranks, train_rank, config, path, threads=threads)

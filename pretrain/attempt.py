@@ -15,7 +15,7 @@ from pretrain.heartbeat import Heartbeat
 from pretrain.launch import World
 from pretrain.parallel.mesh import Mesh
 from pretrain.run_directory import RunDirectory
-from pretrain.trainer import GOES_ON, Trainer, asked_to_stop
+from pretrain.trainer import Trainer, asked_to_stop
 from pretrain.watchdog import Watchdog
 
 
@@ -41,7 +41,7 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
     if asked_to_stop(mesh):
         # A rank that left alone, during its imports, would keep the others waiting for it.
         if mesh.is_first:
-            console.say(f"stopped before its first step; {GOES_ON}")
+            console.say(preemption.STOPPED_EARLY)
         mesh.barrier()
         mesh.close()
         return preemption.STOPPED

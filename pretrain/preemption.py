@@ -21,6 +21,9 @@ from types import FrameType
 STOPPED = 75
 """Exit status of a run that stopped on request and can be resumed (EX_TEMPFAIL)."""
 
+GOES_ON = "the same command goes on"
+STOPPED_EARLY = f"stopped before its first step; {GOES_ON}"
+
 INTERRUPTED = 130
 """Exit status after a second SIGINT, as a shell reports it."""
 

@@ -35,8 +35,8 @@ def check(config: RunConfig, path: Path, *, fresh: bool = False) -> str | None:
     _check_data(config)
     if not fresh:
         RunDirectory(path).check(config)
-    has_begun = not fresh and store.newest(RunDirectory(path).checkpoints)[0] is not None
-    if config.fork_from and not has_begun:  # else they are not read, and may be gone by now
+    # A run that has begun reads them no more, and they may be gone by now.
+    if config.fork_from and (fresh or store.newest(RunDirectory(path).checkpoints)[0] is None):
         _check_fork(config, Path(config.fork_from))
     if not fresh:
         return nothing_to_do(path, config.steps)

@@ -39,8 +39,6 @@ from pretrain.run_directory import RunDirectory, facts
 from pretrain.validation import held_out_numbers
 from pretrain.watchdog import Watchdog
 
-GOES_ON = "the same command goes on"
-
 
 def asked_to_stop(mesh: Mesh) -> bool:
     """Whether any rank has a request to stop, alike on all of them."""
@@ -336,7 +334,7 @@ class Trainer:
         self.progress.close()
         counts = (self.step, self.tokens_seen, self._elapsed())
         if stopping and not done:
-            lines = [f"saved at step {self.step} in {self.directory.path}; {GOES_ON}"]
+            lines = [f"saved at step {self.step} in {self.directory.path}; {preemption.GOES_ON}"]
         else:
             lines = banner.closing(self.config, self.directory.path, *counts)
         for line in lines:

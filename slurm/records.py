@@ -14,12 +14,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.run_files import standing
+from configs.run_files import objects, standing
 
 _CHECKPOINT = re.compile(r"step-(\d{8})")
 
@@ -48,19 +48,6 @@ def tail(path: Path, size: int = 65536) -> list[str]:
             return stream.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-
-
-def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The JSON objects of those lines that hold one."""
-    found = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            found.append(row)
-    return found
 
 
 @dataclass(frozen=True)
@@ -153,7 +140,7 @@ class Records:
 
     def last_row(self, key: str = "loss") -> dict[str, Any]:
         """The newest row of the metrics that has a number of this name."""
-        rows = _objects(tail(self.run / "metrics.jsonl"))
+        rows = objects(tail(self.run / "metrics.jsonl"))
         return next((row for row in reversed(rows) if key in row), {})
 
     # -- jobs ---------------------------------------------------------------------------
@@ -176,7 +163,7 @@ class Records:
         except OSError:
             return []
         needed = {"job", "submission", "kind"}
-        return [row for row in _objects(text.splitlines()) if needed <= row.keys()]
+        return [row for row in objects(text.splitlines()) if needed <= row.keys()]
 
     # -- submissions --------------------------------------------------------------------
 

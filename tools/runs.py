@@ -18,6 +18,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import read_yaml
+from configs.run_files import objects
 from pretrain.metrics import number
 from pretrain.ownership import LAUNCHER
 from pretrain.run_directory import RunDirectory
@@ -102,15 +103,7 @@ def _last_rows(file: Path) -> list[dict[str, Any]]:
             lines = stream.read().split(b"\n")
     except OSError:
         return []
-    rows = []
-    for line in lines[1:] if start else lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    return objects(lines[1:] if start else lines)
 
 
 def _steps(config: Path) -> int | None:
