@@ -50,10 +50,12 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# The slow ones measure and wait: they run one after the other, with the machine to themselves.
+TWO := -n 2 --dist loadscope --no-loadscope-reorder
+
 test: lint
-	$(RUN) -m pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
-	$(if $(SLOW),$(RUN) -m pytest -m slow $(ARGS))
+	$(RUN) -m pytest $(TWO) -m "not slow" $(ARGS)
+	$(if $(SLOW),$(RUN) -m pytest $(TWO) -m "slow and not alone" $(ARGS))
+	$(if $(SLOW),$(RUN) -m pytest -m alone $(ARGS))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,6 +26,26 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first; slow tests with live ranks have the machine alone."""
+    for item in items:
+        ranked = _share(_file(item)) == "ranks"
+        if item.get_closest_marker("alone"):
+            item.add_marker("slow")
+        elif ranked and item.get_closest_marker("slow"):
+            item.add_marker("alone")
+    items.sort(key=lambda item: FIRST.get(_share(_file(item)), len(FIRST)))
+
+
+FIRST = {"tests/slurm/test_cluster.py": 0, "ranks": 1}
+"""What one process has for as long as the other has all the rest, and so begins with it."""
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
 RANKED = re.compile(r"def \w+\([^)]*\b(pool|train)\b[^)]*\)")
 
 

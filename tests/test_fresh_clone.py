@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1500)
 def test_the_demos_learn_on_a_fresh_clone(root: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"

@@ -134,7 +134,7 @@ def _fit(axes: Axes, lows: list[float], tops: list[float]) -> None:
     if not tops:
         return
     low, high = float(np.min(lows)), float(np.max(tops))
-    margin = 0.05 * (high - low) or 0.1
+    margin = 0.05 * (high - low) or 0.02 * abs(high) or 0.1
     axes.set_ylim(low - margin, high + margin)
 
 

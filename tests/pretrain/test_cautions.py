@@ -123,6 +123,7 @@ def test_pairs_that_are_cut_are_said_by_the_run_and_by_nobody_else(
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_is_its_first_loss_and_its_end(tiny, tmp_path: Path) -> None:
     """All of it once, from the first of two ranks; --fresh moves what was there aside."""
     run = tmp_path / "run"

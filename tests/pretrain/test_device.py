@@ -33,6 +33,7 @@ print(calls)
 """
 
 
+@pytest.mark.slow
 def test_what_the_server_imports_asks_for_no_gpu(root: Path) -> None:
     command = [sys.executable, "-c", COUNTED, *launch.PRELOADED]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)

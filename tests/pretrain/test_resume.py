@@ -51,7 +51,7 @@ def training(run: Path, key: str) -> list[float]:
     "settings",
     [
         "precision=fp32 model.dropout=0.1 parallel.data=2",
-        "precision=bf16 parallel.data=2",
+        pytest.param("precision=bf16 parallel.data=2", marks=pytest.mark.slow),
         pytest.param(
             "precision=bf16 parallel.data=2 parallel.zero_stage=3", marks=pytest.mark.slow
         ),
@@ -105,8 +105,18 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("references")
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize(
+    ("chain", "precision"),
+    [
+        pytest.param(
+            chain,
+            precision,
+            marks=[pytest.mark.slow] if precision == "bf16" or len(layouts) > 2 else [],
+        )
+        for chain, layouts in CHAINS.items()
+        for precision in ("fp32", "bf16")
+    ],
+)
 def test_under_other_layouts_the_curve_goes_on(
     train, tmp_path: Path, references: Path, precision: str, chain: str
 ) -> None:
@@ -218,7 +228,10 @@ def test_damage_anywhere_is_passed_over_and_what_is_left_goes_on(train, tmp_path
     [
         "optim.lr=1e38 optim.clip=0",
         "optim.lr=1e38 parallel.data=2 parallel.zero_stage=3",  # they are finite, the loss is not
-        "optim.lr=1e38 precision=bf16 parallel.tensor=2 parallel.pipeline=2",
+        pytest.param(
+            "optim.lr=1e38 precision=bf16 parallel.tensor=2 parallel.pipeline=2",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_weights_that_are_not_finite_end_a_run_and_displace_nothing(

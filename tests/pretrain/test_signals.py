@@ -111,12 +111,15 @@ def below(pid: int) -> list[int]:
 @pytest.fixture
 def start(tiny, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     started: list[Run] = []
+    # Under nohup this process ignores it, and so would all that it starts.
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def start_run(*words: str, launcher: tuple[str, ...] = ()) -> Run:
         started.append(Run(tmp_path / "run", tiny(*LONG, *words), *launcher))
         return started[-1]
 
     yield start_run
+    signal.signal(signal.SIGHUP, hangup)
     for run in started:
         for pid in [run.process.pid, *below(run.process.pid)]:
             with suppress(ProcessLookupError):
@@ -133,6 +136,7 @@ def test_a_signal_to_the_group_saves(start) -> None:
     run.has_saved("SIGTERM")
 
 
+@pytest.mark.alone
 def test_one_process_does_not_act_alone(start) -> None:
     run = start("parallel.data=2")
     run.until_step(2)
@@ -147,7 +151,7 @@ def test_one_process_does_not_act_alone(start) -> None:
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("target", ["launcher", "group", "twice", "rank", "all"])
 def test_every_signal_to_every_process(start, target: str, number: signal.Signals) -> None:
@@ -166,7 +170,7 @@ def test_every_signal_to_every_process(start, target: str, number: signal.Signal
     run.has_saved(number.name)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("after_s", [0.3, 1, 2, 4, 6, 8])
 def test_while_it_starts(start, after_s: float) -> None:
     run = start("parallel.data=2")
@@ -177,7 +181,7 @@ def test_while_it_starts(start, after_s: float) -> None:
     assert ("saved at step" if saved else "stopped before its first step") in error
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_under_torchrun(start, number: signal.Signals) -> None:
     """To the ranks, as SLURM and torchrun itself pass it on; torchrun's own status is its own."""
@@ -190,7 +194,7 @@ def test_under_torchrun(start, number: signal.Signals) -> None:
     assert run.status["state"] == "stopped"
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_on_four_ranks(start) -> None:
     run = start("parallel.tensor=2", "parallel.pipeline=2")
     run.until_step(2)
@@ -198,7 +202,7 @@ def test_on_four_ranks(start) -> None:
     run.has_saved("SIGTERM")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_nohup_is_respected(start) -> None:
     with ignored(signal.SIGHUP):
         run = start()
@@ -227,7 +231,7 @@ def held_out(run: Path) -> dict[int, float]:
 LENGTHY = ("eval.every=2", "eval.samples=1000", "eval.batch=1")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("last", [4, 2])
 def test_a_validation_gives_way_and_is_made_up_for(start, train, tmp_path: Path, last: int) -> None:
     """A grace of a minute is no time to validate for an hour; be it that of the last step."""
@@ -245,6 +249,7 @@ def test_a_validation_gives_way_and_is_made_up_for(start, train, tmp_path: Path,
     assert held_out(run.path) == pytest.approx(held_out(tmp_path / "uninterrupted"), rel=1e-5)
 
 
+@pytest.mark.alone
 def test_a_killed_run_is_known_to_be_dead_and_goes_on(start, tmp_path: Path) -> None:
     run = start("checkpoint.every=1")
     run.until_step(3)
@@ -267,6 +272,7 @@ def test_a_killed_run_is_known_to_be_dead_and_goes_on(start, tmp_path: Path) -> 
     assert "the last start ended at step" in error
 
 
+@pytest.mark.alone
 def test_a_killed_rank_ends_the_run_and_leaves_what_was_saved(start) -> None:
     run = start("parallel.data=2", "checkpoint.every=2")
     run.until_step(4)

@@ -52,6 +52,7 @@ def run(tmp_path: Path, source: str) -> tuple[subprocess.CompletedProcess[str], 
     return done, time.monotonic() - started
 
 
+@pytest.mark.alone
 def test_when_one_rank_stalls_all_of_them_say_where(tmp_path: Path) -> None:
     source = """
 import time
@@ -77,7 +78,7 @@ def rank(world):
     assert done.stderr.count("in barrier") >= 2
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_one_rank_that_fails_ends_the_others_in_time(tmp_path: Path) -> None:
     source = """
 from pretrain.parallel.mesh import Mesh
@@ -130,7 +131,7 @@ def train_while_the_first_rank_is_slow(world: World, config: RunConfig, path: Pa
         return train_rank(world, config, path)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_no_rank_leaves_while_the_first_one_begins_saves_or_ends(
     pool: Pool, tiny, tmp_path: Path
 ) -> None:

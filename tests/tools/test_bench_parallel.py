@@ -65,7 +65,7 @@ def test_the_engine_and_the_plain_loop_are_timed_at_the_same_loss(pool: Pool) ->
     assert len(rounds) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_two_ranks_are_timed_at_the_loss_of_one(pool: Pool) -> None:
     rows = Bench(pool, 1, 1, lambda: None).ranks(TINY, "fp32", ["dp2", "pp2"])
     assert [row["case"] for row in rows] == ["apart", "threads2", "dp2", "pp2"]

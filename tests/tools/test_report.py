@@ -189,6 +189,15 @@ def test_short_runs_have_pictures_too(tmp_path: Path, num: int) -> None:
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, -1.0, 5.0, 1e18, 9223372036854775807])
+def test_what_never_changes_has_a_picture(tmp_path: Path, drawn, value: float) -> None:
+    constant = dict.fromkeys(("train/loss", "train/lr", "perf/tokens_per_second"), value)
+    report.report([make(tmp_path / "run", [row | constant for row in rows(12)])])
+    low, high = drawn["loss.png"].axes[0].get_ylim()
+    assert low < value < high
+
+
 def test_wrong_words_are_one_error(tmp_path: Path, capsys) -> None:
     run, empty = make(tmp_path / "run", rows(2)), make(tmp_path / "empty", [])
     diverged = make(tmp_path / "diverged", [{**row, "train/loss": None} for row in rows(2)])
