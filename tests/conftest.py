@@ -25,6 +25,11 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# What the scenarios on a cluster assert says what it found, as in a test.
+pytest.register_assert_rewrite(
+    "lab", "references", "scenarios", "when_nodes_change", "when_stopped", "when_used"
+)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -65,8 +65,9 @@ def test_the_interval_covers(draw: Draw, num: int) -> None:
 @pytest.mark.parametrize("num", [10, 12, 15, 20, 30, 60, 300, 1500])
 @pytest.mark.parametrize("draw", [geometric, uniform, longer_is_easier, with_chance])
 def test_the_interval_covers_at_every_size(draw: Draw, num: int) -> None:
-    """At least 92.5% and at most 98.5%: within about three standard deviations of 95%."""
-    assert 925 <= holds(draw, num, 1000) <= 985
+    """Within about three standard deviations of 95%; large samples take long, and vary little."""
+    times, least, most = (1000, 925, 985) if num <= 60 else (200, 181, 199)
+    assert least <= holds(draw, num, times) <= most
 
 
 @pytest.mark.parametrize("num", [1, 5, LEAST - 1])

@@ -101,7 +101,7 @@ class Cluster:
         root: a directory of its own, short enough for the name of a socket in it.
     """
 
-    def __init__(self, root: Path, nodes: int, cpus: int, kill_wait: int = 10) -> None:
+    def __init__(self, root: Path, nodes: int, cpus: int, kill_wait: int = 30) -> None:
         assert len(str(root)) < 70, root
         self.root, self.cpus, self._kill_wait = root, cpus, kill_wait
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
