@@ -91,3 +91,13 @@ def check_distinct(store: Store, rank: int, size: int, gpu: str) -> None:
                 "as many ranks on a machine as it has GPUs, or compute on the CPU with device=cpu"
             )
         holders[named] = other
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this machine's CPU multiplies matrices in bf16; true where nobody can say."""
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return True

@@ -16,14 +16,18 @@ from pretrain.banner import closing, opening, size
 from pretrain.cautions import cautions, weights_of
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus
+from pretrain.device import cpu_has_bf16
 from pretrain.plan import plan
 
 GIB = 2**30
 
 
-def of(config: RunConfig, available: int | None = None, sharing: int = 1) -> list[str]:
+def of(
+    config: RunConfig, available: int | None = None, sharing: int = 1, *, slow_bf16: bool = False
+) -> list[str]:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-    return cautions(config, plan(config, None), open_corpus(config, draws), available, sharing)
+    corpus, numbers = open_corpus(config, draws), plan(config, None)
+    return cautions(config, numbers, corpus, available, sharing, slow_bf16=slow_bf16)
 
 
 @pytest.fixture
@@ -39,6 +43,16 @@ def with_length(config: RunConfig, length: int) -> RunConfig:
 
 def test_an_ordinary_run_is_not_warned_of(calm: RunConfig) -> None:
     assert of(calm, available=GIB) == []
+
+
+def test_bf16_where_the_cpu_has_none_is_said(calm: RunConfig) -> None:
+    assert of(calm, slow_bf16=True) == []
+    low = replace(calm, precision="bf16")
+    assert of(low) == []
+    (line,) = of(low, slow_bf16=True)
+    assert line.startswith("warning: this CPU computes bf16 in software")
+    assert "set precision=fp32" in line
+    assert cpu_has_bf16() == torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def test_one_window_of_a_corpus_is_said(calm: RunConfig) -> None:

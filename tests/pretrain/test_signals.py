@@ -156,8 +156,14 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.
     ("target", "number"),
     [
         pytest.param(target, number, id=f"{target}-{number.name}")
-        for target in ("launcher", "group", "twice", "rank", "all")
-        for number in (SIGNALS if target == "launcher" else SIGNALS[:3])
+        for target, numbers in (
+            ("launcher", SIGNALS),
+            ("group", SIGNALS[:3]),
+            ("twice", SIGNALS[:1]),
+            ("rank", SIGNALS[2:4]),
+            ("all", SIGNALS[:2]),
+        )
+        for number in numbers
     ],
 )
 def test_every_signal_to_every_process(start, target: str, number: signal.Signals) -> None:
@@ -177,7 +183,7 @@ def test_every_signal_to_every_process(start, target: str, number: signal.Signal
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("after_s", [0.3, 1, 2, 4, 6, 8])
+@pytest.mark.parametrize("after_s", [0.3, 1, 3, 6])
 def test_while_it_starts(start, after_s: float) -> None:
     run = start("parallel.data=2")
     time.sleep(after_s)
