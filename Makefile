@@ -50,6 +50,8 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# Two processes share the tests (tests/conftest.py says how). Of the slow ones, those that time or
+# signal something run afterwards, one after the other, with the machine to themselves.
 TWO := -n 2 --dist loadscope --no-loadscope-reorder
 
 test: lint

@@ -53,7 +53,7 @@ def cautions(
     found = [
         *corpus.notes,
         memory_caution(config, numbers, available, sharing),
-        precision_caution(config) if slow_bf16 else None,
+        precision_caution(config, slow_bf16),
         window_caution(config, corpus),
         average_caution(config),
     ]
@@ -89,9 +89,9 @@ def _remedy(numbers: Plan) -> str:
     return "set a shorter data.sequence_length, or cut it over ranks (parallel.tensor)"
 
 
-def precision_caution(config: RunConfig) -> str | None:
+def precision_caution(config: RunConfig, slow_bf16: bool) -> str | None:
     """Where bf16 takes longer than fp32: a step 7 times, on a CPU with AVX2 (measured)."""
-    if config.precision != "bf16":
+    if config.precision != "bf16" or not slow_bf16:
         return None
     return (
         "this CPU computes bf16 in software, several times as slowly as fp32; set precision=fp32 "

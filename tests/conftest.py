@@ -31,42 +31,41 @@ pytest.register_assert_rewrite(
 )
 
 
+RANKED = re.compile(r"def \w+\([^)]*\b(pool|train)\b[^)]*\)")
+FIRST = {"tests/slurm/test_cluster.py": 0, "ranks": 1}
+"""Shares that one process has for as long as the other has all the rest, and so begins with."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first; slow tests with live ranks have the machine alone."""
     for item in items:
-        ranked = _share(_file(item)) == "ranks"
         if item.get_closest_marker("alone"):
             item.add_marker("slow")
-        elif ranked and item.get_closest_marker("slow"):
+        elif _share(item.nodeid) == "ranks" and item.get_closest_marker("slow"):
             item.add_marker("alone")
-    items.sort(key=lambda item: FIRST.get(_share(_file(item)), len(FIRST)))
-
-
-FIRST = {"tests/slurm/test_cluster.py": 0, "ranks": 1}
-"""What one process has for as long as the other has all the rest, and so begins with it."""
-
-
-def _file(item: pytest.Item) -> str:
-    return item.nodeid.partition("::")[0]
-
-
-RANKED = re.compile(r"def \w+\([^)]*\b(pool|train)\b[^)]*\)")
+    items.sort(key=lambda item: FIRST.get(_share(item.nodeid), len(FIRST)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Two processes share the tests: one has all that needs live ranks, each file is whole."""
 
-    class ByFile(LoadScopeScheduling):
+    class ByShare(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _share(nodeid.partition("::")[0])
+            return _share(nodeid)
 
-    return ByFile(config, log)
+    return ByShare(config, log)
+
+
+def _share(nodeid: str) -> str:
+    """What a test goes with: its file, or all that needs live ranks."""
+    file = nodeid.partition("::")[0]
+    return "ranks" if _ranked(file) else file
 
 
 @cache
-def _share(file: str) -> str:
-    return "ranks" if RANKED.search((ROOT / file).read_text(encoding="utf-8")) else file
+def _ranked(file: str) -> bool:
+    return RANKED.search((ROOT / file).read_text(encoding="utf-8")) is not None
 
 
 @pytest.fixture(autouse=True)

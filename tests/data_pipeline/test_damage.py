@@ -6,7 +6,6 @@ import json
 import lzma
 import random
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,16 +61,15 @@ def files_of(corpus: Path) -> list[Path]:
     return sorted(path for path in corpus.rglob("*") if path.is_file())
 
 
-def assert_every_edit_is_seen(
-    corpora: list[Path], tmp_path: Path, places: Callable[[int], list[int]]
-) -> None:
-    rng = random.Random(0)
+def assert_every_edit_is_seen(corpora: list[Path], tmp_path: Path, num: int, seed: int) -> None:
+    """Of so many random bytes of each file."""
+    places, rng = random.Random(seed), random.Random(0)
     missed = []
     for corpus in corpora:
         own = Path(shutil.copytree(corpus, tmp_path / corpus.name))
         for path in files_of(own):
             content = path.read_bytes()
-            for place in places(len(content)):
+            for place in places.sample(range(len(content)), min(num, len(content))):
                 changed = bytearray(content)
                 changed[place] = (changed[place] + rng.randrange(1, 256)) % 256
                 path.write_bytes(bytes(changed))
@@ -91,15 +89,12 @@ def test_verify_sees_edits(corpora: list[Path], tmp_path: Path) -> None:
         "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "manifest.json",
         "counts.npy", "00000.bin", "00000.idx",
     }  # fmt: skip
-    rng = random.Random(1)
-    assert_every_edit_is_seen(corpora, tmp_path, lambda size: rng.sample(range(size), 6))
+    assert_every_edit_is_seen(corpora, tmp_path, num=6, seed=1)
 
 
 @pytest.mark.slow
 def test_verify_sees_many_edits(corpora: list[Path], tmp_path: Path) -> None:
-    rng = random.Random(2)
-    places = lambda size: rng.sample(range(size), min(size, 200))  # noqa: E731
-    assert_every_edit_is_seen(corpora, tmp_path, places)
+    assert_every_edit_is_seen(corpora, tmp_path, num=200, seed=2)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,11 @@ def marked(settings: str, size: int, layout: dict[str, Any]) -> Any:
     return pytest.param(settings, size, layout, marks=[pytest.mark.slow] if slow else [])
 
 
+def assert_same_curve(found: Outcome, truth: PlainLoop, steps: int = STEPS) -> None:
+    assert deviation(found.losses, truth.losses[:steps]) < 1e-5
+    assert deviation(found.grad_norms, truth.grad_norms[:steps]) < 1e-4
+
+
 def name_of(value: Any) -> str:
     if isinstance(value, dict):
         return "-".join(f"{key}{number}" for key, number in value.items()) or "data"
@@ -190,8 +195,7 @@ def test_the_layout_changes_nothing(
     assert all(torch.equal(initial[name], drawn_whole[name]) for name in initial)
     assert merged_noise(outcomes) == single.noise
 
-    assert deviation(first.losses, truth.losses) < 1e-5
-    assert deviation(first.grad_norms, truth.grad_norms) < 1e-4
+    assert_same_curve(first, truth)
     assert deviation(first.grad_norms[:1], truth.grad_norms[:1]) < 1e-6
     assert deviation(first.document_nats, single.document_nats) < 1e-5
 
@@ -225,8 +229,7 @@ def test_the_global_norm_is_clipped(pool: Pool, plain: Any) -> None:
     for layout in ({"tensor": 2, "pipeline": 2, "micro_batch": 4}, {"tensor": 2, "zero_stage": 3}):
         config = run_config(**changes, parallel=layout)
         first = pool.run(4, layouts.run, config, steps)[0]
-        assert deviation(first.losses, truth.losses[:steps]) < 1e-5
-        assert deviation(first.grad_norms, truth.grad_norms[:steps]) < 1e-4
+        assert_same_curve(first, truth, steps)
 
 
 BF16 = [
@@ -255,8 +258,7 @@ def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
     for size, layout in ((2, {}), (4, {"tensor": 2, "recompute_every": 1})):
         config = run_config(parallel={**layout, "zero_stage": 3})
         first = pool.run(size, layouts.run_all_cut, config, steps)[0]
-        assert deviation(first.losses, truth.losses[:steps]) < 1e-5
-        assert deviation(first.grad_norms, truth.grad_norms[:steps]) < 1e-4
+        assert_same_curve(first, truth, steps)
 
 
 def test_pieces_of_a_parameter_that_disagree_are_found(one: Any) -> None:

@@ -108,18 +108,27 @@ def below(pid: int) -> list[int]:
     return [int(child) for child in children] + [g for c in children for g in below(int(c))]
 
 
+@contextmanager
+def disposed(number: signal.Signals, how: signal.Handlers) -> Iterator[None]:
+    """What is started meanwhile begins with this disposition of a signal."""
+    before = signal.signal(number, how)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.fixture
 def start(tiny, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     started: list[Run] = []
-    # Under nohup this process ignores it, and so would all that it starts.
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def start_run(*words: str, launcher: tuple[str, ...] = ()) -> Run:
         started.append(Run(tmp_path / "run", tiny(*LONG, *words), *launcher))
         return started[-1]
 
-    yield start_run
-    signal.signal(signal.SIGHUP, hangup)
+    # Under nohup this process ignores it, and so would all that it starts.
+    with disposed(signal.SIGHUP, signal.SIG_DFL):
+        yield start_run
     for run in started:
         for pid in [run.process.pid, *below(run.process.pid)]:
             with suppress(ProcessLookupError):
@@ -216,7 +225,7 @@ def test_on_four_ranks(start) -> None:
 
 @pytest.mark.alone
 def test_nohup_is_respected(start) -> None:
-    with ignored(signal.SIGHUP):
+    with disposed(signal.SIGHUP, signal.SIG_IGN):
         run = start()
     run.until_step(1)
     for pid in (run.process.pid, run.ranks[0]):
@@ -224,15 +233,6 @@ def test_nohup_is_respected(start) -> None:
     run.until_step(run.step + 2)
     run.process.send_signal(signal.SIGTERM)
     run.has_saved("SIGTERM")
-
-
-@contextmanager
-def ignored(number: signal.Signals) -> Iterator[None]:
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 def held_out(run: Path) -> dict[int, float]:

@@ -14,27 +14,26 @@ from data_pipeline.shards import open_split
 from tools import evaluate, report, sample
 from tools.demo import __main__ as demo
 
-SMALL = (
-    "steps=20",
-    "eval.every=10",
-    "wandb.mode=disabled",
-    "model.width=64",
-    "model.num_layers=2",
-    "model.num_heads=2",
-)
+
+def small_demo(root: Path, demo_dir: Path, path: Path) -> list[str]:
+    """The words of a demo of 20 steps on two ranks."""
+    return [
+        str(root / "configs" / "demo.yaml"),
+        f"run_dir={path}",
+        f"data.demo_dir={demo_dir}",
+        "steps=20",
+        "eval.every=10",
+        "wandb.mode=disabled",
+        "model.width=64",
+        "model.num_layers=2",
+        "model.num_heads=2",
+    ]
 
 
 @pytest.fixture(scope="module")
 def run(demo_dir: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small demo on two ranks."""
     path = tmp_path_factory.mktemp("demo") / "run"
-    words = [
-        str(root / "configs" / "demo.yaml"),
-        f"run_dir={path}",
-        f"data.demo_dir={demo_dir}",
-        *SMALL,
-    ]
-    assert demo.main(words) == 0
+    assert demo.main(small_demo(root, demo_dir, path)) == 0
     return path
 
 
@@ -74,12 +73,7 @@ def test_the_demo_says_that_it_is_done(run: Path, root: Path, capsys) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_demo_goes_on(run: Path, root: Path, demo_dir: Path, tmp_path: Path) -> None:
-    words = [
-        str(root / "configs" / "demo.yaml"),
-        f"run_dir={tmp_path / 'parts'}",
-        f"data.demo_dir={demo_dir}",
-        *SMALL,
-    ]
+    words = small_demo(root, demo_dir, tmp_path / "parts")
     assert demo.main([*words, "stop_after=7"]) == 0
     assert not (tmp_path / "parts" / "summary.json").exists()
     assert demo.main(words) == 0
