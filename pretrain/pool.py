@@ -47,8 +47,9 @@ class Pool:
         Arguments and results are pickled; ``target`` must be importable by name.
 
         Raises:
-            RankError: a rank failed or did not answer in time. The ranks, which may wait for
-                one another, are ended; the next call starts others.
+            RankError: a rank failed or did not answer in time. The others have
+                :data:`launch.GRACE_S` to end what they do; then the ranks, which may wait for
+                one another, are ended. The next call starts others.
         """
         assert 1 <= size <= self.size, f"a pool of {self.size} ranks cannot run {size}"
         if self._num_threads > WORN_OUT:
@@ -68,10 +69,13 @@ class Pool:
 
     def _results(self, size: int, timeout_s: float) -> list[Any]:
         results: dict[int, Any] = {}
+        failure: str | None = None
         by_connection = {connection: rank for rank, (_, connection) in enumerate(self._ranks)}
         waiting = [connection for _, connection in self._ranks[:size]]
         while waiting:
-            ready = wait(waiting, timeout=timeout_s)
+            ready = wait(waiting, timeout=launch.GRACE_S if failure else timeout_s)
+            if not ready and failure:
+                break
             if not ready:
                 missing = ", ".join(str(by_connection[connection]) for connection in waiting)
                 self.close_ranks()
@@ -84,11 +88,13 @@ class Pool:
                 except EOFError:
                     succeeded, value, num_threads = False, "it ended without a word", 0
                 self._num_threads = max(self._num_threads, num_threads)
-                if not succeeded:
-                    self.close_ranks()
-                    raise RankError(f"rank {rank} of {size} failed:\n{value}")
-                results[rank] = value
                 waiting.remove(connection)
+                results[rank] = value
+                if not succeeded:
+                    failure = failure or f"rank {rank} of {size} failed:\n{value}"
+        if failure:
+            self.close_ranks()
+            raise RankError(failure)
         return [results[rank] for rank in range(size)]
 
     def _start(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,20 @@ def test_a_failure_names_its_rank_and_the_next_call_works(pool: Pool) -> None:
         pool.run(4, fail_on_one, 2)
     assert "LookupError: this one" in str(caught.value)
     assert [total for _, total in pool.run(2, sum_of_ranks)] == [3, 3]
+
+
+def fail_and_write(world: World, path: Path) -> None:
+    if world.rank == 1:
+        raise LookupError("this one")
+    time.sleep(1)
+    path.write_text("written")
+    raise LookupError("that one")
+
+
+def test_the_others_may_end_what_they_do(pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(RankError, match="rank 1 of 2 failed"):
+        pool.run(2, fail_and_write, tmp_path / "status")
+    assert (tmp_path / "status").read_text() == "written"
 
 
 def test_a_rank_that_does_not_answer_is_named(pool: Pool) -> None:
