@@ -129,7 +129,7 @@ class Lab:
             env=self.cluster.environ,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
