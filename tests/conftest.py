@@ -32,8 +32,8 @@ pytest.register_assert_rewrite(
 
 
 RANKED = re.compile(r"def \w+\([^)]*\b(pool|train)\b[^)]*\)")
-FIRST = {"tests/slurm/test_cluster.py": 0, "ranks": 1}
-"""Shares that one process has for as long as the other has all the rest, and so begins with."""
+FIRST = ("tests/slurm/test_cluster.py", "ranks", "tests/tools/convert/test_finetune.py")
+"""What takes longest, and so is not to be begun last, when one process has nothing left."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         elif _share(item.nodeid) == "ranks" and item.get_closest_marker("slow"):
             item.add_marker("alone")
-    items.sort(key=lambda item: FIRST.get(_share(item.nodeid), len(FIRST)))
+    items.sort(key=lambda item: [_share(item.nodeid) != share for share in FIRST])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
