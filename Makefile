@@ -54,8 +54,6 @@ lint: $(VENV)/.installed-test
 # signal something run afterwards, one after the other, with the machine to themselves.
 TWO := -n 2 --dist loadscope --no-loadscope-reorder
 
-# On cores that are shared, a thread that spins while it waits takes them from the others.
-test: export OMP_WAIT_POLICY := passive
 test: lint
 	$(RUN) -m pytest $(TWO) -m "not slow" $(ARGS)
 	$(if $(SLOW),$(RUN) -m pytest $(TWO) -m "slow and not alone" $(ARGS))

@@ -74,9 +74,9 @@ class Pool:
         waiting = [connection for _, connection in self._ranks[:size]]
         while waiting:
             ready = wait(waiting, timeout=launch.GRACE_S if failure else timeout_s)
-            if not ready and failure:
-                break
             if not ready:
+                if failure:
+                    break
                 missing = ", ".join(str(by_connection[connection]) for connection in waiting)
                 self.close_ranks()
                 raise RankError(f"no answer from rank {missing} within {timeout_s:.0f} s")
