@@ -5,31 +5,31 @@ from collections.abc import Callable
 from torch import Tensor
 
 from model.draws import Draws
-from model.prediction import AnyPrediction, Prediction
+from model.prediction import Ask, Read
 from model.query import Query
 from model.samplers import Sampler, Step
 from model.schedules import Schedule
 
 
-class CountingPredict:
+class CountingAsk:
     """A denoiser as samplers see it, which counts its evaluations (NFE)."""
 
-    def __init__(self, predict: Callable[[Query], AnyPrediction]) -> None:
-        self._predict = predict
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
         self.evaluations = 0
 
-    def __call__(self, ids_BL: Tensor, level_B1: Tensor, where_BL: Tensor) -> Prediction:
+    def __call__(
+        self, ids_BL: Tensor, level_B1: Tensor, where_BL: Tensor, read: Read[Tensor]
+    ) -> Tensor:
         """One evaluation of the network."""
         self.evaluations += 1
-        found = self._predict(Query(ids_BL=ids_BL, level_BK=level_B1, where_BL=where_BL))
-        assert isinstance(found, Prediction)
-        return found
+        return self._ask(Query(ids_BL=ids_BL, level_BK=level_B1, where_BL=where_BL), read)
 
 
 def generate(
     ids_BL: Tensor,
     position_B: Tensor,
-    predict: CountingPredict,
+    ask: CountingAsk,
     *,
     sampler: Sampler,
     schedule: Schedule,
@@ -55,6 +55,6 @@ def generate(
             schedule=schedule.exact(),
             draws=draws,
         )
-        ids_BL = sampler.step(ids_BL, step, predict)
+        ids_BL = sampler.step(ids_BL, step, ask)
         on_step(ids_BL)
     return ids_BL

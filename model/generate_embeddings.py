@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.draws import Draws
 from model.gaussian_samplers import GaussianSampler, plan
-from model.prediction import AnyPrediction, Reconstruction
+from model.prediction import Prediction, Read
 from model.processes.gaussian import Gaussian, Parameterisation, to_x0
 from model.query import Query
 
@@ -19,17 +19,11 @@ from model.query import Query
 class EmbeddingNetwork(Protocol):
     """What sampling asks of an encoder-decoder, whole or spread over ranks."""
 
-    def predict(self, query: Query) -> AnyPrediction:
-        """The network's output."""
+    def ask(self, query: Query, read: Read[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What ``read`` makes of the prediction."""
 
     def remember(self, query: Query) -> Query:
         """The query with its source encoded once."""
-
-    def round(self, x_ME: Tensor) -> Tensor:
-        """The likeliest id of each embedding."""
-
-    def nearest(self, x_ME: Tensor) -> Tensor:
-        """The embedding nearest to each vector."""
 
 
 def generate_embeddings(
@@ -73,24 +67,29 @@ def generate_embeddings(
             source_valid_BS=source_valid_BS,
         )
     )
-    x, draft = normal("prior"), None
+
+    def moved(
+        found: Prediction, x: Tensor, number: int, i: int, j: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The embeddings at index j, the clean ones that the network sees, and their ids."""
+        assert found.vector_ME is not None
+        assert found.table is not None
+        abar_i, abar_j = (process.abar(torch.tensor(index)) for index in (i, j))
+        draft = x0 = to_x0(prediction, found.vector_ME.float().view(shape), x, abar_i.float())
+        if float(process.level(torch.tensor(i))) <= sampler.clamp_below:
+            x0 = found.table.nearest(x0.flatten(0, 1)).view(shape)
+        x = sampler.step(x, x0, abar_i, abar_j, partial(normal, f"step/{number}"))
+        ids = found.table.round(x.flatten(0, 1)) if j < 0 else base.ids_BL
+        return x, draft, ids.view(shape[:2])
+
+    x, draft, ids_BL = normal("prior"), None, base.ids_BL
     indices = plan(process.num_steps, sampler.steps)
     for number, (i, j) in enumerate(pairwise(indices)):
-        abar_i, abar_j = (process.abar(torch.tensor(index)) for index in (i, j))
         level = float(process.level(torch.tensor(i)))
-        found = network.predict(
-            replace(
-                base,
-                level_BK=torch.full_like(base.level_BK, level),
-                noise_BLE=x,
-                draft_BLE=draft,
-            )
+        query = replace(
+            base, level_BK=torch.full_like(base.level_BK, level), noise_BLE=x, draft_BLE=draft
         )
-        assert isinstance(found, Reconstruction)
-        x0 = to_x0(prediction, found.output_ME.float().view(shape), x, abar_i.float())
-        draft = x0 if self_conditioning else None
-        if level <= sampler.clamp_below:
-            x0 = network.nearest(x0.flatten(0, 1)).view(shape)
-        x = sampler.step(x, x0, abar_i, abar_j, partial(normal, f"step/{number}"))
+        x, seen, ids_BL = network.ask(query, partial(moved, x=x, number=number, i=i, j=j))
+        draft = seen if self_conditioning else None
         on_step(number)
-    return network.round(x.flatten(0, 1)).view(shape[:2])
+    return ids_BL

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.attention import attention
+from model.attention_layouts import FULL, AttentionLayout, Cached
 from model.config import ModelConfig
 from model.linears import LayerFactory
+from model.prediction import Outputs
 
 Stream = tuple[Tensor, ...]
-"""``(h_BLD, c_BKC)``, and ``valid_BL`` (uint8) behind them if padding is hidden."""
+"""``(h_BLD, c_BKC)``, and ``keys_BL`` behind them (:func:`model.attention.attention`) where
+samples differ in what is seen: uint8 if padding is hidden, int32 ids of segments."""
 
 FREQUENCIES = 256
 """Width of the sinusoidal features of the level, before the MLP (DiT's choice)."""
@@ -78,25 +81,47 @@ def _rotary_table(
     return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
 
 
-def rotate(x_BLHE: Tensor, base: float) -> Tensor:
-    """Rotary positions, rotating dimension i with i + E/2 (Su et al. 2021, eq. 34)."""
+def rotate(x_BLHE: Tensor, base: float, places: range | None = None) -> Tensor:
+    """Rotary positions, rotating dimension i with i + E/2 (Su et al. 2021, eq. 34).
+
+    Args:
+        places: of the L positions, or of the first of several equal parts; by default from 0 on.
+    """
     length, width = x_BLHE.shape[1], x_BLHE.shape[3]
-    cos, sin = _rotary_table(length, width, base, x_BLHE.device, x_BLHE.dtype)
+    places = range(length) if places is None else places
+    cos, sin = _rotary_table(places.stop, width, base, x_BLHE.device, x_BLHE.dtype)
+    if len(places) != places.stop or len(places) != length:
+        copies = length // len(places)
+        cos, sin = (x[places.start :].repeat(copies, 1, 1) for x in (cos, sin))
     first, second = x_BLHE.chunk(2, dim=-1)
     turned_first = torch.addcmul(first * cos, second, sin, value=-1)
     turned_second = torch.addcmul(second * cos, first, sin)
     return torch.cat((turned_first, turned_second), dim=-1)
 
 
-class Attention(nn.Module):
+class HasLayout(nn.Module):
+    """A layer to which positions of the text have an order: see :meth:`model.Network.attend`.
+
+    Attributes:
+        layout: who sees whom, set before each pass.
+        part: which part of the samples a pass is of, where they are cut into several.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layout: AttentionLayout = FULL
+        self.part = 0
+
+    def forget(self) -> None:
+        """Drop what is kept from pass to pass."""
+
+
+class Attention(HasLayout):
     """Multi-head attention; q, k and v stay apart, so that heads may be split over ranks.
 
     Args:
         rotary: turn queries and keys by their positions; not for a memory, whose positions
             are of another text, nor where positions are learned.
-
-    Attributes:
-        seen_LL: bool, which keys (columns) each query sees while training; None for all.
     """
 
     def __init__(self, config: ModelConfig, factory: LayerFactory, *, rotary: bool = True) -> None:
@@ -112,16 +137,16 @@ class Attention(nn.Module):
         self.enter = factory.enter
         self.head_width = size
         self.rotary_base = config.rotary_base if rotary and not config.num_positions else None
-        self.causal = config.attention == "causal"
-        self.seen_LL: Tensor | None = None
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
 
     def forward(
-        self, x_BLD: Tensor, valid_BS: Tensor | None, memory_BSD: Tensor | None = None
+        self, x_BLD: Tensor, keys_BS: Tensor | None, memory_BSD: Tensor | None = None
     ) -> Tensor:
         """``[B, L, D]`` to ``[B, L, D]``; keys and values come from the memory, or from x.
 
         Args:
-            valid_BS: bool, the keys that may be seen; None for all.
+            keys_BS: which keys samples may see, or segments; None for all
+                (:func:`model.attention.attention`).
         """
         x_BLD = self.enter(x_BLD)
         from_BSD = x_BLD if memory_BSD is None else self.enter(memory_BSD)
@@ -132,12 +157,25 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary_base is not None:
-            q, k = rotate(q, self.rotary_base), rotate(k, self.rotary_base)
-        seen_LL = None
-        if self.training and self.seen_LL is not None:
-            seen_LL = self.seen_LL[: q.shape[1], : q.shape[1]]
-        out = attention(q, k, v, valid_BS, causal=self.causal, seen_LL=seen_LL)
+            places = self.layout.places(q.shape[1])
+            q, k = rotate(q, self.rotary_base, places), rotate(k, self.rotary_base, places)
+        if isinstance(self.layout, Cached):
+            k, v = self._behind_cache(self.layout, k, v)
+        out = attention(q, k, v, keys_BS, self.layout)
         return self.out(out.flatten(2))
+
+    def _behind_cache(self, layout: Cached, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the earlier positions, and of these."""
+        if layout.past:
+            before = (x[:, : layout.past] for x in self._cache[self.part])
+            k, v = (torch.cat(pair, dim=1) for pair in zip(before, (k, v), strict=True))
+        if layout.keep:
+            self._cache[self.part] = (k, v)
+        return k, v
+
+    def forget(self) -> None:
+        """Drop cached keys and values."""
+        self._cache.clear()
 
 
 class Mlp(nn.Module):
@@ -196,14 +234,14 @@ class Embedding(HasTable):
         self.cut = factory.cut
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
-        """``(level_BK, ids_BL[, valid_BL])`` to the stream."""
-        level_BK, ids_BL, *valid = inputs
+        """``(level_BK, ids_BL[, keys_BL])`` to the stream."""
+        level_BK, ids_BL, *keys = inputs
         if not self.time_conditioning:
             level_BK = torch.zeros_like(level_BK[:, :1])
         fed_BK = -torch.log1p(-0.999 * level_BK) if self.total_noise else 1000.0 * level_BK
         features = sinusoid(fed_BK).to(self.time_in.weight.dtype)
         c_BKC = F.silu(self.time_out(F.silu(self.time_in(features))))
-        return (self.cut(embedded(self.tokens, ids_BL)), c_BKC, *valid)
+        return (self.cut(embedded(self.tokens, ids_BL)), c_BKC, *keys)
 
 
 def sinusoid(x_BK: Tensor) -> Tensor:
@@ -252,11 +290,11 @@ class Block(Recomputed):
 
     def _forward(self, stream: Stream) -> Stream:
         x, c, *rest = stream
-        valid = rest[0].bool() if rest else None
+        keys = rest[0] if rest else None
         modulation = self.spread(self.modulation(c))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
         normed = self.attention_norm(x, self.spread)
-        attended = self.attention(modulate(normed, shift_a, scale_a), valid)
+        attended = self.attention(modulate(normed, shift_a, scale_a), keys)
         x = torch.addcmul(x, gate_a, self.dropout(attended))
         normed = self.mlp_norm(x, self.spread)
         changed = self.mlp(modulate(normed, shift_m, scale_m))
@@ -299,7 +337,7 @@ class OutputLayer(HasHead):
         super().__init__(config, factory)
         self.modulation = nn.Linear(config.conditioning_width, 2 * config.width)
 
-    def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
+    def forward(self, stream: Stream, where_BL: Tensor) -> Outputs:
         """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
         x, c, *_ = stream
         x = self.whole(x)
@@ -309,4 +347,5 @@ class OutputLayer(HasHead):
             shift_MD, scale_MD = shift[row_M, 0], scale[row_M, 0]
         else:
             shift_MD, scale_MD = shift[row_M, column_M], scale[row_M, column_M]
-        return self.head(modulate(self.norm(x[row_M, column_M]), shift_MD, scale_MD))
+        hidden_MD = modulate(self.norm(x[row_M, column_M]), shift_MD, scale_MD)
+        return {"logits": self.head(hidden_MD)}

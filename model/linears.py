@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.categorical import AllRows, Rows
+
 Give = Literal["logits", "nearest", "mean"]
 
 
@@ -60,8 +62,8 @@ class LayerFactory(Protocol):
     def whole(self, x_BLD: Tensor) -> Tensor:
         """This rank's stream at all positions, for work that every rank does alike."""
 
-    def best_row(self, scores_MR: Tensor) -> Tensor:
-        """The row of the highest score, ``[M]``, of scores at the rows that a head has."""
+    def rows(self, num_here: int) -> Rows:
+        """Which rows of the vocabulary a head has, of which ``num_here`` are this rank's."""
 
     def all_positions(self) -> AbstractContextManager[None]:
         """The stream uncut meanwhile: held-out windows and prompts may have any length."""
@@ -180,9 +182,9 @@ class DenseFactory:
         """The stream."""
         return x_BLD
 
-    def best_row(self, scores_MR: Tensor) -> Tensor:
-        """Of equal ones the first."""
-        return scores_MR.argmax(dim=-1)
+    def rows(self, num_here: int) -> Rows:
+        """All of them."""
+        return AllRows(num_here)
 
     def all_positions(self) -> AbstractContextManager[None]:
         """It is never cut."""

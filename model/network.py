@@ -1,56 +1,151 @@
-"""The denoiser of a configuration, whatever its architecture, and what it answers."""
+"""What all networks here are: an ordered list of layers that answers queries.
 
-from torch import Tensor
+One process runs the list from first to last; a stage of a pipeline builds a span of it
+only. The names of the parameters (``layers.0.tokens.weight``, ...) are the same under
+every layout.
+"""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from model.attention_layouts import FULL, AttentionLayout, Cached, Causal
+from model.categorical import Categorical
 from model.config import ModelConfig
-from model.denoiser import Denoiser
-from model.linears import LayerFactory
-from model.prediction import AnyPrediction, prediction_of
+from model.initialize import initialize
+from model.layers import HasLayout, HasTable, Recomputed, Stream
+from model.linears import DenseFactory, LayerFactory
+from model.prediction import CATEGORICALS, Answer, Outputs, Prediction, Table
 from model.query import Query
-from model.seq2seq import Seq2Seq
-
-Network = Denoiser | Seq2Seq
-"""Both are lists of layers with the same methods around them."""
 
 
-def build(
-    config: ModelConfig,
-    *,
-    seed: int = 0,
-    factory: LayerFactory | None = None,
-    span: range | None = None,
-    recompute_every: int = 0,
-) -> Network:
-    """The network, or the part of it that ``span`` and ``factory`` make of it."""
-    kind = Denoiser if config.seq2seq is None else Seq2Seq
-    return kind(config, seed=seed, factory=factory, span=span, recompute_every=recompute_every)
+class Network(nn.Module, ABC):
+    """A list of layers, or a span of it.
 
+    Args:
+        factory: builds the wide layers, whole or in part.
+        span: which layers to build, of ``config.total_layers``; by default all.
+        recompute_every: activation checkpointing of every n-th block; 0 for none.
+    """
 
-def predict(network: Network, query: Query) -> AnyPrediction:
-    """What a whole network, on one device, predicts."""
-    return prediction_of(network.answer(query))
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        seed: int = 0,
+        factory: LayerFactory | None = None,
+        span: range | None = None,
+        recompute_every: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.last = config.total_layers - 1
+        self.factory = factory or DenseFactory()
+        self.span = range(self.last + 1) if span is None else span
+        self.layers = nn.ModuleDict({str(index): self._build(index) for index in self.span})
+        if config.shares_embedding and {0, self.last} <= set(self.span):
+            self._share()
+        for index in self.span:
+            layer = self.layers[str(index)]
+            if isinstance(layer, Recomputed) and recompute_every:
+                layer.recompute = index % recompute_every == 0
+        initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
 
+    # -- what a kind of network says of itself --------------------------------------------
 
-class Whole:
-    """A whole network on one device, as samplers and the evaluator ask it."""
+    @abstractmethod
+    def _build(self, index: int) -> nn.Module:
+        """Layer number ``index``."""
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    @abstractmethod
+    def _share(self) -> None:
+        """Make the last layer use the first one's table of token embeddings."""
 
-    def predict(self, query: Query) -> AnyPrediction:
-        """The answer to a query."""
-        return predict(self._network, query)
+    @abstractmethod
+    def inputs(self, query: Query) -> Stream:
+        """What the first layer reads: floating tensors first."""
+
+    @abstractmethod
+    def wanted(self, query: Query) -> Stream:
+        """What the last layer reads beside the stream."""
+
+    @property
+    @abstractmethod
+    def embedding(self) -> HasTable:
+        """The first layer, where the span has it."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Any:
+        """The last layer, where the span has it."""
+
+    @property
+    def table(self) -> Table | None:
+        """The way from vectors to ids, of a network that predicts vectors."""
+        return None
 
     def remember(self, query: Query) -> Query:
-        """The query with what is the same at every level worked out."""
-        return self._network.remember(query)
+        """The query with what is the same at every level worked out: here nothing is."""
+        return query
 
-    def round(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.seq2seq_layers.Exit.round`."""
-        assert isinstance(self._network, Seq2Seq)
-        return self._network.output.round(x_ME)
+    # -- what all of them do --------------------------------------------------------------
 
-    def nearest(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.seq2seq_layers.Exit.nearest`; the embeddings."""
-        assert isinstance(self._network, Seq2Seq)
-        return self._network.output.nearest(x_ME)[1]
+    def forward(self, query: Query) -> Outputs:
+        """The tensors of a prediction, from the first layer to the last."""
+        self.attend(query.layout)
+        return self.finish(self.body(self.inputs(query)), query)
+
+    def attend(self, layout: AttentionLayout, part: int = 0) -> None:
+        """Let the passes from here on attend by a layout; a causal model's full one is causal.
+
+        Args:
+            part: which part of the samples comes, where a pass is cut into several: each has
+                cached keys and values of its own.
+        """
+        if layout == FULL and self.config.attention == "causal":
+            layout = Causal()
+        for layer in self._with_layout:
+            layer.layout, layer.part = layout, part
+            if not isinstance(layout, Cached):
+                layer.forget()
+
+    @cached_property
+    def _with_layout(self) -> list[HasLayout]:
+        return [layer for layer in self.modules() if isinstance(layer, HasLayout)]
+
+    def finish(self, stream: Stream, query: Query) -> Outputs:
+        """The last layer's work on the stream that the others leave."""
+        outputs: Outputs = self.output(stream, *self.wanted(query))
+        return outputs
+
+    def prediction(self, outputs: Outputs) -> Prediction:
+        """What the outputs mean, whose logits are whole or this rank's rows."""
+        given: dict[str, Any] = {
+            name: Categorical(value, self.factory.rows(value.shape[-1]))
+            if name in CATEGORICALS
+            else value
+            for name, value in outputs.items()
+        }
+        return Prediction(**given, table=self.table)
+
+    def ask(self, query: Query, read: Callable[[Prediction], Answer]) -> Answer:
+        """What ``read`` makes of the prediction of a network that is all here."""
+        return read(self.prediction(self(query)))
+
+    def parameter_names(self) -> dict[nn.Parameter, str]:
+        """The canonical name of each parameter; that of a shared table is its first place's."""
+        names = {parameter: name for name, parameter in self.named_parameters()}
+        if self.config.shares_embedding and self.last in self.span:
+            last: Any = self.layers[str(self.last)]
+            names[last.weight] = "layers.0.tokens.weight"
+        return names
+
+    def body(self, stream: Stream) -> Stream:
+        """The span's layers, one after the other, but for the last of all."""
+        for name, layer in self.layers.items():
+            if name != str(self.last):
+                stream = layer(stream)
+        return stream

@@ -11,12 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.layers import Attention, HasHead, HasTable, Mlp, Norm, Recomputed, Stream, embedded
+from model.layers import (
+    Attention,
+    HasHead,
+    HasLayout,
+    HasTable,
+    Mlp,
+    Norm,
+    Recomputed,
+    Stream,
+    embedded,
+)
 from model.linears import LayerFactory
+from model.prediction import Outputs
 
 
-class PlainEmbedding(HasTable):
-    """Ids into the stream, ``(h_BLD[, valid_BL])``: the first layer."""
+class PlainEmbedding(HasTable, HasLayout):
+    """Ids into the stream, ``(h_BLD[, keys_BL])``: the first layer."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -28,22 +39,24 @@ class PlainEmbedding(HasTable):
         self.cut = factory.cut
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
-        """``(level_BK, ids_BL[, valid_BL])`` to the stream; the level is not used.
+        """``(level_BK, ids_BL[, keys_BL])`` to the stream; the level is not used.
 
         Raises:
             ValueError: more positions than there are learned vectors for.
         """
-        _, ids_BL, *valid = inputs
+        _, ids_BL, *keys = inputs
         x = embedded(self.tokens, ids_BL)
         if self.positions is not None:
             length, most = ids_BL.shape[1], self.positions.num_embeddings
-            if length > most:
-                raise ValueError(f"{length} positions, but the model has learned only {most}")
-            place_BL = torch.arange(length, device=ids_BL.device).expand(ids_BL.shape[:2])
-            x = x + self.positions(place_BL)
+            places = self.layout.places(length) or range(length)
+            if places.stop > most:
+                raise ValueError(f"{places.stop} positions, but the model has learned only {most}")
+            place_L = torch.arange(places.start, places.stop, device=ids_BL.device)
+            place_L = place_L.repeat(length // len(places))
+            x = x + self.positions(place_L.expand(ids_BL.shape[:2]))
         if self.norm is not None:
             x = self.dropout(self.norm(x))
-        return (self.cut(x), *valid)
+        return (self.cut(x), *keys)
 
 
 class PlainBlock(Recomputed):
@@ -61,13 +74,13 @@ class PlainBlock(Recomputed):
 
     def _forward(self, stream: Stream) -> Stream:
         x, *rest = stream
-        valid = rest[0].bool() if rest else None
+        keys = rest[0] if rest else None
         if self.post_norm:
-            x = x + self.dropout(self.attention(x, valid))
+            x = x + self.dropout(self.attention(x, keys))
             x = self.attention_norm(x, self.spread)
             x = self.mlp_norm(x + self.dropout(self.mlp(x)), self.spread)
             return (x, *rest)
-        x = x + self.dropout(self.attention(self.attention_norm(x, self.spread), valid))
+        x = x + self.dropout(self.attention(self.attention_norm(x, self.spread), keys))
         x = x + self.dropout(self.mlp(self.mlp_norm(x, self.spread)))
         return (x, *rest)
 
@@ -81,9 +94,9 @@ class PlainOutput(HasHead):
         self.transform = nn.Linear(config.width, config.width) if post else None
         self.approximate = "tanh" if config.gelu == "tanh" else "none"
 
-    def forward(self, stream: Stream, where_BL: Tensor) -> Tensor:
+    def forward(self, stream: Stream, where_BL: Tensor) -> Outputs:
         """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
         x_MD = self.whole(stream[0])[self.read_at(where_BL)]
         if self.transform is not None:
             x_MD = F.gelu(self.transform(x_MD), approximate=self.approximate)
-        return self.head(self.norm(x_MD))
+        return {"logits": self.head(self.norm(x_MD))}

@@ -1,99 +1,58 @@
-"""What a denoiser predicts at M positions, as losses and samplers ask for it.
-
-Behind a class, so that logits split over ranks need no objective's attention. Nothing
-is computed before it is asked for.
-"""
+"""What a network predicts at M positions, by names: what it does not predict is None."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
-from model.draws import Draws
-from model.log_prob import LogProb
+from model.categorical import Categorical
+from model.query import Query
+
+Outputs = dict[str, Tensor]
+"""A network's tensors by the names of :class:`Prediction`'s fields; logits of categoricals."""
 
 
-class Prediction:
-    """A categorical over the vocabulary: logits ``[M, R]``, -inf at ids never predicted."""
+class Table(Protocol):
+    """The way from vectors to ids, through the table of token embeddings."""
 
-    def __init__(self, logits_MR: Tensor) -> None:
-        self.logits_MR = logits_MR
+    def round(self, x_ME: Tensor) -> Tensor:
+        """The likeliest id of each embedding, ``[M]`` (rounding, Li et al. 2022, eq. 2)."""
 
-    def log_prob(self, ids_M: Tensor) -> Tensor:
-        """log p of one id at each position, ``[M]`` float32, with gradient."""
-        log_p_M: Tensor = LogProb.apply(self.logits_MR, ids_M)
-        return log_p_M
-
-    def sample(
-        self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
-    ) -> Tensor:
-        """One id for each position, ``[M]``, by the Gumbel-max trick in float64.
-
-        Low-precision Gumbel noise silently lowers the temperature (Zheng et al. 2024,
-        "Masked diffusion models are secretly time-agnostic masked models", section 4).
-
-        Args:
-            draws: the randomness; kind: its purpose.
-            position_M: stream position of the sample that each row belongs to.
-            column_M: its place in the sequence; one draw per (position, column, id).
-            temperature: 0 takes the likeliest id.
-        """
-        return self.scores(draws, kind, position_M, column_M, temperature).argmax(dim=-1)
-
-    def scores(
-        self,
-        draws: Draws,
-        kind: str,
-        position_M: Tensor,
-        column_M: Tensor,
-        temperature: float,
-        *,
-        first_id: int = 0,
-        num_rows: int | None = None,
-    ) -> Tensor:
-        """What sampling maximises, float64, for ids from ``first_id`` on of ``num_rows`` in all."""
-        logits = self.logits_MR.double()
-        if temperature == 0.0:
-            return logits
-        ids = first_id + torch.arange(logits.shape[-1], device=logits.device)
-        coordinate = column_M[:, None] * (num_rows or logits.shape[-1]) + ids
-        uniform = draws.uniform_at(kind, position_M[:, None], coordinate)
-        return logits / temperature - torch.log(-torch.log(uniform))
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """The embedding ``[M, E]`` nearest to each vector (clamping, section 4.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """Vectors in the space of the embeddings, and what a loss compares them with.
+class Prediction:
+    """A network's answer to a query, where it is computed.
 
     Args:
-        output_ME: the network's output: clean embeddings, noise or velocity.
-        embedding_ME: of the clean ids, with gradient; None where only the output was wanted.
-        rounding: the categorical over ids of the noised embeddings, likewise.
+        logits: over ids.
+        vector_ME: in the space of the embeddings: clean ones, noise or velocity.
+        clean_ME: embeddings of the clean ids, with gradient; of queries with ``start_noise_BLE``.
+        rounding: over the ids of the noised clean embeddings, likewise.
+        table: of the embeddings, where the network predicts vectors.
     """
 
-    output_ME: Tensor
-    embedding_ME: Tensor | None = None
-    rounding: Prediction | None = None
+    logits: Categorical | None = None
+    vector_ME: Tensor | None = None
+    clean_ME: Tensor | None = None
+    rounding: Categorical | None = None
+    table: Table | None = None
 
 
-AnyPrediction = Prediction | Reconstruction
+CATEGORICALS = ("logits", "rounding")
+"""Fields whose tensors are logits."""
+
+Answer = TypeVar("Answer", Tensor, tuple[Tensor, ...])
+"""What is read off a prediction: the same on every rank of a model."""
+
+Read = Callable[[Prediction], Answer]
 
 
-def prediction_of(
-    outputs: Tensor | tuple[Tensor, ...], categorical: Callable[[Tensor], Prediction] = Prediction
-) -> AnyPrediction:
-    """What a network's outputs mean.
+class Ask(Protocol):
+    """A network, whole or spread over ranks, as those see it who want answers of it."""
 
-    Args:
-        outputs: logits ``[M, R]``, or the tensors of :class:`Reconstruction`, logits last.
-        categorical: makes a prediction of logits, whole or one rank's part of them.
-    """
-    if isinstance(outputs, Tensor):
-        return categorical(outputs)
-    if len(outputs) == 1:
-        return Reconstruction(output_ME=outputs[0])
-    output_ME, embedding_ME, logits_MR = outputs
-    return Reconstruction(
-        output_ME=output_ME, embedding_ME=embedding_ME, rounding=categorical(logits_MR)
-    )
+    def __call__(self, query: Query, read: Read[Answer]) -> Answer:
+        """What ``read`` makes of the prediction, alike on all ranks of a model."""

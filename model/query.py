@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from model.attention_layouts import FULL, AttentionLayout
+
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
@@ -21,6 +23,9 @@ class Query:
         level_BK: float32 noise level, 0 clean and 1 prior.
         where_BL: bool, the M positions that are predicted; the last layer runs only there.
         valid_BL: bool, no padding; None where all is valid.
+        layout: which positions attend to which.
+        segment_BL: int64 from 1 on, positions of different segments do not see one another;
+            None for one segment.
         signal_B1: float32, of the embeddings in the noisy ones.
         noise_BLE: float32, the rest of them.
         draft_BLE: float32, an earlier prediction to go on from; zeros for none.
@@ -35,6 +40,8 @@ class Query:
     level_BK: Tensor
     where_BL: Tensor
     valid_BL: Tensor | None = None
+    layout: AttentionLayout = FULL
+    segment_BL: Tensor | None = None
     signal_B1: Tensor | None = None
     noise_BLE: Tensor | None = None
     draft_BLE: Tensor | None = None

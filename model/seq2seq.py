@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.config import ModelConfig
 from model.layers import Stream
+from model.network import Network
+from model.prediction import Outputs
 from model.query import Query
 from model.seq2seq_layers import BertBlock, DecoderBlock, EncoderBlock, Entry, Exit, shape_of
-from model.stack import Stack
 
 
 def name_in_encoder(name: str, config: ModelConfig) -> str | None:
@@ -35,7 +36,7 @@ def name_in_encoder(name: str, config: ModelConfig) -> str | None:
     return None
 
 
-class Seq2Seq(Stack):
+class Seq2Seq(Network):
     """Noisy embeddings, their level and a source to a prediction of clean embeddings.
 
     The layers are the entry, the encoder's blocks, the decoder's blocks, and the way out.
@@ -67,6 +68,11 @@ class Seq2Seq(Stack):
     def output(self) -> Exit:
         """The last layer, where the span has it."""
         return cast(Exit, self.layers[str(self.last)])
+
+    @property
+    def table(self) -> Exit:
+        """The last layer has it."""
+        return self.output
 
     def _share(self) -> None:
         self.output.tokens.weight = self.output.head.weight = self.embedding.weight
@@ -104,16 +110,7 @@ class Seq2Seq(Stack):
             return (query.where_BL,)
         return (query.where_BL, query.ids_BL, query.start_noise_BLE)
 
-    def arguments(self, query: Query) -> tuple[Stream, Stream]:
-        """The arguments of :meth:`forward`."""
-        return self.inputs(query), self.wanted(query)
-
     # -- what is done ---------------------------------------------------------------------
-
-    def forward(self, inputs: Stream, wanted: Stream) -> tuple[Tensor, ...]:
-        """The tensors of :meth:`Exit.forward` at the wanted positions."""
-        outputs: tuple[Tensor, ...] = self.output(self.body(inputs), *wanted)
-        return outputs
 
     def remember(self, query: Query) -> Query:
         """The query with its source encoded, which is the same at every level."""
@@ -127,10 +124,11 @@ class Seq2Seq(Stack):
             stream = self.layers[str(index)](stream)
         return replace(query, memory_BSD=stream[0])
 
-    def answer(self, query: Query) -> tuple[Tensor, ...]:
-        """As :meth:`forward`, from the memory of :meth:`remember` where the query has one."""
+    def forward(self, query: Query) -> Outputs:
+        """The tensors of :meth:`Exit.forward`, from the memory of :meth:`remember` if there is."""
         if query.memory_BSD is None:
-            return self(*self.arguments(query))
+            return super().forward(query)
+        self.attend(query.layout)
         noise_BLE, signal_B1, level_BK, *draft, ids_BL, _, valid_BS = self.inputs(query)
         stream = (
             query.memory_BSD,
@@ -141,5 +139,4 @@ class Seq2Seq(Stack):
         )
         for index in range(self.first_decoder, self.last):
             stream = self.layers[str(index)](stream)
-        outputs: tuple[Tensor, ...] = self.output(stream, *self.wanted(query))
-        return outputs
+        return self.finish(stream, query)

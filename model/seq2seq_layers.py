@@ -27,6 +27,7 @@ from model.layers import (
 )
 from model.linears import LayerFactory
 from model.plain import PlainBlock
+from model.prediction import Outputs
 
 
 def shape_of(config: ModelConfig) -> Seq2SeqConfig:
@@ -240,7 +241,7 @@ class Exit(HasTable):
         )
         self.head.weight = self.tokens.weight
         self.mixture = shape.output == "mixture"
-        self.whole, self.best_row = factory.whole, factory.best_row
+        self.whole, self.rows = factory.whole, factory.rows
 
     def forward(
         self,
@@ -248,9 +249,9 @@ class Exit(HasTable):
         where_BL: Tensor,
         ids_BL: Tensor | None = None,
         start_noise_BLE: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """``(output_ME,)``; with ids and noise also ``embedding_ME`` of the ids, and logits
-        ``[M, R]`` of the noised embeddings.
+    ) -> Outputs:
+        """``vector_ME``; with ids and noise also ``clean_ME``, the embeddings of the ids, and
+        ``rounding``, logits ``[M, R]`` of them with the noise.
         """
         x, *condition = stream
         x = self.norm(self.whole(x)[where_BL])
@@ -263,16 +264,19 @@ class Exit(HasTable):
         if self.mixture:
             output_ME = self.head(output_ME, give="mean")
         if ids_BL is None or start_noise_BLE is None:
-            return (output_ME,)
-        embedding_ME = self.tokens(ids_BL[where_BL])
-        noised_ME = embedding_ME + start_noise_BLE[where_BL].to(embedding_ME.dtype)
-        return (output_ME, embedding_ME, self.head(noised_ME))
+            return {"vector_ME": output_ME}
+        clean_ME = self.tokens(ids_BL[where_BL])
+        noised_ME = clean_ME + start_noise_BLE[where_BL].to(clean_ME.dtype)
+        return {"vector_ME": output_ME, "clean_ME": clean_ME, "rounding": self.head(noised_ME)}
 
     def round(self, x_ME: Tensor) -> Tensor:
         """The likeliest id of each embedding, ``[M]`` (rounding, Diffusion-LM, eq. 2)."""
-        return self.best_row(self.head(x_ME.to(self.weight.dtype)).float())
+        return self._best(self.head(x_ME.to(self.weight.dtype)).float())
 
-    def nearest(self, x_ME: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids ``[M]`` and embeddings ``[M, E]`` nearest to each vector (clamping, section 4.3)."""
-        ids_M = self.best_row(self.head(x_ME, give="nearest"))
-        return ids_M, self.tokens(ids_M).float()
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """The embedding ``[M, E]`` nearest to each vector (clamping, section 4.3)."""
+        nearest_ME: Tensor = self.tokens(self._best(self.head(x_ME, give="nearest")))
+        return nearest_ME.float()
+
+    def _best(self, scores_MR: Tensor) -> Tensor:
+        return self.rows(scores_MR.shape[-1]).best(scores_MR)

@@ -12,6 +12,7 @@ both cases. The bound is exact in the sense of
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -23,12 +24,8 @@ from data_pipeline.packing import Windows
 from data_pipeline.shards import Split
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import Bounded, Objective, Scope
-from model.prediction import AnyPrediction
-from model.query import Query
-
-Predict = Callable[[Query], AnyPrediction]
-"""A query to the prediction at its M positions."""
+from model.objectives import Bounded, Noisy, Objective, Scope
+from model.prediction import Ask, Prediction
 
 SEEN = ("tokens", "valid", "ending")
 """Of a window, what the objective sees."""
@@ -84,7 +81,7 @@ class Tally:
 
 
 def document_losses(
-    predict: Predict,
+    ask: Ask,
     objective: Bounded,
     model: ModelConfig,
     windows: Windows,
@@ -119,7 +116,7 @@ def document_losses(
         for sample in range(samples):
             inputs = given | {"position": window * samples + sample}
             noisy = objective.bound_corrupt(inputs, counted, draws, model)
-            losses_M = objective.token_losses(predict(noisy), noisy).double().cpu()
+            losses_M = ask(noisy, partial(objective.bound_losses, noisy=noisy)).double().cpu()
             if mine:
                 sums[:, 0].index_add_(0, owner[noisy.where_BL.cpu()], losses_M)
         if mine:
@@ -134,7 +131,7 @@ def document_losses(
 
 
 def mean_losses(
-    predict: Predict,
+    ask: Ask,
     objective: Objective,
     model: ModelConfig,
     stream: Batches,
@@ -160,15 +157,21 @@ def mean_losses(
         first = turn[share.rank if mine else 0]
         positions = np.arange(first, min(num, first + batch))
         samples = {key: value.to(device) for key, value in stream.batch(positions).items()}
-        noisy = objective.corrupt(samples, draws, model)
-        losses_M = objective.token_losses(predict(noisy), noisy).double().cpu()
+        noisy = objective.refine(objective.corrupt(samples, draws, model), ask, draws)
+        losses_M = ask(noisy, partial(_only_term, objective, noisy=noisy)).double().cpu()
         if mine:
-            sums += torch.stack([losses_M.sum(), noisy.count.double().cpu()])
+            sums += torch.stack([losses_M.sum(), noisy.count().double().cpu()])
             row_M = first + noisy.where_BL.nonzero()[:, 0].cpu()
             apart[:, 0].index_add_(0, row_M, losses_M)
             apart[first : first + len(positions), 1] = samples["valid"].sum(dim=1).double().cpu()
         on_batch(len(turn) * batch)
     return sums, apart
+
+
+def _only_term(objective: Objective, prediction: Prediction, noisy: Noisy) -> Tensor:
+    """``[M]``."""
+    (losses_M,) = objective.losses(prediction, noisy).values()
+    return losses_M
 
 
 def _batches(windows: Windows, total: int, batch: int) -> Iterator[tuple[int, dict[str, Tensor]]]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from configs.errors import UserError
+from model.build import build
 from model.draws import Draws
-from model.network import build
 from pretrain import place
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader

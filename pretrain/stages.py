@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.build import build
 from model.config import ModelConfig
 from model.linears import DenseFactory
-from model.network import build
 from pretrain.optim import parameter_groups
 from pretrain.partition import balanced, layer_costs
 

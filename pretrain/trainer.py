@@ -5,20 +5,19 @@ them, and in how many micro-batches, is cost only. Sums and counts are reduced o
 ranks and divided once, and every random number names the sample it is for.
 """
 
+import math
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from configs.errors import RunError, UserError
 from configs.load import to_plain
 from model.draws import Draws
-from model.objectives import LEVEL_BUCKETS, LossSums, Noisy
+from model.objectives import Batch
 from pretrain import banner, preemption
 from pretrain.cautions import introduction, weights_of
 from pretrain.checkpoint.training import Checkpoints, SaveError
@@ -27,7 +26,6 @@ from pretrain.config import RunConfig
 from pretrain.data import open_corpus, other_tokenizer
 from pretrain.ema import Ema
 from pretrain.guard import Guard
-from pretrain.layout import positions
 from pretrain.loggers import Loggers
 from pretrain.metrics import Metrics, Row, read_rows
 from pretrain.optim import learning_rate
@@ -36,6 +34,7 @@ from pretrain.parallel import engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.progress import Progress
 from pretrain.run_directory import RunDirectory, facts
+from pretrain.step import Losses, TrainingStep
 from pretrain.validation import held_out_numbers
 from pretrain.watchdog import Watchdog
 
@@ -63,13 +62,13 @@ class Trainer:
         self.watchdog = watchdog
         self.progress = Progress(shown=mesh.is_first)
         self.config, self.directory, self.mesh, self.attempt = config, directory, mesh, attempt
-        self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-        self.corpus = open_corpus(config, self.draws)
+        draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+        self.corpus = open_corpus(config, draws)
         for line in introduction(config, self.corpus, mesh, directory.path):
             self.progress.say(line)
         self.engine = engine.build(config, mesh)
         self.ema = Ema(config.ema, self.engine.owned.masters)
-        self.learnt = config.objective.begin()
+        self.training = TrainingStep(config, self.engine, mesh, self._read)
         self.step = 0
         self.tokens_seen = 0
         self.optimizer_step = 0
@@ -119,37 +118,32 @@ class Trainer:
             first = "its first step", self.step == first_step  # which compiles, on cold data
             pace.step_begins()
             with self.watchdog.during(*first):
-                batches = list(self._read()) if self.mesh.reads or config.objective.drafts else []
+                batches = self.training.read(self.step)
                 pace.data_is_there()
-                micro_batches, own_count = self._corrupt(batches)
+                micro_batches = self.training.corrupt(self.step, batches)
                 asked, reported = int(preemption.reason() is not None), self.checkpoints.report()
-                count, askers, *saved = self.mesh.agree(own_count, asked, *reported)
+                counts, (askers, *saved) = self.training.agree(micro_batches, asked, *reported)
             stopping = askers > 0
             self._say(self.checkpoints.settle(*saved))
-            rate = learning_rate(config.optim, self.step, config.steps)
-            # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
-            torch.manual_seed(self.draws.key(f"dropout/{self.step}/{self.mesh.data_rank}"))
-            self.engine.open_attention(self.draws, self.step)
             with self._profiler(), self.watchdog.during(*first):
-                sums = self.engine.train_step(micro_batches, count, rate)
-            self.tokens_seen += count
-            self._learn(sums)
+                sums = self.training.run(self.step, micro_batches, counts)
+            self.tokens_seen += counts.tokens
             skipped = self.engine.skipped
-            has_loss = not skipped or bool(self.mesh.total(sums.loss).isfinite())
+            has_loss = not skipped or math.isfinite(self.training.losses(sums, counts).total)
             self._say(self.guard.check(self.step, skipped, has_loss))
             if not skipped:
                 self.optimizer_step += 1
                 self.ema.update(self.engine.owned.masters, self.optimizer_step)
             due = self._due(config.log.every)
             if due or self.step == first_step:
-                row = self._training_row(sums, count, rate)
+                row = self._training_row(self.training.losses(sums, counts))
                 self.progress.note(row["loss"])
                 if due:
                     row |= pace.measured(self.tokens_seen)
                     row["perf/elapsed_s"] = self._elapsed()
                     row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
                     self._write(row)
-            self.progress.advance(count, pace.step_seconds)
+            self.progress.advance(counts.tokens, pace.step_seconds)
             if config.eval.every and self._due(config.eval.every):
                 self.owes_validation = stopping
                 stopping = stopping or not self._validate()
@@ -158,32 +152,10 @@ class Trainer:
                 self._save()
         return self._finish(stopping)
 
-    def _read(self) -> Iterator[dict[str, Tensor]]:
-        """This rank's micro-batches of the step, on its device."""
-        mesh = self.mesh
-        for mine in positions(self.config, self.step, mesh.data_rank, mesh.data_size):
-            batch = self.corpus.stream.batch(np.array(mine))
-            yield {key: value.to(mesh.device) for key, value in batch.items()}
-
-    def _corrupt(self, batches: list[dict[str, Tensor]]) -> tuple[list[Noisy], Tensor]:
-        """The noisy micro-batches, and this rank's count of tokens."""
-        config = self.config
-        micro_batches = [
-            config.objective.corrupt(batch, self.draws, config.model, self.learnt)
-            for batch in batches
-        ]
-        counts = [noisy.count for noisy in micro_batches]
-        none = torch.zeros((), dtype=torch.int64, device=self.mesh.device)
-        return micro_batches, torch.stack([none, *counts]).sum()
-
-    def _learn(self, sums: LossSums) -> None:
-        """What the objective keeps of its losses, alike on all ranks."""
-        if self.learnt:
-            config = self.config
-            first = (self.step - 1) * config.global_batch
-            position_N = torch.arange(first, first + config.global_batch, device=self.mesh.device)
-            losses_N = self.engine.sample_losses(config, self.step, sums)
-            self.learnt = config.objective.learn(self.learnt, losses_N, position_N, self.draws)
+    def _read(self, positions: range) -> Batch:
+        """Samples of the training stream, on the device."""
+        batch = self.corpus.stream.batch(np.array(positions))
+        return {key: value.to(self.mesh.device) for key, value in batch.items()}
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -199,23 +171,19 @@ class Trainer:
 
     # -- what is written ------------------------------------------------------------------
 
-    def _training_row(self, sums: LossSums, count: int, rate: float) -> Row:
-        packed = torch.cat([sums.loss[None], sums.level_loss, sums.level_count]).double()
-        loss, *levels = self.mesh.total(packed).tolist()
-        level_loss, level_count = levels[:LEVEL_BUCKETS], levels[LEVEL_BUCKETS:]
+    def _training_row(self, losses: Losses) -> Row:
         row: Row = {
             "step": self.step,
             "tokens_seen": self.tokens_seen,
-            "loss": loss / count,
+            "loss": losses.total,
             "grad_norm": self.engine.grad_norm,
-            "train/loss": loss / count,
+            "train/loss": losses.total,
             "train/grad_norm": self.engine.grad_norm,
-            "train/lr": rate,
+            "train/lr": learning_rate(self.config.optim, self.step, self.config.steps),
         }
-        for bucket, (part, tokens) in enumerate(zip(level_loss, level_count, strict=True)):
-            if tokens:
-                row[f"train/loss_level_{bucket / LEVEL_BUCKETS:.1f}"] = part / tokens
-        return row
+        if len(losses.terms) > 1:
+            row |= {f"train/loss_{name}": value for name, value in losses.terms.items()}
+        return row | {f"train/loss_level_{low:.1f}": loss for low, loss in losses.levels.items()}
 
     def _validate(self) -> bool:
         """Held-out numbers with averaged weights, as a row of their own.
@@ -285,9 +253,9 @@ class Trainer:
         self.guard.skipped_in_a_row = state["skipped_in_a_row"]
         self.elapsed_before = state["elapsed_s"]
         self.owes_validation = state.get("owes_validation", False)
-        self.learnt = {
+        self.training.state = {
             name: torch.tensor(state["objective"][name], dtype=value.dtype)
-            for name, value in self.learnt.items()
+            for name, value in self.training.state.items()
         }
         return notes
 
@@ -299,7 +267,7 @@ class Trainer:
             "optimizer_step": self.optimizer_step,
             "skipped_in_a_row": self.guard.skipped_in_a_row,
             "elapsed_s": self._elapsed(),
-            "objective": {name: value.tolist() for name, value in self.learnt.items()},
+            "objective": {name: value.tolist() for name, value in self.training.state.items()},
             "score": self.score if self.validated_step == self.step else None,
             "owes_validation": self.owes_validation,
             "metric_rows": self.metrics.num_rows if self.mesh.is_first else None,

@@ -28,15 +28,13 @@ def held_out_numbers(
     if corpus.held_out is not None:
         stream, available = corpus.held_out
         num = min(available, config.eval.windows or available)
-        sums, _ = mean_losses(
-            engine.predict, config.objective, config.model, stream, num=num, **shared
-        )
+        sums, _ = mean_losses(engine.ask, config.objective, config.model, stream, num=num, **shared)
         loss, count = mesh.total(sums.to(mesh.device)).tolist()
         return {"loss": loss / count}
     assert corpus.windows is not None
     assert corpus.valid is not None
     tally = document_losses(
-        engine.predict,
+        engine.ask,
         config.objective,
         config.model,
         corpus.windows,

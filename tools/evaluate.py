@@ -66,7 +66,7 @@ def evaluate(
         command.progress(loaded, len(windows), "window", "evaluate") as bar,
     ):
         tally = document_losses(
-            loaded.network.predict,
+            loaded.network.ask,
             config.objective,
             config.model,
             windows,
@@ -108,7 +108,7 @@ def held_out_loss(
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
         sums, apart = mean_losses(
-            loaded.network.predict,
+            loaded.network.ask,
             config.objective,
             config.model,
             stream,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.draws import Draws
-from model.prediction import Reconstruction
+from model.prediction import Prediction
 from model.processes import gaussian
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import Corpus
@@ -89,36 +89,35 @@ def _batch_sums(
     batch = {name: value.to(loaded.device) for name, value in batch.items()}
     noisy = config.objective.corrupt(batch, draws, config.model)
     asked = replace(noisy, where_BL=batch["valid"] & (batch["tokens"] != pad))
-    prediction = loaded.network.predict(asked)
-    assert isinstance(prediction, Reconstruction)
-    assert prediction.embedding_ME is not None
     assert noisy.signal_B1 is not None
     assert noisy.noise_BLE is not None
     assert noisy.start_noise_BLE is not None
     where_BL = asked.where_BL
     row_M, _ = where_BL.nonzero(as_tuple=True)
-    signal_M1 = noisy.signal_B1[row_M]
-    embedding_ME = prediction.embedding_ME.float()
-    clean_ME = embedding_ME + noisy.start_noise_BLE[where_BL]
-    x_ME = signal_M1 * embedding_ME + noisy.noise_BLE[where_BL]
-    x0_ME = gaussian.to_x0(
-        config.objective.prediction, prediction.output_ME.float(), x_ME, signal_M1.square()
-    )
+    signal_M1, noise_ME = noisy.signal_B1[row_M], noisy.noise_BLE[where_BL]
+    start_ME, ids_M = noisy.start_noise_BLE[where_BL], batch["tokens"][where_BL]
     table_RE = loaded.denoiser.embedding.weight.float()[: len(counts)]
     mean_E = (counts.to(table_RE) @ table_RE) / counts.sum()
-    ids_M = batch["tokens"][where_BL]
 
-    nearest_ME = loaded.network.nearest(x_ME / signal_M1)
-    return (
-        torch.stack(
+    def sums(found: Prediction) -> Tensor:
+        assert found.vector_ME is not None
+        assert found.clean_ME is not None
+        assert found.table is not None
+        embedding_ME = found.clean_ME.float()
+        clean_ME = embedding_ME + start_ME
+        x_ME = signal_M1 * embedding_ME + noise_ME
+        x0_ME = gaussian.to_x0(
+            config.objective.prediction, found.vector_ME.float(), x_ME, signal_M1.square()
+        )
+        nearest_ME = found.table.nearest(x_ME / signal_M1)
+        return torch.stack(
             [
                 (x0_ME - clean_ME).square().mean(dim=1).sum(),
                 (mean_E - clean_ME).square().mean(dim=1).sum(),
-                (loaded.network.round(x0_ME) == ids_M).sum(),
+                (found.table.round(x0_ME) == ids_M).sum(),
                 (nearest_ME == table_RE[ids_M]).all(dim=1).sum(),
                 where_BL.sum(),
             ]
         )
-        .double()
-        .cpu()
-    )
+
+    return loaded.network.ask(asked, sums).double().cpu()

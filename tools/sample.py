@@ -25,7 +25,7 @@ from configs.errors import UserError
 from configs.words import parse as parse_words
 from data_pipeline.tokenizer import Tokenizer
 from model.draws import Draws
-from model.generate import CountingPredict, generate
+from model.generate import CountingAsk, generate
 from model.samplers.ancestral import Ancestral
 from pretrain.checkpoint.weights import Loaded, configuration
 from tools import command
@@ -73,11 +73,11 @@ def sample(
         for first in firsts[loaded.share.rank :: loaded.share.size]:
             position_B = torch.arange(first, min(num, first + batch), device=loaded.device)
             ids_BL = torch.tensor(template.ids, device=loaded.device).repeat(len(position_B), 1)
-            predict = CountingPredict(loaded.network.predict)
+            ask = CountingAsk(loaded.network.ask)
             drawn_BL = generate(
                 ids_BL,
                 position_B,
-                predict,
+                ask,
                 sampler=sampler,
                 schedule=loaded.config.objective.schedule,
                 draws=draws,
@@ -86,7 +86,7 @@ def sample(
             )
             for position, ids_L in zip(position_B.tolist(), drawn_BL.tolist(), strict=True):
                 kept = template.text(ids_L, tokenizer.eos_id) if ends else ids_L
-                mine.append((position, tokenizer.decode(kept), predict.evaluations))
+                mine.append((position, tokenizer.decode(kept), ask.evaluations))
     everyone = sorted(item for items in loaded.gather(mine) for item in items)
     return Samples(
         texts=[text for _, text, _ in everyone],

@@ -14,9 +14,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from model.attention_layouts import FULL, AttentionLayout, Opening
 from model.config import ModelConfig
 from model.draws import Draws
-from model.prediction import AnyPrediction
+from model.prediction import Ask, Prediction
 from model.query import Query
 
 LEVEL_BUCKETS = 10
@@ -32,24 +33,37 @@ State = Mapping[str, Tensor]
 
 NO_STATE: State = MappingProxyType({})
 
+LOSS = "loss"
+"""The term of a loss that has one only."""
+
+ONE_TERM: Mapping[str, float] = MappingProxyType({LOSS: 1.0})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Noisy(Query):
     """A corrupted batch: what the denoiser reads and what the loss compares it with.
 
     Args:
+        position_B: int64, the stream position of each sample, which its draws are named by.
         target_BL: int64, the clean ids.
         weight_BK: float32, of each predicted token in the loss.
-        count: int64 scalar, the tokens over which the loss is averaged.
+        over_BL: bool, the positions that the loss is a mean over, if ``counts`` says no other.
+        counts: by term, what it is a mean over: int64 scalars.
+        tokens: int64 scalar, the text that was read for it; by default ``over_BL``'s.
         end_noise_BLE: float32, the Gaussian noise that was mixed in, where there is any.
-        drafted_B1: bool, the samples that go on from a draft, where there are drafts.
     """
 
+    position_B: Tensor
     target_BL: Tensor
     weight_BK: Tensor
-    count: Tensor
+    over_BL: Tensor
+    counts: Mapping[str, Tensor] | None = None
+    tokens: Tensor | None = None
     end_noise_BLE: Tensor | None = None
-    drafted_B1: Tensor | None = None
+
+    def count(self, term: str = LOSS) -> Tensor:
+        """What a term of the loss is a mean over: an int64 scalar."""
+        return self.counts[term] if self.counts else self.over_BL.sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +71,16 @@ class LossSums:
     """Sums and counts, never means: they are divided once, over the global batch.
 
     Args:
-        loss: scalar with gradient, the sum over the micro-batch.
-        level_loss, level_count: ``[LEVEL_BUCKETS]``, the same by range of the level,
-            without gradient; a token counts in the bucket of its level.
-        sample_loss: ``[B]`` mean loss of each sample's tokens, without weight or gradient.
+        terms: by name, the sum over the micro-batch, a scalar with gradient.
+        level_loss, level_count: ``[LEVEL_BUCKETS]``, the weighted terms that have a loss at each
+            position by range of the level, without gradient, and the positions of ``over_BL``.
+        seen: ``[B, K]``, what :meth:`Objective.learn` gets of each sample, without gradient.
     """
 
-    loss: Tensor
+    terms: Mapping[str, Tensor]
     level_loss: Tensor
     level_count: Tensor
-    sample_loss: Tensor
+    seen: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,29 +112,48 @@ class Objective(ABC):
     ) -> Noisy:
         """The training corruption: a function of the batch, its stream positions and the state."""
 
-    @abstractmethod
-    def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
-        """The weighted loss of each predicted token, ``[M]`` float32."""
+    @property
+    def layout(self) -> AttentionLayout:
+        """Which positions of a corrupted batch attend to which: by default all to all."""
+        return FULL
 
     @property
-    def drafts(self) -> bool:
-        """Whether a pass without gradient comes before the one with it."""
+    def terms(self) -> Mapping[str, float]:
+        """The weight of each term of the loss. Each is divided by its own global count."""
+        return ONE_TERM
+
+    @abstractmethod
+    def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
+        """By term, the loss of each predicted position ``[M]``, or of each sample ``[B]``."""
+
+    @property
+    def num_seen(self) -> int:
+        """K of :meth:`seen`."""
+        return 0
+
+    def seen(self, losses: Mapping[str, Tensor], noisy: Noisy) -> Tensor:
+        """Of these losses what :meth:`learn` gets, ``[samples, K]``: by default nothing."""
+        return noisy.level_BK.new_zeros(1, 0)
+
+    @property
+    def refines(self) -> bool:
+        """Whether :meth:`refine` asks anything: every rank reads the batch then."""
         return False
 
-    def draft_query(self, noisy: Noisy) -> Query:
-        """What that first pass is asked."""
-        raise NotImplementedError
+    def refine(self, noisy: Noisy, ask: Ask, draws: Draws) -> Noisy:
+        """The corrupted batch after passes without gradient, where the method has any.
 
-    def with_draft(self, noisy: Noisy, draft: AnyPrediction) -> Noisy:
-        """The corrupted batch with the answer in it."""
-        raise NotImplementedError
+        It comes before the counts are known to all ranks. Each rank of a model asks as often
+        as the others, whatever is in its samples.
+        """
+        return noisy
 
     def begin(self) -> State:
         """The state before the first step."""
         return NO_STATE
 
-    def learn(self, state: State, losses_N: Tensor, position_N: Tensor, draws: Draws) -> State:
-        """The state after a step, from the global batch's sample losses in stream order."""
+    def learn(self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws) -> State:
+        """The state after a step, from what was :meth:`seen` of its batch in stream order."""
         return state
 
     def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
@@ -132,6 +165,15 @@ class Objective(ABC):
         """See :class:`Bounded`."""
         told = "visible, neither predicted nor counted" if padded else "none"
         return Scope(length_given=padded, padding=told)
+
+
+def training_layout(
+    objective: Objective, model: ModelConfig, draws: Draws, step: int
+) -> AttentionLayout:
+    """The attention layout of a training step (from 1): the objective's, once attention is open."""
+    if step < model.causal_annealing_steps:
+        return Opening(draws=draws, step=step, steps=model.causal_annealing_steps)
+    return objective.layout
 
 
 @runtime_checkable
@@ -153,24 +195,26 @@ class Bounded(Protocol):
     def scope(self, *, padded: bool) -> Scope:
         """What the bound is of, for texts that stand alone and are padded, or for a stream."""
 
-    def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
-        """See :meth:`Objective.token_losses`."""
+    def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
+        """The nats of each predicted position, ``[M]`` float32, that sum to the bound."""
 
 
-def sum_losses(losses_M: Tensor, noisy: Noisy) -> LossSums:
-    """Sums of token losses, whole, by range of the level and by sample."""
+def sum_losses(objective: Objective, prediction: Prediction, noisy: Noisy) -> LossSums:
+    """Sums of the losses: by term, by range of the level, and what is seen of each sample."""
+    losses = objective.losses(prediction, noisy)
     row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
     bucket_BL = (noisy.level_BK * LEVEL_BUCKETS).long().clamp(0, LEVEL_BUCKETS - 1)
     bucket_BL = bucket_BL.expand(noisy.ids_BL.shape)
-    weight_M = noisy.weight_BK.expand(noisy.ids_BL.shape)[row_M, column_M]
-    plain_M = losses_M.detach() / weight_M
-    counted = bucket_BL.flatten() if noisy.valid_BL is None else bucket_BL[noisy.valid_BL]
-    zeros = torch.zeros(LEVEL_BUCKETS, device=losses_M.device)
-    samples = torch.zeros(len(noisy.ids_BL), device=losses_M.device)
-    num_B = noisy.where_BL.sum(dim=1).clamp(min=1)
+    bucket_M, counted = bucket_BL[row_M, column_M], bucket_BL[noisy.over_BL]
+    zeros = torch.zeros(LEVEL_BUCKETS, device=bucket_BL.device)
+    level_loss = zeros
+    for name, loss in losses.items():
+        if loss.shape == bucket_M.shape:
+            weighted_M = objective.terms[name] * loss.detach()
+            level_loss = level_loss.index_add(0, bucket_M, weighted_M)
     return LossSums(
-        loss=losses_M.sum(),
-        level_loss=zeros.index_add(0, bucket_BL[row_M, column_M], losses_M.detach()),
+        terms={name: loss.sum() for name, loss in losses.items()},
+        level_loss=level_loss,
         level_count=zeros.index_add(0, counted, torch.ones_like(counted, dtype=torch.float32)),
-        sample_loss=samples.index_add(0, row_M, plain_M) / num_B,
+        seen=objective.seen({name: loss.detach() for name, loss in losses.items()}, noisy),
     )

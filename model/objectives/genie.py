@@ -10,6 +10,7 @@ index 0 the first term's target is e. The last term, rounding, is on the noised 
 themselves: it keeps the embeddings of different tokens apart.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,10 +19,9 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import NO_STATE, Batch, Noisy, Objective, State
-from model.prediction import AnyPrediction, Reconstruction
+from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
+from model.prediction import Ask, Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, ScheduleName, target
-from model.query import Query
 from model.times import SecondMoment
 
 MOST_STEPS = 100_000
@@ -114,9 +114,6 @@ class Genie(Objective):
         end_BLE = draws.normal("noise", position, num).view(shape)
         abar_B1 = self.process.abar(index_B1)
         signal_B1, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
-        drafted_B1 = None
-        if self.drafts:
-            drafted_B1 = draws.uniform("draft", position, 1) < self.self_conditioning
         return Noisy(
             ids_BL=tokens,
             level_BK=self.process.level(index_B1).float(),
@@ -128,57 +125,52 @@ class Genie(Objective):
             source_valid_BS=batch["source_valid"],
             start_noise_BLE=start_BLE,
             end_noise_BLE=end_BLE,
+            position_B=position,
             target_BL=tokens,
             weight_BK=weight_B1.float(),
-            count=batch["valid"].sum(),
-            drafted_B1=drafted_B1,
+            over_BL=batch["valid"],
         )
 
     @property
-    def drafts(self) -> bool:
+    def refines(self) -> bool:
         """With self-conditioning."""
         return self.self_conditioning > 0
 
-    def draft_query(self, noisy: Noisy) -> Query:
-        """The same without a draft, for the output alone."""
-        return replace(noisy, start_noise_BLE=None)
-
-    def with_draft(self, noisy: Noisy, draft: AnyPrediction) -> Noisy:
-        """The draft for the samples whose draw says so, zeros for the others."""
-        assert isinstance(draft, Reconstruction)
+    def refine(self, noisy: Noisy, ask: Ask, draws: Draws) -> Noisy:
+        """A draft for the samples whose draw says so, zeros for the others."""
+        if not self.refines:
+            return noisy
         assert noisy.noise_BLE is not None
-        assert noisy.drafted_B1 is not None
         draft_BLE = torch.zeros_like(noisy.noise_BLE)
-        draft_BLE[noisy.where_BL] = draft.output_ME.detach().float()
-        return replace(noisy, draft_BLE=draft_BLE * noisy.drafted_B1[..., None])
+        # Without a draft, for the output alone.
+        draft_BLE[noisy.where_BL] = ask(replace(noisy, start_noise_BLE=None), _clean)
+        drafted_B1 = draws.uniform("draft", noisy.position_B, 1) < self.self_conditioning
+        return replace(noisy, draft_BLE=draft_BLE * drafted_B1[..., None])
 
     # -- loss -----------------------------------------------------------------------------
 
-    def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
+    def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
         """The weighted sum of the three terms at each position, ``[M]`` float32."""
-        assert isinstance(prediction, Reconstruction)
         assert prediction.rounding is not None
         ids_M, weight_M, error_M, x0_ME = self._terms(prediction, noisy)
         last = torch.tensor(self.num_steps - 1, device="cpu")
         prior_M = float(self.process.abar(last)) * x0_ME.square().mean(dim=1)
         rounding_M = -prediction.rounding.log_prob(ids_M)
-        return weight_M * (error_M + prior_M + self.rounding * rounding_M)
+        return {LOSS: weight_M * (error_M + prior_M + self.rounding * rounding_M)}
 
-    def errors(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
+    def errors(self, prediction: Prediction, noisy: Noisy) -> Tensor:
         """The first term alone, ``[M]`` float32: the mean squared error of the output."""
         return self._terms(prediction, noisy)[2]
 
-    def _terms(
-        self, prediction: AnyPrediction, noisy: Noisy
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _terms(self, prediction: Prediction, noisy: Noisy) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Ids, weights, squared errors and noised embeddings at each position."""
-        assert isinstance(prediction, Reconstruction)
-        assert prediction.embedding_ME is not None
+        assert prediction.vector_ME is not None
+        assert prediction.clean_ME is not None
         assert noisy.start_noise_BLE is not None
         assert noisy.end_noise_BLE is not None
         where_BL = noisy.where_BL
         row_M, _ = where_BL.nonzero(as_tuple=True)
-        embedding_ME = prediction.embedding_ME.float()
+        embedding_ME = prediction.clean_ME.float()
         x0_ME = embedding_ME + noisy.start_noise_BLE[where_BL]
         index_M = self.process.index(noisy.level_BK[row_M, 0].double())
         clean_M1 = torch.where(index_M[:, None] == 0, embedding_ME, x0_ME)
@@ -188,12 +180,30 @@ class Genie(Objective):
             noisy.end_noise_BLE[where_BL],
             self.process.abar(index_M)[:, None].float(),
         )
-        error_M = (prediction.output_ME.float() - wanted_ME).square().mean(dim=1)
+        error_M = (prediction.vector_ME.float() - wanted_ME).square().mean(dim=1)
         return noisy.target_BL[where_BL], noisy.weight_BK[row_M, 0], error_M, x0_ME
 
-    def learn(self, state: State, losses_N: Tensor, position_N: Tensor, draws: Draws) -> State:
+    @property
+    def num_seen(self) -> int:
+        """One number a sample."""
+        return 1
+
+    def seen(self, losses: Mapping[str, Tensor], noisy: Noisy) -> Tensor:
+        """The mean loss of each sample, without its importance weight."""
+        row_M, _ = noisy.where_BL.nonzero(as_tuple=True)
+        plain_M = losses[LOSS] / noisy.weight_BK[row_M, 0]
+        sum_B = plain_M.new_zeros(len(noisy.ids_BL)).index_add(0, row_M, plain_M)
+        return (sum_B / noisy.where_BL.sum(dim=1).clamp(min=1))[:, None]
+
+    def learn(self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws) -> State:
         """The losses of a step among the last ones of their indices."""
         if not state:
             return state
         index_N1, _ = self.indices(position_N, draws, state)
-        return self._sampler.learn(state, index_N1[:, 0], losses_N)
+        return self._sampler.learn(state, index_N1[:, 0], seen_NK[:, 0])
+
+
+def _clean(prediction: Prediction) -> Tensor:
+    """The clean embeddings ``[M, E]`` that are predicted."""
+    assert prediction.vector_ME is not None
+    return prediction.vector_ME.float()

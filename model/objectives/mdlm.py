@@ -12,6 +12,7 @@ in any order, and let those that the length decides cost nothing. Only where pad
 predicted as well is the length part of what is bounded. :class:`Scope` says which it is.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,8 +22,8 @@ from torch import Tensor
 from configs.load import Plugin
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import NO_STATE, Batch, Noisy, Objective, Scope, State
-from model.prediction import AnyPrediction, Prediction
+from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
+from model.prediction import Prediction
 from model.processes import absorbing
 from model.schedules.loglinear import LogLinear
 
@@ -73,9 +74,10 @@ class Mdlm(Objective):
             level_BK=t_B1.float(),
             where_BL=masked_BL & text_BL,
             valid_BL=text_BL,
+            position_B=position,
             target_BL=tokens,
             weight_BK=weight_B1.float(),
-            count=text_BL.sum(),
+            over_BL=text_BL,
         )
 
     def scope(self, *, padded: bool) -> Scope:
@@ -128,14 +130,19 @@ class Mdlm(Objective):
             level_BK=self.schedule.exact().time(1 - t_B1).float(),
             where_BL=masked_BL & predicted_BL,
             valid_BL=torch.ones_like(hidden_BL) if self.padding == "generated" else batch["valid"],
+            position_B=position,
             target_BL=tokens,
             weight_BK=(num_B1 / masked_B1.clamp(min=1)).float(),
-            count=counted_BL.sum(),
+            over_BL=counted_BL,
         )
 
-    def token_losses(self, prediction: AnyPrediction, noisy: Noisy) -> Tensor:
+    def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
+        """The integrand of the bound at the level of each sample."""
+        return {LOSS: self.bound_losses(prediction, noisy)}
+
+    def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
         """-weight log p(x_0) of each masked token, ``[M]`` float32."""
-        assert isinstance(prediction, Prediction)
+        assert prediction.logits is not None
         row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
         weight_M = noisy.weight_BK.expand(noisy.ids_BL.shape)[row_M, column_M]
-        return -weight_M * prediction.log_prob(noisy.target_BL[row_M, column_M])
+        return -weight_M * prediction.logits.log_prob(noisy.target_BL[row_M, column_M])

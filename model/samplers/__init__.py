@@ -11,11 +11,12 @@ from typing import Protocol
 from torch import Tensor
 
 from model.draws import Draws
-from model.prediction import Prediction
+from model.prediction import Read
 from model.schedules import Schedule
 
-Predict = Callable[[Tensor, Tensor, Tensor], Prediction]
-"""``(ids_BL, level_B1, where_BL)`` to a prediction at the true positions of ``where_BL``."""
+Ask = Callable[[Tensor, Tensor, Tensor, Read[Tensor]], Tensor]
+"""``(ids_BL, level_B1, where_BL, read)``: what ``read`` makes of the prediction at the true
+positions of ``where_BL``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,5 +49,5 @@ class Sampler(Protocol):
     def levels(self) -> Tensor:
         """The decreasing levels ``[steps + 1]``, from 1 to 0, float64."""
 
-    def step(self, ids_BL: Tensor, step: Step, predict: Predict) -> Tensor:
+    def step(self, ids_BL: Tensor, step: Step, ask: Ask) -> Tensor:
         """The ids at the next level; the argument is left as it is."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.prediction import Prediction
 from model.processes.absorbing import stay_masked
-from model.samplers import Predict, Step
+from model.samplers import Ask, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Ancestral:
         """Evenly spaced from 1 to 0."""
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
 
-    def step(self, ids_BL: Tensor, step: Step, predict: Predict) -> Tensor:
+    def step(self, ids_BL: Tensor, step: Step, ask: Ask) -> Tensor:
         """Reveal some of the masked tokens. No evaluation where none is revealed."""
         stay = stay_masked(step.schedule.alpha(step.s), step.schedule.alpha(step.t))
         uniform_BL = step.draws.uniform(f"reveal/{step.number}", step.position_B, ids_BL.shape[1])
@@ -41,7 +42,13 @@ class Ancestral:
             return ids_BL
         level_B1 = step.t.float().expand(ids_BL.shape[0], 1)
         row_M, column_M = reveal_BL.nonzero(as_tuple=True)
-        drawn_M = predict(ids_BL, level_B1, reveal_BL).sample(
-            step.draws, f"token/{step.number}", step.position_B[row_M], column_M, self.temperature
-        )
+
+        def drawn(prediction: Prediction) -> Tensor:
+            assert prediction.logits is not None
+            position_M, kind = step.position_B[row_M], f"token/{step.number}"
+            return prediction.logits.sample(
+                step.draws, kind, position_M, column_M, self.temperature
+            )
+
+        drawn_M = ask(ids_BL, level_B1, reveal_BL, drawn)
         return ids_BL.masked_scatter(reveal_BL, drawn_M)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from model.network import Network, Whole, build
+from model.build import build
+from model.network import Network
 from pretrain import console
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
@@ -62,9 +63,9 @@ class Loaded:
         return tokenizer
 
     @cached_property
-    def network(self) -> Forward | Whole:
+    def network(self) -> Forward | Network:
         """The denoiser as samplers ask it; the ranks of a model ask together."""
-        return Whole(self.denoiser) if self.mesh is None else Forward(self.denoiser, self.mesh)
+        return self.denoiser if self.mesh is None else Forward(self.denoiser, self.mesh)
 
     @property
     def is_first(self) -> bool:

@@ -1,16 +1,15 @@
 """The trainer's view of an engine: optimizer steps, predictions, and what the rank owns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from model import annealing
-from model.draws import Draws
+from model.attention_layouts import AttentionLayout
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy, Objective, sum_losses
-from model.prediction import AnyPrediction
+from model.prediction import Answer, Prediction, Read
 from model.query import Query
 from pretrain.config import RunConfig
 from pretrain.layout import micro_batch, positions
@@ -27,7 +26,6 @@ class Engine(ABC):
 
     Attributes:
         owned: masters and moments of this rank.
-        predict: the :class:`Forward` pass, to be called by all ranks of a model together.
     """
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
@@ -51,36 +49,39 @@ class Engine(ABC):
         """Hand the denoiser over to DeepSpeed; its engine."""
 
     @abstractmethod
-    def _run(self, micro_batches: Sequence[Noisy], scale: float) -> "Sums":
+    def _run(self, micro_batches: Sequence[Noisy], scales: Mapping[str, float]) -> "Sums":
         """Forward, backward and one optimizer step over this rank's micro-batches."""
 
     def train_step(
-        self, micro_batches: Sequence[Noisy], count: int, learning_rate: float
+        self,
+        micro_batches: Sequence[Noisy],
+        counts: Mapping[str, int],
+        learning_rate: float,
+        layout: AttentionLayout,
     ) -> LossSums:
-        """One optimizer step; the sums of the loss on ranks that have it, elsewhere zeros.
+        """One optimizer step; the sums of the losses on ranks that have them, elsewhere zeros.
 
-        ``sample_loss`` of the sums is ``[micro-batches, samples]``.
+        ``seen`` of the sums is ``[micro-batches, samples, K]``.
 
-        ``count`` is the number of tokens of the *global* batch. DeepSpeed divides by the
-        accumulation and averages over data-parallel ranks, so each micro-batch's sum is
-        scaled by both: the gradient is that of one sum divided once by one count.
+        Args:
+            layout: of attention, that of all micro-batches: not every stage sees one of these.
+            counts: by term, of the *global* batch. DeepSpeed divides by the accumulation and
+                averages over data-parallel ranks, so each micro-batch's sum is scaled by both:
+                the gradient is that of one sum divided once by one count.
         """
         self.owned.set_learning_rate(learning_rate)
-        if self._objective.drafts:
-            micro_batches = [self._with_draft(noisy) for noisy in micro_batches]
-        scale = self._mesh.data_size * self._num_micro_batches / count
-        sums = self._run(micro_batches, scale)
-        return sums.total
+        self._denoiser.attend(layout)
+        parts = self._mesh.data_size * self._num_micro_batches
+        scales = {
+            name: weight * (parts / counts[name]) if counts[name] else 0.0
+            for name, weight in self._objective.terms.items()
+        }
+        return self._run(micro_batches, scales).total
 
-    def open_attention(self, draws: Draws, step: int) -> None:
-        """Before a step: let attention see as much as the step asks for."""
-        length = self._config.data.sequence_length
-        annealing.open_attention(self._denoiser, self._config.model, draws, step, length)
-
-    def predict(self, query: Query) -> AnyPrediction:
-        """The prediction with the present weights, without gradient."""
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """See :meth:`Forward.ask`: with the present weights, by all ranks of a model together."""
         self._denoiser.eval()
-        return self._forward.predict(query)
+        return self._forward.ask(query, read)
 
     def _no_sums(self) -> "Sums":
         return Sums(self._objective, self._mesh.device, self._num_micro_batches, self._samples)
@@ -90,27 +91,14 @@ class Engine(ABC):
         self._denoiser.eval()
         return self._forward.remember(query)
 
-    def round(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`Forward.round`."""
-        return self._forward.round(x_ME)
-
-    def nearest(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`Forward.nearest`."""
-        return self._forward.nearest(x_ME)
-
-    def _with_draft(self, noisy: Noisy) -> Noisy:
-        """Which all ranks of a model make together."""
-        draft = self.predict(self._objective.draft_query(noisy))
-        return self._objective.with_draft(noisy, draft)
-
-    def sample_losses(self, config: RunConfig, step: int, sums: LossSums) -> Tensor:
-        """The mean loss of each sample of a step's global batch, ``[N]`` in stream order."""
+    def seen(self, config: RunConfig, step: int, sums: LossSums) -> Tensor:
+        """What was seen of each sample of a step's global batch, ``[N, K]`` in stream order."""
         mesh, first = self._mesh, (step - 1) * config.global_batch
-        losses_N = torch.zeros(config.global_batch, device=mesh.device)
+        seen_NK = torch.zeros(config.global_batch, sums.seen.shape[-1], device=mesh.device)
         mine = positions(config, step, mesh.data_rank, mesh.data_size)
         for number, part in enumerate(mine):
-            losses_N[part.start - first : part.stop - first] = sums.sample_loss[number]
-        return mesh.total(losses_N)
+            seen_NK[part.start - first : part.stop - first] = sums.seen[number]
+        return mesh.total(seen_NK)
 
     def compile(self) -> None:
         """Run the forward pass through torch.compile from here on."""
@@ -150,21 +138,24 @@ class Sums:
     def __init__(self, objective: Objective, device: torch.device, num: int, samples: int) -> None:
         self._objective = objective
         self.total = LossSums(
-            loss=torch.zeros((), device=device),
+            terms={name: torch.zeros((), device=device) for name in objective.terms},
             level_loss=torch.zeros(LEVEL_BUCKETS, device=device),
             level_count=torch.zeros(LEVEL_BUCKETS, device=device),
-            sample_loss=torch.zeros(num, samples, device=device),
+            seen=torch.zeros(num, samples, objective.num_seen, device=device),
         )
 
-    def add(self, prediction: AnyPrediction, noisy: Noisy, number: int) -> Tensor:
-        """The sum of the loss of micro-batch ``number``, with gradient."""
-        losses_M = self._objective.token_losses(prediction, noisy)
-        sums = sum_losses(losses_M, noisy)
-        self.total.loss.add_(sums.loss.detach())
+    def add(
+        self, prediction: Prediction, noisy: Noisy, number: int, scales: Mapping[str, float]
+    ) -> Tensor:
+        """The scaled sum of the losses of micro-batch ``number``, with gradient."""
+        sums = sum_losses(self._objective, prediction, noisy)
+        for name, value in sums.terms.items():
+            self.total.terms[name].add_(value.detach())
         self.total.level_loss.add_(sums.level_loss)
         self.total.level_count.add_(sums.level_count)
-        self.total.sample_loss[number] = sums.sample_loss
-        return sums.loss
+        self.total.seen[number] = sums.seen
+        first, *others = (scales[name] * value for name, value in sums.terms.items())
+        return sum(others, start=first)
 
 
 def settings(config: RunConfig, mesh: Mesh, num_parameters: int) -> dict[str, Any]:

@@ -5,30 +5,31 @@ that the stages work at the same time. What a caller asks of the prediction is c
 the last stage and sent to the others: samplers and the evaluator run alike on all ranks.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from model.build import build
 from model.config import ModelConfig
-from model.draws import Draws
 from model.layers import Stream
 from model.linears import LayerFactory
-from model.network import Network, build
-from model.prediction import AnyPrediction, Prediction, Reconstruction, prediction_of
+from model.network import Network
+from model.prediction import Answer, Outputs, Read
 from model.query import Query
-from model.seq2seq import Seq2Seq
-from model.seq2seq_layers import Exit
 from pretrain.config import ParallelConfig
 from pretrain.layout import span_of
 
 if TYPE_CHECKING:
     from pretrain.parallel.mesh import Mesh
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int64)
+_DTYPES = (
+    torch.float32, torch.bfloat16, torch.float16, torch.float64,
+    torch.uint8, torch.int64, torch.int32, torch.bool,
+)  # fmt: skip
 _MAX_TENSORS, _MAX_DIM = 8, 4
 
 
@@ -54,57 +55,29 @@ def local_denoiser(
     )
 
 
-def as_prediction(outputs: Tensor | tuple[Tensor, ...], mesh: "Mesh") -> AnyPrediction:
-    """What this rank's outputs mean, whose logits are whole or its part of the vocabulary."""
-    if mesh.tensor_size == 1:
-        return prediction_of(outputs)
-    from pretrain.parallel.tensor import ShardedPrediction
-
-    return prediction_of(outputs, partial(ShardedPrediction, mesh=mesh))
-
-
 class Forward:
-    """A network in parts, asked like :class:`model.network.Whole`; its ranks call together."""
+    """A network in parts, asked like one that is whole; its ranks call together."""
 
     def __init__(self, network: Network, mesh: "Mesh") -> None:
         self._network, self._mesh = network, mesh
 
     @torch.no_grad()
-    def predict(self, query: Query) -> AnyPrediction:
-        """The answer with the present weights."""
-        mesh = self._mesh
-        with self._network.factory.all_positions():
-            if mesh.pipe_size == 1:
-                return as_prediction(self._network.answer(query), mesh)
-            answers = [self._stage(part) for part in _pieces(query, mesh.pipe_size)]
-        last = None
-        if mesh.is_last_stage:
-            outputs = tuple(torch.cat(parts) for parts in zip(*answers, strict=True))
-            last = as_prediction(
-                outputs if isinstance(self._network, Seq2Seq) else outputs[0], mesh
-            )
-        return self._from_last_stage(last, query)
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """What ``read`` makes of the prediction with the present weights, on every rank.
 
-    def _from_last_stage(self, last: AnyPrediction | None, query: Query) -> AnyPrediction:
-        """The last stage's prediction, as all stages see it."""
-        mesh = self._mesh
-        if not isinstance(self._network, Seq2Seq):
-            assert not isinstance(last, Reconstruction)
-            return RemotePrediction(last, mesh)
-        assert last is None or isinstance(last, Reconstruction)
-        shape = (int(query.where_BL.sum()), self._network.config.table_width)
-        empty_ME = torch.empty(shape, device=mesh.device)
-        output_ME = mesh.from_last_stage(last.output_ME.float() if last else empty_ME)
-        if query.start_noise_BLE is None:
-            return Reconstruction(output_ME=output_ME)
-        embedding_ME = last.embedding_ME if last else None
-        return Reconstruction(
-            output_ME=output_ME,
-            embedding_ME=mesh.from_last_stage(
-                empty_ME if embedding_ME is None else embedding_ME.float()
-            ),
-            rounding=RemotePrediction(last.rounding if last else None, mesh),
-        )
+        In a pipeline it is computed on the last stage, which has the prediction, and sent to
+        the others. ``read`` returns a tensor, or a tuple of up to eight of them.
+        """
+        mesh, network = self._mesh, self._network
+        with network.factory.all_positions():
+            if mesh.pipe_size == 1:
+                return network.ask(query, read)
+            pieces = enumerate(_pieces(query, mesh.pipe_size))
+            parts = [self._stage(piece, number) for number, piece in pieces]
+        if not mesh.is_last_stage:
+            return self._answer(None)
+        outputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return self._answer(read(network.prediction(outputs)))
 
     @torch.no_grad()
     def remember(self, query: Query) -> Query:
@@ -114,91 +87,73 @@ class Forward:
         with self._network.factory.all_positions():
             return self._network.remember(query)
 
-    @torch.no_grad()
-    def round(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.network.Whole.round`."""
-        if not self._mesh.is_last_stage:
-            return self._mesh.from_last_stage(torch.empty_like(x_ME[:, 0], dtype=torch.int64))
-        return self._mesh.from_last_stage(self._table.round(x_ME))
+    def _answer(self, answer: Any) -> Any:
+        """The last stage's answer, a tensor or a tuple of them, on every stage."""
+        mesh = self._mesh
+        alone = isinstance(answer, Tensor)
+        tensors = [answer] if alone else list(answer or ())
+        head = mesh.from_last_stage(_head(tensors, alone=alone).to(mesh.device))
+        shared = []
+        for number, (kind, shape) in enumerate(_read_head(head)):
+            tensor = tensors[number] if tensors else torch.empty(shape, dtype=kind)
+            # Gloo sends no truth values.
+            sent = tensor.to(mesh.device, torch.uint8 if kind == torch.bool else kind)
+            shared.append(mesh.from_last_stage(sent).to(kind))
+        return shared[0] if head[-1, 0] else tuple(shared)
 
-    @torch.no_grad()
-    def nearest(self, x_ME: Tensor) -> Tensor:
-        """See :meth:`model.network.Whole.nearest`."""
-        if not self._mesh.is_last_stage:
-            return self._mesh.from_last_stage(torch.empty_like(x_ME))
-        return self._mesh.from_last_stage(self._table.nearest(x_ME)[1])
-
-    @property
-    def _table(self) -> Exit:
-        assert isinstance(self._network, Seq2Seq)
-        return self._network.output
-
-    def _stage(self, query: Query) -> tuple[Tensor, ...]:
+    def _stage(self, query: Query, number: int) -> Outputs:
         """This stage's work on one piece; the outputs on the last stage, else nothing."""
         mesh, network = self._mesh, self._network
+        network.attend(query.layout, number)
         stream = network.body(network.inputs(query) if mesh.is_first_stage else self._receive())
         if mesh.is_last_stage:
-            outputs = network.output(stream, *network.wanted(query))
-            return (outputs,) if isinstance(outputs, Tensor) else outputs
+            return network.finish(stream, query)
         self._send(stream)
-        return ()
+        return {}
 
     def _send(self, stream: Stream) -> None:
         """Number, kinds and shapes of the tensors, then the tensors."""
         mesh = self._mesh
-        head = torch.zeros(_MAX_TENSORS, 2 + _MAX_DIM, dtype=torch.int64)
-        for row, tensor in zip(head, stream, strict=False):
-            row[0], row[1] = 1 + _DTYPES.index(tensor.dtype), tensor.dim()
-            row[2 : 2 + tensor.dim()] = torch.tensor(tensor.shape)
         target = mesh.stage(mesh.pipe_rank + 1)
-        for tensor in (head.to(mesh.device), *stream):
+        for tensor in (_head(stream).to(mesh.device), *stream):
             dist.send(tensor.contiguous(), target, group=mesh.pipe_group)
 
     def _receive(self) -> Stream:
         mesh = self._mesh
         source = mesh.stage(mesh.pipe_rank - 1)
-        head = torch.zeros(_MAX_TENSORS, 2 + _MAX_DIM, dtype=torch.int64, device=mesh.device)
+        head = _head(()).to(mesh.device)
         dist.recv(head, source, group=mesh.pipe_group)
         stream = []
-        for kind, dim, *shape in head.tolist():
-            if kind:
-                tensor = torch.empty(shape[:dim], dtype=_DTYPES[kind - 1], device=mesh.device)
-                dist.recv(tensor, source, group=mesh.pipe_group)
-                stream.append(tensor)
+        for kind, shape in _read_head(head):
+            tensor = torch.empty(shape, dtype=kind, device=mesh.device)
+            dist.recv(tensor, source, group=mesh.pipe_group)
+            stream.append(tensor)
         return tuple(stream)
+
+
+def _head(tensors: Sequence[Tensor], *, alone: bool = False) -> Tensor:
+    """Kinds and shapes of some tensors, and whether one stands alone, as integers."""
+    if len(tensors) > _MAX_TENSORS:
+        raise ValueError(f"{len(tensors)} tensors; at most {_MAX_TENSORS} go between stages")
+    head = torch.zeros(_MAX_TENSORS + 1, 2 + _MAX_DIM, dtype=torch.int64)
+    for row, tensor in zip(head, tensors, strict=False):
+        row[0], row[1] = 1 + _DTYPES.index(tensor.dtype), tensor.dim()
+        row[2 : 2 + tensor.dim()] = torch.tensor(tensor.shape)
+    head[-1, 0] = alone
+    return head
+
+
+def _read_head(head: Tensor) -> list[tuple[torch.dtype, list[int]]]:
+    return [(_DTYPES[kind - 1], shape[:dim]) for kind, dim, *shape in head[:-1].tolist() if kind]
 
 
 def _pieces(query: Query, num: int) -> list[Query]:
     """A query by samples, in at most ``num`` of them."""
-    names = [field.name for field in fields(query) if field.name != "count"]
-    given = {name: value for name in names if (value := getattr(query, name)) is not None}
+    values = {field.name: getattr(query, field.name) for field in fields(query)}
+    # What has no axis of samples is of the whole.
+    given = {name: x for name, x in values.items() if isinstance(x, Tensor) and x.dim()}
     chunks = [value.chunk(min(num, len(query.ids_BL))) for value in given.values()]
     return [
         replace(query, **dict(zip(given, parts, strict=True)))
         for parts in zip(*chunks, strict=True)
     ]
-
-
-class RemotePrediction(Prediction):
-    """The last stage's prediction, as all stages see it."""
-
-    def __init__(self, last: Prediction | None, mesh: "Mesh") -> None:
-        self._last, self._mesh = last, mesh
-
-    def log_prob(self, ids_M: Tensor) -> Tensor:
-        """log p of one id at each position, ``[M]`` float32, without gradient."""
-        if self._last is None:
-            value_M = torch.empty(ids_M.shape, device=ids_M.device)
-        else:
-            value_M = self._last.log_prob(ids_M)
-        return self._mesh.from_last_stage(value_M)
-
-    def sample(
-        self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
-    ) -> Tensor:
-        """See :meth:`Prediction.sample`."""
-        if self._last is None:
-            id_M = torch.empty_like(column_M)
-        else:
-            id_M = self._last.sample(draws, kind, position_M, column_M, temperature)
-        return self._mesh.from_last_stage(id_M)

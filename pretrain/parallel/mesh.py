@@ -127,10 +127,10 @@ class Mesh:
         dist.all_reduce(total)
         return total
 
-    def agree(self, count: Tensor, *others: int) -> list[int]:
-        """The total of a count, and the sums of other numbers over all ranks; in one reduction."""
-        own = count if self.counts else torch.zeros_like(count)
-        return self._sums(torch.cat([own[None], own.new_tensor(others)]))
+    def agree(self, counts_K: Tensor, *others: int) -> list[int]:
+        """The totals of counts, and the sums of other numbers over all ranks; in one reduction."""
+        own_K = counts_K if self.counts else torch.zeros_like(counts_K)
+        return self._sums(torch.cat([own_K, own_K.new_tensor(others)]))
 
     def count(self, *numbers: int) -> list[int]:
         """Their sums over all ranks."""

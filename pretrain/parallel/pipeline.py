@@ -7,7 +7,7 @@ and not by their kind. A stage with several outputs must not checkpoint reentran
 see ``immediate_grad_update`` in :func:`pretrain.parallel.engine.settings`.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -21,7 +21,6 @@ from model.objectives import Noisy
 from pretrain.config import RunConfig
 from pretrain.parallel import deepspeed
 from pretrain.parallel.engine import Engine, Sums
-from pretrain.parallel.forward import as_prediction
 from pretrain.parallel.mesh import Mesh
 
 
@@ -30,7 +29,7 @@ class PipelineEngine(Engine):
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self._micro_batches: Sequence[Noisy] = ()
-        self._scale = 1.0
+        self._scales: Mapping[str, float] = {}
         super().__init__(config, mesh)
         self._sums = self._no_sums()
 
@@ -48,8 +47,8 @@ class PipelineEngine(Engine):
         engine._allocate_or_extend_buffers = MethodType(_fresh_buffer, engine)
         return engine
 
-    def _run(self, micro_batches: Sequence[Noisy], scale: float) -> Sums:
-        self._micro_batches, self._scale = micro_batches, scale
+    def _run(self, micro_batches: Sequence[Noisy], scales: Mapping[str, float]) -> Sums:
+        self._micro_batches, self._scales = micro_batches, scales
         self._sums = self._no_sums()
         inputs = (
             (self._denoiser.inputs(noisy), torch.tensor(number))
@@ -61,9 +60,8 @@ class PipelineEngine(Engine):
     def _loss(self, stream: Stream, number: Tensor) -> Tensor:
         """On the last stage: the loss of micro-batch ``number``, as DeepSpeed's weight asks."""
         noisy = self._micro_batches[int(number)]
-        outputs = self._denoiser.output(stream, *self._denoiser.wanted(noisy))
-        prediction = as_prediction(outputs, self._mesh)
-        return self._sums.add(prediction, noisy, int(number)) * self._scale
+        prediction = self._denoiser.prediction(self._denoiser.finish(stream, noisy))
+        return self._sums.add(prediction, noisy, int(number), self._scales)
 
 
 class Stages(deepspeed.PipelineModule):
@@ -103,7 +101,14 @@ class Stages(deepspeed.PipelineModule):
                 self._tied = [(weight, group)]
 
     def get_tied_weights_and_groups(self) -> list[tuple[Tensor, dist.ProcessGroup]]:
-        """What DeepSpeed sums after the last backward pass of a step."""
+        """What DeepSpeed sums after the last backward pass of a step.
+
+        It leaves out a weight without gradient, and then its other end waits for ever: a loss
+        that does not read the table on one stage has gradient zero there.
+        """
+        for weight, _ in self._tied:
+            if weight.grad is None:
+                torch.autograd.backward(weight, torch.zeros_like(weight))
         return self._tied
 
 

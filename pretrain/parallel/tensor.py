@@ -18,9 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.draws import Draws
 from model.linears import Head
-from model.prediction import Prediction
 from pretrain.parallel import megatron, sequence
 from pretrain.parallel.mesh import Mesh
 
@@ -135,9 +133,9 @@ class TensorFactory:
         finally:
             self.sequence_parallel = before
 
-    def best_row(self, scores_MR: Tensor) -> Tensor:
-        """Each rank has R / T of the rows."""
-        return best_row(scores_MR, self.group)
+    def rows(self, num_here: int) -> "ShardedRows":
+        """Each rank has R / T of them."""
+        return ShardedRows(self.group, num_here)
 
     # -- parameters -----------------------------------------------------------------------
 
@@ -272,42 +270,49 @@ class ShardedHead(Head):
         return megatron.sum_forward_copy_backward(weight_MR @ self.weight.float()) / total_M1
 
 
-class ShardedPrediction(Prediction):
-    """A categorical whose logits ``[M, R / T]`` are split over the tensor axis."""
+class ShardedRows:
+    """This rank's part of a vocabulary that is split over the tensor axis.
 
-    def __init__(self, logits_MR: Tensor, mesh: Mesh) -> None:
-        super().__init__(logits_MR)
-        self._mesh = mesh
+    Args:
+        num_here: rows on this rank, as many as on every other.
+    """
 
-    def log_prob(self, ids_M: Tensor) -> Tensor:
+    def __init__(self, group: dist.ProcessGroup, num_here: int) -> None:
+        self.first, self.num = group.rank() * num_here, group.size() * num_here
+        self._group = group
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over ranks; the gradient passes as it is."""
+        return megatron.sum_forward_copy_backward(x)
+
+    def copy(self, x: Tensor) -> Tensor:
+        """The argument; its gradient is summed over ranks."""
+        return megatron.copy_forward_sum_backward(x)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The maximum over ranks, without gradient."""
+        largest = x.detach().clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._group)
+        return largest
+
+    def gather(self, x_MR: Tensor) -> Tensor:
+        """The rows of all ranks ``[M, num]``, without gradient."""
+        x_MR = x_MR.detach().contiguous()
+        parts = [torch.empty_like(x_MR) for _ in range(self._group.size())]
+        dist.all_gather(parts, x_MR, group=self._group)
+        return torch.cat(parts, dim=-1)
+
+    def best(self, scores_MR: Tensor) -> Tensor:
+        """The ranks' best candidates meet."""
+        best_M, row_M = scores_MR.max(dim=-1)
+        bests = [torch.empty_like(best_M) for _ in range(self._group.size())]
+        rows = [torch.empty_like(row_M) for _ in range(self._group.size())]
+        dist.all_gather(bests, best_M, group=self._group)
+        dist.all_gather(rows, row_M + self.first, group=self._group)
+        winner_1M = torch.stack(bests).argmax(dim=0, keepdim=True)
+        return torch.stack(rows).gather(0, winner_1M)[0]
+
+    def log_prob(self, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
         """log p of one id at each position, ``[M]`` float32, with gradient, on every rank."""
         # A copy, since Megatron works in place on logits that are float32 already.
-        return -megatron.cross_entropy(self.logits_MR.to(torch.float32, copy=True), ids_M)
-
-    def sample(
-        self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
-    ) -> Tensor:
-        """See :meth:`Prediction.sample`; the ranks' best candidates meet in float64."""
-        rows = self.logits_MR.shape[-1]
-        first_id = self._mesh.tensor_rank * rows
-        scores = self.scores(
-            draws,
-            kind,
-            position_M,
-            column_M,
-            temperature,
-            first_id=first_id,
-            num_rows=rows * self._mesh.tensor_size,
-        )
-        return best_row(scores, self._mesh.tensor_group)
-
-
-def best_row(scores_MR: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The row of the highest score, ``[M]``, over all ranks' rows; of equal ones the first."""
-    best_M, row_M = scores_MR.max(dim=-1)
-    bests = [torch.empty_like(best_M) for _ in range(group.size())]
-    rows = [torch.empty_like(row_M) for _ in range(group.size())]
-    dist.all_gather(bests, best_M, group=group)
-    dist.all_gather(rows, row_M + group.rank() * scores_MR.shape[-1], group=group)
-    winner_1M = torch.stack(bests).argmax(dim=0, keepdim=True)
-    return torch.stack(rows).gather(0, winner_1M)[0]
+        return -megatron.cross_entropy(logits_MR.to(torch.float32, copy=True), ids_M)

@@ -1,6 +1,6 @@
 """The denoiser under DeepSpeed's plain engine: data and tensor parallelism, ZeRO 1 to 3."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,6 @@ import torch.distributed as dist
 from model.objectives import Noisy
 from pretrain.parallel import deepspeed
 from pretrain.parallel.engine import Engine, Sums
-from pretrain.parallel.forward import as_prediction
 from pretrain.parallel.mesh import Mesh
 
 
@@ -25,14 +24,14 @@ class ZeroEngine(Engine):
             dist_init_required=False,
         )
 
-    def _run(self, micro_batches: Sequence[Noisy], scale: float) -> Sums:
+    def _run(self, micro_batches: Sequence[Noisy], scales: Mapping[str, float]) -> Sums:
         if not self._denoiser.training:  # a walk over all modules, which costs milliseconds
             self._engine.train()
         sums = self._no_sums()
         for number, noisy in enumerate(micro_batches):
-            outputs = self._engine(*self._denoiser.arguments(noisy))
-            loss = sums.add(as_prediction(outputs, self._mesh), noisy, number)
-            self._engine.backward(loss * scale)
+            outputs = self._engine(noisy)
+            loss = sums.add(self._denoiser.prediction(outputs), noisy, number, scales)
+            self._engine.backward(loss)
             self._engine.step()
         return sums
 

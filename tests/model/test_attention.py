@@ -1,8 +1,11 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
-from model.attention import attention
+from model.attention import attention, block_mask
+from model.attention_layouts import AttentionLayout, Blocks, Causal, Full, Opening
+from model.draws import Draws
 
 
 def heads(num: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -29,29 +32,49 @@ def test_fewer_key_heads_are_shared_by_consecutive_queries() -> None:
         torch.testing.assert_close(out, explicit(q4, *shared, valid), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("partly", [False, True])
-def test_what_a_query_may_see(padded: bool, causal: bool, partly: bool) -> None:
+LAYOUTS = (
+    Full(),
+    Causal(),
+    Opening(draws=Draws(seed=0, split="train", batch=1), step=3, steps=7),
+    Blocks(size=2),
+)
+
+
+@pytest.mark.parametrize("keys", ["all", "padded", "segments"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: type(layout).__name__)
+def test_what_a_query_may_see(layout: AttentionLayout, keys: str) -> None:
     q, k, v = heads(5)
-    seen = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)) < 0.4
-    seen |= torch.eye(6, dtype=torch.bool)
-    valid = VALID if padded else None
-    out = attention(q, k, v, valid, causal=causal, seen_LL=seen if partly else None)
-    allowed = torch.ones(3, 6, 6, dtype=torch.bool)
-    if padded:
-        allowed &= VALID[:, None, :]
-    if causal:
-        allowed &= torch.ones(6, 6, dtype=torch.bool).tril()
-    if partly:
-        allowed &= seen
+    keys_BS = {"all": None, "padded": VALID, "segments": SEGMENTS}[keys]
+    out = attention(q, k, v, keys_BS, layout)
+    place = torch.arange(6)
+    rule = layout.rule(6, place.device)
+    seen = torch.ones(3, 6, 6, dtype=torch.bool)
+    if rule is not None:
+        seen &= rule(place[:, None], place[None, :])
+    if keys_BS is not None:
+        seen &= keys_BS[:, None, :] > 0
+    if keys == "segments":
+        seen &= SEGMENTS[:, :, None] == SEGMENTS[:, None, :]
     scores = torch.einsum("bihe,bjhe->bhij", q, k) / q.shape[-1] ** 0.5
-    scores = scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1).nan_to_num()
+    scores = scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1).nan_to_num()
     expected = torch.einsum("bhij,bjhe->bihe", scores, v)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("keys", ["all", "padded", "segments"])
+@pytest.mark.parametrize("layout", LAYOUTS[1:], ids=lambda layout: type(layout).__name__)
+def test_flex_attention_sees_the_same(layout: AttentionLayout, keys: str) -> None:
+    """Uncompiled, as a CPU has it; on a GPU the same mask is compiled."""
+    keys_BS = {"all": None, "padded": VALID, "segments": SEGMENTS}[keys]
+    q, k, v = (x.float().detach() for x in heads(6))
+    expected = attention(q, k, v, keys_BS, layout)
+    mask = block_mask(layout, keys_BS, 6, q.device)
+    found = flex_attention(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=mask)
+    torch.testing.assert_close(found.transpose(1, 2), expected, rtol=1e-5, atol=1e-6)
+
+
 VALID = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]], dtype=torch.bool)
+SEGMENTS = torch.tensor([[1, 1, 2, 2, 2, 3], [1, 2, 1, 0, 0, 1], [0, 1, 1, 1, 1, 1]]).int()
 
 
 @pytest.mark.parametrize("valid", [None, VALID], ids=["all", "padded"])

@@ -3,12 +3,13 @@ from typing import Any
 
 import pytest
 import torch
+from asking import logits_of
 from torch import Tensor, nn
 
+from model.categorical import Categorical
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.layers import Block, Norm, rotate, sinusoid
-from model.prediction import Prediction
 
 VOCAB, LENGTH = 11, 7
 
@@ -77,7 +78,7 @@ def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
 ) -> None:
     model = perturbed(Denoiser(config(**settings)))
     ids, level = inputs(model.config)
-    logits = model(ids, level)
+    logits = logits_of(model, ids, level)
     assert logits.shape == (ids.numel(), model.config.num_rows)
     out, allowed = excluded_rows(model.config), allowed_rows(model.config)
     assert (logits[:, out] == -torch.inf).all()
@@ -88,7 +89,7 @@ def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
     target = torch.tensor(allowed)[torch.arange(ids.numel()) % len(allowed)]
     head = model.output.head
     weight_grad, *bias_grad = torch.autograd.grad(
-        Prediction(logits).log_prob(target).sum(),
+        Categorical(logits).log_prob(target).sum(),
         [parameter for parameter in (head.weight, head.bias) if parameter is not None],
     )
     assert all(grad.isfinite().all() for grad in (weight_grad, *bias_grad))
@@ -104,9 +105,9 @@ def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
 def test_the_first_loss_of_an_untied_head_is_log_v(settings: dict[str, Any]) -> None:
     model = Denoiser(config(**settings))
     ids, level = inputs(model.config)
-    logits = model(ids, level)
+    logits = logits_of(model, ids, level)
     allowed = allowed_rows(model.config)
-    losses = -Prediction(logits).log_prob(torch.full((ids.numel(),), allowed[-1]))
+    losses = -Categorical(logits).log_prob(torch.full((ids.numel(),), allowed[-1]))
     uniform = math.log(len(allowed))
     if model.config.tied_head:
         assert (losses - uniform).abs().min() > 0
@@ -122,11 +123,11 @@ def test_the_head_at_chosen_positions_is_the_head_everywhere_gathered(per_token:
         level = torch.linspace(0, 1, ids.numel()).view_as(ids)
     where = torch.zeros_like(ids, dtype=torch.bool)
     where[0, 2] = where[0, 5] = where[2, 0] = where[2, 6] = True
-    everywhere = model(ids, level).view(*ids.shape, -1)
-    chosen = model(ids, level, where)
+    everywhere = logits_of(model, ids, level).view(*ids.shape, -1)
+    chosen = logits_of(model, ids, level, where)
     expected = torch.stack([everywhere[0, 2], everywhere[0, 5], everywhere[2, 0], everywhere[2, 6]])
     torch.testing.assert_close(chosen, expected, rtol=1e-5, atol=1e-5)
-    nowhere = model(ids, level, torch.zeros_like(where))
+    nowhere = logits_of(model, ids, level, torch.zeros_like(where))
     assert nowhere.shape == (0, model.config.num_rows)
     nowhere.sum().backward()
 
@@ -182,7 +183,10 @@ def test_the_level_is_seen_only_with_time_conditioning() -> None:
     for on in (False, True):
         model = perturbed(Denoiser(config(time_conditioning=on)))
         ids, level = inputs(model.config)
-        low, high = model(ids, 0 * level)[:, :VOCAB], model(ids, level)[:, :VOCAB]
+        low, high = (
+            logits_of(model, ids, 0 * level)[:, :VOCAB],
+            logits_of(model, ids, level)[:, :VOCAB],
+        )
         if on:
             assert ((low - high).abs().max(1).values > 1e-3).all()
         else:
@@ -193,8 +197,8 @@ def test_the_level_is_seen_only_with_time_conditioning() -> None:
 def test_one_level_a_sample_equals_the_same_level_at_every_token(on: bool) -> None:
     model = perturbed(Denoiser(config(time_conditioning=on)))
     ids, level = inputs(model.config)
-    per_token = model(ids, level.expand(-1, LENGTH))
-    torch.testing.assert_close(model(ids, level), per_token, rtol=1e-5, atol=1e-5)
+    per_token = logits_of(model, ids, level.expand(-1, LENGTH))
+    torch.testing.assert_close(logits_of(model, ids, level), per_token, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [1, 2], ids=["block", "head"])
@@ -207,7 +211,12 @@ def test_a_level_of_its_own_reaches_a_token(layer: int) -> None:
     ids, level = inputs(model.config, rows=1)
     levels = level.expand(-1, LENGTH).clone()
     levels[0, 4] = 0.9
-    change = (model(ids, levels) - model(ids, level))[:, :VOCAB].abs().max(1).values
+    change = (
+        (logits_of(model, ids, levels) - logits_of(model, ids, level))[:, :VOCAB]
+        .abs()
+        .max(1)
+        .values
+    )
     assert change[4] > 0.01
     assert change.argmax() == 4
     if layer == 2:
@@ -228,7 +237,7 @@ def test_hidden_padding_changes_nothing_at_valid_positions(hide: bool) -> None:
     ids, level = inputs(model.config)
     valid = torch.arange(LENGTH) < torch.tensor([[4], [7], [2]])
     other = torch.where(valid, ids, (ids + 1) % VOCAB)
-    before, after = (model(x, level, valid, valid)[:, :VOCAB] for x in (ids, other))
+    before, after = (logits_of(model, x, level, valid, valid)[:, :VOCAB] for x in (ids, other))
     changed = (before - after).abs().max(1).values > 1e-4
     padded_row = valid.nonzero()[:, 0] != 1
     assert torch.equal(changed, padded_row if not hide else torch.zeros_like(padded_row))
@@ -238,8 +247,8 @@ def test_hidden_padding_equals_a_shorter_sequence() -> None:
     model = perturbed(Denoiser(config(hide_padding=True)))
     ids, level = inputs(model.config)
     valid = (torch.arange(LENGTH) < 4).expand(3, -1)
-    padded = model(ids, level, valid, valid)
-    torch.testing.assert_close(padded, model(ids[:, :4], level), rtol=1e-5, atol=1e-5)
+    padded = logits_of(model, ids, level, valid, valid)
+    torch.testing.assert_close(padded, logits_of(model, ids[:, :4], level), rtol=1e-5, atol=1e-5)
 
 
 @all_blocks
@@ -247,9 +256,9 @@ def test_every_parameter_learns(settings: dict[str, Any]) -> None:
     model = perturbed(Denoiser(config(**settings)))
     ids, level = inputs(model.config)
     valid = torch.arange(LENGTH) < torch.tensor([[4], [7], [2]])
-    logits = model(ids, level, None, valid)
+    logits = logits_of(model, ids, level, None, valid)
     target = torch.full((ids.numel(),), allowed_rows(model.config)[0])
-    (-Prediction(logits).log_prob(target)).mean().backward()
+    (-Categorical(logits).log_prob(target)).mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -316,23 +325,23 @@ def test_rotation_turns_pairs_at_the_published_frequencies() -> None:
 def test_every_output_sees_every_input(settings: dict[str, Any]) -> None:
     model = perturbed(Denoiser(config(**settings)))
     ids, level = inputs(model.config, rows=1)
-    base = model(ids, level)[:, :VOCAB]
+    base = logits_of(model, ids, level)[:, :VOCAB]
     for changed in (0, LENGTH - 1):
         other = ids.clone()
         other[0, changed] = (ids[0, changed] + 1) % VOCAB
-        change = (model(other, level)[:, :VOCAB] - base).nan_to_num().abs().max(1).values
+        change = (logits_of(model, other, level)[:, :VOCAB] - base).nan_to_num().abs().max(1).values
         assert (change > 1e-4).all()
 
 
 def test_order_matters_and_samples_do_not_mix() -> None:
     model = perturbed(Denoiser(config()))
     ids, level = inputs(model.config)
-    out = model(ids, level).view(*ids.shape, -1)
+    out = logits_of(model, ids, level).view(*ids.shape, -1)
     swapped = ids[:, [0, 2, 1, *range(3, LENGTH)]]
     assert (ids != swapped).any(1).all()
-    moved = model(swapped, level).view(*ids.shape, -1)
+    moved = logits_of(model, swapped, level).view(*ids.shape, -1)
     assert ((out - moved)[:, 0, :VOCAB].abs().max(-1).values > 1e-4).all()
-    alone = model(ids[1:2], level[1:2])
+    alone = logits_of(model, ids[1:2], level[1:2])
     torch.testing.assert_close(alone, out[1], rtol=1e-5, atol=1e-5)
 
 
@@ -341,8 +350,8 @@ def test_bfloat16_agrees_with_float32(settings: dict[str, Any]) -> None:
     model = perturbed(Denoiser(config(**settings)), scale=0.1)
     ids, level = inputs(model.config)
     allowed = allowed_rows(model.config)
-    full = model(ids, level)[:, allowed].log_softmax(-1)
-    half = model.bfloat16()(ids, level)
+    full = logits_of(model, ids, level)[:, allowed].log_softmax(-1)
+    half = logits_of(model.bfloat16(), ids, level)
     assert half.dtype == torch.bfloat16
     assert (half[:, excluded_rows(model.config)] == -torch.inf).all()
     error = half[:, allowed].float().log_softmax(-1) - full
@@ -353,9 +362,9 @@ def test_bfloat16_agrees_with_float32(settings: dict[str, Any]) -> None:
 def test_dropout_acts_in_training_only() -> None:
     model = perturbed(Denoiser(config(dropout=0.5)))
     ids, level = inputs(model.config)
-    assert not torch.equal(model(ids, level), model(ids, level))
+    assert not torch.equal(logits_of(model, ids, level), logits_of(model, ids, level))
     model.eval()
-    assert torch.equal(model(ids, level), model(ids, level))
+    assert torch.equal(logits_of(model, ids, level), logits_of(model, ids, level))
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
 
 
@@ -367,12 +376,12 @@ def test_a_shifted_output_is_read_off_the_position_before(block: str) -> None:
     shifted.load_state_dict(plain.state_dict())
     ids, level = inputs(plain.config)
     for levels in (level, torch.linspace(0, 1, ids.numel()).view_as(ids)):
-        before = plain(ids, levels).view(*ids.shape, -1)
+        before = logits_of(plain, ids, levels).view(*ids.shape, -1)
         expected = torch.cat([before[:, :1], before[:, :-1]], dim=1)
-        assert torch.equal(shifted(ids, levels).view(*ids.shape, -1), expected)
+        assert torch.equal(logits_of(shifted, ids, levels).view(*ids.shape, -1), expected)
         where = torch.zeros_like(ids, dtype=torch.bool)
         where[0, 3] = where[2, 0] = True
-        torch.testing.assert_close(shifted(ids, levels, where), expected[where])
+        torch.testing.assert_close(logits_of(shifted, ids, levels, where), expected[where])
 
 
 def test_causal_attention_sees_no_later_position() -> None:
@@ -380,7 +389,12 @@ def test_causal_attention_sees_no_later_position() -> None:
     ids, level = inputs(model.config, rows=1)
     other = ids.clone()
     other[0, 4] = (ids[0, 4] + 1) % VOCAB
-    change = (model(ids, level) - model(other, level))[:, :VOCAB].abs().max(1).values
+    change = (
+        (logits_of(model, ids, level) - logits_of(model, other, level))[:, :VOCAB]
+        .abs()
+        .max(1)
+        .values
+    )
     assert (change[:4] == 0).all()
     assert (change[4:] > 1e-4).all()
 
@@ -389,7 +403,7 @@ def test_learned_positions_end_somewhere() -> None:
     model = Denoiser(config(**PLAIN[1]))
     ids = torch.zeros(1, LENGTH + 1, dtype=torch.int64)
     with pytest.raises(ValueError, match="8 positions, but the model has learned only 7"):
-        model(ids, torch.zeros(1, 1))
+        logits_of(model, ids, torch.zeros(1, 1))
 
 
 def test_the_total_noise_is_mdlms() -> None:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
+from model.categorical import Categorical
 from model.draws import Draws
-from model.generate import CountingPredict, generate
-from model.prediction import Prediction
+from model.generate import CountingAsk, generate
+from model.prediction import Prediction, Read
+from model.query import Query
 from model.samplers.ancestral import Ancestral
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
@@ -31,14 +33,17 @@ def states(
 ) -> tuple[list[Tensor], int]:
     """The ids after every step, and the number of network evaluations."""
     network = denoise or joint.denoise
-    predict = CountingPredict(
-        lambda query: Prediction(network(query.ids_BL, query.level_BK, query.where_BL))
-    )
+
+    def answer(query: Query, read: Read[Tensor]) -> Tensor:
+        logits_MR = network(query.ids_BL, query.level_BK, query.where_BL)
+        return read(Prediction(logits=Categorical(logits_MR)))
+
+    ask = CountingAsk(answer)
     after: list[Tensor] = []
     last_BL = generate(
         ids_BL,
         torch.arange(len(ids_BL)) if position_B is None else position_B,
-        predict,
+        ask,
         sampler=sampler,
         schedule=schedule or LogLinear(),
         draws=Draws(seed=seed, split="sample", batch=len(ids_BL)),
@@ -46,7 +51,7 @@ def states(
         on_step=after.append,
     )
     assert torch.equal(after[-1], last_BL)
-    return after, predict.evaluations
+    return after, ask.evaluations
 
 
 def masks(joint: Any, rows: int) -> Tensor:

@@ -1,6 +1,6 @@
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
+from model.categorical import Categorical
 from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import LEVEL_BUCKETS, Noisy, sum_losses
@@ -49,16 +50,17 @@ def noisy_of(tokens: Tensor, where: Tensor, weight: Tensor, mask: int) -> Noisy:
         ids_BL=torch.where(where, mask, tokens),
         level_BK=torch.full((len(tokens), 1), 0.5),
         where_BL=where,
+        position_B=torch.arange(len(tokens)),
         target_BL=tokens,
         weight_BK=weight,
-        count=torch.tensor(where.numel()),
+        over_BL=torch.ones_like(where),
     )
 
 
 def row_losses(denoise: Callable[..., Tensor], noisy: Noisy) -> Tensor:
     """The loss of every sample, ``[B]`` float64."""
     logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
-    losses = Mdlm().token_losses(Prediction(logits), noisy)
+    losses = Mdlm().bound_losses(Prediction(logits=Categorical(logits)), noisy)
     zeros = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
     return zeros.index_add(0, noisy.where_BL.nonzero()[:, 0], losses.double())
 
@@ -209,7 +211,7 @@ def test_evaluation_rows_of_different_free_counts_do_not_mix() -> None:
     assert not (noisy.where_BL & ~free).any()
     assert torch.equal(noisy.ids_BL, torch.where(noisy.where_BL, MODEL.mask, tokens))
     assert torch.equal(noisy.target_BL, tokens)
-    assert noisy.count == num.sum()
+    assert noisy.count() == num.sum()
     assert noisy.weight_BK.isfinite().all()
     assert noisy.level_BK.isfinite().all()
     some = num > 0
@@ -226,7 +228,7 @@ def test_an_evaluation_without_free_tokens_scores_nothing() -> None:
     tokens = some_tokens(3, 4)
     free = torch.zeros(3, 4, dtype=torch.bool)
     noisy = Mdlm().bound_corrupt(batch(tokens), free, draws(3), MODEL)
-    assert noisy.count == 0
+    assert noisy.count() == 0
     assert torch.equal(noisy.ids_BL, tokens)
     assert row_losses(constant(torch.zeros(VOCAB)), noisy).tolist() == [0, 0, 0]
 
@@ -307,7 +309,7 @@ def test_training_masks_padding_as_text_unless_it_stays_visible(padding: Any) ->
     assert torch.equal(noisy.where_BL, masked & text)
     assert noisy.valid_BL is not None
     assert torch.equal(noisy.valid_BL, text)
-    assert noisy.count == text.sum()
+    assert noisy.count() == text.sum()
     assert noisy.where_BL.any(0)[:11].all()
 
 
@@ -318,7 +320,7 @@ def test_without_padding_it_is_the_same_whatever_becomes_of_it(padding: Any) -> 
     for method, more in (("corrupt", ()), ("bound_corrupt", (free,))):
         plain = getattr(Mdlm(), method)(data, *more, draws(50), MODEL)
         other = getattr(Mdlm(padding=padding), method)(data, *more, draws(50), MODEL)
-        for name in ("ids_BL", "level_BK", "where_BL", "valid_BL", "weight_BK", "count"):
+        for name in ("ids_BL", "level_BK", "where_BL", "valid_BL", "weight_BK", "over_BL"):
             assert torch.equal(getattr(plain, name), getattr(other, name)), name
 
 
@@ -404,7 +406,7 @@ def test_a_perfect_predictor_scores_zero() -> None:
     tokens = some_tokens(50, 8)
     noisy = Mdlm().corrupt(batch(tokens), draws(50), MODEL)
     logits = 1e4 * torch.nn.functional.one_hot(tokens[noisy.where_BL], VOCAB + 1).double()
-    losses = Mdlm().token_losses(Prediction(logits), noisy)
+    losses = Mdlm().bound_losses(Prediction(logits=Categorical(logits)), noisy)
     assert len(losses) == noisy.where_BL.sum()
     assert (losses == 0).all()
 
@@ -415,6 +417,17 @@ def test_a_least_time_outside_its_range_is_refused(t_min: float) -> None:
         Mdlm(t_min=t_min)
 
 
+class Given(Mdlm):
+    """An objective of these losses."""
+
+    def __init__(self, losses: Tensor) -> None:
+        super().__init__()
+        object.__setattr__(self, "given", losses)
+
+    def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
+        return {"loss": self.given}  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("per_token", [False, True])
 def test_losses_by_level_add_up_to_the_whole(per_token: bool) -> None:
     rows, length = 40, 6
@@ -422,32 +435,34 @@ def test_losses_by_level_add_up_to_the_whole(per_token: bool) -> None:
     level = torch.rand(rows, length if per_token else 1, generator=generator)
     level[0], level[1] = 0.0, 1.0
     valid = torch.rand(rows, length, generator=generator) < 0.8
-    where = valid & (torch.rand(rows, length, generator=generator) < 0.5)
+    over = valid & (torch.rand(rows, length, generator=generator) < 0.9)
+    where = over & (torch.rand(rows, length, generator=generator) < 0.5)
     tokens = some_tokens(rows, length)
     noisy = Noisy(
         ids_BL=tokens,
         level_BK=level,
         where_BL=where,
         valid_BL=valid,
+        position_B=torch.arange(rows),
         target_BL=tokens,
         weight_BK=level,
-        count=valid.sum(),
+        over_BL=over,
     )
     losses = torch.rand(int(where.sum()), generator=generator).requires_grad_()
-    sums = sum_losses(losses, noisy)
-    torch.testing.assert_close(sums.loss, losses.sum())
+    sums = sum_losses(Given(losses), Prediction(), noisy)
+    torch.testing.assert_close(sums.terms["loss"], losses.sum())
     torch.testing.assert_close(sums.level_loss.sum(), losses.sum().detach())
-    assert sums.level_count.sum() == valid.sum()
+    assert sums.level_count.sum() == noisy.count() == over.sum()
     loss_BL = torch.zeros(rows, length).masked_scatter(where, losses.detach())
     level_BL = level.expand(rows, length)
     for bucket in range(LEVEL_BUCKETS):
         low, high = bucket / LEVEL_BUCKETS, (bucket + 1) / LEVEL_BUCKETS
         inside = (level_BL >= low) & ((level_BL < high) | (bucket == LEVEL_BUCKETS - 1))
         torch.testing.assert_close(sums.level_loss[bucket], loss_BL[inside].sum())
-        assert sums.level_count[bucket] == (inside & valid).sum()
-    assert sums.loss.requires_grad
+        assert sums.level_count[bucket] == (inside & over).sum()
+    assert sums.terms["loss"].requires_grad
     assert not sums.level_loss.requires_grad
-    sums.loss.backward()
+    sums.terms["loss"].backward()
     assert (losses.grad == 1).all()
 
 
@@ -467,4 +482,4 @@ def test_a_mask_token_of_the_text_itself_is_neither_scored_nor_predicted() -> No
     ):
         assert noisy.where_BL.any()
         assert not (noisy.where_BL & (tokens == 2)).any()
-    assert int(Mdlm().bound_corrupt(batch, free, draws, model).count) == 100
+    assert int(Mdlm().bound_corrupt(batch, free, draws, model).count()) == 100

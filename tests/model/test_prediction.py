@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.categorical import Categorical
 from model.draws import Draws
-from model.prediction import Prediction
 
 DRAWS = Draws(seed=0, split="sample", batch=1)
 
@@ -19,7 +19,7 @@ def test_log_prob_is_a_log_softmax() -> None:
     logits = random_logits(6, 9)
     ids = torch.tensor([0, 8, 3, 3, 5, 1])
     expected = logits.double().log_softmax(-1)[torch.arange(6), ids]
-    found = Prediction(logits).log_prob(ids)
+    found = Categorical(logits).log_prob(ids)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
 
@@ -27,7 +27,7 @@ def test_log_prob_is_a_log_softmax() -> None:
 def test_log_prob_of_half_precision_logits_is_computed_in_float32() -> None:
     logits = random_logits(6, 9).bfloat16()
     ids = torch.zeros(6, dtype=torch.int64)
-    found = Prediction(logits).log_prob(ids)
+    found = Categorical(logits).log_prob(ids)
     assert found.dtype == torch.float32
     expected = logits.double().log_softmax(-1)[:, 0]
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
@@ -38,21 +38,21 @@ def test_excluded_ids_have_no_probability_and_no_gradient() -> None:
     logits[:, [2, 6, 7]] = -torch.inf
     leaf = logits.clone().requires_grad_()
     ids = torch.tensor([0, 1, 3, 4, 5])
-    log_prob = Prediction(leaf).log_prob(ids)
+    log_prob = Categorical(leaf).log_prob(ids)
     expected = logits[:, [0, 1, 3, 4, 5]].log_softmax(-1).diagonal()
     torch.testing.assert_close(log_prob, expected)
     log_prob.sum().backward()
     assert leaf.grad is not None
     assert (leaf.grad[:, [2, 6, 7]] == 0).all()
     assert (leaf.grad[:, [0, 1, 3, 4, 5]] != 0).all()
-    assert (Prediction(logits).log_prob(torch.full((5,), 6)) == -torch.inf).all()
+    assert (Categorical(logits).log_prob(torch.full((5,), 6)) == -torch.inf).all()
 
 
 def sample_counts(probability: Tensor, num: int, temperature: float) -> Tensor:
     logits = probability.log().expand(num, -1)
     position = torch.arange(num) // 10
     column = torch.arange(num) % 10
-    drawn = Prediction(logits).sample(DRAWS, "token", position, column, temperature)
+    drawn = Categorical(logits).sample(DRAWS, "token", position, column, temperature)
     assert drawn.dtype == torch.int64
     return torch.bincount(drawn, minlength=len(probability))
 
@@ -70,7 +70,7 @@ def test_samples_follow_the_softmax(
 def test_temperature_zero_takes_the_likeliest() -> None:
     logits = random_logits(50, 7)
     index = torch.arange(50)
-    drawn = Prediction(logits).sample(DRAWS, "token", index, index, 0.0)
+    drawn = Categorical(logits).sample(DRAWS, "token", index, index, 0.0)
     assert torch.equal(drawn, logits.argmax(-1))
     assert len(drawn.unique()) > 1
 
@@ -85,9 +85,9 @@ def test_excluded_ids_are_never_drawn_even_at_a_high_temperature() -> None:
 def test_a_draw_depends_on_its_position_and_column_alone() -> None:
     logits = random_logits(60, 12)
     position, column = torch.arange(60) // 6 + 2**33, torch.arange(60) % 6
-    whole = Prediction(logits).sample(DRAWS, "token", position, column, 1.0)
+    whole = Categorical(logits).sample(DRAWS, "token", position, column, 1.0)
     kept = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:25]
-    part = Prediction(logits[kept]).sample(DRAWS, "token", position[kept], column[kept], 1.0)
+    part = Categorical(logits[kept]).sample(DRAWS, "token", position[kept], column[kept], 1.0)
     assert torch.equal(whole[kept], part)
 
 
@@ -95,9 +95,9 @@ def test_a_draw_depends_on_its_position_and_column_alone() -> None:
 def test_every_part_of_the_key_changes_the_draws(change: str) -> None:
     logits = torch.zeros(1, 500).expand(20, -1)
     position, column = torch.arange(20) // 5, torch.arange(20) % 5
-    drawn = Prediction(logits).sample(DRAWS, "token", position, column, 1.0)
+    drawn = Categorical(logits).sample(DRAWS, "token", position, column, 1.0)
     assert len(drawn.unique()) > 16
-    other = Prediction(logits).sample(
+    other = Categorical(logits).sample(
         Draws(seed=1, split="sample", batch=1) if change == "seed" else DRAWS,
         "other" if change == "kind" else "token",
         position + 5 if change == "position" else position,
@@ -121,7 +121,7 @@ def test_gumbel_noise_has_the_tail_that_rare_tokens_need(handicap: float, wins: 
     logits = torch.tensor([[0.0, -handicap, -50.0, -50.0]])
     zero = torch.zeros(1, dtype=torch.int64)
     extreme = OneExtremeDraw(seed=0, split="sample", batch=1)
-    drawn = Prediction(logits).sample(extreme, "token", zero, zero, 1.0)
+    drawn = Categorical(logits).sample(extreme, "token", zero, zero, 1.0)
     assert drawn.item() == int(wins)
 
 
@@ -139,5 +139,5 @@ def test_sampling_leaves_the_logits_as_they_are() -> None:
     logits = random_logits(4, 5).double()
     before = logits.clone()
     index = torch.arange(4)
-    Prediction(logits).sample(DRAWS, "token", index, index, 0.7)
+    Categorical(logits).sample(DRAWS, "token", index, index, 0.7)
     assert torch.equal(logits, before)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -9,13 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from data_pipeline.packing import held_out
+from model.categorical import Categorical
 from model.config import ModelConfig
 from model.objectives import Bounded
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
-from model.prediction import Prediction
+from model.prediction import Ask, Prediction
 from model.query import Query
 from pretrain.evaluate import GIVEN_LENGTH, Tally, document_losses, summarise, unigram_nats
 from pretrain.interval import ratio_interval
@@ -62,7 +65,7 @@ def letters(lengths: list[int]) -> Any:
     return Documents([random.choice([A, B], num).tolist() for num in lengths])
 
 
-def best(query: Query) -> Prediction:
+def best(query: Query) -> Tensor:
     """The true conditionals of a framed and padded text of U{1..30} letters."""
     ids_BL = query.ids_BL
     place_L = torch.arange(ids_BL.shape[1])
@@ -83,14 +86,19 @@ def best(query: Query) -> Prediction:
     after_M = (share_MN * (length_N < column_M[:, None] - 1)).sum(dim=1)
     none_M = torch.zeros_like(text_M)
     columns = [none_M, ends_M, after_M, text_M / 2, text_M / 2, none_M]
-    return Prediction(torch.stack(columns, dim=1).log())
+    return torch.stack(columns, dim=1).log()
+
+
+def told(logits_of: Callable[[Query], Tensor]) -> Ask:
+    """A network that has these logits."""
+    return lambda query, read: read(Prediction(logits=Categorical(logits_of(query))))
 
 
 def found(
     documents: Any, objective: Mdlm, how: Any, predict: Any = best, *, length: int = MOST + 2
 ) -> tuple[dict[str, Any], Tally]:
     windows = held_out(documents, length, how)
-    tally = document_losses(predict, objective, MODEL, windows, seed=0, samples=4, batch=500)
+    tally = document_losses(told(predict), objective, MODEL, windows, seed=0, samples=4, batch=500)
     scope = objective.scope(padded=how == "pad")
     return summarise(tally, documents, documents, scope), tally
 
@@ -136,8 +144,8 @@ def test_in_a_stream_the_length_is_part_of_the_number() -> None:
     counts = documents.counts()
     logits = torch.from_numpy(np.append(np.log(np.maximum(counts, 1e-9)), -np.inf))
 
-    def unigram(query: Query) -> Prediction:
-        return Prediction(logits.expand(int(query.where_BL.sum()), -1))
+    def unigram(query: Query) -> Tensor:
+        return logits.expand(int(query.where_BL.sum()), -1)
 
     summary, _ = found(documents, Mdlm(), "wrap", unigram)
     assert (summary["length_given"], summary["padding"]) == (False, "none")
@@ -166,10 +174,10 @@ def test_of_cut_documents_every_end_is_predicted_but_only_their_own_is_counted(
 ) -> None:
     documents = letters([1, 9, 3, 25])
 
-    def even(query: Query) -> Prediction:
+    def even(query: Query) -> Tensor:
         logits = torch.zeros(int(query.where_BL.sum()), 6)
         logits[:, MASK] = -torch.inf
-        return Prediction(logits)
+        return logits
 
     summary, tally = found(documents, Mdlm(padding=padding), "pad", even, length=6)
     windows = [1, 3, 1, 7]
@@ -194,15 +202,15 @@ def test_a_mask_token_in_the_text_is_given_and_not_counted() -> None:
     model = ModelConfig(vocab_size=5, mask_id=B, width=2, num_heads=1)
     documents: Any = Documents([[A, B, A], [B, B], [A]])
 
-    def even(query: Query) -> Prediction:
+    def even(query: Query) -> Tensor:
         logits = torch.zeros(int(query.where_BL.sum()), 5)
         logits[:, B] = -torch.inf
-        return Prediction(logits)
+        return logits
 
     for how in ("wrap", "pad"):
         objective = Mdlm(padding="generated")
         windows = held_out(documents, 5, how)  # type: ignore[arg-type]
-        tally = document_losses(even, objective, model, windows, seed=0, samples=1, batch=2)
+        tally = document_losses(told(even), objective, model, windows, seed=0, samples=1, batch=2)
         assert tally.documents_D3[:, 1].tolist() == [3, 1, 2]
         assert tally.ids_R.tolist() == [0, 3, 0, 3, 0]
 
@@ -211,8 +219,8 @@ def test_a_mask_token_in_the_text_is_given_and_not_counted() -> None:
 def test_the_number_does_not_depend_on_the_batch(batch: int) -> None:
     documents = letters(LENGTHS[:60])
     windows = held_out(documents, MOST + 2, "pad")
-    one = document_losses(best, Mdlm(), MODEL, windows, seed=3, samples=2, batch=60)
-    other = document_losses(best, Mdlm(), MODEL, windows, seed=3, samples=2, batch=batch)
+    one = document_losses(told(best), Mdlm(), MODEL, windows, seed=3, samples=2, batch=60)
+    other = document_losses(told(best), Mdlm(), MODEL, windows, seed=3, samples=2, batch=batch)
     torch.testing.assert_close(one.documents_D3, other.documents_D3)
     assert torch.equal(one.ids_R, other.ids_R)
 
@@ -222,14 +230,14 @@ def test_genie_claims_no_bound() -> None:
     assert isinstance(Mdlm(), Bounded)
 
 
-def leaning(query: Query) -> Prediction:
+def leaning(query: Query) -> Tensor:
     """Surer of an A the more is visible: how much is masked, and where, decides the loss."""
     share_B = (query.ids_BL == MASK).double().mean(dim=1)
     row_M, _ = query.where_BL.nonzero(as_tuple=True)
     lean_M = 0.9 * (1 - share_B[row_M])
     rest_M = 0.1 * torch.ones_like(lean_M)
     columns = [0 * rest_M, rest_M, 0 * rest_M, (0.9 + lean_M) / 2, (0.9 - lean_M) / 2, 0 * rest_M]
-    return Prediction(torch.stack(columns, dim=1).log())
+    return torch.stack(columns, dim=1).log()
 
 
 @pytest.mark.slow
@@ -245,7 +253,7 @@ def test_the_interval_covers_the_chance_of_the_corruptions(how: Any, samples: in
         ]
         windows = held_out(Documents(texts), 22, how)  # type: ignore[arg-type]
         tally = document_losses(
-            leaning, Mdlm(), MODEL, windows, seed=seed, samples=samples, batch=500
+            told(leaning), Mdlm(), MODEL, windows, seed=seed, samples=samples, batch=500
         )
         return tally.documents_D3[:, :2].numpy()
 

@@ -10,10 +10,11 @@ from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
 from model.initialize import initial_value
-from model.prediction import Prediction
+from model.network import Network
+from model.query import Query
 from pretrain.config import ParallelConfig
 from pretrain.launch import World
-from pretrain.parallel.forward import as_prediction, local_denoiser
+from pretrain.parallel.forward import local_denoiser
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.places import places
 from pretrain.pool import Pool
@@ -42,7 +43,7 @@ def config(**settings: Any) -> ModelConfig:
     return ModelConfig(**{**base, "time_conditioning": True, **settings})
 
 
-def perturb(denoiser: Denoiser, tensor_rank: int) -> None:
+def perturb(denoiser: Network, tensor_rank: int) -> None:
     """Weights away from the zeros at which most gradients vanish, the same under any layout."""
     for parameter, place in places(denoiser, tensor_rank).items():
         noise = initial_value(f"noise.{place.name}.q.weight", torch.Size(place.shape), 1, 1.0)
@@ -50,22 +51,21 @@ def perturb(denoiser: Denoiser, tensor_rank: int) -> None:
             parameter.add_(denoiser.factory.part(parameter, noise), alpha=0.3)
 
 
-def given(model: ModelConfig, per_token: bool) -> tuple[Tensor, ...]:
+def given(model: ModelConfig, per_token: bool) -> Query:
     position = torch.arange(BATCH)
     ids = (DRAWS.uniform("ids", position, LENGTH) * model.vocab_size).long()
     level = DRAWS.uniform("level", position, LENGTH if per_token else 1).float()
     where = DRAWS.uniform("where", position, LENGTH) < 0.6
     valid = torch.arange(LENGTH) < torch.tensor([[8], [5], [3]])
-    return ids, level, where, valid
+    return Query(ids_BL=ids, level_BK=level, where_BL=where, valid_BL=valid)
 
 
-def answers(
-    denoiser: Denoiser, prediction: Prediction, inputs: tuple[Tensor, ...], tensor_rank: int
-) -> dict[str, Any]:
+def answers(denoiser: Network, inputs: Query, tensor_rank: int) -> dict[str, Any]:
     """log p of every target, draws, and the gradients of the sum of log p, in pieces."""
-    ids, _, where, _ = inputs
-    row, column = where.nonzero(as_tuple=True)
-    log_prob = prediction.log_prob(ids[where])
+    row, column = inputs.where_BL.nonzero(as_tuple=True)
+    logits = denoiser.prediction(denoiser(inputs)).logits
+    assert logits is not None
+    log_prob = logits.log_prob(inputs.ids_BL[inputs.where_BL])
     (log_prob * torch.linspace(-1, 1, len(log_prob))).sum().backward()
     gradients = []
     for parameter, place in places(denoiser, tensor_rank).items():
@@ -73,8 +73,8 @@ def answers(
         gradients.append((place.part, parameter.grad.flatten()))
     return {
         "log_prob": log_prob.detach(),
-        "drawn": prediction.sample(DRAWS, "token", row, column, 1.0),
-        "greedy": prediction.sample(DRAWS, "token", row, column, 0.0),
+        "drawn": logits.sample(DRAWS, "token", row, column, 1.0),
+        "greedy": logits.sample(DRAWS, "token", row, column, 0.0),
         "gradients": gradients,
     }
 
@@ -85,9 +85,7 @@ def sharded(world: World, model: ModelConfig, sequence: bool, per_token: bool) -
     denoiser = local_denoiser(model, layout, LENGTH, mesh, seed=0)
     perturb(denoiser, mesh.tensor_rank)
     inputs = given(model, per_token)
-    prediction = as_prediction(denoiser(*inputs), mesh)
-    assert isinstance(prediction, Prediction)
-    found = answers(denoiser, prediction, inputs, mesh.tensor_rank)
+    found = answers(denoiser, inputs, mesh.tensor_rank)
     mesh.close()
     return found
 
@@ -138,7 +136,7 @@ def compare(
     whole = Denoiser(model)
     perturb(whole, 0)
     inputs = given(model, per_token)
-    truth = answers(whole, Prediction(whole(*inputs)), inputs, 0)
+    truth = answers(whole, inputs, 0)
     found = pool.run(size, sharded, model, sequence, per_token)
     for one in found:
         torch.testing.assert_close(one["log_prob"], truth["log_prob"], rtol=1e-5, atol=2e-5)

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -11,7 +10,6 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
-from model.network import predict
 from tools.bench import reference, steps, train
 from tools.bench.__main__ import main
 
@@ -54,7 +52,7 @@ def test_the_reference_has_our_loss_and_gradients(
     tokens_BL = torch.randint(150, (6, 20), generator=torch.Generator().manual_seed(1))
     draws = Draws(seed=3, split="train", batch=6)
     noisy = steps.our_corrupt(tokens_BL, torch.arange(6), draws, denoiser)
-    ours = steps.our_loss(partial(predict, denoiser), noisy)
+    ours = steps.our_loss(denoiser.ask, noisy)
     plain = reference.mean_loss(
         denoiser, noisy.ids_BL, noisy.level_BK[:, 0], tokens_BL, carry_over=carry_over
     )

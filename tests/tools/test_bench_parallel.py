@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from model.network import Whole
 from pretrain.hardware import GPUS
 from pretrain.plan import count_parameters
 from pretrain.pool import Pool
@@ -83,11 +82,11 @@ def test_the_plain_step_trains_and_clips(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(
         torch.nn.utils, "clip_grad_norm_", lambda *args: clips.append((args[1], clip(*args)))
     )
-    begin = present_loss(config, Whole(denoiser).predict)
+    begin = present_loss(config, denoiser.ask)
     for _ in range(5):
         step()
     assert denoiser.embedding.weight.dtype == torch.bfloat16
-    assert present_loss(config, Whole(denoiser).predict) < begin
+    assert present_loss(config, denoiser.ask) < begin
     bounds, norms = zip(*clips, strict=True)
     assert bounds == (config.optim.clip,) * 5
     assert min(norms) > 0

@@ -7,18 +7,16 @@ the average of the weights: corrupt, agree on the count, forward, backward, clip
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.distributed as dist
 
-from model.draws import Draws
-from model.network import predict
+from model.objectives import Batch
 from pretrain.config import RunConfig
 from pretrain.launch import World
-from pretrain.layout import positions
 from pretrain.parallel import engine
 from pretrain.parallel.mesh import Mesh
+from pretrain.step import TrainingStep
 from tools.bench.measure import interleaved
 from tools.bench.whole_step import plain_step, present_loss, synthetic_tokens
 
@@ -46,29 +44,24 @@ class EngineStep:
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.engine = engine.build(config, mesh)
-        self._config, self._mesh = config, mesh
+        self._config = config
         self._tokens_NL = synthetic_tokens(config)
-        self._draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+        self._training = TrainingStep(config, self.engine, mesh, self._read)
         self._number = 0
 
     def __call__(self) -> None:
         """The next step."""
-        config, mesh = self._config, self._mesh
         self._number += 1
-        micro_batches = []
-        own_count = torch.zeros((), dtype=torch.int64)
-        mine = positions(config, self._number, mesh.data_rank, mesh.data_size)
-        for part in mine if mesh.reads else ():
-            first = part.start % config.global_batch
-            tokens_BL = self._tokens_NL[first : first + len(part)]
-            valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
-            batch = {"tokens": tokens_BL, "valid": valid_BL, "position": torch.tensor(part)}
-            noisy = config.objective.corrupt(batch, self._draws, config.model)
-            micro_batches.append(noisy)
-            own_count += noisy.count
-        (count,) = mesh.agree(own_count)
-        self.engine.train_step(micro_batches, count, config.optim.lr)
+        micro_batches = self._training.corrupt(self._number, self._training.read(self._number))
+        counts, _ = self._training.agree(micro_batches)
+        self._training.run(self._number, micro_batches, counts)
         assert not self.engine.skipped
+
+    def _read(self, positions: range) -> Batch:
+        first = positions.start % self._config.global_batch
+        tokens_BL = self._tokens_NL[first : first + len(positions)]
+        valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
+        return {"tokens": tokens_BL, "valid": valid_BL, "position": torch.tensor(positions)}
 
 
 def against_plain(world: World, config: RunConfig, steps: int, repeats: int) -> Timed:
@@ -80,8 +73,8 @@ def against_plain(world: World, config: RunConfig, steps: int, repeats: int) -> 
         plain()
         ours()
     losses = {
-        "plain": present_loss(config, partial(predict, denoiser)),
-        "engine": present_loss(config, ours.engine.predict),
+        "plain": present_loss(config, denoiser.ask),
+        "engine": present_loss(config, ours.engine.ask),
     }
     seconds = interleaved(
         {"plain": plain, "engine": ours},
@@ -121,7 +114,7 @@ def _one_figure(
     step = EngineStep(config, mesh)
     for _ in range(WARM_UP):
         step()
-    loss = present_loss(config, step.engine.predict)
+    loss = present_loss(config, step.engine.ask)
     step()
     meet()
     begin = time.perf_counter()

@@ -6,17 +6,15 @@ copied up, AdamW steps the masters, and they are copied back down.
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.denoiser import Denoiser
 from model.draws import Draws
-from model.network import predict
-from model.objectives import Noisy, sum_losses
+from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
-from model.prediction import AnyPrediction
+from model.prediction import Read
 from model.query import Query
 from pretrain.config import OptimConfig
 from pretrain.optim import adamw
@@ -62,7 +60,7 @@ class OurStep:
     def __call__(self) -> None:
         """One step, and on to the next positions of the stream."""
         noisy = our_corrupt(self._tokens_BL, self._position_B, self._draws, self._trained.denoiser)
-        self._trained.update(our_loss(partial(predict, self._trained.denoiser), noisy))
+        self._trained.update(our_loss(self._trained.denoiser.ask, noisy))
         self._position_B = self._position_B + self._position_B.numel()
 
 
@@ -87,7 +85,7 @@ def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: D
     return Mdlm().corrupt(batch, draws, denoiser.config)
 
 
-def our_loss(answer: Callable[[Query], AnyPrediction], noisy: Noisy) -> Tensor:
+def our_loss(ask: Callable[[Query, Read[Tensor]], Tensor], noisy: Noisy) -> Tensor:
     """Nats a token, with the sums by level that training reports."""
-    losses_M = Mdlm().token_losses(answer(noisy), noisy)
-    return sum_losses(losses_M, noisy).loss / noisy.count
+    losses_M = ask(noisy, lambda found: Mdlm().bound_losses(found, noisy))
+    return losses_M.sum() / noisy.count()

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +22,6 @@ from tqdm import tqdm
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
-from model.network import predict
 from pretrain.host_memory import keep_freed_memory
 from tools.bench import reference
 from tools.bench.measure import interleaved, machine_facts, ratio
@@ -192,7 +190,7 @@ def _refuse_different_losses(denoiser: Denoiser, tokens_BL: Tensor, carry_over: 
     position_B = torch.arange(tokens_BL.shape[0], device=tokens_BL.device)
     noisy = our_corrupt(tokens_BL, position_B, draws, denoiser)
     with torch.no_grad():
-        ours = float(our_loss(partial(predict, denoiser), noisy))
+        ours = float(our_loss(denoiser.ask, noisy))
         plain = float(
             reference.mean_loss(
                 denoiser, noisy.ids_BL, noisy.level_BK[:, 0], tokens_BL, carry_over=carry_over

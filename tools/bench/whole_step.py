@@ -14,7 +14,7 @@ from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
 from model.objectives.mdlm import Mdlm
-from model.prediction import AnyPrediction
+from model.prediction import Read
 from model.query import Query
 from pretrain.config import DataConfig, RunConfig
 from tools.bench.steps import MasterWeights, OurStep, our_loss
@@ -60,7 +60,7 @@ def plain_step(config: RunConfig, device: torch.device) -> tuple[OurStep, Denois
     return OurStep(trained, synthetic_tokens(config).to(device)), trained.denoiser
 
 
-def present_loss(config: RunConfig, answer: Callable[[Query], AnyPrediction]) -> float:
+def present_loss(config: RunConfig, ask: Callable[[Query, Read[Tensor]], Tensor]) -> float:
     """Nats a token of the present weights, on one corrupted batch."""
     tokens_BL = synthetic_tokens(config)
     valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
@@ -68,4 +68,4 @@ def present_loss(config: RunConfig, answer: Callable[[Query], AnyPrediction]) ->
     draws = Draws(seed=config.seed + 1, split="train", batch=len(tokens_BL))
     noisy = config.objective.corrupt(batch, draws, config.model)
     with torch.no_grad():
-        return float(our_loss(answer, noisy))
+        return float(our_loss(ask, noisy))

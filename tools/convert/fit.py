@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
+from model.build import build
 from model.config import ModelConfig
-from model.network import build
 from tools.convert.tensors import Shape, Tensors
 
 

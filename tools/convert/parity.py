@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from configs.errors import RunError
+from model.build import build
 from model.config import ModelConfig
 from model.draws import Draws
-from model.network import build
 from model.query import Query
 from tools.convert.tensors import Tensors
 
@@ -75,9 +75,11 @@ def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = buil
             stream = network.inputs(query)
         if index < last:
             stream = network.layers[str(index)](stream)
-    out = network.output(stream, *network.wanted(query))
-    if model.seq2seq is not None:
-        out = network.output.head(out[0].double())
+    outputs = network.finish(stream, query)
+    if model.seq2seq is None:
+        out = outputs["logits"]
+    else:
+        out = network.output.head(outputs["vector_ME"].double())
     return cast(Tensor, out).view(*given.ids_BL.shape, -1)
 
 

@@ -83,7 +83,7 @@ def draw_candidates(
                 sampler=sampler,
                 process=objective.process,
                 prediction=objective.prediction,
-                self_conditioning=objective.drafts,
+                self_conditioning=objective.refines,
                 draws=draws,
                 on_step=partial(_advance, bar, len(numbers) * loaded.share.size),
             )

@@ -31,7 +31,7 @@ class SyntheticStream:
 def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
     """The mean loss of the held-out samples."""
     sums, _ = mean_losses(
-        trained.predict,
+        trained.ask,
         config.objective,
         config.model,
         SyntheticStream(config),
@@ -61,7 +61,7 @@ def texts(trained: Engine, mesh: Mesh, config: RunConfig, num: int) -> list[list
             sampler=Ddpm(steps=4),
             process=objective.process,
             prediction=objective.prediction,
-            self_conditioning=objective.drafts,
+            self_conditioning=objective.refines,
             draws=Draws(seed=0, split="sample", batch=num),
         )
     found: list[list[int]] = drawn.tolist()

@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from model.categorical import Categorical
 from model.draws import Draws
-from model.generate import CountingPredict, generate
+from model.generate import CountingAsk, generate
 from model.objectives import Bounded, Noisy
-from model.prediction import Prediction, Reconstruction
+from model.prediction import Prediction
 from model.samplers.ancestral import Ancestral
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, document_losses
 from pretrain.launch import World
-from pretrain.layout import positions
-from pretrain.optim import learning_rate
 from pretrain.parallel import engine
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.ranges import Box, Range, copy_overlap
+from pretrain.step import TrainingStep
 from tools.verify import embeddings
 from tools.verify.synthetic import SyntheticWindows, batch
 
@@ -68,34 +68,23 @@ def run_all_cut(world: World, config: RunConfig, steps: int) -> Outcome:
 
 def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-    objective = config.objective
-    state = objective.begin()
     trained = engine.build(config, mesh)
+    training = TrainingStep(
+        config, trained, mesh, lambda positions: batch(config, draws, positions, mesh.device)
+    )
     outcome = Outcome(initial=_masters(trained))
     for step in range(1, steps + 1):
-        micro_batches = []
-        count = torch.zeros((), dtype=torch.int64, device=mesh.device)
-        parts = positions(config, step, mesh.data_rank, mesh.data_size)
-        for mine in parts if mesh.reads or objective.drafts else ():
-            samples = batch(config, draws, mine, mesh.device)
-            noisy = objective.corrupt(samples, draws, config.model, state)
-            micro_batches.append(noisy)
-            count += noisy.count
-            made = dict(vars(noisy))
-            if state:
-                made["weight_BK"] = None  # follows from losses, and so is equal up to rounding
-            outcome.noise |= _digests(samples["position"], made)
-        (total,) = mesh.agree(count)
-        rate = learning_rate(config.optim, step, config.steps)
-        trained.open_attention(draws, step)
-        sums = trained.train_step(micro_batches, total, rate)
-        outcome.losses.append(float(mesh.total(sums.loss)) / total)
+        micro_batches = training.corrupt(step, training.read(step))
+        for noisy in micro_batches:
+            made = {name: value for name, value in vars(noisy).items() if isinstance(value, Tensor)}
+            if training.state:
+                del made["weight_BK"]  # follows from losses, and so is equal up to rounding
+            made.pop("draft_BLE", None)  # likewise from weights
+            outcome.noise |= _digests(noisy.position_B, made)
+        counts, _ = training.agree(micro_batches)
+        sums = training.run(step, micro_batches, counts)
+        outcome.losses.append(training.losses(sums, counts).total)
         outcome.grad_norms.append(trained.grad_norm)
-        if state:
-            first = (step - 1) * config.global_batch
-            position_N = torch.arange(first, first + config.global_batch, device=mesh.device)
-            losses_N = trained.sample_losses(config, step, sums)
-            state = objective.learn(state, losses_N, position_N, draws)
     outcome.final = _masters(trained)
     outcome.document_nats = _evaluate(trained, mesh, config)
     outcome.samples = _sample(trained, mesh, config)
@@ -110,9 +99,9 @@ def _masters(trained: Engine) -> list[tuple[Range, Tensor]]:
     ]
 
 
-def _digests(position_B: Tensor, noisy: dict[str, Tensor | None]) -> dict[int, str]:
+def _digests(position_B: Tensor, noisy: dict[str, Tensor]) -> dict[int, str]:
     """By stream position, a digest of the sample's row of every tensor."""
-    rows = [value.cpu() for value in noisy.values() if value is not None and value.dim() > 0]
+    rows = [value.cpu() for value in noisy.values() if value.dim() > 0]
     return {
         position: hashlib.sha256(
             b"".join(value[row].numpy().tobytes() for value in rows)
@@ -125,7 +114,7 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
     if not isinstance(config.objective, Bounded):
         return embeddings.losses(trained, mesh, config)
     tally = document_losses(
-        trained.predict,
+        trained.ask,
         config.objective,
         config.model,
         SyntheticWindows(config=config),
@@ -147,7 +136,7 @@ def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> lis
     drawn = generate(
         torch.full(shape, config.model.mask, device=mesh.device),
         torch.arange(num, device=mesh.device),
-        CountingPredict(trained.predict),
+        CountingAsk(trained.ask),
         sampler=Ancestral(steps=6),
         schedule=config.objective.schedule,
         draws=Draws(seed=0, split="sample", batch=num),
@@ -163,17 +152,25 @@ DRAW = "check"
 
 def _draw(trained: Engine, mesh: Mesh, config: RunConfig) -> tuple[list[int], Tensor | None]:
     noisy, draw = _noisy_draw(config, mesh.device)
-    prediction = trained.predict(noisy)
-    if isinstance(prediction, Reconstruction):
-        return trained.round(prediction.output_ME).tolist(), None
-    logits_MR = getattr(prediction, "logits_MR", None)
-    return prediction.sample(*draw).tolist(), None if logits_MR is None else logits_MR.cpu()
+
+    def drawn(found: Prediction) -> tuple[Tensor, Tensor]:
+        """Ids, and the logits that one rank has whole."""
+        if found.logits is None:
+            assert found.vector_ME is not None
+            assert found.table is not None
+            ids_M = found.table.round(found.vector_ME)
+            return ids_M, torch.zeros(0, device=ids_M.device)
+        return found.logits.sample(*draw), found.logits.logits_MR
+
+    ids_M, logits_MR = trained.ask(noisy, drawn)
+    whole = mesh.size == 1 and len(logits_MR) > 0
+    return ids_M.tolist(), logits_MR.cpu() if whole else None
 
 
 def near_ties(config: RunConfig, logits_MR: Tensor, tie: float) -> Tensor:
     """Of each of :attr:`Outcome.drawn`, whether its two best candidates lie within ``tie``."""
     _, draw = _noisy_draw(config, torch.device("cpu"))
-    best = Prediction(logits_MR).scores(*draw).topk(2, dim=-1).values
+    best = Categorical(logits_MR).scores(*draw).topk(2, dim=-1).values
     return best[:, 0] - best[:, 1] < tie
 
 

@@ -4,12 +4,13 @@ One process sees the whole global batch at once, divides one sum by one count, c
 PyTorch's own function and steps PyTorch's own AdamW.
 """
 
+from dataclasses import replace
+
 import torch
 
-from model.annealing import open_attention
+from model.build import build
 from model.draws import Draws
-from model.network import build, predict
-from model.objectives import sum_losses
+from model.objectives import sum_losses, training_layout
 from pretrain.config import RunConfig
 from pretrain.optim import adamw, learning_rate
 from tools.verify.synthetic import batch
@@ -33,18 +34,17 @@ class PlainLoop:
         first = number * config.global_batch
         positions = range(first, first + config.global_batch)
         samples = batch(config, self.draws, positions, self.device)
-        length = config.data.sequence_length
-        open_attention(self.denoiser, config.model, self.draws, number + 1, length)
         objective = config.objective
-        noisy = objective.corrupt(samples, self.draws, config.model, self.state)
-        if objective.drafts:
-            with torch.no_grad():
-                draft = predict(self.denoiser, objective.draft_query(noisy))
-            noisy = objective.with_draft(noisy, draft)
-        losses_M = objective.token_losses(predict(self.denoiser, noisy), noisy)
-        sums = sum_losses(losses_M, noisy)
-        self.state = objective.learn(self.state, sums.sample_loss, samples["position"], self.draws)
-        loss = sums.loss / noisy.count
+        noisy = replace(
+            objective.corrupt(samples, self.draws, config.model, self.state),
+            layout=training_layout(objective, config.model, self.draws, number + 1),
+        )
+        with torch.no_grad():
+            noisy = objective.refine(noisy, self.denoiser.ask, self.draws)
+        sums = sum_losses(objective, self.denoiser.prediction(self.denoiser(noisy)), noisy)
+        self.state = objective.learn(self.state, sums.seen, samples["position"], self.draws)
+        means = {name: value / noisy.count(name) for name, value in sums.terms.items()}
+        loss = torch.stack([objective.terms[name] * mean for name, mean in means.items()]).sum()
         self.optimizer.zero_grad()
         loss.backward()
         clip = config.optim.clip or float("inf")

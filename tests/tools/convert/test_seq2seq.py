@@ -26,9 +26,8 @@ from model.draws import Draws
 from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from model.generate_embeddings import generate_embeddings
-from model.network import Whole
 from model.objectives.genie import Genie
-from model.prediction import Reconstruction
+from model.prediction import Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, target, to_x0
 from model.query import Query
 from model.seq2seq import Seq2Seq
@@ -104,17 +103,16 @@ def test_one_evaluation_is_ours(tmp_path: Path, variant: str) -> None:
         source_valid_BS=valid,
     )
     with torch.no_grad():
-        wanted = Whole(ours).predict(query)
-        assert isinstance(wanted, Reconstruction)
-        draft = draft if objective_of(variant).drafts else None
+        wanted_ME = ours(query)["vector_ME"]
+        draft = draft if objective_of(variant).refines else None
         found = model(ids, valid.long(), decoder_inputs_embeds=x, level=level, draft=draft)
         again = model(ids, valid.long(), decoder_inputs_embeds=x, level=level[:, None], draft=draft)
-    assert torch.equal(found.prediction.flatten(0, 1), wanted.output_ME)
+    assert torch.equal(found.prediction.flatten(0, 1), wanted_ME)
     assert torch.equal(again.prediction, found.prediction)
     objective = objective_of(variant)
     abar = objective.process.abar(objective.process.index(level.double())).float()[:, None, None]
     x0 = to_x0(objective.prediction, found.prediction, x, abar)
-    assert torch.equal(found.logits.argmax(-1), Whole(ours).round(x0.flatten(0, 1)).view(3, 7))
+    assert torch.equal(found.logits.argmax(-1), ours.output.round(x0.flatten(0, 1)).view(3, 7))
     assert (found.logits[..., ours.config.mask] == -torch.inf).all()
 
 
@@ -122,9 +120,9 @@ class Perfect:
     """In the place of a network: what it should say."""
 
     def __init__(self, output_ME: Tensor) -> None:
-        self.found = Reconstruction(output_ME=output_ME)
+        self.found = Prediction(vector_ME=output_ME)
 
-    def __call__(self, query: Query) -> Reconstruction:
+    def __call__(self, query: Query) -> Prediction:
         return self.found
 
 
@@ -155,9 +153,8 @@ def our_loss(ours: Seq2Seq, objective: Genie, batch: dict[str, Tensor], draws: D
     """By the objective, one token after the other."""
     noisy = objective.corrupt(batch, draws, ours.config)
     with torch.no_grad():
-        if objective.drafts:
-            noisy = objective.with_draft(noisy, Whole(ours).predict(objective.draft_query(noisy)))
-        return objective.token_losses(Whole(ours).predict(noisy), noisy).mean()
+        noisy = objective.refine(noisy, ours.ask, draws)
+        return ours.ask(noisy, lambda found: objective.losses(found, noisy)["loss"]).mean()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -296,13 +293,13 @@ def test_generate_is_our_sampler(tmp_path: Path, variant: str) -> None:
                 ids.repeat_interleave(2, dim=0),
                 valid.repeat_interleave(2, dim=0),
                 torch.arange(6),
-                Whole(ours),
+                ours,
                 length=7,
                 width=12,
                 sampler=sampler,
                 process=objective.process,
                 prediction=objective.prediction,
-                self_conditioning=objective.drafts,
+                self_conditioning=objective.refines,
                 draws=Draws(seed=5, split="sample", batch=6),
             )
         words = {"sampling_steps": 6, "num_return_sequences": 2, "seed": 5, "sampler": name}

@@ -14,8 +14,8 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from model.draws import Draws
-from model.generate import CountingPredict, generate
-from model.prediction import Prediction
+from model.generate import CountingAsk, generate
+from model.prediction import Answer, Read
 from model.query import Query
 from model.samplers.ancestral import Ancestral
 from model.schedules import Schedule
@@ -213,13 +213,13 @@ class InfillingGenerationMixin(GenerationMixin):
             # A [MASK] in the padding is none to fill in.
             ids_BL = ids_BL.masked_fill(~place.valid_BL & (ids_BL == mask), int(mask == 0))
 
-        def predict(query: Query) -> Prediction:
-            return Prediction(self.denoiser.answer(replace(query, valid_BL=place.valid_BL)))
+        def ask(query: Query, read: Read[Answer]) -> Answer:
+            return self.denoiser.ask(replace(query, valid_BL=place.valid_BL), read)
 
         drawn_BL = generate(
             ids_BL,
             torch.arange(len(ids_BL), device=ids_BL.device),
-            CountingPredict(predict),
+            CountingAsk(ask),
             sampler=sampler,
             schedule=self._schedule(),
             draws=Draws(

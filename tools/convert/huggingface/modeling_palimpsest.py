@@ -19,6 +19,7 @@ from transformers.modeling_outputs import (
 from model.config import from_fields
 from model.denoiser import Denoiser
 from model.linears import Head
+from model.query import Query
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestConfig
 from tools.convert.huggingface.infilling import InfillingGenerationMixin
 from tools.convert.huggingface.labels import check_classes, check_ids, mean_loss
@@ -79,12 +80,17 @@ class PalimpsestPreTrainedModel(Wrapper):
         if level_BK.shape[1] > 1:
             level_BK = place.forth(level_BK)
         where_BL = torch.ones(shape, dtype=torch.bool, device=read.device)
-        given = (place.forth(read), level_BK, where_BL, place.valid_BL)
+        query = Query(
+            ids_BL=place.forth(read),
+            level_BK=level_BK,
+            where_BL=where_BL,
+            valid_BL=place.valid_BL,
+        )
         if not hidden:
-            return place.back(self.denoiser(*given).unflatten(0, shape)), None, place
+            return place.back(self.denoiser(query)["logits"].unflatten(0, shape)), None, place
         layers = [self.denoiser.layers[str(index)] for index in range(self.denoiser.last)]
         with recording(layers) as states, reading(self.denoiser.output.head) as last:
-            out = self.denoiser(*given).unflatten(0, shape)
+            out = self.denoiser(query)["logits"].unflatten(0, shape)
         states[-1] = last[0].unflatten(0, shape)
         return place.back(out), tuple(place.back(state) for state in states), place
 

@@ -15,10 +15,9 @@ from transformers.utils import ModelOutput
 
 from model.config import from_fields
 from model.draws import Draws
-from model.network import Whole
-from model.objectives import Noisy
+from model.objectives import LOSS, Noisy
 from model.objectives.genie import Genie
-from model.prediction import Reconstruction
+from model.prediction import Prediction
 from model.processes.gaussian import to_x0
 from model.query import Query
 from model.seq2seq import Seq2Seq
@@ -145,7 +144,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
                 "give labels for the loss, or decoder_inputs_embeds and level for one "
                 "prediction; generate() makes text"
             )
-        if draft is not None and (labels is not None or not self.objective.drafts):
+        if draft is not None and (labels is not None or not self.objective.refines):
             raise ValueError("draft goes with decoder_inputs_embeds and self-conditioning")
         source = self._source(one_of(input_ids, inputs_embeds), attention_mask)
         if labels is not None:
@@ -159,10 +158,11 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         found, states = self._evaluated(query, source, behind, hidden)
         loss = None
         if isinstance(query, Noisy):
-            loss = self.objective.token_losses(found, query).sum() / query.count
+            loss = self.objective.losses(found, query)[LOSS].sum() / query.count()
         with torch.set_grad_enabled(torch.is_grad_enabled() and loss is None):
             logits = behind.back(self._logits(query, found))
-        prediction = behind.back(found.output_ME.unflatten(0, query.ids_BL.shape))
+        assert found.vector_ME is not None
+        prediction = behind.back(found.vector_ME.unflatten(0, query.ids_BL.shape))
         outputs = DenoiserOutput(loss=loss, logits=logits, prediction=prediction, **states)
         return as_asked(outputs, named)
 
@@ -197,7 +197,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
 
     def _evaluated(
         self, query: Query, source: Source, behind: TextFirst, hidden: bool
-    ) -> tuple[Reconstruction, Hidden]:
+    ) -> tuple[Prediction, Hidden]:
         """A prediction, and the hidden states on the way where they are wanted."""
         if not hidden:
             return self._predict(query), {}
@@ -221,21 +221,20 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
             "encoder_hidden_states": encoded,
         }
 
-    def _predict(self, query: Query) -> Reconstruction:
-        found = Whole(self.denoiser).predict(query)
-        assert isinstance(found, Reconstruction)
-        return found
+    def _predict(self, query: Query) -> Prediction:
+        return self.denoiser.prediction(self.denoiser(query))
 
-    def _logits(self, query: Query, found: Reconstruction) -> Tensor:
+    def _logits(self, query: Query, found: Prediction) -> Tensor:
         """``[B, L, num_ids]`` of the clean embeddings that a prediction means."""
         assert query.noise_BLE is not None
         assert query.signal_B1 is not None
         table, process = self.denoiser.output.weight, self.objective.process
+        assert found.vector_ME is not None
         x_BLE = self.denoiser.embedding.noisy(query.noise_BLE, query.signal_B1, query.ids_BL)
         abar_B1 = process.abar(process.index(query.level_BK.double())).float()
         x0_BLE = to_x0(
             self.objective.prediction,
-            found.output_ME.float().view_as(x_BLE),
+            found.vector_ME.float().view_as(x_BLE),
             x_BLE,
             abar_B1[..., None],
         )
@@ -268,11 +267,8 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         }
         draws = Draws(seed=0, split="train" if self.training else "valid", batch=num)
         noisy = self.objective.corrupt(batch, draws, self.model_config)
-        if self.objective.drafts:
-            with torch.no_grad():
-                draft = self._predict(self.objective.draft_query(noisy))
-            noisy = self.objective.with_draft(noisy, draft)
-        return noisy
+        with torch.no_grad():
+            return self.objective.refine(noisy, self.denoiser.ask, draws)
 
     def _pad(self, given_BL: Tensor) -> int:
         pad = self.config.pad_token_id

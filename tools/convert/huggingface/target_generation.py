@@ -13,7 +13,6 @@ from model.gaussian_samplers import GaussianSampler
 from model.gaussian_samplers.ddim import Ddim
 from model.gaussian_samplers.ddpm import Ddpm
 from model.generate_embeddings import generate_embeddings
-from model.network import Whole
 from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
 from tools.convert.huggingface.wrapper import one_of
 
@@ -86,13 +85,13 @@ class TargetGenerationMixin(GenerationMixin):
             source_BS,
             valid_BS,
             torch.arange(len(source_BS), device=source_BS.device),
-            Whole(self.denoiser),
+            self.denoiser,
             length=length,
             width=self.model_config.table_width,
             sampler=chosen,
             process=self.objective.process,
             prediction=self.objective.prediction,
-            self_conditioning=self.objective.drafts,
+            self_conditioning=self.objective.refines,
             draws=Draws(
                 seed=int(torch.randint(2**40, ())) if seed is None else seed,
                 split="sample",

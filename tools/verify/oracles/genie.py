@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from data_pipeline.paragraphs import sample_arrays
+from model.categorical import Categorical
 from model.config import ModelConfig, Seq2SeqConfig
-from model.objectives import Noisy
+from model.objectives import LOSS, Noisy
 from model.objectives.genie import Genie
-from model.prediction import Prediction, Reconstruction
+from model.prediction import Prediction
 from model.processes import gaussian
 from model.processes.gaussian import Gaussian
 from tools.verify.check import Check, Comparison
@@ -127,10 +128,10 @@ def _errors(objective: Genie, index_I: Tensor, eps_W: Tensor) -> Tensor:
     signal_M1 = noisy.signal_B1.double()
     x_M1 = signal_M1 * embedding_M1 + noisy.noise_BLE[:, 0].double()
     mean_M1 = torch.tanh(signal_M1 * x_M1 / (1 - signal_M1**2))
-    prediction = Reconstruction(
-        output_ME=mean_M1,
-        embedding_ME=embedding_M1,
-        rounding=Prediction(torch.zeros(num, 2)),
+    prediction = Prediction(
+        vector_ME=mean_M1,
+        clean_ME=embedding_M1,
+        rounding=Categorical(torch.zeros(num, 2)),
     )
     return objective.errors(prediction, noisy).double().view(len(index_I), len(eps_W))
 
@@ -174,10 +175,10 @@ def _known() -> list[Comparison]:
         abar_M1 = SQRT.abar(index_B)[:, None]
         wanted = gaussian.target(kind, clean_M1, eps_B[:, None].double(), abar_M1)
         off = gaussian.target(kind, clean_M1 + 0.1, _moved(eps_B, abar_M1), abar_M1)
-        rounding = Prediction(torch.zeros(4, 7))
-        perfect = Reconstruction(output_ME=wanted, embedding_ME=embedding_M1, rounding=rounding)
+        rounding = Categorical(torch.zeros(4, 7))
+        perfect = Prediction(vector_ME=wanted, clean_ME=embedding_M1, rounding=rounding)
         prior_M = float(SQRT.abar(torch.tensor(1999))) * x0_M1[:, 0] ** 2
-        losses_M = objective.token_losses(perfect, noisy).double()
+        losses_M = objective.losses(perfect, noisy)[LOSS].double()
         known_M = prior_M + math.log(7)
         deviation = float((losses_M / known_M - 1).abs().max())
         comparisons.append(
@@ -185,7 +186,7 @@ def _known() -> list[Comparison]:
                 what=f"log V and the prior's term, {kind}", deviation=deviation, allowed=1e-6
             )
         )
-        moved = Reconstruction(output_ME=off, embedding_ME=embedding_M1, rounding=rounding)
+        moved = Prediction(vector_ME=off, clean_ME=embedding_M1, rounding=rounding)
         errors[kind] = objective.errors(moved, noisy).double()
     comparisons.append(_padding())
     abar_M = SQRT.abar(index_B)
@@ -208,7 +209,7 @@ def _padding() -> Comparison:
         normals={"start": torch.zeros(3, 4), "noise": torch.ones(3, 4)},
     )
     noisy = Genie().corrupt(batch | {"position": torch.arange(3)}, draws, _model())
-    missing = 2 * 12 - int(noisy.where_BL.sum()) - int(noisy.count)
+    missing = 2 * 12 - int(noisy.where_BL.sum()) - int(noisy.count())
     return Comparison(what="positions left out, padding with them", deviation=abs(missing))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
+from model.categorical import Categorical
 from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import Batch, Noisy
@@ -118,7 +119,7 @@ def _padded_bound(objective: Mdlm, texts: Texts) -> tuple[Tensor, Tensor]:
         free_BL = objective.counted(batch, free_L.expand_as(batch["tokens"]), texts.config)
         noisy = objective.bound_corrupt(batch, free_BL, draws, texts.config)
         found.append(_losses(noisy, _denoised(texts, noisy)).mean())
-        tokens.append(noisy.count // len(batch["tokens"]))
+        tokens.append(noisy.count() // len(batch["tokens"]))
     return torch.stack(found), torch.stack(tokens)
 
 
@@ -232,7 +233,7 @@ def _uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
 
 def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     """Of every sample, ``[B]`` float64."""
-    losses_M = Mdlm().token_losses(Prediction(logits_MR), noisy).double()
+    losses_M = Mdlm().bound_losses(Prediction(logits=Categorical(logits_MR)), noisy).double()
     zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
     return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from asking import logits_of
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
 from configs.errors import UserError
+from model.build import build
 from model.config import ModelConfig, Seq2SeqConfig
-from model.network import build
 from model.query import Query
 from model.seq2seq import Seq2Seq, name_in_encoder
 from tools.convert.from_hf import from_hf
@@ -59,7 +60,7 @@ def test_padding_is_hidden_as_bert_hides_it(tmp_path: Path, loaded, ids_of) -> N
     valid = torch.arange(12) < torch.tensor([[12], [5], [1]])
     with torch.no_grad():
         expected = model(ids, attention_mask=valid.long()).logits[valid]
-        found = denoiser(ids, torch.zeros(3, 1), valid, valid)
+        found = logits_of(denoiser, ids, torch.zeros(3, 1), valid, valid)
     keep = [i for i in range(60) if i != 4]
     torch.testing.assert_close(found[:, keep], expected[:, keep], rtol=0, atol=1e-5)
 

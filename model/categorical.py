@@ -1,0 +1,242 @@
+"""A categorical over the vocabulary at M positions, whole or one rank's rows of it.
+
+The vocabulary may be split over tensor-parallel ranks. A formula over it is then work on this
+rank's rows ``[M, R]`` and two primitives, each the other's transpose: :meth:`Categorical.total`
+sums over the rows of all ranks, and gives what they all hold alike; :meth:`Categorical.spread`
+takes what they hold alike back to the rows. A formula that forgets the second has the right
+value and a wrong gradient (Shoeybi et al. 2019, Megatron-LM, section 3: g and f).
+
+M counts positions, R rows of the vocabulary on this rank, E the width of a table.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from model.draws import Draws
+from model.log_prob import LogProb
+
+
+class Rows(Protocol):
+    """Which rows of the vocabulary a rank has, and how to reach the others.
+
+    Attributes:
+        first: the id of this rank's first row.
+        num: rows on all ranks.
+    """
+
+    first: int
+    num: int
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over ranks; the gradient passes as it is."""
+
+    def copy(self, x: Tensor) -> Tensor:
+        """The argument; its gradient is summed over ranks."""
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The maximum over ranks, without gradient."""
+
+    def gather(self, x_MR: Tensor) -> Tensor:
+        """The rows of all ranks ``[M, num]``, without gradient."""
+
+    def best(self, scores_MR: Tensor) -> Tensor:
+        """The id of the highest score, ``[M]``; of equal ones the first."""
+
+    def log_prob(self, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
+        """log p of one id at each position, ``[M]`` float32, with gradient, in little memory."""
+
+
+class AllRows:
+    """The whole vocabulary on one rank."""
+
+    def __init__(self, num: int) -> None:
+        self.first, self.num = 0, num
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The argument."""
+        return x
+
+    def copy(self, x: Tensor) -> Tensor:
+        """The argument."""
+        return x
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The argument."""
+        return x
+
+    def gather(self, x_MR: Tensor) -> Tensor:
+        """The argument."""
+        return x_MR
+
+    def best(self, scores_MR: Tensor) -> Tensor:
+        """Of equal ones the first."""
+        return scores_MR.argmax(dim=-1)
+
+    def log_prob(self, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
+        """See :class:`model.log_prob.LogProb`."""
+        log_p_M: Tensor = LogProb.apply(logits_MR, ids_M)
+        return log_p_M
+
+
+class Categorical:
+    """Logits ``[M, R]``, -inf at ids that are never predicted. Nothing is computed unasked.
+
+    Args:
+        logits_MR: of any floating type; formulas are in float32.
+        rows: which rows of the vocabulary these are; by default all.
+    """
+
+    def __init__(self, logits_MR: Tensor, rows: Rows | None = None) -> None:
+        self.logits_MR = logits_MR
+        self.rows: Rows = rows or AllRows(logits_MR.shape[-1])
+
+    # -- primitives -----------------------------------------------------------------------
+
+    def total(self, x_MR: Tensor) -> Tensor:
+        """The sum over the vocabulary ``[M]``, alike on all ranks."""
+        return self.rows.sum(x_MR.sum(dim=-1))
+
+    def spread(self, x_M: Tensor) -> Tensor:
+        """What all ranks hold alike, ``[M, 1]``, for use on their rows."""
+        return self.rows.copy(x_M)[:, None]
+
+    def one_hot(self, ids_M: Tensor) -> Tensor:
+        """1 at the row of each id, float32 ``[M, R]``: zeros where another rank has it."""
+        here_R = self.rows.first + torch.arange(self.logits_MR.shape[-1], device=ids_M.device)
+        return (ids_M[:, None] == here_R).float()
+
+    def at(self, x_MR: Tensor, ids_M: Tensor) -> Tensor:
+        """The values of a matrix like the logits at one id a position, ``[M]``."""
+        column_M = ids_M - self.rows.first
+        size = x_MR.shape[-1]
+        here_M = (column_M >= 0) & (column_M < size)
+        value_M = x_MR.gather(1, column_M.clamp(0, size - 1)[:, None])[:, 0]
+        return self.rows.sum(torch.where(here_M, value_M, torch.zeros_like(value_M)))
+
+    def log_p(self) -> Tensor:
+        """log p of this rank's rows, float32 ``[M, R]``."""
+        return self.logits_MR.float() - self.spread(self.logsumexp())
+
+    # -- formulas -------------------------------------------------------------------------
+
+    def logsumexp(self) -> Tensor:
+        """log of the sum of exp(logits) over the vocabulary, float32 ``[M]``."""
+        logits_MR = self.logits_MR.float()
+        largest_M = self.rows.largest(logits_MR.detach().amax(dim=-1))
+        return self.total((logits_MR - largest_M[:, None]).exp()).log() + largest_M
+
+    def log_prob(self, ids_M: Tensor) -> Tensor:
+        """log p of one id at each position, ``[M]`` float32, with gradient."""
+        return self.rows.log_prob(self.logits_MR, ids_M)
+
+    def entropy(self) -> Tensor:
+        """-sum p log p, ``[M]`` nats."""
+        log_p_MR = self.log_p()
+        return -self.total(log_p_MR.exp() * _finite(log_p_MR))
+
+    def kl(self, other: "Categorical") -> Tensor:
+        """KL(self || other), ``[M]`` nats; inf where the other excludes what this one does not."""
+        log_p_MR = self.log_p()
+        never_MR = log_p_MR == -torch.inf
+        # Each apart: a difference of infinities has no gradient to leave out.
+        mine_MR, other_MR = (x.masked_fill(never_MR, 0.0) for x in (log_p_MR, other.log_p()))
+        return self.total(log_p_MR.exp() * (mine_MR - other_MR))
+
+    def mean(self, table_RE: Tensor) -> Tensor:
+        """The mean of a table's rows, ``[M, E]`` float32; of a split one this rank's rows."""
+        return self.rows.sum(self.log_p().exp() @ table_RE.float())
+
+    def guided(
+        self, other: "Categorical", scale: float, space: Literal["log_p", "p"]
+    ) -> "Categorical":
+        """``other + scale (self - other)`` in a space, normalised: 1 is this one, 0 the other.
+
+        Classifier-free guidance (Ho & Salimans 2022), ``other`` being without the condition. In
+        the space of logits it is the same as of log p. Among probabilities what falls below 0
+        is cut off. Ids that either excludes stay excluded.
+        """
+        mine_MR, other_MR = self.log_p(), other.log_p()
+        never_MR = (mine_MR == -torch.inf) | (other_MR == -torch.inf)
+        mine_MR, other_MR = (x.masked_fill(never_MR, 0.0) for x in (mine_MR, other_MR))
+        if space == "log_p":
+            moved_MR = other_MR + scale * (mine_MR - other_MR)
+        else:
+            mine_MR, other_MR = mine_MR.exp(), other_MR.exp()
+            p_MR = other_MR + scale * (mine_MR - other_MR)
+            never_MR = never_MR | (p_MR <= 0)
+            moved_MR = p_MR.masked_fill(never_MR, 1.0).log()
+        return Categorical(moved_MR.masked_fill(never_MR, -torch.inf), self.rows)
+
+    # -- draws ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def top_p(self, share: float) -> "Categorical":
+        """Only the likeliest ids whose probabilities reach ``share``, at least one.
+
+        Nucleus sampling (Holtzman et al. 2020). Of equally likely ids all stay or all go.
+
+        Raises:
+            ValueError: the share does not lie in (0, 1].
+        """
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"top_p must lie in (0, 1], not {share}")
+        sorted_MV = self.rows.gather(self.logits_MR).sort(dim=-1, descending=True).values
+        p_MV = sorted_MV.double().softmax(dim=-1)
+        kept_M = (p_MV.cumsum(dim=-1) - p_MV < share).sum(dim=-1).clamp(min=1)
+        return self._only(self.logits_MR >= sorted_MV.gather(1, kept_M[:, None] - 1))
+
+    @torch.no_grad()
+    def top_k(self, num: int) -> "Categorical":
+        """Only the ``num`` likeliest ids, and those that are as likely as the last of them.
+
+        Raises:
+            ValueError: fewer than one.
+        """
+        if num < 1:
+            raise ValueError(f"top_k must be at least 1, not {num}")
+        all_MV = self.rows.gather(self.logits_MR)
+        least_M1 = all_MV.topk(min(num, all_MV.shape[-1]), dim=-1).values[:, -1:]
+        return self._only(self.logits_MR >= least_M1)
+
+    def _only(self, kept_MR: Tensor) -> "Categorical":
+        return Categorical(self.logits_MR.masked_fill(~kept_MR, -torch.inf), self.rows)
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The likeliest id at each position and its log p, ``[M]`` each."""
+        ids_M = self.rows.best(self.logits_MR)
+        return ids_M, self.log_prob(ids_M)
+
+    def sample(
+        self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
+    ) -> Tensor:
+        """One id for each position, ``[M]``, by the Gumbel-max trick in float64.
+
+        Low-precision Gumbel noise silently lowers the temperature (Zheng et al. 2024,
+        "Masked diffusion models are secretly time-agnostic masked models", section 4).
+
+        Args:
+            draws: the randomness; kind: its purpose.
+            position_M: stream position of the sample that each row belongs to.
+            column_M: its place in the sequence; one draw per (position, column, id).
+            temperature: 0 takes the likeliest id.
+        """
+        return self.rows.best(self.scores(draws, kind, position_M, column_M, temperature))
+
+    def scores(
+        self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
+    ) -> Tensor:
+        """What sampling maximises, float64 ``[M, R]``."""
+        logits_MR = self.logits_MR.double()
+        if temperature == 0.0:
+            return logits_MR
+        ids_R = self.rows.first + torch.arange(logits_MR.shape[-1], device=logits_MR.device)
+        coordinate_MR = column_M[:, None] * self.rows.num + ids_R
+        uniform_MR = draws.uniform_at(kind, position_M[:, None], coordinate_MR)
+        return logits_MR / temperature - torch.log(-torch.log(uniform_MR))
+
+
+def _finite(x: Tensor) -> Tensor:
+    """0 in the place of -inf, where no gradient passes either."""
+    return x.masked_fill(x == -torch.inf, 0.0)

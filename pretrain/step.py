@@ -1,0 +1,129 @@
+"""One training step: read, corrupt, refine, agree on the counts, run, learn.
+
+The trainer, ``tools.verify``, the tests of layouts and the benches take this step and no other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from model.draws import Draws
+from model.objectives import LEVEL_BUCKETS, Batch, LossSums, Noisy, training_layout
+from pretrain.config import RunConfig
+from pretrain.layout import positions
+from pretrain.optim import learning_rate
+from pretrain.parallel.engine import Engine
+from pretrain.parallel.mesh import Mesh
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Of the global batch of a step, alike on all ranks.
+
+    Args:
+        tokens: of the text that was read.
+        terms: what each term of the loss is a mean over.
+    """
+
+    tokens: int
+    terms: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Means over the global batch of a step.
+
+    Args:
+        total: the weighted sum of the terms.
+        terms: each of them, without its weight.
+        levels: by lower end of the range, where there was something in it.
+    """
+
+    total: float
+    terms: Mapping[str, float]
+    levels: Mapping[float, float]
+
+
+class TrainingStep:
+    """The steps of a run, on one rank.
+
+    Args:
+        read: the samples at some positions of the stream, on the rank's device.
+
+    Attributes:
+        state: what the objective has learnt by now.
+    """
+
+    def __init__(
+        self, config: RunConfig, engine: Engine, mesh: Mesh, read: Callable[[range], Batch]
+    ) -> None:
+        self._config, self._engine, self._mesh, self._read = config, engine, mesh, read
+        self._objective = config.objective
+        self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+        self.state = config.objective.begin()
+
+    def read(self, number: int) -> list[Batch]:
+        """This rank's micro-batches; none on a rank that has no use for them."""
+        mesh = self._mesh
+        if not mesh.reads and not self._objective.refines:
+            return []
+        mine = positions(self._config, number, mesh.data_rank, mesh.data_size)
+        return [self._read(part) for part in mine]
+
+    def corrupt(self, number: int, batches: Sequence[Batch]) -> list[Noisy]:
+        """The same, noisy and refined, as step ``number`` sees them."""
+        objective, model = self._objective, self._config.model
+        layout = training_layout(objective, model, self.draws, number)
+        made = (
+            replace(objective.corrupt(batch, self.draws, model, self.state), layout=layout)
+            for batch in batches
+        )
+        return [objective.refine(noisy, self._engine.ask, self.draws) for noisy in made]
+
+    def agree(self, micro_batches: Sequence[Noisy], *others: int) -> tuple[Counts, list[int]]:
+        """The counts of all ranks, and the sums of other numbers; in one reduction."""
+        names = list(self._objective.terms)
+        own = torch.zeros(1 + len(names), dtype=torch.int64, device=self._mesh.device)
+        for noisy in micro_batches:
+            text = noisy.over_BL.sum() if noisy.tokens is None else noisy.tokens
+            own += torch.stack([text, *(noisy.count(name) for name in names)])
+        tokens, *sums = self._mesh.agree(own, *others)
+        terms = dict(zip(names, sums[: len(names)], strict=True))
+        return Counts(tokens=tokens, terms=terms), sums[len(names) :]
+
+    def run(self, number: int, micro_batches: Sequence[Noisy], counts: Counts) -> LossSums:
+        """Forward, backward, and the optimizer's step; then the objective learns of it."""
+        config = self._config
+        # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
+        torch.manual_seed(self.draws.key(f"dropout/{number}/{self._mesh.data_rank}"))
+        rate = learning_rate(config.optim, number, config.steps)
+        layout = training_layout(config.objective, config.model, self.draws, number)
+        sums = self._engine.train_step(micro_batches, counts.terms, rate, layout)
+        if self.state:
+            first = (number - 1) * config.global_batch
+            position_N = torch.arange(first, first + config.global_batch, device=self._mesh.device)
+            seen_NK = self._engine.seen(config, number, sums)
+            self.state = self._objective.learn(self.state, seen_NK, position_N, self.draws)
+        return sums
+
+    def losses(self, sums: LossSums, counts: Counts) -> Losses:
+        """The means of a step, from the sums that this rank has."""
+        names = list(self._objective.terms)
+        own = [*sums.terms.values(), *sums.level_loss, *sums.level_count]
+        found = self._mesh.total(torch.stack(own).double()).tolist()
+        terms = {
+            name: value / max(1, counts.terms[name])
+            for name, value in zip(names, found, strict=False)
+        }
+        level_loss = found[len(names) : len(names) + LEVEL_BUCKETS]
+        level_count = found[len(names) + LEVEL_BUCKETS :]
+        return Losses(
+            total=sum(self._objective.terms[name] * value for name, value in terms.items()),
+            terms=terms,
+            levels={
+                bucket / LEVEL_BUCKETS: part / num
+                for bucket, (part, num) in enumerate(zip(level_loss, level_count, strict=True))
+                if num
+            },
+        )

@@ -1,0 +1,25 @@
+"""What a whole denoiser says of ids at a level, for tests that need no more of it."""
+
+import torch
+from torch import Tensor
+
+from model.network import Network
+from model.query import Query
+
+
+def query_of(
+    ids_BL: Tensor,
+    level_BK: Tensor,
+    where_BL: Tensor | None = None,
+    valid_BL: Tensor | None = None,
+) -> Query:
+    """Asks for the positions of ``where_BL``, by default for all of them."""
+    everywhere = torch.ones(ids_BL.shape[:2], dtype=torch.bool)
+    where_BL = everywhere if where_BL is None else where_BL
+    return Query(ids_BL=ids_BL, level_BK=level_BK, where_BL=where_BL, valid_BL=valid_BL)
+
+
+def logits_of(network: Network, *given: Tensor | None) -> Tensor:
+    """Logits ``[M, R]``; what is given as to :func:`query_of`."""
+    found: Tensor = network(query_of(*given))["logits"]
+    return found
