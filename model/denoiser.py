@@ -42,14 +42,14 @@ class Denoiser(Network):
 
     def inputs(self, query: Query) -> Stream:
         """What the first layer reads: floating tensors first."""
-        hidden = self.config.hide_padding and query.valid_BL is not None
+        valid_BL = query.valid_BL if self.config.hide_padding else None
         if query.segment_BL is not None:
             keys_BL = query.segment_BL.to(torch.int32)
-            if hidden:
-                keys_BL = keys_BL * query.valid_BL
+            if valid_BL is not None:
+                keys_BL = keys_BL * valid_BL
             return (query.level_BK, query.ids_BL, keys_BL)
-        if hidden:
-            return (query.level_BK, query.ids_BL, query.valid_BL.to(torch.uint8))
+        if valid_BL is not None:
+            return (query.level_BK, query.ids_BL, valid_BL.to(torch.uint8))
         return (query.level_BK, query.ids_BL)
 
     def wanted(self, query: Query) -> Stream:
