@@ -45,8 +45,8 @@ from pretrain.interval import ratio_interval
 from tools import command
 from tools.seq2seq.evaluate import add_sampling_options, evaluate_seq2seq, sampler_of
 
-OF = {"paragraphs": "documents", "pairs": "held-out samples"}
-"""What an interval of a loss is over."""
+OF_PAIRS = "held-out samples"
+"""What an interval of a loss is over, where samples are not cut from documents."""
 
 
 def evaluate(
@@ -59,7 +59,8 @@ def evaluate(
     train = open_split(path, config.data.train_split, tokenizer=tokenizer)
     split = open_split(path, split_name, tokenizer=tokenizer)
     how: Any = config.data.packing
-    windows = held_out(split, config.data.sequence_length, how)
+    mask = config.data.document_mask
+    windows = held_out(split, config.data.sequence_length, how, segments=mask)
     scope = config.objective.scope(padded=how == "pad")
     with (
         torch.inference_mode(),
@@ -107,7 +108,7 @@ def held_out_loss(
             print(f"warning: {note}", file=sys.stderr)
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
-        sums, apart = mean_losses(
+        found = mean_losses(
             loaded.network.ask,
             config.objective,
             config.model,
@@ -119,16 +120,20 @@ def held_out_loss(
             device=loaded.device,
             on_batch=bar.update,
         )
-    loss, count = loaded.total(sums).tolist()
+    found = found.total(loaded.total)
+    losses = found.losses(config.objective)
     assert corpus.document_of is not None
-    documents = by_document(loaded.total(apart).numpy(), corpus.document_of())
-    interval = ratio_interval(documents, seed=seed, of=OF[config.data.packing])
+    samples = found.by_sample(config.objective).numpy()
+    documents = by_document(samples, corpus.document_of())
+    of = OF_PAIRS if config.data.packing == "pairs" else "documents"
+    interval = ratio_interval(documents, seed=seed, of=of)
     return {
-        "loss": loss / count,
+        "loss": losses.pop("loss"),
         "loss_ci95": interval.bounds,
         "interval": interval.told,
         "bound_on": None,
-        "positions": int(count),
+        "terms": losses,
+        "positions": int(found.tokens_N.sum()),
         "documents": len(documents),
         "padding": "predicted and counted, as in training",
         "split": split_name,

@@ -6,10 +6,10 @@ sees no parameters, ranks, vocabulary shards or pipeline stages.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from model.attention_layouts import FULL, AttentionLayout, Opening
 from model.config import ModelConfig
 from model.draws import Draws
+from model.needs import Need
 from model.prediction import Ask, Prediction
 from model.query import Query
 
@@ -26,7 +27,8 @@ LEVEL_BUCKETS = 10
 Batch = dict[str, Tensor]
 """``tokens`` [B, L] int64, ``valid`` [B, L] bool, ``position`` [B] int64 in the stream; with
 a source also ``source`` [B, S] int64 and ``source_valid`` [B, S] bool. Held-out windows of padded
-texts also have ``ending`` [B, L] bool, what the length decides: the last EOS and the padding."""
+texts also have ``ending`` [B, L] bool, what the length decides: the last EOS and the padding.
+Where documents that share a sample are told apart, ``segment`` [B, L] int64 from 1 on."""
 
 State = Mapping[str, Tensor]
 """What an objective has learnt of its own losses; empty for most. It is saved with the weights."""
@@ -66,6 +68,21 @@ class Noisy(Query):
         return self.counts[term] if self.counts else self.over_BL.sum()
 
 
+def stacked(views: Sequence[Noisy]) -> Noisy:
+    """Several views of a batch as one of k B rows: row v B + b is view v of sample b.
+
+    It is the text of one view that was read: ``tokens`` is the first one's.
+    """
+    first = views[0]
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(view, name) for view in views])
+        for name, value in vars(first).items()
+        if isinstance(value, Tensor) and value.dim()
+    }
+    tokens = first.over_BL.sum() if first.tokens is None else first.tokens
+    return replace(first, **tensors, tokens=tokens)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossSums:
     """Sums and counts, never means: they are divided once, over the global batch.
@@ -102,9 +119,19 @@ class Scope:
 class Objective(ABC):
     """What the trainer, the evaluator and the samplers know of a method."""
 
-    @abstractmethod
-    def check(self, model: ModelConfig) -> None:
-        """ValueError where the denoiser lacks something that the objective requires."""
+    summary: ClassVar[str]
+    """What a model that is trained by it does, in a sentence, with the paper."""
+
+    trial: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Its smallest run: blocks of a configuration that are laid over the common small one.
+
+    The tests of layouts, resuming, forks and commands, and ``tools.verify``, find it here.
+    """
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it wants of network and data: by default that the network predicts ids."""
+        return frozenset({Need.IDS})
 
     @abstractmethod
     def corrupt(
@@ -124,7 +151,12 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
-        """By term, the loss of each predicted position ``[M]``, or of each sample ``[B]``."""
+        """By term, the loss of each predicted position ``[M]``, or of each sample ``[B, 1]``."""
+
+    @property
+    def expansion(self) -> int:
+        """How many positions the network reads, with gradient, for each of a sample."""
+        return 1
 
     @property
     def num_seen(self) -> int:
@@ -144,7 +176,8 @@ class Objective(ABC):
         """The corrupted batch after passes without gradient, where the method has any.
 
         It comes before the counts are known to all ranks. Each rank of a model asks as often
-        as the others, whatever is in its samples.
+        as the others, whatever is in its samples. The result may be of several views of the
+        batch, stacked (:func:`stacked`).
         """
         return noisy
 
@@ -209,7 +242,7 @@ def sum_losses(objective: Objective, prediction: Prediction, noisy: Noisy) -> Lo
     zeros = torch.zeros(LEVEL_BUCKETS, device=bucket_BL.device)
     level_loss = zeros
     for name, loss in losses.items():
-        if loss.shape == bucket_M.shape:
+        if loss.dim() == 1:
             weighted_M = objective.terms[name] * loss.detach()
             level_loss = level_loss.index_add(0, bucket_M, weighted_M)
     return LossSums(

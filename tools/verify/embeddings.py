@@ -30,7 +30,7 @@ class SyntheticStream:
 
 def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
     """The mean loss of the held-out samples."""
-    sums, _ = mean_losses(
+    found = mean_losses(
         trained.ask,
         config.objective,
         config.model,
@@ -41,8 +41,8 @@ def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
         share=Share(rank=mesh.data_rank, size=mesh.data_size),
         device=mesh.device,
     )
-    loss, count = mesh.total(sums.to(mesh.device)).tolist()
-    return [loss / count]
+    total = found.total(lambda values: mesh.total(values.to(mesh.device)))
+    return [total.losses(config.objective)["loss"]]
 
 
 def texts(trained: Engine, mesh: Mesh, config: RunConfig, num: int) -> list[list[int]]:
