@@ -41,6 +41,9 @@ class Mdlm(Objective):
             the length. ``visible``: never masked, so that the length is given.
     """
 
+    noise = "mask"
+    sampler = "ancestral"
+
     schedule: Annotated[Any, Plugin("model.schedules")] = LogLinear()
     t_min: float = 1e-3
     padding: Literal["masked", "generated", "visible"] = "masked"

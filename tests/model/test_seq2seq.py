@@ -62,7 +62,7 @@ def query(**changes: Any) -> Query:
         ids_BL=ids,
         level_BK=torch.tensor([[0.2], [0.5], [0.9]]),
         where_BL=torch.ones_like(ids, dtype=torch.bool),
-        signal_B1=torch.tensor([[0.9], [0.6], [0.1]]),
+        signal_BK=torch.tensor([[0.9], [0.6], [0.1]]),
         noise_BLE=DRAWS.normal("noise", POSITION, 30).view(3, 5, 6),
         source_BS=(DRAWS.uniform("source", POSITION, 7) * 50).long(),
         source_valid_BS=valid,
@@ -95,7 +95,7 @@ def test_the_memory_depends_on_the_source_alone(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ["source_BS", "level_BK", "noise_BLE", "ids_BL", "signal_B1"])
+@pytest.mark.parametrize("name", ["source_BS", "level_BK", "noise_BLE", "ids_BL", "signal_BK"])
 def test_everything_that_is_given_is_read(shape: str, name: str) -> None:
     model, asked = network(shape), query()
     given = getattr(asked, name)

@@ -96,7 +96,7 @@ def test_one_evaluation_is_ours(tmp_path: Path, variant: str) -> None:
         ids_BL=torch.zeros(3, 7, dtype=torch.int64),
         level_BK=level[:, None],
         where_BL=torch.ones(3, 7, dtype=torch.bool),
-        signal_B1=torch.zeros(3, 1),
+        signal_BK=torch.zeros(3, 1),
         noise_BLE=x,
         draft_BLE=draft,
         source_BS=ids,
