@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ State = Mapping[str, Tensor]
 """What an objective has learnt of its own losses; empty for most. It is saved with the weights."""
 
 NO_STATE: State = MappingProxyType({})
+
+Noise = Literal["mask", "uniform", "gaussian", "none"]
+"""Kinds of noise; see :attr:`Objective.noise`."""
 
 LOSS = "loss"
 """The term of a loss that has one only."""
@@ -127,6 +130,15 @@ class Objective(ABC):
 
     The tests of layouts, resuming, forks and commands, and ``tools.verify``, find it here.
     """
+
+    noise: ClassVar[Noise]
+    """What corruption puts in the place of tokens, which a sampler undoes: [MASK] (``mask``) or any
+    id (``uniform``), both by a :class:`model.schedules.Schedule` named ``schedule``; noisy
+    embeddings (``gaussian``), by a :class:`model.processes.gaussian.Gaussian` named ``process``
+    and a ``prediction`` that says what the network's output is; or nothing (``none``)."""
+
+    sampler: ClassVar[str]
+    """The name of its own sampler, the default: a file of :mod:`model.samplers`."""
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -56,6 +56,8 @@ class Genie(Objective):
         "objective": {"num_steps": 50},
         "data": {"packing": "paragraphs", "source_length": 48, "sequence_length": 16},
     }
+    noise = "gaussian"
+    sampler = "ddpm"
 
     schedule: ScheduleName = "sqrt"
     num_steps: int = 2000
@@ -123,14 +125,14 @@ class Genie(Objective):
         start_BLE = draws.normal("start", position, num).view(shape) * self.process.start_std
         end_BLE = draws.normal("noise", position, num).view(shape)
         abar_B1 = self.process.abar(index_B1)
-        signal_B1, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
+        signal_BK, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
         return Noisy(
             ids_BL=tokens,
             level_BK=self.process.level(index_B1).float(),
             where_BL=batch["valid"],
             valid_BL=batch["valid"],
-            signal_B1=signal_B1,
-            noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_B1[..., None]),
+            signal_BK=signal_BK,
+            noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_BK[..., None]),
             source_BS=batch["source"],
             source_valid_BS=batch["source_valid"],
             start_noise_BLE=start_BLE,

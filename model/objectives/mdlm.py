@@ -46,6 +46,8 @@ class Mdlm(Objective):
         "Sahoo et al. 2024), several positions at a time and in any order."
     )
     trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    noise = "mask"
+    sampler = "ancestral"
 
     schedule: Annotated[Any, Plugin("model.schedules")] = LogLinear()
     t_min: float = 1e-3

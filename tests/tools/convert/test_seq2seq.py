@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from model.gaussian_samplers.ddim import Ddim
+from model.gaussian_samplers.ddpm import Ddpm
+from model.generate_embeddings import generate_embeddings
 from peft import LoraConfig, get_peft_model
 from small_models import MODEL, random_weights, run_of, save_weights, small_genie
 from torch import Tensor
@@ -23,9 +26,6 @@ from transformers import (
 from configs.errors import UserError
 from model.config import ModelConfig, Seq2SeqConfig
 from model.draws import Draws
-from model.gaussian_samplers.ddim import Ddim
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
 from model.objectives.genie import Genie
 from model.prediction import Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, target, to_x0
@@ -96,7 +96,7 @@ def test_one_evaluation_is_ours(tmp_path: Path, variant: str) -> None:
         ids_BL=torch.zeros(3, 7, dtype=torch.int64),
         level_BK=level[:, None],
         where_BL=torch.ones(3, 7, dtype=torch.bool),
-        signal_B1=torch.zeros(3, 1),
+        signal_BK=torch.zeros(3, 1),
         noise_BLE=x,
         draft_BLE=draft,
         source_BS=ids,
