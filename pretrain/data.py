@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
@@ -41,6 +43,28 @@ class Corpus:
     held_out: tuple[Stream, int] | None = None
     document_of: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> "SplitFacts":
+        """What is counted of the training split."""
+        return SplitFacts(self.train)
+
+
+class SplitFacts:
+    """:class:`model.facts.Facts` of a split."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    @cached_property
+    def counts_V(self) -> Tensor:
+        """How often each id occurs, int64 ``[V]``."""
+        return torch.from_numpy(self._split.counts())
+
+    @cached_property
+    def lengths_N(self) -> Tensor:
+        """How many documents have each length, EOS included; int64."""
+        return torch.from_numpy(self._split.lengths())
 
 
 def corpus_path(config: RunConfig) -> Path:
