@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
@@ -18,6 +17,7 @@ from data_pipeline.paragraphs import Pairs, Paragraphs
 from data_pipeline.shards import Split, open_split
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
+from model.facts import Facts
 from pretrain.config import RunConfig
 
 
@@ -45,26 +45,12 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
     @property
-    def facts(self) -> "SplitFacts":
+    def facts(self) -> Facts:
         """What is counted of the training split."""
-        return SplitFacts(self.train)
-
-
-class SplitFacts:
-    """:class:`model.facts.Facts` of a split."""
-
-    def __init__(self, split: Split) -> None:
-        self._split = split
-
-    @cached_property
-    def counts_V(self) -> Tensor:
-        """How often each id occurs, int64 ``[V]``."""
-        return torch.from_numpy(self._split.counts())
-
-    @cached_property
-    def lengths_N(self) -> Tensor:
-        """How many documents have each length, EOS included; int64."""
-        return torch.from_numpy(self._split.lengths())
+        train = self.train
+        return Facts(
+            lambda: torch.from_numpy(train.counts()), lambda: torch.from_numpy(train.lengths())
+        )
 
 
 def corpus_path(config: RunConfig) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from configs.load import validate
 from model.draws import Draws
-from model.facts import TextFacts
+from model.facts import Facts, facts_of
 from pretrain.config import RunConfig
 
 
@@ -77,7 +77,7 @@ def batch(
     return found
 
 
-def facts(config: RunConfig) -> TextFacts:
+def facts(config: RunConfig) -> Facts:
     """Of the first samples of the stream, as many as a batch has."""
 
     def texts() -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ def facts(config: RunConfig) -> TextFacts:
         found = batch(config, draws, range(config.global_batch))
         return found["tokens"], found["valid"]
 
-    return TextFacts(texts, config.model.vocab_size)
+    return facts_of(texts, config.model.vocab_size)
 
 
 @dataclass(frozen=True, kw_only=True)
