@@ -1,7 +1,7 @@
 """A model from a checkpoint, for sampling, evaluation and export: whole, or shared by ranks."""
 
 import multiprocessing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,7 +47,7 @@ class Loaded:
     step: int
     tokens_seen: int
     device: torch.device
-    state: State = NO_STATE
+    state: State = field(default_factory=lambda: NO_STATE)
     tokenizer_sha256: str | None = None
     mesh: "Mesh | None" = None
 

@@ -1,4 +1,4 @@
-"""The histogram of document lengths: counted once, kept beside the shards, never trusted blindly."""
+"""The histogram of document lengths: counted once, kept beside the shards, never just trusted."""
 
 import tempfile
 from collections import Counter

@@ -92,7 +92,7 @@ def test_tensors_of_every_dtype_come_back_as_they_were(tmp_path: Path) -> None:
     data[-1] ^= 1
     (path / NAME).write_bytes(data)
     assert "does not have the checksum" in str(store.damage(path))
-    with pytest.raises(UserError, match="is damaged: objective.safetensors does not have the"):
+    with pytest.raises(UserError, match=r"is damaged: objective\.safetensors does not have the"):
         Reader(path).objective_state()
 
 
