@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
@@ -16,6 +17,7 @@ from data_pipeline.paragraphs import Pairs, Paragraphs
 from data_pipeline.shards import Split, open_split
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
+from model.facts import Facts
 from model.objectives import Bounded
 from pretrain.config import RunConfig
 
@@ -44,6 +46,14 @@ class Corpus:
     held_out: tuple[Stream, int] | None = None
     document_of: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """What is counted of the training split."""
+        train = self.train
+        return Facts(
+            lambda: torch.from_numpy(train.counts()), lambda: torch.from_numpy(train.lengths())
+        )
 
 
 def corpus_path(config: RunConfig) -> Path:

@@ -24,7 +24,7 @@ from data_pipeline.packing import Windows
 from data_pipeline.shards import Split
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import LOSS, Bounded, Noisy, Objective, Scope
+from model.objectives import LOSS, NO_STATE, Bounded, Noisy, Objective, Scope, State
 from model.prediction import Ask, Prediction
 
 SEEN = ("tokens", "valid", "ending", "segment")
@@ -89,6 +89,7 @@ def document_losses(
     seed: int,
     samples: int,
     batch: int,
+    state: State = NO_STATE,
     num_windows: int | None = None,
     share: Share = Share(),
     device: torch.device | str = "cpu",
@@ -98,6 +99,9 @@ def document_losses(
 
     The corruptions depend on the seed, the window and the sample only: neither on the
     batch size nor on the share. Sum the results of all shares.
+
+    Args:
+        state: what the objective has learnt.
     """
     total = min(num_windows or len(windows), len(windows))
     draws = Draws(seed=seed, split="valid", batch=total * samples)
@@ -115,7 +119,7 @@ def document_losses(
         window = first + torch.arange(len(scored), device=device)
         for sample in range(samples):
             inputs = given | {"position": window * samples + sample}
-            noisy = objective.bound_corrupt(inputs, counted, draws, model)
+            noisy = objective.bound_corrupt(inputs, counted, draws, model, state)
             losses_M = ask(noisy, partial(objective.bound_losses, noisy=noisy)).double().cpu()
             if mine:
                 sums[:, 0].index_add_(0, owner[noisy.where_BL.cpu()], losses_M)
@@ -177,6 +181,7 @@ def mean_losses(
     seed: int,
     num: int,
     batch: int,
+    state: State = NO_STATE,
     share: Share = Share(),
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], object] = lambda done: None,
@@ -197,8 +202,9 @@ def mean_losses(
         first = turn[share.rank if mine else 0]
         positions = np.arange(first, min(num, first + batch))
         samples = {key: value.to(device) for key, value in stream.batch(positions).items()}
-        noisy = replace(objective.corrupt(samples, draws, model), layout=objective.layout)
-        noisy = objective.refine(noisy, ask, draws)
+        noisy = objective.corrupt(samples, draws, model, state)
+        noisy = replace(noisy, layout=objective.layout)
+        noisy = objective.refine(noisy, ask, draws, state)
         losses = ask(noisy, partial(_all_terms, objective, noisy=noisy))
         if mine:
             # Views of one sample stand len(positions) rows apart.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from model.draws import Draws
+from model.facts import Facts
 from model.objectives import LEVEL_BUCKETS, Batch, LossSums, Noisy, training_layout
 from pretrain.config import RunConfig
 from pretrain.layout import positions
@@ -50,18 +51,24 @@ class TrainingStep:
 
     Args:
         read: the samples at some positions of the stream, on the rank's device.
+        facts: of the text that the stream is made of.
 
     Attributes:
         state: what the objective has learnt by now.
     """
 
     def __init__(
-        self, config: RunConfig, engine: Engine, mesh: Mesh, read: Callable[[range], Batch]
+        self,
+        config: RunConfig,
+        engine: Engine,
+        mesh: Mesh,
+        read: Callable[[range], Batch],
+        facts: Facts,
     ) -> None:
         self._config, self._engine, self._mesh, self._read = config, engine, mesh, read
         self._objective = config.objective
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-        self.state = config.objective.begin()
+        self.state = config.objective.begin(facts)
 
     def read(self, number: int) -> list[Batch]:
         """This rank's micro-batches; none on a rank that has no use for them."""
@@ -79,7 +86,8 @@ class TrainingStep:
             replace(objective.corrupt(batch, self.draws, model, self.state), layout=layout)
             for batch in batches
         )
-        return [objective.refine(noisy, self._engine.ask, self.draws) for noisy in made]
+        ask = self._engine.ask
+        return [objective.refine(noisy, ask, self.draws, self.state) for noisy in made]
 
     def agree(self, micro_batches: Sequence[Noisy], *others: int) -> tuple[Counts, list[int]]:
         """The counts of all ranks, and the sums of other numbers; in one reduction."""

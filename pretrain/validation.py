@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from model.objectives import State
 from pretrain.config import RunConfig
 from pretrain.data import Corpus
 from pretrain.evaluate import Share, document_losses, mean_losses, summarise
@@ -13,15 +14,22 @@ from pretrain.parallel.mesh import Mesh
 
 
 def held_out_numbers(
-    engine: Engine, corpus: Corpus, config: RunConfig, mesh: Mesh, beat: Callable[[], None]
+    engine: Engine,
+    corpus: Corpus,
+    config: RunConfig,
+    mesh: Mesh,
+    state: State,
+    beat: Callable[[], None],
 ) -> dict[str, float]:
     """Numbers of the present weights, by name; the first is the one that a run is judged by.
 
     Args:
+        state: what the objective has learnt by now.
         beat: called after every batch, as a sign of life.
     """
     shared: dict[str, Any] = {
         "seed": config.seed,
+        "state": state,
         "batch": config.eval.batch,
         "share": Share(rank=mesh.data_rank, size=mesh.data_size),
         "device": mesh.device,

@@ -17,6 +17,7 @@ from torch import Tensor
 from model.attention_layouts import FULL, AttentionLayout, Opening
 from model.config import ModelConfig
 from model.draws import Draws
+from model.facts import Facts
 from model.needs import Need
 from model.prediction import Ask, Prediction
 from model.query import Query
@@ -184,7 +185,7 @@ class Objective(ABC):
         """Whether :meth:`refine` asks anything: every rank reads the batch then."""
         return False
 
-    def refine(self, noisy: Noisy, ask: Ask, draws: Draws) -> Noisy:
+    def refine(self, noisy: Noisy, ask: Ask, draws: Draws, state: State = NO_STATE) -> Noisy:
         """The corrupted batch after passes without gradient, where the method has any.
 
         It comes before the counts are known to all ranks. Each rank of a model asks as often
@@ -193,8 +194,8 @@ class Objective(ABC):
         """
         return noisy
 
-    def begin(self) -> State:
-        """The state before the first step."""
+    def begin(self, facts: Facts) -> State:
+        """The state before the first step, from what is known of the corpus."""
         return NO_STATE
 
     def learn(self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws) -> State:
@@ -226,7 +227,12 @@ class Bounded(Protocol):
     """An objective with a bound on the likelihood."""
 
     def bound_corrupt(
-        self, batch: Batch, free_BL: Tensor, draws: Draws, model: ModelConfig
+        self,
+        batch: Batch,
+        free_BL: Tensor,
+        draws: Draws,
+        model: ModelConfig,
+        state: State = NO_STATE,
     ) -> Noisy:
         """A corruption whose loss is an unbiased estimate of -log p's bound in nats.
 

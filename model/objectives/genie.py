@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.draws import Draws
+from model.facts import Facts
 from model.needs import Need
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
 from model.prediction import Ask, Prediction
@@ -98,7 +99,7 @@ class Genie(Objective):
 
     # -- corruption -----------------------------------------------------------------------
 
-    def begin(self) -> State:
+    def begin(self, facts: Facts) -> State:
         """The last losses of each index, where times follow them."""
         return self._sampler.begin() if self.times == "loss_second_moment" else NO_STATE
 
@@ -107,9 +108,13 @@ class Genie(Objective):
         return SecondMoment(num_steps=self.num_steps)
 
     def indices(self, position_B: Tensor, draws: Draws, state: State) -> tuple[Tensor, Tensor]:
-        """Index ``[B, 1]`` of each sample, and its importance weight, from stratified uniforms."""
+        """Index ``[B, 1]`` of each sample, and its importance weight, from stratified uniforms.
+
+        Indices follow the losses in training only: held-out losses of different runs can be
+        compared.
+        """
         u_B1 = draws.times(position_B)
-        if state:
+        if state and draws.split == "train":
             return self._sampler.draw(u_B1, state)
         index_B1 = (u_B1 * self.num_steps).long().clamp(max=self.num_steps - 1)
         return index_B1, torch.ones_like(u_B1)
@@ -148,7 +153,7 @@ class Genie(Objective):
         """With self-conditioning."""
         return self.self_conditioning > 0
 
-    def refine(self, noisy: Noisy, ask: Ask, draws: Draws) -> Noisy:
+    def refine(self, noisy: Noisy, ask: Ask, draws: Draws, state: State = NO_STATE) -> Noisy:
         """A draft for the samples whose draw says so, zeros for the others."""
         if not self.refines:
             return noisy

@@ -102,7 +102,12 @@ class Mdlm(Objective):
         return super().counted(batch, free_BL, model)
 
     def bound_corrupt(
-        self, batch: Batch, free_BL: Tensor, draws: Draws, model: ModelConfig
+        self,
+        batch: Batch,
+        free_BL: Tensor,
+        draws: Draws,
+        model: ModelConfig,
+        state: State = NO_STATE,
     ) -> Noisy:
         """Mask k of the n hidden tokens, k uniform on 1..n, and weigh them by n / k.
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import torch
+from model.gaussian_samplers.ddpm import Ddpm
+from model.generate_embeddings import generate_embeddings
 from torch import Tensor
 
 from model.draws import Draws
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
+from model.objectives import State
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, mean_losses
 from pretrain.parallel.engine import Engine
@@ -28,7 +29,7 @@ class SyntheticStream:
         return batch(self._config, self._draws, positions.tolist())
 
 
-def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
+def losses(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> list[float]:
     """The mean loss of the held-out samples."""
     found = mean_losses(
         trained.ask,
@@ -38,6 +39,7 @@ def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
         seed=0,
         num=NUM,
         batch=2,
+        state=state,
         share=Share(rank=mesh.data_rank, size=mesh.data_size),
         device=mesh.device,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from configs.load import Plugin, merge, validate
 from model.draws import Draws
+from model.facts import Facts, facts_of
 from pretrain.config import RunConfig
 
 OBJECTIVES = Plugin("model.objectives")
@@ -84,6 +85,17 @@ def batch(
         found["source"] = (uniform_BS**2 * config.model.vocab_size).long()
         found["source_valid"] = torch.arange(num, device=device) < 1 + share_B1 * (num - 1)
     return found
+
+
+def facts(config: RunConfig) -> Facts:
+    """Of the first samples of the stream, as many as a batch has."""
+
+    def texts() -> tuple[Tensor, Tensor]:
+        draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+        found = batch(config, draws, range(config.global_batch))
+        return found["tokens"], found["valid"]
+
+    return facts_of(texts, config.model.vocab_size)
 
 
 @dataclass(frozen=True, kw_only=True)
