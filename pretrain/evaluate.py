@@ -11,7 +11,7 @@ both cases. The bound is exact in the sense of
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -203,7 +203,6 @@ def mean_losses(
         positions = np.arange(first, min(num, first + batch))
         samples = {key: value.to(device) for key, value in stream.batch(positions).items()}
         noisy = objective.corrupt(samples, draws, model, state)
-        noisy = replace(noisy, layout=objective.layout)
         noisy = objective.refine(noisy, ask, draws, state)
         losses = ask(noisy, partial(_all_terms, objective, noisy=noisy))
         if mine:

@@ -152,9 +152,11 @@ class Objective(ABC):
     ) -> Noisy:
         """The training corruption: a function of the batch, its stream positions and the state."""
 
-    @property
-    def layout(self) -> AttentionLayout:
-        """Which positions of a corrupted batch attend to which: by default all to all."""
+    def layout(self, length: int) -> AttentionLayout:
+        """Which positions of corrupted samples of ``length`` attend to which: by default all to all.
+
+        Corrupted batches have it as theirs; a stage of a pipeline that sees none asks here.
+        """
         return FULL
 
     @property
@@ -214,12 +216,12 @@ class Objective(ABC):
 
 
 def training_layout(
-    objective: Objective, model: ModelConfig, draws: Draws, step: int
+    objective: Objective, model: ModelConfig, draws: Draws, step: int, length: int
 ) -> AttentionLayout:
     """The attention layout of a training step (from 1): the objective's, once attention is open."""
     if step < model.causal_annealing_steps:
         return Opening(draws=draws, step=step, steps=model.causal_annealing_steps)
-    return objective.layout
+    return objective.layout(length)
 
 
 @runtime_checkable
