@@ -153,7 +153,7 @@ class Objective(ABC):
         """The training corruption: a function of the batch, its stream positions and the state."""
 
     def layout(self, length: int) -> AttentionLayout:
-        """Which positions of corrupted samples of ``length`` attend to which: by default all to all.
+        """Which positions of samples of ``length`` attend to which: by default all to all.
 
         Corrupted batches have it as theirs; a stage of a pipeline that sees none asks here.
         """
