@@ -112,10 +112,15 @@ class Sampler(ABC):
         """The ids ``[B, L]``; those of the job are left as they are."""
 
 
+MOST_STEPS = 2**24
+
+
 def check_steps(steps: int) -> None:
-    """ValueError unless there is one at least."""
+    """ValueError unless there is one at least, and no more than can be planned."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
+    if steps > MOST_STEPS:
+        raise ValueError(f"steps must be at most {MOST_STEPS:,}, not {steps}")
 
 
 def check_temperature(temperature: float) -> None:

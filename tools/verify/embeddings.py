@@ -1,12 +1,9 @@
-"""What :mod:`tools.verify.layouts` asks of an encoder-decoder: held-out losses, and texts."""
+"""What :mod:`tools.verify.layouts` asks of an encoder-decoder: held-out losses."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from model.draws import Draws
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, mean_losses
 from pretrain.parallel.engine import Engine
@@ -43,26 +40,3 @@ def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
     )
     loss, count = mesh.total(sums.to(mesh.device)).tolist()
     return [loss / count]
-
-
-def texts(trained: Engine, mesh: Mesh, config: RunConfig, num: int) -> list[list[int]]:
-    """Targets of some sources, by a few clamped steps."""
-    shape, objective = config.model.seq2seq, config.objective
-    assert shape is not None
-    samples = batch(config, Draws(seed=1, split="windows", batch=num), range(num), mesh.device)
-    with torch.no_grad():
-        drawn = generate_embeddings(
-            samples["source"],
-            samples["source_valid"],
-            samples["position"],
-            trained,
-            length=config.data.sequence_length,
-            width=shape.embedding_width,
-            sampler=Ddpm(steps=4),
-            process=objective.process,
-            prediction=objective.prediction,
-            self_conditioning=objective.refines,
-            draws=Draws(seed=0, split="sample", batch=num),
-        )
-    found: list[list[int]] = drawn.tolist()
-    return found

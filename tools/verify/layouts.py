@@ -1,17 +1,16 @@
 """A short run under a layout, and everything of it that a layout must not change."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
 from model.categorical import Categorical
 from model.draws import Draws
-from model.generate import CountingAsk, generate
 from model.objectives import Bounded, Noisy
 from model.prediction import Prediction
-from model.samplers.ancestral import Ancestral
+from model.samplers import Job, Sampler
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, document_losses
 from pretrain.launch import World
@@ -20,6 +19,7 @@ from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.ranges import Box, Range, copy_overlap
 from pretrain.step import TrainingStep
+from tools.samplers import SAMPLERS
 from tools.verify import embeddings
 from tools.verify.synthetic import SyntheticWindows, batch
 
@@ -130,20 +130,32 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
 
 def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> list[list[int]]:
     """The same texts on every rank: none of the draws names a rank."""
-    if config.model.seq2seq is not None:
-        return embeddings.texts(trained, mesh, config, num)
-    shape = (num, config.data.sequence_length - 3)
-    drawn = generate(
-        torch.full(shape, config.model.mask, device=mesh.device),
-        torch.arange(num, device=mesh.device),
-        CountingAsk(trained.ask),
-        sampler=Ancestral(steps=6),
-        schedule=config.objective.schedule,
+    samples = batch(config, Draws(seed=1, split="windows", batch=num), range(num), mesh.device)
+    ids_BL = samples["tokens"][:, : config.data.sequence_length - 3]
+    job = Job(
+        ids_BL=ids_BL,
+        free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
+        position_B=samples["position"],
         draws=Draws(seed=0, split="sample", batch=num),
-        mask=config.model.mask,
+        objective=config.objective,
+        model=config.model,
+        network=trained,
+        source_BS=samples.get("source"),
+        source_valid_BS=samples.get("source_valid"),
     )
-    texts: list[list[int]] = drawn.tolist()
+    with torch.no_grad():
+        texts: list[list[int]] = _short_sampler(config).run(job).tolist()
     return texts
+
+
+def _short_sampler(config: RunConfig) -> Sampler:
+    """The objective's own, with few steps where it has steps."""
+    name = config.objective.sampler
+    settings = {one.name for one in fields(SAMPLERS.resolve(name))}
+    sampler: Sampler = SAMPLERS.build(
+        {"name": name, **({"steps": 6} if "steps" in settings else {})}
+    )
+    return sampler
 
 
 DRAW = "check"
