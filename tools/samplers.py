@@ -2,7 +2,7 @@
 
 import argparse
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from configs.documentation import keys, without_markup
@@ -46,12 +46,19 @@ def sampler_of(words: Sequence[str], config: RunConfig) -> Sampler:
     names, settings = split(words)
     if len(names) > 1:
         raise UserError(f"--sampler: one name, not {', '.join(map(str, names))}")
-    block = {"name": str(names[0]) if names else config.objective.sampler}
+    block = {"name": str(names[0]) if names else config.objective.sampler} | merged([], settings)
     try:
-        sampler: Sampler = SAMPLERS.build(block | merged([], settings))
-        sampler.suits(config.objective, config.model)
+        return _made(block, config)
     except ValueError as error:
         raise UserError(f"--sampler: {'; '.join(str(error).splitlines())}") from error
+
+
+def _made(block: Mapping[str, Any], config: RunConfig) -> Sampler:
+    """ValueError where it is wrong, or does not suit the model."""
+    sampler: Sampler = SAMPLERS.build(block)
+    if "steps" not in block and config.objective.noise in sampler.undoes:
+        sampler = sampler.within(config.objective)
+    sampler.suits(config.objective, config.model)
     return sampler
 
 
@@ -65,19 +72,18 @@ def _described(name: str, config: RunConfig | None) -> Iterator[str]:
     first = without_markup((kind.__doc__ or "").strip().partition("\n")[0])
     yield f"  {name:<12} {first}"
     if config is not None:
-        yield from _filled(_suits(kind(), config), " " * 15)
+        yield from _filled(_suits(name, config), " " * 15)
     for key in keys(kind):
-        yield from _filled(f"{key.name}={key.default}  {key.meaning}", " " * 15)
+        yield from _filled(f"{key.name}={key.default}  ({key.type}) {key.meaning}", " " * 15)
 
 
-def _suits(sampler: Sampler, config: RunConfig) -> str:
+def _suits(name: str, config: RunConfig) -> str:
     try:
-        sampler.suits(config.objective, config.model)
+        _made({"name": name}, config)
     except ValueError as error:
         return f"(does not suit this model: {error})"
-    if sampler.name == config.objective.sampler:
-        return "(suits this model, and is its default)"
-    return "(suits this model)"
+    default = ", and is its default" if name == config.objective.sampler else ""
+    return f"(suits this model{default})"
 
 
 def _filled(text: str, indent: str) -> list[str]:

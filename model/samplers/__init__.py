@@ -103,6 +103,10 @@ class Sampler(ABC):
                 f"objective {method} is {objective.noise}: its own sampler is {objective.sampler}"
             )
 
+    def within(self, objective: Any) -> "Sampler":
+        """The same, its default settings cut down to what an objective has whose noise it undoes."""
+        return self
+
     @abstractmethod
     def num_steps(self, length: int) -> int:
         """How often :attr:`Job.on_step` is called at most, for texts of ``length`` positions."""
