@@ -1,7 +1,7 @@
 """A split on disk, read as one flat stream of tokens.
 
     CORPUS/tokenizer.model or tokenizer.json
-    CORPUS/SPLIT/manifest.json  counts.npy  00000.bin 00000.idx  00001.bin ...
+    CORPUS/SPLIT/manifest.json  counts.npy  00000.bin 00000.idx  00001.bin ... [lengths.npy]
 
 Everything is memory-mapped through megatron-core's `IndexedDataset`: opening reads a few
 pages, whatever the corpus weighs. What is cheap to check is checked at every opening and
@@ -16,6 +16,7 @@ import numpy as np
 
 from configs.errors import UserError
 from data_pipeline.indexed import indexed_dataset, is_expected_index
+from data_pipeline.lengths import document_lengths, verify_lengths
 from data_pipeline.manifest import (
     COUNTS,
     FILE_NAME,
@@ -137,6 +138,10 @@ class Split:
             )
         return counts
 
+    def lengths(self) -> np.ndarray:
+        """See :func:`data_pipeline.lengths.document_lengths`."""
+        return document_lengths(self)
+
     def _itemsize(self, number: int) -> int:
         return int(np.dtype(self._shards[number].index.dtype).itemsize)
 
@@ -200,6 +205,7 @@ def verify_split(corpus: Path, split: str) -> Manifest:
         _verify_files(corpus, corpus / split)
     opened = open_split(corpus, split)
     _verify_tokens(opened)
+    verify_lengths(opened)
     return opened.manifest
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from data_pipeline.indexed import indexed_dataset, token_dtype
+from data_pipeline.lengths import LENGTHS
 from data_pipeline.manifest import (
     COUNTS,
     Manifest,
@@ -103,7 +104,7 @@ def _own_files(directory: Path) -> set[str]:
     if not directory.is_dir():
         raise UserError(f"{directory}: is not a directory; {advice}")
     try:
-        files = read_manifest(directory).files
+        files = read_manifest(directory).files | {LENGTHS}
     except UserError as error:
         raise UserError(f"{directory}: cannot be told for a split ({error}); {advice}") from error
     foreign = sorted(path.name for path in directory.iterdir() if path.name not in files)

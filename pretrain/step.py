@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from model.draws import Draws
+from model.facts import Facts
 from model.objectives import LEVEL_BUCKETS, Batch, LossSums, Noisy, training_layout
 from pretrain.config import RunConfig
 from pretrain.layout import positions
@@ -50,18 +51,24 @@ class TrainingStep:
 
     Args:
         read: the samples at some positions of the stream, on the rank's device.
+        facts: of the text that the stream is made of.
 
     Attributes:
         state: what the objective has learnt by now.
     """
 
     def __init__(
-        self, config: RunConfig, engine: Engine, mesh: Mesh, read: Callable[[range], Batch]
+        self,
+        config: RunConfig,
+        engine: Engine,
+        mesh: Mesh,
+        read: Callable[[range], Batch],
+        facts: Facts,
     ) -> None:
         self._config, self._engine, self._mesh, self._read = config, engine, mesh, read
-        self._objective = config.objective
+        self._objective, self._length = config.objective, config.data.sequence_length
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-        self.state = config.objective.begin()
+        self.state = config.objective.begin(facts)
 
     def read(self, number: int) -> list[Batch]:
         """This rank's micro-batches; none on a rank that has no use for them."""
@@ -74,12 +81,13 @@ class TrainingStep:
     def corrupt(self, number: int, batches: Sequence[Batch]) -> list[Noisy]:
         """The same, noisy and refined, as step ``number`` sees them."""
         objective, model = self._objective, self._config.model
-        layout = training_layout(objective, model, self.draws, number)
+        layout = training_layout(objective, model, self.draws, number, self._length)
         made = (
             replace(objective.corrupt(batch, self.draws, model, self.state), layout=layout)
             for batch in batches
         )
-        return [objective.refine(noisy, self._engine.ask, self.draws) for noisy in made]
+        ask = self._engine.ask
+        return [objective.refine(noisy, ask, self.draws, self.state) for noisy in made]
 
     def agree(self, micro_batches: Sequence[Noisy], *others: int) -> tuple[Counts, list[int]]:
         """The counts of all ranks, and the sums of other numbers; in one reduction."""
@@ -98,7 +106,7 @@ class TrainingStep:
         # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
         torch.manual_seed(self.draws.key(f"dropout/{number}/{self._mesh.data_rank}"))
         rate = learning_rate(config.optim, number, config.steps)
-        layout = training_layout(config.objective, config.model, self.draws, number)
+        layout = training_layout(config.objective, config.model, self.draws, number, self._length)
         sums = self._engine.train_step(micro_batches, counts.terms, rate, layout)
         if self.state:
             first = (number - 1) * config.global_batch

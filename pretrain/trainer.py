@@ -68,7 +68,7 @@ class Trainer:
             self.progress.say(line)
         self.engine = engine.build(config, mesh)
         self.ema = Ema(config.ema, self.engine.owned.masters)
-        self.training = TrainingStep(config, self.engine, mesh, self._read)
+        self.training = TrainingStep(config, self.engine, mesh, self._read, self.corpus.facts)
         self.step = 0
         self.tokens_seen = 0
         self.optimizer_step = 0
@@ -196,7 +196,12 @@ class Trainer:
         try:
             with patience, self.ema.applied(self.engine.owned):
                 numbers = held_out_numbers(
-                    self.engine, self.corpus, self.config, self.mesh, self._go_on_validating
+                    self.engine,
+                    self.corpus,
+                    self.config,
+                    self.mesh,
+                    self.training.state,
+                    self._go_on_validating,
                 )
         except StopRequest:
             return False
@@ -236,13 +241,15 @@ class Trainer:
 
     def _resume(self) -> list[str]:
         """Go on from the newest sound checkpoint, or begin; what to tell the user."""
-        state, notes = self.checkpoints.resume()
-        if state is None:
+        reader, notes = self.checkpoints.resume()
+        if reader is None:
             if self.config.fork_from:
                 path = find(Path(self.config.fork_from))
-                self.optimizer_step, note = self.checkpoints.fork(path)
+                self.optimizer_step, learnt, note = self.checkpoints.fork(path)
+                self.training.state = learnt or self.training.state
                 notes.append(note)
             return notes
+        state = reader.state
         trained = state.get("tokenizer_sha256")
         if problem := other_tokenizer(self.corpus.tokenizer, self.corpus.path, trained):
             raise UserError(f"{problem}; restore it, or begin a new run: fork_tokenizer=other")
@@ -253,10 +260,7 @@ class Trainer:
         self.guard.skipped_in_a_row = state["skipped_in_a_row"]
         self.elapsed_before = state["elapsed_s"]
         self.owes_validation = state.get("owes_validation", False)
-        self.training.state = {
-            name: torch.tensor(state["objective"][name], dtype=value.dtype)
-            for name, value in self.training.state.items()
-        }
+        self.training.state = reader.objective_state()
         return notes
 
     def _save(self) -> None:
@@ -267,7 +271,6 @@ class Trainer:
             "optimizer_step": self.optimizer_step,
             "skipped_in_a_row": self.guard.skipped_in_a_row,
             "elapsed_s": self._elapsed(),
-            "objective": {name: value.tolist() for name, value in self.training.state.items()},
             "score": self.score if self.validated_step == self.step else None,
             "owes_validation": self.owes_validation,
             "metric_rows": self.metrics.num_rows if self.mesh.is_first else None,
@@ -276,7 +279,7 @@ class Trainer:
             "config": to_plain(self.config),
         }
         with self.watchdog.during("a save"):
-            self._say(self.checkpoints.save(state))
+            self._say(self.checkpoints.save(state, self.training.state))
         self.saved_step = self.step
 
     def _say(self, note: str | None) -> None:

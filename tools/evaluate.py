@@ -48,8 +48,8 @@ from tools.samplers import add_sampler_option, asks_for_help, listing, sampler_o
 from tools.seq2seq.candidates import add_candidate_options
 from tools.seq2seq.evaluate import evaluate_seq2seq
 
-OF = {"paragraphs": "documents", "pairs": "held-out samples"}
-"""What an interval of a loss is over."""
+OF_PAIRS = "held-out samples"
+"""What an interval of a loss is over, where samples are not cut from documents."""
 
 
 def evaluate(
@@ -62,7 +62,8 @@ def evaluate(
     train = open_split(path, config.data.train_split, tokenizer=tokenizer)
     split = open_split(path, split_name, tokenizer=tokenizer)
     how: Any = config.data.packing
-    windows = held_out(split, config.data.sequence_length, how)
+    mask = config.data.document_mask
+    windows = held_out(split, config.data.sequence_length, how, segments=mask)
     scope = config.objective.scope(padded=how == "pad")
     with (
         torch.inference_mode(),
@@ -76,6 +77,7 @@ def evaluate(
             seed=seed,
             samples=samples,
             batch=batch,
+            state=loaded.state,
             share=loaded.share,
             device=loaded.device,
             on_batch=bar.update,
@@ -110,7 +112,7 @@ def held_out_loss(
             print(f"warning: {note}", file=sys.stderr)
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
-        sums, apart = mean_losses(
+        found = mean_losses(
             loaded.network.ask,
             config.objective,
             config.model,
@@ -118,20 +120,25 @@ def held_out_loss(
             seed=seed,
             num=num,
             batch=batch,
+            state=loaded.state,
             share=loaded.share,
             device=loaded.device,
             on_batch=bar.update,
         )
-    loss, count = loaded.total(sums).tolist()
+    found = found.total(loaded.total)
+    losses = found.losses(config.objective)
     assert corpus.document_of is not None
-    documents = by_document(loaded.total(apart).numpy(), corpus.document_of())
-    interval = ratio_interval(documents, seed=seed, of=OF[config.data.packing])
+    samples = found.by_sample(config.objective).numpy()
+    documents = by_document(samples, corpus.document_of())
+    of = OF_PAIRS if config.data.packing == "pairs" else "documents"
+    interval = ratio_interval(documents, seed=seed, of=of)
     return {
-        "loss": loss / count,
+        "loss": losses.pop("loss"),
         "loss_ci95": interval.bounds,
         "interval": interval.told,
         "bound_on": None,
-        "positions": int(count),
+        "terms": losses,
+        "positions": int(found.tokens_N.sum()),
         "documents": len(documents),
         "padding": "predicted and counted, as in training",
         "split": split_name,

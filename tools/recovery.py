@@ -87,7 +87,7 @@ def _batch_sums(
     """Sums of both errors, of both kinds of hits, and the number of tokens."""
     config = loaded.config
     batch = {name: value.to(loaded.device) for name, value in batch.items()}
-    noisy = config.objective.corrupt(batch, draws, config.model)
+    noisy = config.objective.corrupt(batch, draws, config.model, loaded.state)
     asked = replace(noisy, where_BL=batch["valid"] & (batch["tokens"] != pad))
     assert noisy.signal_BK is not None
     assert noisy.noise_BLE is not None

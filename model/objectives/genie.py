@@ -12,13 +12,15 @@ themselves: it keeps the embeddings of different tokens apart.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from model.config import ModelConfig
 from model.draws import Draws
+from model.facts import Facts
+from model.needs import Need
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
 from model.prediction import Ask, Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, ScheduleName, target
@@ -42,6 +44,19 @@ class Genie(Objective):
         rounding: weight of the rounding loss.
     """
 
+    summary: ClassVar[str] = (
+        "An encoder-decoder that writes a target for a source by denoising its embeddings "
+        "(GENIE, Lin et al. 2023), all positions at a time."
+    )
+    trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "model": {
+            "time_conditioning": False,
+            "num_layers": 2,
+            "seq2seq": {"num_encoder_layers": 2, "embedding_width": 16, "output": "mixture"},
+        },
+        "objective": {"num_steps": 50},
+        "data": {"packing": "paragraphs", "source_length": 48, "sequence_length": 16},
+    }
     noise = "gaussian"
     sampler = "ddpm"
 
@@ -72,24 +87,19 @@ class Genie(Objective):
         """The forward process."""
         return Gaussian(schedule=self.schedule, num_steps=self.num_steps)
 
-    def check(self, model: ModelConfig) -> None:
-        """GENIE needs an encoder-decoder; self-conditioning needs an input for the draft."""
-        if model.seq2seq is None:
-            raise ValueError(
-                "objective genie needs an encoder-decoder: set model.seq2seq, e.g. "
-                "model.seq2seq.num_encoder_layers=6"
-            )
-        if model.seq2seq.output == "mixture" and self.prediction != "x0":
-            raise ValueError("model.seq2seq.output mixture is of clean embeddings: predict x0")
-        if bool(self.self_conditioning) != model.seq2seq.self_conditioning:
-            raise ValueError(
-                "objective.self_conditioning and model.seq2seq.self_conditioning go together: "
-                "set both or neither"
-            )
+    @property
+    def needs(self) -> frozenset[Need]:
+        """An encoder-decoder; with self-conditioning also an input for the draft."""
+        needs = {Need.EMBEDDINGS, Need.SOURCE}
+        if self.prediction != "x0":
+            needs.add(Need.ANY_VECTOR)
+        if self.self_conditioning:
+            needs.add(Need.DRAFT)
+        return frozenset(needs)
 
     # -- corruption -----------------------------------------------------------------------
 
-    def begin(self) -> State:
+    def begin(self, facts: Facts) -> State:
         """The last losses of each index, where times follow them."""
         return self._sampler.begin() if self.times == "loss_second_moment" else NO_STATE
 
@@ -98,9 +108,13 @@ class Genie(Objective):
         return SecondMoment(num_steps=self.num_steps)
 
     def indices(self, position_B: Tensor, draws: Draws, state: State) -> tuple[Tensor, Tensor]:
-        """Index ``[B, 1]`` of each sample, and its importance weight, from stratified uniforms."""
+        """Index ``[B, 1]`` of each sample, and its importance weight, from stratified uniforms.
+
+        Indices follow the losses in training only: held-out losses of different runs can be
+        compared.
+        """
         u_B1 = draws.times(position_B)
-        if state:
+        if state and draws.split == "train":
             return self._sampler.draw(u_B1, state)
         index_B1 = (u_B1 * self.num_steps).long().clamp(max=self.num_steps - 1)
         return index_B1, torch.ones_like(u_B1)
@@ -139,7 +153,7 @@ class Genie(Objective):
         """With self-conditioning."""
         return self.self_conditioning > 0
 
-    def refine(self, noisy: Noisy, ask: Ask, draws: Draws) -> Noisy:
+    def refine(self, noisy: Noisy, ask: Ask, draws: Draws, state: State = NO_STATE) -> Noisy:
         """A draft for the samples whose draw says so, zeros for the others."""
         if not self.refines:
             return noisy

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -47,6 +47,11 @@ class Mdlm(Objective):
             the length. ``visible``: never masked, so that the length is given.
     """
 
+    summary: ClassVar[str] = (
+        "A bidirectional denoiser that writes text by filling in [MASK]s (masked diffusion, "
+        "Sahoo et al. 2024), several positions at a time and in any order."
+    )
+    trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     noise = "mask"
     sampler = "ancestral"
 
@@ -57,11 +62,6 @@ class Mdlm(Objective):
     def __post_init__(self) -> None:
         if not 0.0 <= self.t_min < 1.0:
             raise ValueError(f"t_min must lie in [0, 1), not {self.t_min}")
-
-    def check(self, model: ModelConfig) -> None:
-        """MDLM runs with and without time conditioning; it predicts ids."""
-        if model.seq2seq is not None:
-            raise ValueError("objective mdlm predicts ids: leave model.seq2seq out, or use genie")
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
@@ -83,6 +83,7 @@ class Mdlm(Objective):
             level_BK=t_B1.float(),
             where_BL=masked_BL & text_BL,
             valid_BL=text_BL,
+            segment_BL=batch.get("segment"),
             position_B=position,
             target_BL=tokens,
             weight_BK=weight_B1.float(),
@@ -107,7 +108,12 @@ class Mdlm(Objective):
         return super().counted(batch, free_BL, model)
 
     def bound_corrupt(
-        self, batch: Batch, free_BL: Tensor, draws: Draws, model: ModelConfig
+        self,
+        batch: Batch,
+        free_BL: Tensor,
+        draws: Draws,
+        model: ModelConfig,
+        state: State = NO_STATE,
     ) -> Noisy:
         """Mask k of the n hidden tokens, k uniform on 1..n, and weigh them by n / k.
 
@@ -139,6 +145,7 @@ class Mdlm(Objective):
             level_BK=self.schedule.exact().time(1 - t_B1).float(),
             where_BL=masked_BL & predicted_BL,
             valid_BL=torch.ones_like(hidden_BL) if self.padding == "generated" else batch["valid"],
+            segment_BL=batch.get("segment"),
             position_B=position,
             target_BL=tokens,
             weight_BK=(num_B1 / masked_B1.clamp(min=1)).float(),

@@ -98,7 +98,12 @@ def parsed(text: bytes, file: Path) -> Any:
 
 
 def checked(path: Path, name: str, files: Mapping[str, File]) -> Any:
-    """The JSON of a small file of a checkpoint, read once, and only after its checksum.
+    """The JSON of a small file of a checkpoint; raises as :func:`sound_bytes`."""
+    return parsed(sound_bytes(path, name, files), path / name)
+
+
+def sound_bytes(path: Path, name: str, files: Mapping[str, File]) -> bytes:
+    """A small file of a checkpoint, read once, and only after its checksum.
 
     Raises:
         UserError: it is not there, or not what was written.
@@ -106,9 +111,9 @@ def checked(path: Path, name: str, files: Mapping[str, File]) -> Any:
     if name not in files:
         raise UserError(f"{path} is not whole: its {NAME} names no {name}")
     try:
-        text = read_bytes(path / name)
+        found = read_bytes(path / name)
     except OSError as error:
         raise UserError(f"{path} is damaged: {name} cannot be read ({error})") from error
-    if hashlib.sha256(text).hexdigest() != files[name]["sha256"]:
+    if hashlib.sha256(found).hexdigest() != files[name]["sha256"]:
         raise UserError(f"{path} is damaged: {name} does not have the checksum it was written with")
-    return parsed(text, path / name)
+    return found

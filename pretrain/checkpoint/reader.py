@@ -23,7 +23,8 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import ReadItem
 
 from configs.errors import UserError
-from pretrain.checkpoint import contents, store
+from model.objectives import State
+from pretrain.checkpoint import contents, objective_state, store
 from pretrain.checkpoint.manifest import File
 from pretrain.checkpoint.pieces import Piece, to_read
 from pretrain.ranges import Range
@@ -61,6 +62,10 @@ class Reader:
     def weights(self, which: str) -> str:
         """The kind of the averaged (``ema``) or last (``raw``) weights; the one kind there is."""
         return "ema" if which == "ema" and "ema" in self.kinds() else "master"
+
+    def objective_state(self) -> State:
+        """See :func:`pretrain.checkpoint.objective_state.read`."""
+        return objective_state.read(self.path, self.files, self.state)
 
     def read_into(self, pieces: Mapping[str, Piece]) -> None:
         """Fill pieces, by ``kind/name``, in place.

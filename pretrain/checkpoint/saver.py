@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pretrain.checkpoint import store
+from model.objectives import NO_STATE, State
+from pretrain.checkpoint import objective_state, store
 from pretrain.checkpoint.pieces import Piece, to_write
 from pretrain.checkpoint.reader import crc32, key
 from pretrain.guard import NonFiniteError, non_finite
@@ -89,6 +90,7 @@ class Saver:
         self._host: dict[str, list[Tensor]] = {}
         self._staging = directory
         self._state: Mapping[str, Any] = {}
+        self._objective_state = NO_STATE
         self._writing: Job | None = None
         self._committing: Job | None = None
         self._committed = False
@@ -101,6 +103,7 @@ class Saver:
         state: Mapping[str, Any],
         kinds: Mapping[str, Sequence[Tensor]],
         fragments: Sequence[Fragment],
+        learnt: State = NO_STATE,
     ) -> None:
         """Copy what this rank owns, and write it from there; :meth:`settle` must be idle.
 
@@ -108,9 +111,12 @@ class Saver:
             state: plain data with a ``step``, the first rank's counts.
             kinds: of each kind (master, exp_avg, ...) this rank's flat tensors.
             fragments: which range of which parameter lies where in them.
+            learnt: the objective's state, of which the first rank's is kept.
         """
         assert not self.busy, "one save at a time"
         self._state = dict(state)
+        if self._rank == 0:
+            self._objective_state = objective_state.copied(learnt)
         self._staging = store.staging_of(self._directory, self._attempt, state["step"])
         own = [fragment for fragment in fragments if not fragment.is_copy]
         copies = {kind: self._copied(kind, flats) for kind, flats in kinds.items()}
@@ -234,9 +240,9 @@ class Saver:
         self._told = self._after_commit()
 
     def _complete(self) -> None:
-        """Index, state, manifest, and the rename."""
+        """Index, states, manifest, and the rename."""
         index: dict[str, dict[str, Any]] = {}
-        files = {}
+        files = objective_state.write(self._staging, self._objective_state)
         for rank in range(self._size):
             note = json.loads(self._note(rank).read_text(encoding="utf-8"))
             files[note["file"]] = note["facts"]

@@ -4,6 +4,7 @@
       manifest.json            format, sizes and checksums of all files
       state.json               step and plain data of the run
       index.json               of every tensor: its shape, and in which file which box is
+      objective.safetensors    what the objective has learnt, if it learns anything
       rank-00000.safetensors   the boxes whose masters rank 0 owned
       ...
 

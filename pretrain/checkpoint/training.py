@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import RunError, UserError
+from model.objectives import NO_STATE, State
 from model.seq2seq import name_in_encoder
 from pretrain.checkpoint import retention, store
 from pretrain.checkpoint.pieces import Piece
@@ -23,12 +24,12 @@ from pretrain.ema import Ema
 from pretrain.guard import NonFiniteError, non_finite
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
+from pretrain.stored import stored_config
 
 Names = Callable[[str], str | None]
 
 _NEEDED = (
-    "step", "tokens_seen", "optimizer_step", "skipped_in_a_row", "elapsed_s", "objective",
-    "loss_scaler",
+    "step", "tokens_seen", "optimizer_step", "skipped_in_a_row", "elapsed_s", "loss_scaler",
 )  # fmt: skip
 """Of a checkpoint's state, what a run goes on with."""
 
@@ -83,14 +84,14 @@ class Checkpoints:
 
     # -- save -----------------------------------------------------------------------------
 
-    def save(self, state: dict[str, Any]) -> str | None:
+    def save(self, state: dict[str, Any], learnt: State = NO_STATE) -> str | None:
         """Begin to save; what to tell the user of the save before, which is finished first."""
         note = self.finish()
         layout = {"data": self._mesh.data_size, "tensor": self._mesh.tensor_size}
         layout |= {"pipeline": self._mesh.pipe_size, "zero_stage": self._config.parallel.zero_stage}
         full = {**state, "layout": layout, "loss_scaler": self._engine.loss_scaler}
         self.failure = None
-        self._saver.begin(full, self._kinds(), self._owned.fragments)
+        self._saver.begin(full, self._kinds(), self._owned.fragments, learnt)
         if not self._config.checkpoint.asynchronous:
             note = self.finish() or note
         return note
@@ -144,16 +145,18 @@ class Checkpoints:
 
     # -- load -----------------------------------------------------------------------------
 
-    def resume(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Load the newest checkpoint that is sound in every byte; its state, and what to say.
+    def resume(self) -> tuple[Reader | None, list[str]]:
+        """Load the newest checkpoint that is sound in every byte; what to say.
 
         Raises:
+            UserError: it is of a former form.
             RunError: none is, and what was read of one is not what a run begins with.
         """
         notes, unfit = [], None
         for path in reversed(store.committed(self._directory)):
             reader, problem = self._opened(path, in_place=True)
             if reader is not None:
+                reader.objective_state()
                 problem = unfit = self._loaded(reader)
             if problem or reader is None:
                 notes.append(f"{problem}; passed over")
@@ -161,7 +164,7 @@ class Checkpoints:
             self._owned.set_optimizer_step(reader.state["optimizer_step"])
             self._engine.loss_scaler = reader.state["loss_scaler"]
             self._owned.refresh()
-            return reader.state, [*notes, f"resuming from {path}"]
+            return reader, [*notes, f"resuming from {path}"]
         if unfit:
             raise RunError(
                 f"{unfit}; {self._directory} holds no checkpoint that is finite and sound; begin "
@@ -186,8 +189,13 @@ class Checkpoints:
         problems = [text for text in self._mesh.everyone(problem) if text]
         return problems[0] if problems else self._not_finite(reader.path)
 
-    def fork(self, path: Path) -> tuple[int, str]:
-        """Begin with the weights of another run; the optimizer's steps so far, and what to say."""
+    def fork(self, path: Path) -> tuple[int, State, str]:
+        """Begin with the weights of another run.
+
+        Returns:
+            The optimizer's steps so far, what the objective has learnt where it is that run's
+            too, and what to say.
+        """
         config = self._config
         reader, problem = self._opened(path)
         if reader is None:
@@ -206,7 +214,9 @@ class Checkpoints:
         note = f"beginning with the {config.fork_weights} weights of {path}"
         if reader.state.get("tokenizer_sha256") is None:
             note += "; their tokenizer is not recorded there: make sure that it is the corpus's"
-        return steps, note
+        theirs = stored_config(reader.state["config"], where=f"{path}/state.json").objective
+        learnt = reader.objective_state() if theirs == config.objective else NO_STATE
+        return steps, learnt, note
 
     def _opened(self, path: Path, *, in_place: bool = False) -> tuple[Reader | None, str | None]:
         """A checkpoint whose every byte some rank has found sound; else what is wrong with it.

@@ -1,7 +1,7 @@
 """A model from a checkpoint, for sampling, evaluation and export: whole, or shared by ranks."""
 
 import multiprocessing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ from torch import Tensor
 from configs.errors import UserError
 from model.build import build
 from model.network import Network
+from model.objectives import NO_STATE, State
 from pretrain import console
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
@@ -36,6 +37,7 @@ class Loaded:
 
     Args:
         denoiser: all of it, or this rank's part under the ``mesh``.
+        state: what its objective has learnt.
         tokenizer_sha256: of the tokenizer that it was trained with, if that is known.
     """
 
@@ -45,6 +47,7 @@ class Loaded:
     step: int
     tokens_seen: int
     device: torch.device
+    state: State = field(default_factory=lambda: NO_STATE)
     tokenizer_sha256: str | None = None
     mesh: "Mesh | None" = None
 
@@ -165,6 +168,7 @@ def load_denoiser(
         step=reader.state["step"],
         tokens_seen=reader.state["tokens_seen"],
         device=device,
+        state=reader.objective_state(),
         tokenizer_sha256=reader.state.get("tokenizer_sha256"),
         mesh=mesh,
     )

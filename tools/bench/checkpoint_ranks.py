@@ -65,7 +65,7 @@ class State:
 def plain_state(step: int) -> Mapping[str, Any]:
     """What the trainer adds, as far as loading asks for it."""
     counts = dict.fromkeys(("tokens_seen", "skipped_in_a_row", "elapsed_s"), 0)
-    return {"step": step, "optimizer_step": step, "score": None, "objective": {}, **counts}
+    return {"step": step, "optimizer_step": step, "score": None, **counts}
 
 
 def save(world: World, config: RunConfig, directory: Path, repeats: int) -> Saves:

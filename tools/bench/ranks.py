@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 
+from model.facts import facts_of
 from model.objectives import Batch
 from pretrain.config import RunConfig
 from pretrain.launch import World
@@ -46,7 +47,9 @@ class EngineStep:
         self.engine = engine.build(config, mesh)
         self._config = config
         self._tokens_NL = synthetic_tokens(config)
-        self._training = TrainingStep(config, self.engine, mesh, self._read)
+        whole_NL = torch.ones_like(self._tokens_NL, dtype=torch.bool)
+        facts = facts_of(lambda: (self._tokens_NL, whole_NL), config.model.vocab_size)
+        self._training = TrainingStep(config, self.engine, mesh, self._read, facts)
         self._number = 0
 
     def __call__(self) -> None:

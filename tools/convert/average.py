@@ -46,7 +46,8 @@ def average(
     for one in held:
         require(one, shapes)
     mean = Tensors(shapes, lambda name: _mean(held, given, name), "the average")
-    last = max(readers, key=lambda reader: int(reader.state["step"])).state
+    newest = max(readers, key=lambda reader: int(reader.state["step"]))
+    last = newest.state
     state = write.state_of(
         config,
         step=last["step"],
@@ -58,7 +59,7 @@ def average(
         },
     )
     with staged(out, write.num_bytes(shapes)) as aside:
-        write.write_checkpoint(aside, mean, state, shard_bytes)
+        write.write_checkpoint(aside, mean, state, shard_bytes, newest.objective_state())
         asked = parity.inputs(config.model, config.model.num_ids)
         report = parity.compare(
             parity.logits(config.model, mean, asked),

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from configs.defaults import OBJECTIVE
 from configs.errors import UserError
 from configs.load import to_plain, to_yaml, validate
 from data_pipeline.tokenizer import load_tokenizer
 from model.config import ModelConfig
-from pretrain.checkpoint import store
+from model.objectives import NO_STATE, State
+from pretrain.checkpoint import objective_state, store
 from pretrain.config import RunConfig
 from pretrain.stored import stored_config
 from tools.convert import layouts, parity, tensors, tokenizer_files, write
@@ -61,9 +63,9 @@ def from_hf(
     length = options.length or incoming.length
     told = incoming.run.get("data", {}).get("sequence_length")
     known = bool(length or told or (source / RUN_FILE).exists())
-    run = _run(source, incoming, tokenizer, options)
+    run, learnt = _run(source, incoming, tokenizer, options), _learnt(source)
     with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
-        write.write_checkpoint(aside, incoming.tensors, run, shard_bytes)
+        write.write_checkpoint(aside, incoming.tensors, run, shard_bytes, learnt)
         given = parity.inputs(incoming.model, incoming.num_ids)
         note = ", under the causal mask" if incoming.compared_as.attention == "causal" else ""
         written = tensors.of_checkpoint(tensors.Reader(aside), "master")
@@ -119,7 +121,7 @@ def _run(
             "steps": 1,
             "global_batch": 1,
             "model": to_plain(incoming.model),
-            "objective": incoming.run.get("objective", {"name": "mdlm"}),
+            "objective": incoming.run.get("objective", {"name": OBJECTIVE}),
             "data": {
                 "corpus": str(tokenizer or "unknown"),
                 "sequence_length": max(3, incoming.length or min(DEFAULT_LENGTH, longest)),
@@ -130,6 +132,12 @@ def _run(
         where="the converted run",
     )
     return write.state_of(config, step=0, tokens_seen=0, facts=known)
+
+
+def _learnt(source: Path) -> State:
+    """What the objective had learnt in the run it was exported from, where that is beside it."""
+    file = source / objective_state.NAME
+    return objective_state.parsed(file.read_bytes(), file) if file.is_file() else NO_STATE
 
 
 def _facts(file: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def strip_checkpoint(
         config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts
     )
     with staged(out, write.num_bytes(ours.shapes)) as aside:
-        write.write_checkpoint(aside, ours, state, shard_bytes)
+        write.write_checkpoint(aside, ours, state, shard_bytes, reader.objective_state())
         given = parity.inputs(config.model, config.model.num_ids)
         report = parity.compare(
             parity.logits(config.model, ours, given),

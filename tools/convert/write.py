@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.load import to_plain
-from pretrain.checkpoint import manifest, store
+from model.objectives import NO_STATE, State
+from pretrain.checkpoint import manifest, objective_state, store
 from pretrain.checkpoint.reader import crc32, key
 from pretrain.config import RunConfig
 from tools.convert.tensors import Shape, Tensors
@@ -84,9 +85,17 @@ def write_huggingface(folder: Path, tensors: Tensors, shard_bytes: int) -> None:
 
 
 def write_checkpoint(
-    folder: Path, tensors: Tensors, state: Mapping[str, Any], shard_bytes: int
+    folder: Path,
+    tensors: Tensors,
+    state: Mapping[str, Any],
+    shard_bytes: int,
+    learnt: State = NO_STATE,
 ) -> None:
-    """A checkpoint of ours that holds weights only, once: neither moments nor an average."""
+    """A checkpoint of ours that holds weights only, once: neither moments nor an average.
+
+    Args:
+        learnt: what the objective of its run has learnt.
+    """
     folder.mkdir()
     sums: dict[str, int] = {}
 
@@ -119,10 +128,11 @@ def write_checkpoint(
     write_json(folder / "index.json", index)
     write_json(folder / "state.json", state)
     names = [*sorted(set(where.values())), "index.json", "state.json"]
-    files = {
+    files: dict[str, manifest.File] = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": store.sha256(folder / name)}
         for name in names
     }
+    files |= objective_state.write(folder, learnt)
     store.write(folder / store.MANIFEST, manifest.text_of(files))
 
 
@@ -141,7 +151,6 @@ def state_of(
         "optimizer_step": 0,
         "elapsed_s": facts.get("elapsed_s", 0.0),
         "score": facts.get("score"),
-        "objective": {},
         "code": facts.get("code", {}),
         "tokenizer_sha256": facts.get("tokenizer_sha256"),
         "config": to_plain(config),

@@ -4,6 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from model.draws import Draws
+from model.objectives import State
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, mean_losses
 from pretrain.parallel.engine import Engine
@@ -25,9 +26,9 @@ class SyntheticStream:
         return batch(self._config, self._draws, positions.tolist())
 
 
-def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
+def losses(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> list[float]:
     """The mean loss of the held-out samples."""
-    sums, _ = mean_losses(
+    found = mean_losses(
         trained.ask,
         config.objective,
         config.model,
@@ -35,8 +36,9 @@ def losses(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
         seed=0,
         num=NUM,
         batch=2,
+        state=state,
         share=Share(rank=mesh.data_rank, size=mesh.data_size),
         device=mesh.device,
     )
-    loss, count = mesh.total(sums.to(mesh.device)).tolist()
-    return [loss / count]
+    total = found.total(lambda values: mesh.total(values.to(mesh.device)))
+    return [total.losses(config.objective)["loss"]]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.categorical import Categorical
 from model.draws import Draws
-from model.objectives import Bounded, Noisy
+from model.objectives import Bounded, Noisy, State
 from model.prediction import Prediction
 from model.samplers import Job, Sampler
 from pretrain.config import RunConfig
@@ -21,7 +21,7 @@ from pretrain.ranges import Box, Range, copy_overlap
 from pretrain.step import TrainingStep
 from tools.samplers import SAMPLERS
 from tools.verify import embeddings
-from tools.verify.synthetic import SyntheticWindows, batch
+from tools.verify.synthetic import SyntheticWindows, batch, facts
 
 
 @dataclass(kw_only=True)
@@ -70,7 +70,11 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     trained = engine.build(config, mesh)
     training = TrainingStep(
-        config, trained, mesh, lambda positions: batch(config, draws, positions, mesh.device)
+        config,
+        trained,
+        mesh,
+        lambda positions: batch(config, draws, positions, mesh.device),
+        facts(config),
     )
     outcome = Outcome(initial=_masters(trained))
     for step in range(1, steps + 1):
@@ -86,8 +90,8 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
         outcome.losses.append(training.losses(sums, counts).total)
         outcome.grad_norms.append(trained.grad_norm)
     outcome.final = _masters(trained)
-    outcome.document_nats = _evaluate(trained, mesh, config)
-    outcome.samples = _sample(trained, mesh, config)
+    outcome.document_nats = _evaluate(trained, mesh, config, training.state)
+    outcome.samples = _sample(trained, mesh, config, training.state)
     outcome.drawn, outcome.logits = _draw(trained, mesh, config)
     return outcome
 
@@ -110,9 +114,9 @@ def _digests(position_B: Tensor, noisy: dict[str, Tensor]) -> dict[int, str]:
     }
 
 
-def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
+def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> list[float]:
     if not isinstance(config.objective, Bounded):
-        return embeddings.losses(trained, mesh, config)
+        return embeddings.losses(trained, mesh, config, state)
     tally = document_losses(
         trained.ask,
         config.objective,
@@ -121,6 +125,7 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
         seed=0,
         samples=2,
         batch=2,
+        state=state,
         share=Share(rank=mesh.data_rank, size=mesh.data_size),
         device=mesh.device,
     )
@@ -128,7 +133,9 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig) -> list[float]:
     return nats
 
 
-def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> list[list[int]]:
+def _sample(
+    trained: Engine, mesh: Mesh, config: RunConfig, state: State, num: int = 4
+) -> list[list[int]]:
     """The same texts on every rank: none of the draws names a rank."""
     samples = batch(config, Draws(seed=1, split="windows", batch=num), range(num), mesh.device)
     ids_BL = samples["tokens"][:, : config.data.sequence_length - 3]
@@ -140,6 +147,7 @@ def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> lis
         objective=config.objective,
         model=config.model,
         network=trained,
+        state=state,
         source_BS=samples.get("source"),
         source_valid_BS=samples.get("source_valid"),
     )

@@ -13,7 +13,7 @@ from model.draws import Draws
 from model.objectives import sum_losses, training_layout
 from pretrain.config import RunConfig
 from pretrain.optim import adamw, learning_rate
-from tools.verify.synthetic import batch
+from tools.verify.synthetic import batch, facts
 
 
 class PlainLoop:
@@ -24,7 +24,7 @@ class PlainLoop:
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.denoiser = build(config.model, seed=config.seed).to(device)
         self.optimizer = adamw(self.denoiser.parameter_names(), config.optim)
-        self.state = config.objective.begin()
+        self.state = config.objective.begin(facts(config))
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
 
@@ -37,10 +37,12 @@ class PlainLoop:
         objective = config.objective
         noisy = replace(
             objective.corrupt(samples, self.draws, config.model, self.state),
-            layout=training_layout(objective, config.model, self.draws, number + 1),
+            layout=training_layout(
+                objective, config.model, self.draws, number + 1, config.data.sequence_length
+            ),
         )
         with torch.no_grad():
-            noisy = objective.refine(noisy, self.denoiser.ask, self.draws)
+            noisy = objective.refine(noisy, self.denoiser.ask, self.draws, self.state)
         sums = sum_losses(objective, self.denoiser.prediction(self.denoiser(noisy)), noisy)
         self.state = objective.learn(self.state, sums.seen, samples["position"], self.draws)
         means = {name: value / noisy.count(name) for name, value in sums.terms.items()}
