@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from model.gaussian_samplers.ddim import Ddim
-from model.gaussian_samplers.ddpm import Ddpm
 from peft import LoraConfig, get_peft_model
 from small_models import MODEL, random_weights, run_of, save_weights, small_genie
 from torch import Tensor
