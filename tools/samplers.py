@@ -23,8 +23,8 @@ def add_sampler_option(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="NAME | key=value",
-        help="a sampler, its settings, or both, as in --sampler ddim steps=16; by default that of "
-        "the objective. `RUN --sampler help` says which suit a model",
+        help="a sampler, its settings, or both, as in --sampler steps=16; by default that of the "
+        "objective. `RUN --sampler help` says which suit a model",
     )
     parser.epilog = f"samplers and their settings:\n{listing()}"
 
