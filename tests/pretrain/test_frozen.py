@@ -1,4 +1,4 @@
-"""Parameters that are not trained: the same under every layout, in checkpoints, and nowhere else."""
+"""Parameters that are not trained: alike under every layout, in checkpoints, and nowhere else."""
 
 from pathlib import Path
 from typing import Any
