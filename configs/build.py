@@ -5,8 +5,9 @@ is a float where one is asked for. Then come the checks of the block that it sta
 of the blocks around it (:mod:`configs.checks`), as far as what they need is known.
 
 A field annotated ``Annotated[Any, Plugin("package.folder")]`` holds a block with a
-``name``: the name of a module in that folder, whose one dataclass the rest of the block
-configures. The folder is the registry, and only the named module is imported.
+``name``: the name of a module in that folder. The rest of the block configures the dataclass
+there that has the module's name (``LogLinear`` of ``loglinear.py``); a module may hold others.
+The folder is the registry, and only the named module is imported.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class Plugin:
         if not isinstance(name, str) or name not in known:
             guess = hints.nearest(str(name), known) or "there are: " + ", ".join(known)
             raise ValueError(f"unknown {kind} {hints.short(name)}; {guess}")
-        return _only_dataclass(f"{self.package}.{name}")
+        return _namesake(f"{self.package}.{name}")
 
     def build(self, block: object) -> Any:
         """An instance from ``{name: ..., ...}``, or from the bare name.
@@ -64,16 +65,19 @@ class Plugin:
 
 
 @cache
-def _only_dataclass(module_name: str) -> type:
+def _namesake(module_name: str) -> type:
+    """The dataclass that is called as its module is, in capitals or not, without underscores."""
     module = importlib.import_module(module_name)
+    wanted = module_name.rpartition(".")[2].replace("_", "")
     found = [
         value
-        for value in vars(module).values()
-        if isinstance(value, type)
+        for name, value in vars(module).items()
+        if name.lower() == wanted
+        and isinstance(value, type)
         and dataclasses.is_dataclass(value)
-        and getattr(value, "__module__", "") == module_name
+        and value.__module__ == module_name
     ]
-    assert len(found) == 1, f"{module_name} must define one dataclass, not {len(found)}"
+    assert len(found) == 1, f"{module_name} must define a dataclass of its name, such as {wanted}"
     return typing.cast(type, found[0])
 
 

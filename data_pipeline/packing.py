@@ -28,19 +28,29 @@ class Packing(Protocol):
     ) -> dict[str, np.ndarray]:
         """Samples [B]: `tokens` int64 [B, L] and `valid` bool [B, L], False on padding.
 
-        They are the same at every position of the stream.
+        With segments, also `segment` int64 [B, L]. They are the same at every position of the
+        stream.
         """
         ...
 
+    def document_of(self, indices: np.ndarray) -> np.ndarray:
+        """The document that each sample [B] begins in: int64 [B]."""
+        ...
 
-def pack(split: Split, sequence_length: int, how: Literal["wrap", "pad"]) -> Packing:
+
+def pack(
+    split: Split, sequence_length: int, how: Literal["wrap", "pad"], *, segments: bool = False
+) -> Packing:
     """The packing of that name.
+
+    Args:
+        segments: tell documents that share a sample apart (wrap).
 
     Raises:
         UserError: the sequence length is below 3, or no sample can be filled.
     """
     if how == "wrap":
-        return Wrapped(split, sequence_length)
+        return Wrapped(split, sequence_length, segments=segments)
     if how == "pad":
         return Padded(split, sequence_length)
     raise UserError(f"packing '{how}' is unknown; choose wrap or pad")
@@ -53,10 +63,11 @@ class Wrapped:
         UserError: the sequence length is below 3, or longer than the split.
     """
 
-    def __init__(self, split: Split, sequence_length: int) -> None:
+    def __init__(self, split: Split, sequence_length: int, *, segments: bool = False) -> None:
         _check_length(sequence_length)
         self._split = split
         self._sequence_length = sequence_length
+        self._segments = segments
         if not len(self):
             raise UserError(
                 f"{split.directory}: a sequence length of {sequence_length} that no sample can "
@@ -73,7 +84,14 @@ class Wrapped:
         """See `Packing.read`."""
         pieces = _stream_pieces(self._split, self._sequence_length - FRAME, indices)
         tokens = _framed(self._split, pieces)
-        return {"tokens": tokens, "valid": np.ones_like(tokens, dtype=bool)}
+        found = {"tokens": tokens, "valid": np.ones_like(tokens, dtype=bool)}
+        return found | (_segments(self._split, tokens) if self._segments else {})
+
+    def document_of(self, indices: np.ndarray) -> np.ndarray:
+        """See `Packing.document_of`."""
+        starts = [int(index) * (self._sequence_length - FRAME) for index in indices]
+        found = [self._split.document_of(start, start + 1) for start in starts]
+        return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
 
 class Padded:
@@ -103,6 +121,10 @@ class Padded:
         """The document of each sample, and whether the sample ends it: int64 [B], bool [B]."""
         documents = np.searchsorted(self._first_sample, indices, side="right") - 1
         return documents, indices + 1 == self._first_sample[documents + 1]
+
+    def document_of(self, indices: np.ndarray) -> np.ndarray:
+        """See `Packing.document_of`."""
+        return self.locate(indices)[0]
 
     def read(
         self, indices: np.ndarray, positions: np.ndarray | None = None
@@ -141,6 +163,7 @@ class Windows(Protocol):
         ending    bool  [B, l]  of padded windows only: True on what the length of the text
                                 decides, the EOS after it and the padding
         document  int64 [B, l]  number of the document in the split, -1 where not scored
+        segment   int64 [B, l]  of wrapped windows with segments only, as in training
         """
         ...
 
@@ -154,6 +177,7 @@ class WrappedWindows:
 
     split: Split
     sequence_length: int
+    segments: bool = False
 
     def __len__(self) -> int:
         return -(-self.split.num_tokens // (self.sequence_length - FRAME))
@@ -181,7 +205,8 @@ class WrappedWindows:
         document = np.full(tokens.shape, -1, dtype=np.int64)
         document[:, 1:-1] = self.split.document_of(first, last).reshape(stop - start, -1)
         valid = np.ones_like(scored)
-        return {"tokens": tokens, "valid": valid, "scored": scored, "document": document}
+        found = {"tokens": tokens, "valid": valid, "scored": scored, "document": document}
+        return found | (_segments(self.split, tokens) if self.segments else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +242,13 @@ class PaddedWindows:
         yield {**arrays, "scored": scored, "ending": ending, "document": document}
 
 
-def held_out(split: Split, sequence_length: int, how: Literal["wrap", "pad"]) -> Windows:
+def held_out(
+    split: Split, sequence_length: int, how: Literal["wrap", "pad"], *, segments: bool = False
+) -> Windows:
     """The split's windows for evaluation, packed as for training; none of it is left out.
+
+    Args:
+        segments: tell documents that share a window apart (wrap).
 
     Raises:
         UserError: the sequence length is below 3, or every document is empty (pad).
@@ -226,7 +256,7 @@ def held_out(split: Split, sequence_length: int, how: Literal["wrap", "pad"]) ->
     if how == "pad":
         return PaddedWindows(padded=Padded(split, sequence_length))
     _check_length(sequence_length)
-    return WrappedWindows(split=split, sequence_length=sequence_length)
+    return WrappedWindows(split=split, sequence_length=sequence_length, segments=segments)
 
 
 def _check_length(sequence_length: int) -> None:
@@ -249,3 +279,9 @@ def _framed(split: Split, pieces: np.ndarray) -> np.ndarray:
     tokens = np.pad(pieces, ((0, 0), (1, 1)))
     tokens[:, 0], tokens[:, -1] = split.manifest.bos_id, split.manifest.eos_id
     return tokens
+
+
+def _segments(split: Split, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """`segment` int64 of framed pieces [B, l]: from 1 on, one more behind each EOS."""
+    ends = (tokens == split.manifest.eos_id).astype(np.int64)
+    return {"segment": 1 + ends.cumsum(axis=1) - ends}

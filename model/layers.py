@@ -100,7 +100,7 @@ def rotate(x_BLHE: Tensor, base: float, places: range | None = None) -> Tensor:
 
 
 class HasLayout(nn.Module):
-    """A layer to which positions of the text have an order: see :meth:`model.network.Network.attend`.
+    """A layer to which positions have an order: see :meth:`model.network.Network.attend`.
 
     Attributes:
         layout: who sees whom, set before each pass.

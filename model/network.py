@@ -56,6 +56,7 @@ class Network(nn.Module, ABC):
         names = self.parameter_names()
         initialize(names, self.factory, seed, config.initial_embedding_std)
         freeze(names, config.frozen)
+        self.attend(FULL)
 
     # -- what a kind of network says of itself --------------------------------------------
 

@@ -26,7 +26,7 @@ class Query:
         layout: which positions attend to which.
         segment_BL: int64 from 1 on, positions of different segments do not see one another;
             None for one segment.
-        signal_B1: float32, of the embeddings in the noisy ones.
+        signal_BK: float32, of the embeddings in the noisy ones.
         noise_BLE: float32, the rest of them.
         draft_BLE: float32, an earlier prediction to go on from; zeros for none.
         source_BS: int64 ids of the text that the target is conditioned on.
@@ -42,7 +42,7 @@ class Query:
     valid_BL: Tensor | None = None
     layout: AttentionLayout = FULL
     segment_BL: Tensor | None = None
-    signal_B1: Tensor | None = None
+    signal_BK: Tensor | None = None
     noise_BLE: Tensor | None = None
     draft_BLE: Tensor | None = None
     source_BS: Tensor | None = None

@@ -82,12 +82,12 @@ class Seq2Seq(Network):
     def inputs(self, query: Query) -> Stream:
         """What the first layer reads: floating tensors first."""
         assert query.noise_BLE is not None
-        assert query.signal_B1 is not None
+        assert query.signal_BK is not None
         assert query.source_BS is not None
         assert query.source_valid_BS is not None
         return (
             query.noise_BLE,
-            query.signal_B1,
+            query.signal_BK,
             query.level_BK,
             *self._draft(query),
             query.ids_BL,
@@ -129,11 +129,11 @@ class Seq2Seq(Network):
         if query.memory_BSD is None:
             return super().forward(query)
         self.attend(query.layout)
-        noise_BLE, signal_B1, level_BK, *draft, ids_BL, _, valid_BS = self.inputs(query)
+        noise_BLE, signal_BK, level_BK, *draft, ids_BL, _, valid_BS = self.inputs(query)
         stream = (
             query.memory_BSD,
             *self.embedding.target(
-                noise_BLE, signal_B1, level_BK, draft[0] if draft else None, ids_BL
+                noise_BLE, signal_BK, level_BK, draft[0] if draft else None, ids_BL
             ),
             valid_BS,
         )

@@ -84,21 +84,21 @@ class Entry(HasTable):
         h_BSD = _placed(embedded(self.source_tokens, source_BS), self.source_positions)
         return self.cut(self.source_norm(h_BSD))
 
-    def noisy(self, noise_BLE: Tensor, signal_B1: Tensor, ids_BL: Tensor) -> Tensor:
+    def noisy(self, noise_BLE: Tensor, signal_BK: Tensor, ids_BL: Tensor) -> Tensor:
         """``signal * embedding(ids) + noise``, float32."""
-        return torch.addcmul(noise_BLE, self.tokens(ids_BL).float(), signal_B1[..., None])
+        return torch.addcmul(noise_BLE, self.tokens(ids_BL).float(), signal_BK[..., None])
 
     def target(
         self,
         noise_BLE: Tensor,
-        signal_B1: Tensor,
+        signal_BK: Tensor,
         level_BK: Tensor,
         draft_BLE: Tensor | None,
         ids_BL: Tensor,
     ) -> Stream:
         """``(h_BLD, c_BKC)`` of the noisy target, formed in float32."""
         dtype = self.time_in.weight.dtype
-        x_BLE = self.noisy(noise_BLE, signal_B1, ids_BL)
+        x_BLE = self.noisy(noise_BLE, signal_BK, ids_BL)
         if draft_BLE is not None:
             x_BLE = torch.cat((x_BLE, draft_BLE), dim=-1)
         time = self.time_out(F.silu(self.time_in(sinusoid(1000.0 * level_BK).to(dtype))))
@@ -109,8 +109,8 @@ class Entry(HasTable):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
         """``(noise, signal, level[, draft], ids, source, source_valid)`` to the stream."""
-        noise_BLE, signal_B1, level_BK, *draft, ids_BL, source_BS, source_valid_BS = inputs
-        target = self.target(noise_BLE, signal_B1, level_BK, draft[0] if draft else None, ids_BL)
+        noise_BLE, signal_BK, level_BK, *draft, ids_BL, source_BS, source_valid_BS = inputs
+        target = self.target(noise_BLE, signal_BK, level_BK, draft[0] if draft else None, ids_BL)
         return (self.source(source_BS), *target, source_valid_BS)
 
 

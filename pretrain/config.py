@@ -13,6 +13,7 @@ from configs.checks import Checked, at_least, at_most
 from configs.load import to_plain
 from data_pipeline.paragraphs import ParagraphConfig
 from model.config import ModelConfig
+from model.needs import misfits
 from pretrain.device import Device
 from pretrain.layout import batch_misfits, each_misfit
 from pretrain.parallel_config import MOST, ParallelConfig
@@ -31,6 +32,7 @@ class DataConfig(Checked):
             of the padding is the objective's: ``objective.padding``);
             ``paragraphs`` masks spans of them, ``pairs`` reads sources and targets: both of
             these are for an encoder-decoder, whose target has ``sequence_length`` positions.
+        document_mask: let no position attend to another document that shares its sample (wrap).
         source_length: S, positions of the source.
         paragraphs: how spans are masked (continuous paragraph denoise).
         train_split: name of the corpus's split to train on.
@@ -41,6 +43,7 @@ class DataConfig(Checked):
     demo_dir: str = "runs/corpora"
     sequence_length: int
     packing: Literal["wrap", "pad", "paragraphs", "pairs"] = "wrap"
+    document_mask: bool = False
     source_length: int | None = None
     paragraphs: ParagraphConfig = ParagraphConfig()
     train_split: str = "train"
@@ -55,6 +58,10 @@ class DataConfig(Checked):
             yield f"source_length: packing {self.packing} needs source_length"
         if not self.has_source and self.source_length is not None:
             yield f"source_length: packing {self.packing} has no source: leave source_length out"
+
+    def _check_document_mask(self) -> Iterator[str]:
+        if self.document_mask and self.packing != "wrap":
+            yield f"document_mask: with packing {self.packing} no documents share a sample"
 
     @property
     def has_source(self) -> bool:
@@ -291,17 +298,8 @@ class RunConfig(Checked):
             )
 
     def _check_objective(self) -> Iterator[str]:
-        try:
-            self.objective.check(self.model)
-        except ValueError as error:
-            yield f"objective: {error}"
-
-    def _check_packing(self) -> Iterator[str]:
-        if self.data.has_source != (self.model.seq2seq is not None):
-            yield (
-                f"data.packing {self.data.packing} and model.seq2seq do not go together: an "
-                "encoder-decoder reads paragraphs or pairs, a denoiser wrap or pad"
-            )
+        found = misfits(self.objective.needs, self.model, has_source=self.data.has_source)
+        yield from (f"objective: {line}" for line in found)
 
     def _check_layout(self) -> Iterator[str]:
         yield from each_misfit(self.model, self.data.sequence_length, self.parallel)

@@ -12,13 +12,16 @@ import torch
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
 from data_pipeline.loader import Stream
-from data_pipeline.packing import Windows, held_out, pack
+from data_pipeline.packing import Packing, Windows, held_out, pack
 from data_pipeline.paragraphs import Pairs, Paragraphs
 from data_pipeline.shards import Split, open_split
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
 from model.facts import Facts
+from model.objectives import Bounded
 from pretrain.config import RunConfig
+
+Samples = Packing | Paragraphs | Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,8 @@ class Corpus:
     Args:
         path: of the corpus directory.
         stream: the endless training stream.
-        windows: the held-out split, cut for evaluation; None if there is no such split.
-        held_out: for samples with a source, the held-out split as a stream, and its samples.
+        windows: the held-out split, cut for a bound; None if there is no split, or no bound.
+        held_out: without a bound, the held-out split as a stream, and its samples.
         document_of: the document that each of these is of, ``[samples]`` in the stream's order.
         notes: what a user should know of the samples, to be said once.
     """
@@ -103,44 +106,42 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
             f"'{config.data.valid_split}'; make one with `python -m data_pipeline tokenize`, "
             "or set eval.every=0"
         )
+    samples = _samples(config, train, draws)
+    stream, notes = Stream(samples, draws.key("permutation")), _notes(samples)
+    opened = partial(
+        Corpus, path=path, tokenizer=tokenizer, train=train, stream=stream, valid=valid
+    )
+    if valid is None:
+        return opened(notes=notes)
+    if isinstance(config.objective, Bounded) and not config.data.has_source:
+        how: Any = config.data.packing
+        windows = held_out(valid, length, how, segments=config.data.document_mask)
+        return opened(windows=windows, notes=notes)
     held_draws = replace(draws, split="valid")
-    if config.data.has_source:
-        samples = _with_source(config, train, draws)
-        stream = Stream(samples, draws.key("permutation"))
-        notes, held, document_of = _notes(samples), None, None
-        if valid is not None:
-            samples = _with_source(config, valid, held_draws)
-            held = Stream(samples, held_draws.key("permutation")), len(samples)
-            document_of = partial(_documents, samples, held[0])
-            notes += _notes(samples)
-        return Corpus(
-            path=path, tokenizer=tokenizer, train=train, stream=stream, valid=valid,
-            held_out=held, document_of=document_of, notes=notes,
-        )  # fmt: skip
-    how: Any = config.data.packing
-    return Corpus(
-        path=path,
-        tokenizer=tokenizer,
-        train=train,
-        stream=Stream(pack(train, length, how), draws.key("permutation")),
-        valid=valid,
-        windows=None if valid is None else held_out(valid, length, how),
+    samples = _samples(config, valid, held_draws)
+    held = Stream(samples, held_draws.key("permutation"))
+    return opened(
+        held_out=(held, len(samples)),
+        document_of=partial(_documents, samples, held),
+        notes=notes + _notes(samples),
     )
 
 
-def _documents(samples: Paragraphs | Pairs, stream: Stream) -> np.ndarray:
+def _documents(samples: Samples, stream: Stream) -> np.ndarray:
     """The document of every sample, in the order of the stream's first pass."""
     return samples.document_of(stream.sample_indices(np.arange(len(samples))))
 
 
-def _notes(samples: Paragraphs | Pairs) -> tuple[str, ...]:
+def _notes(samples: Samples) -> tuple[str, ...]:
     return tuple(samples.notes) if isinstance(samples, Pairs) else ()
 
 
-def _with_source(config: RunConfig, split: Split, draws: Draws) -> Paragraphs | Pairs:
-    """Samples of a source and a target."""
+def _samples(config: RunConfig, split: Split, draws: Draws) -> Samples:
+    """A split as the run reads it."""
     data = config.data
-    assert data.source_length is not None
+    how: Any = data.packing
+    if data.source_length is None:
+        return pack(split, data.sequence_length, how, segments=data.document_mask)
     if data.packing == "pairs":
         return Pairs(split, source_length=data.source_length, sequence_length=data.sequence_length)
     return Paragraphs(

@@ -24,10 +24,10 @@ from data_pipeline.packing import Windows
 from data_pipeline.shards import Split
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import NO_STATE, Bounded, Noisy, Objective, Scope, State
+from model.objectives import LOSS, NO_STATE, Bounded, Noisy, Objective, Scope, State
 from model.prediction import Ask, Prediction
 
-SEEN = ("tokens", "valid", "ending")
+SEEN = ("tokens", "valid", "ending", "segment")
 """Of a window, what the objective sees."""
 
 WITH_ENDS = "-log p(texts, their ends included)"
@@ -134,6 +134,44 @@ def document_losses(
     return Tally(documents_D3=sums, ids_R=ids, windows_D=spread)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldOutLosses:
+    """Losses of held-out samples by term, summed over all shares or of one.
+
+    Args:
+        sums_T, counts_T: float64, of each term: its sum and what it is a mean over.
+        samples_NT: float64, the same sums of each sample.
+        tokens_N: float64, tokens of each sample.
+    """
+
+    sums_T: Tensor
+    counts_T: Tensor
+    samples_NT: Tensor
+    tokens_N: Tensor
+
+    def total(self, total: Callable[[Tensor], Tensor]) -> "HeldOutLosses":
+        """The sum of all shares, by what sums one tensor."""
+        return HeldOutLosses(**{name: total(value).cpu() for name, value in vars(self).items()})
+
+    def losses(self, objective: Objective) -> dict[str, float]:
+        """The weighted sum of the terms as ``loss``, then each of several by its name."""
+        means_T = self.sums_T / self.counts_T.clamp(min=1)
+        weights = objective.terms.values()
+        found = {LOSS: sum(w * m for w, m in zip(weights, means_T.tolist(), strict=True))}
+        if len(means_T) > 1:
+            found |= dict(zip(objective.terms, means_T.tolist(), strict=True))
+        return found
+
+    def by_sample(self, objective: Objective) -> Tensor:
+        """``[N, 2]``: each sample's part of the loss, in the measure of its tokens, and these.
+
+        The first column's sum over the second's is the loss.
+        """
+        weight_T = torch.tensor(list(objective.terms.values()), dtype=torch.float64)
+        scale_T = weight_T * (self.tokens_N.sum() / self.counts_T.clamp(min=1))
+        return torch.stack([self.samples_NT @ scale_T, self.tokens_N], dim=1)
+
+
 def mean_losses(
     ask: Ask,
     objective: Objective,
@@ -147,15 +185,17 @@ def mean_losses(
     share: Share = Share(),
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], object] = lambda done: None,
-) -> tuple[Tensor, Tensor]:
-    """Sum and number of the losses of the first ``num`` held-out samples, ``[2]`` float64.
+) -> HeldOutLosses:
+    """The losses of the first ``num`` held-out samples, as in training.
 
-    The same of each sample is the second, ``[num, 2]``. For objectives without a bound. Times
-    are even whatever they are in training, so that numbers of different runs can be compared.
-    Sum the results of all shares.
+    For objectives without a bound. Times are even whatever they are in training, so that
+    numbers of different runs can be compared. Sum the results of all shares.
     """
     draws = Draws(seed=seed, split="valid", batch=num)
-    sums, apart = torch.zeros(2, dtype=torch.float64), torch.zeros(num, 2, dtype=torch.float64)
+    names = list(objective.terms)
+    sums_T, counts_T = torch.zeros(2, len(names), dtype=torch.float64)
+    samples_NT = torch.zeros(num, len(names), dtype=torch.float64)
+    tokens_N = torch.zeros(num, dtype=torch.float64)
     firsts = range(0, num, batch)
     for turn in _batched(firsts, share.size):
         mine = share.rank < len(turn)
@@ -164,20 +204,26 @@ def mean_losses(
         samples = {key: value.to(device) for key, value in stream.batch(positions).items()}
         noisy = objective.corrupt(samples, draws, model, state)
         noisy = objective.refine(noisy, ask, draws, state)
-        losses_M = ask(noisy, partial(_only_term, objective, noisy=noisy)).double().cpu()
+        losses = ask(noisy, partial(_all_terms, objective, noisy=noisy))
         if mine:
-            sums += torch.stack([losses_M.sum(), noisy.count().double().cpu()])
-            row_M = first + noisy.where_BL.nonzero()[:, 0].cpu()
-            apart[:, 0].index_add_(0, row_M, losses_M)
-            apart[first : first + len(positions), 1] = samples["valid"].sum(dim=1).double().cpu()
+            # Views of one sample stand len(positions) rows apart.
+            row_M = noisy.where_BL.nonzero()[:, 0].cpu() % len(positions)
+            row_B = torch.arange(len(noisy.ids_BL)) % len(positions)
+            for term, (name, loss) in enumerate(zip(names, losses, strict=True)):
+                own = loss.double().cpu()
+                sums_T[term] += own.sum()
+                counts_T[term] += noisy.count(name).double().cpu()
+                row = row_M if own.dim() == 1 else row_B
+                samples_NT[:, term].index_add_(0, first + row, own.flatten())
+            tokens_N[first : first + len(positions)] = samples["valid"].sum(dim=1).double().cpu()
         on_batch(len(turn) * batch)
-    return sums, apart
+    return HeldOutLosses(sums_T=sums_T, counts_T=counts_T, samples_NT=samples_NT, tokens_N=tokens_N)
 
 
-def _only_term(objective: Objective, prediction: Prediction, noisy: Noisy) -> Tensor:
-    """``[M]``."""
-    (losses_M,) = objective.losses(prediction, noisy).values()
-    return losses_M
+def _all_terms(objective: Objective, prediction: Prediction, noisy: Noisy) -> tuple[Tensor, ...]:
+    """By term, ``[M]`` or ``[B, 1]``."""
+    losses = objective.losses(prediction, noisy)
+    return tuple(losses[name] for name in objective.terms)
 
 
 def _batches(windows: Windows, total: int, batch: int) -> Iterator[tuple[int, dict[str, Tensor]]]:

@@ -33,6 +33,7 @@ class Plan:
     accumulation: int
     tokens_per_step: int
     flops_per_token: float
+    expansion: int
     precision: str
     stages: tuple[Stage, ...]
     stage_memory: tuple[Memory, ...]
@@ -76,7 +77,7 @@ class Plan:
             list(zip(self.stages, self.stage_memory, self.stage_traffic, strict=True)),
             self.layout,
             self.precision,
-            self.tokens_per_step // self.data,
+            self.expansion * self.tokens_per_step // self.data,
             self.accumulation,
             cluster,
             mfu,
@@ -107,13 +108,16 @@ def lay_out(config: RunConfig, layout: ParallelConfig) -> Plan:
     model, length = config.model, config.data.sequence_length
     accumulation = config.global_batch // (layout.data * layout.micro_batch)
     parts = stages(model, length, layout.tensor, layout.pipeline)
-    rest = (layout, config.precision, length, accumulation)
+    expansion = config.objective.expansion
+    rest = (layout, config.precision, expansion * length, accumulation)
+    flops = training_flops_per_token(model, length, head_share=ACTIVE_SHARE)
     return Plan(
         parameters=count_parameters(model),
         layout=layout,
         accumulation=accumulation,
         tokens_per_step=config.global_batch * length,
-        flops_per_token=training_flops_per_token(model, length, head_share=ACTIVE_SHARE),
+        expansion=expansion,
+        flops_per_token=expansion * flops,
         precision=config.precision,
         stages=parts,
         stage_memory=tuple(memory(model, stage, *rest) for stage in parts),

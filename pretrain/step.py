@@ -66,7 +66,7 @@ class TrainingStep:
         facts: Facts,
     ) -> None:
         self._config, self._engine, self._mesh, self._read = config, engine, mesh, read
-        self._objective = config.objective
+        self._objective, self._length = config.objective, config.data.sequence_length
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.state = config.objective.begin(facts)
 
@@ -81,7 +81,7 @@ class TrainingStep:
     def corrupt(self, number: int, batches: Sequence[Batch]) -> list[Noisy]:
         """The same, noisy and refined, as step ``number`` sees them."""
         objective, model = self._objective, self._config.model
-        layout = training_layout(objective, model, self.draws, number)
+        layout = training_layout(objective, model, self.draws, number, self._length)
         made = (
             replace(objective.corrupt(batch, self.draws, model, self.state), layout=layout)
             for batch in batches
@@ -106,7 +106,7 @@ class TrainingStep:
         # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
         torch.manual_seed(self.draws.key(f"dropout/{number}/{self._mesh.data_rank}"))
         rate = learning_rate(config.optim, number, config.steps)
-        layout = training_layout(config.objective, config.model, self.draws, number)
+        layout = training_layout(config.objective, config.model, self.draws, number, self._length)
         sums = self._engine.train_step(micro_batches, counts.terms, rate, layout)
         if self.state:
             first = (number - 1) * config.global_batch

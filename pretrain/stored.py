@@ -6,10 +6,13 @@ else today is told so (:func:`pretrain.config.differences`) and does not silentl
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from configs.load import validate
+from configs.load import Plugin, validate
 from pretrain.config import RunConfig
+
+_OBJECTIVES = Plugin("model.objectives")
 
 
 def stored_config(plain: Mapping[str, Any], where: str) -> RunConfig:
@@ -24,6 +27,11 @@ def _padding(plain: Mapping[str, Any]) -> dict[str, Any]:
         objective = {"name": objective}
     if not isinstance(objective, dict) or not isinstance(data, dict):
         return {}
-    if objective.get("name") != "mdlm" or data.get("packing") != "pad":
+    try:
+        known = _OBJECTIVES.resolve(objective.get("name"))
+    except ValueError:
+        return {}  # validation says so
+    had_none = "padding" in {field.name for field in fields(known)}
+    if not had_none or data.get("packing") != "pad":
         return {}
     return {"objective": {"padding": "visible", **objective}}

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from model.objectives import State
 from pretrain.config import RunConfig
 from pretrain.data import Corpus
@@ -33,12 +35,15 @@ def held_out_numbers(
         "device": mesh.device,
         "on_batch": lambda done: beat(),
     }
+
+    def on_mesh(values: Tensor) -> Tensor:
+        return mesh.total(values.to(mesh.device))
+
     if corpus.held_out is not None:
         stream, available = corpus.held_out
         num = min(available, config.eval.windows or available)
-        sums, _ = mean_losses(engine.ask, config.objective, config.model, stream, num=num, **shared)
-        loss, count = mesh.total(sums.to(mesh.device)).tolist()
-        return {"loss": loss / count}
+        found = mean_losses(engine.ask, config.objective, config.model, stream, num=num, **shared)
+        return found.total(on_mesh).losses(config.objective)
     assert corpus.windows is not None
     assert corpus.valid is not None
     tally = document_losses(
@@ -50,7 +55,7 @@ def held_out_numbers(
         num_windows=config.eval.windows,
         **shared,
     )
-    total = tally.total(lambda values: mesh.total(values.to(mesh.device)))
+    total = tally.total(on_mesh)
     padded = config.data.packing == "pad"
     scope = config.objective.scope(padded=padded)
     summary = summarise(total, corpus.train, corpus.valid, scope)

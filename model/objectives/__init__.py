@@ -6,10 +6,10 @@ sees no parameters, ranks, vocabulary shards or pipeline stages.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from model.attention_layouts import FULL, AttentionLayout, Opening
 from model.config import ModelConfig
 from model.draws import Draws
 from model.facts import Facts
+from model.needs import Need
 from model.prediction import Ask, Prediction
 from model.query import Query
 
@@ -27,12 +28,16 @@ LEVEL_BUCKETS = 10
 Batch = dict[str, Tensor]
 """``tokens`` [B, L] int64, ``valid`` [B, L] bool, ``position`` [B] int64 in the stream; with
 a source also ``source`` [B, S] int64 and ``source_valid`` [B, S] bool. Held-out windows of padded
-texts also have ``ending`` [B, L] bool, what the length decides: the last EOS and the padding."""
+texts also have ``ending`` [B, L] bool, what the length decides: the last EOS and the padding.
+Where documents that share a sample are told apart, ``segment`` [B, L] int64 from 1 on."""
 
 State = Mapping[str, Tensor]
 """What an objective has learnt of its own losses; empty for most. It is saved with the weights."""
 
 NO_STATE: State = MappingProxyType({})
+
+Noise = Literal["mask", "uniform", "gaussian", "none"]
+"""Kinds of noise; see :attr:`Objective.noise`."""
 
 LOSS = "loss"
 """The term of a loss that has one only."""
@@ -65,6 +70,21 @@ class Noisy(Query):
     def count(self, term: str = LOSS) -> Tensor:
         """What a term of the loss is a mean over: an int64 scalar."""
         return self.counts[term] if self.counts else self.over_BL.sum()
+
+
+def stacked(views: Sequence[Noisy]) -> Noisy:
+    """Several views of a batch as one of k B rows: row v B + b is view v of sample b.
+
+    It is the text of one view that was read: ``tokens`` is the first one's.
+    """
+    first = views[0]
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(view, name) for view in views])
+        for name, value in vars(first).items()
+        if isinstance(value, Tensor) and value.dim()
+    }
+    tokens = first.over_BL.sum() if first.tokens is None else first.tokens
+    return replace(first, **tensors, tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +123,28 @@ class Scope:
 class Objective(ABC):
     """What the trainer, the evaluator and the samplers know of a method."""
 
-    @abstractmethod
-    def check(self, model: ModelConfig) -> None:
-        """ValueError where the denoiser lacks something that the objective requires."""
+    summary: ClassVar[str]
+    """What a model that is trained by it does, in a sentence, with the paper."""
+
+    trial: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Its smallest run: blocks of a configuration that are laid over the common small one.
+
+    The tests of layouts, resuming, forks and commands, and ``tools.verify``, find it here.
+    """
+
+    noise: ClassVar[Noise]
+    """What corruption puts in the place of tokens, which a sampler undoes: [MASK] (``mask``) or any
+    id (``uniform``), both by a :class:`model.schedules.Schedule` named ``schedule``; noisy
+    embeddings (``gaussian``), by a :class:`model.processes.gaussian.Gaussian` named ``process``
+    and a ``prediction`` that says what the network's output is; or nothing (``none``)."""
+
+    sampler: ClassVar[str]
+    """The name of its own sampler, the default: a file of :mod:`model.samplers`."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it wants of network and data: by default that the network predicts ids."""
+        return frozenset({Need.IDS})
 
     @abstractmethod
     def corrupt(
@@ -113,9 +152,11 @@ class Objective(ABC):
     ) -> Noisy:
         """The training corruption: a function of the batch, its stream positions and the state."""
 
-    @property
-    def layout(self) -> AttentionLayout:
-        """Which positions of a corrupted batch attend to which: by default all to all."""
+    def layout(self, length: int) -> AttentionLayout:
+        """Which positions of samples of ``length`` attend to which: by default all to all.
+
+        Corrupted batches have it as theirs; a stage of a pipeline that sees none asks here.
+        """
         return FULL
 
     @property
@@ -125,7 +166,12 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
-        """By term, the loss of each predicted position ``[M]``, or of each sample ``[B]``."""
+        """By term, the loss of each predicted position ``[M]``, or of each sample ``[B, 1]``."""
+
+    @property
+    def expansion(self) -> int:
+        """How many positions the network reads, with gradient, for each of a sample."""
+        return 1
 
     @property
     def num_seen(self) -> int:
@@ -145,7 +191,8 @@ class Objective(ABC):
         """The corrupted batch after passes without gradient, where the method has any.
 
         It comes before the counts are known to all ranks. Each rank of a model asks as often
-        as the others, whatever is in its samples.
+        as the others, whatever is in its samples. The result may be of several views of the
+        batch, stacked (:func:`stacked`).
         """
         return noisy
 
@@ -169,12 +216,12 @@ class Objective(ABC):
 
 
 def training_layout(
-    objective: Objective, model: ModelConfig, draws: Draws, step: int
+    objective: Objective, model: ModelConfig, draws: Draws, step: int, length: int
 ) -> AttentionLayout:
     """The attention layout of a training step (from 1): the objective's, once attention is open."""
     if step < model.causal_annealing_steps:
         return Opening(draws=draws, step=step, steps=model.causal_annealing_steps)
-    return objective.layout
+    return objective.layout(length)
 
 
 @runtime_checkable
@@ -215,7 +262,7 @@ def sum_losses(objective: Objective, prediction: Prediction, noisy: Noisy) -> Lo
     zeros = torch.zeros(LEVEL_BUCKETS, device=bucket_BL.device)
     level_loss = zeros
     for name, loss in losses.items():
-        if loss.shape == bucket_M.shape:
+        if loss.dim() == 1:
             weighted_M = objective.terms[name] * loss.detach()
             level_loss = level_loss.index_add(0, bucket_M, weighted_M)
     return LossSums(

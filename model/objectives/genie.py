@@ -12,7 +12,7 @@ themselves: it keeps the embeddings of different tokens apart.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.draws import Draws
 from model.facts import Facts
+from model.needs import Need
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
 from model.prediction import Ask, Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, ScheduleName, target
@@ -42,6 +43,22 @@ class Genie(Objective):
             their choice is 0.5, and 0 is GENIE's.
         rounding: weight of the rounding loss.
     """
+
+    summary: ClassVar[str] = (
+        "An encoder-decoder that writes a target for a source by denoising its embeddings "
+        "(GENIE, Lin et al. 2023), all positions at a time."
+    )
+    trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "model": {
+            "time_conditioning": False,
+            "num_layers": 2,
+            "seq2seq": {"num_encoder_layers": 2, "embedding_width": 16, "output": "mixture"},
+        },
+        "objective": {"num_steps": 50},
+        "data": {"packing": "paragraphs", "source_length": 48, "sequence_length": 16},
+    }
+    noise = "gaussian"
+    sampler = "ddpm"
 
     schedule: ScheduleName = "sqrt"
     num_steps: int = 2000
@@ -70,20 +87,15 @@ class Genie(Objective):
         """The forward process."""
         return Gaussian(schedule=self.schedule, num_steps=self.num_steps)
 
-    def check(self, model: ModelConfig) -> None:
-        """GENIE needs an encoder-decoder; self-conditioning needs an input for the draft."""
-        if model.seq2seq is None:
-            raise ValueError(
-                "objective genie needs an encoder-decoder: set model.seq2seq, e.g. "
-                "model.seq2seq.num_encoder_layers=6"
-            )
-        if model.seq2seq.output == "mixture" and self.prediction != "x0":
-            raise ValueError("model.seq2seq.output mixture is of clean embeddings: predict x0")
-        if bool(self.self_conditioning) != model.seq2seq.self_conditioning:
-            raise ValueError(
-                "objective.self_conditioning and model.seq2seq.self_conditioning go together: "
-                "set both or neither"
-            )
+    @property
+    def needs(self) -> frozenset[Need]:
+        """An encoder-decoder; with self-conditioning also an input for the draft."""
+        needs = {Need.EMBEDDINGS, Need.SOURCE}
+        if self.prediction != "x0":
+            needs.add(Need.ANY_VECTOR)
+        if self.self_conditioning:
+            needs.add(Need.DRAFT)
+        return frozenset(needs)
 
     # -- corruption -----------------------------------------------------------------------
 
@@ -118,14 +130,14 @@ class Genie(Objective):
         start_BLE = draws.normal("start", position, num).view(shape) * self.process.start_std
         end_BLE = draws.normal("noise", position, num).view(shape)
         abar_B1 = self.process.abar(index_B1)
-        signal_B1, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
+        signal_BK, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
         return Noisy(
             ids_BL=tokens,
             level_BK=self.process.level(index_B1).float(),
             where_BL=batch["valid"],
             valid_BL=batch["valid"],
-            signal_B1=signal_B1,
-            noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_B1[..., None]),
+            signal_BK=signal_BK,
+            noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_BK[..., None]),
             source_BS=batch["source"],
             source_valid_BS=batch["source_valid"],
             start_noise_BLE=start_BLE,

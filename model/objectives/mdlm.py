@@ -12,20 +12,26 @@ in any order, and let those that the length decides cost nothing. Only where pad
 predicted as well is the length part of what is bounded. :class:`Scope` says which it is.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from configs.load import Plugin
 from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
 from model.prediction import Prediction
-from model.processes import absorbing
+from model.processes.absorbing import bound_weight, corrupt
 from model.schedules.loglinear import LogLinear
+
+try:  # noqa: SIM105 - by which exports know an import that they can do without
+    from configs.build import Plugin
+except ImportError:  # beside exported weights, where nothing is configured
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,14 @@ class Mdlm(Objective):
             the length. ``visible``: never masked, so that the length is given.
     """
 
+    summary: ClassVar[str] = (
+        "A bidirectional denoiser that writes text by filling in [MASK]s (masked diffusion, "
+        "Sahoo et al. 2024), several positions at a time and in any order."
+    )
+    trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    noise = "mask"
+    sampler = "ancestral"
+
     schedule: Annotated[Any, Plugin("model.schedules")] = LogLinear()
     t_min: float = 1e-3
     padding: Literal["masked", "generated", "visible"] = "masked"
@@ -48,11 +62,6 @@ class Mdlm(Objective):
     def __post_init__(self) -> None:
         if not 0.0 <= self.t_min < 1.0:
             raise ValueError(f"t_min must lie in [0, 1), not {self.t_min}")
-
-    def check(self, model: ModelConfig) -> None:
-        """MDLM runs with and without time conditioning; it predicts ids."""
-        if model.seq2seq is not None:
-            raise ValueError("objective mdlm predicts ids: leave model.seq2seq out, or use genie")
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
@@ -63,17 +72,18 @@ class Mdlm(Objective):
         t_B1 = self.t_min + (1 - self.t_min) * draws.times(position)
         alpha_B1 = self.schedule.alpha(t_B1)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
-        corrupted_BL = absorbing.corrupt(tokens, alpha_B1, uniform_BL, model.mask)
+        corrupted_BL = corrupt(tokens, alpha_B1, uniform_BL, model.mask)
         # A [MASK] of the text itself can be neither corrupted nor predicted.
         masked_BL = (corrupted_BL == model.mask) & (tokens != model.mask)
         if self.padding == "visible":
             masked_BL = masked_BL & valid
-        weight_B1 = absorbing.bound_weight(alpha_B1, self.schedule.dalpha(t_B1))
+        weight_B1 = bound_weight(alpha_B1, self.schedule.dalpha(t_B1))
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=t_B1.float(),
             where_BL=masked_BL & text_BL,
             valid_BL=text_BL,
+            segment_BL=batch.get("segment"),
             position_B=position,
             target_BL=tokens,
             weight_BK=weight_B1.float(),
@@ -135,6 +145,7 @@ class Mdlm(Objective):
             level_BK=self.schedule.exact().time(1 - t_B1).float(),
             where_BL=masked_BL & predicted_BL,
             valid_BL=torch.ones_like(hidden_BL) if self.padding == "generated" else batch["valid"],
+            segment_BL=batch.get("segment"),
             position_B=position,
             target_BL=tokens,
             weight_BK=(num_B1 / masked_B1.clamp(min=1)).float(),

@@ -96,10 +96,12 @@ def posterior(abar_i: Tensor, abar_j: Tensor) -> Posterior:
         abar_i, abar_j: float64, of the noisier and the cleaner index.
     """
     ratio = abar_i / abar_j
+    # Without noise at index i there is none at j either: the identity, not 0 / 0.
+    clean, noise_i = abar_i == 1.0, torch.where(abar_i == 1.0, 1.0, 1 - abar_i)
     return Posterior(
-        of_x=ratio.sqrt() * (1 - abar_j) / (1 - abar_i),
-        of_x0=abar_j.sqrt() * (1 - ratio) / (1 - abar_i),
-        small=(1 - ratio) * (1 - abar_j) / (1 - abar_i),
+        of_x=torch.where(clean, 1.0, ratio.sqrt() * (1 - abar_j) / noise_i),
+        of_x0=abar_j.sqrt() * (1 - ratio) / noise_i,
+        small=(1 - ratio) * (1 - abar_j) / noise_i,
         large=1 - ratio,
     )
 

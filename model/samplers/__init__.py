@@ -1,53 +1,133 @@
-"""Samplers: from pure noise to text, one published procedure per file.
+"""Samplers: from a start to text, one published procedure per file, for every kind of noise.
 
-A sampler is a plan of levels and a step from one level to the next; the loop over them,
-which keeps the prompt in place, is :func:`model.generate.generate`.
+A sampler is one frozen dataclass whose fields are its settings; the folder is the registry
+(``{name: ancestral, steps: 64}``). It runs a :class:`Job`: what is to be written, by which
+network, with which draws. It sees no ranks, shards of the vocabulary or pipeline stages: it asks
+questions of predictions, which are answered where the logits are.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from model.config import ModelConfig
 from model.draws import Draws
-from model.prediction import Read
-from model.schedules import Schedule
-
-Ask = Callable[[Tensor, Tensor, Tensor, Read[Tensor]], Tensor]
-"""``(ids_BL, level_B1, where_BL, read)``: what ``read`` makes of the prediction at the true
-positions of ``where_BL``."""
+from model.objectives import NO_STATE, Noise, State
+from model.prediction import Answer, Read
+from model.query import Query
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One move of a sampler from level ``t`` down to level ``s``.
+class SampledNetwork(Protocol):
+    """What sampling asks of a network, whole or spread over ranks."""
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """What ``read`` makes of the prediction."""
+
+    def remember(self, query: Query) -> Query:
+        """The query with what is the same at every step encoded once."""
+
+
+def _unseen(ids_BL: Tensor) -> None:
+    """Nobody looks on."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """Samples to be drawn together.
 
     Args:
-        number: of the step, from 0: part of the key of every draw.
-        t, s: the levels, float64 scalars, 0 <= s < t <= 1.
-        mask: the id of [MASK].
-        position_B: int64, which sample each row is; part of the key of every draw.
+        ids_BL: int64, the start. What free positions hold is for the sampler to say.
+        free_BL: bool, the positions that are written; every other id stays as it is.
+        position_B: int64 number of each sample; it alone tells the samples' draws apart.
+        draws: the randomness.
+        objective: that the network was trained by; what it has beside the rest follows from its
+            :attr:`model.objectives.Objective.noise`.
+        model: the network's configuration.
+        network: whom to ask.
+        state: what the objective has learnt.
+        source_BS, source_valid_BS: int64 ids of what the text is conditioned on, and bool, their
+            padding excluded; None where there is no source.
+        on_step: called with the ids ``[B, L]`` after every step; positions may still hold noise.
+
+    Attributes:
+        evaluations: of the network so far (NFE).
     """
 
-    number: int
-    t: Tensor
-    s: Tensor
-    mask: int
+    ids_BL: Tensor
+    free_BL: Tensor
     position_B: Tensor
-    schedule: Schedule
     draws: Draws
+    objective: Any
+    model: ModelConfig
+    network: SampledNetwork
+    state: State = field(default_factory=lambda: NO_STATE)
+    source_BS: Tensor | None = None
+    source_valid_BS: Tensor | None = None
+    on_step: Callable[[Tensor], object] = _unseen
+    evaluations: int = field(default=0, init=False)
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """What ``read`` makes of the prediction: one evaluation of the network."""
+        self.evaluations += 1
+        return self.network.ask(query, read)
+
+    def remember(self, query: Query) -> Query:
+        """The query with what is the same at every step encoded once, such as the source."""
+        return self.network.remember(query)
 
 
-class Sampler(Protocol):
-    """A plan and a step."""
+class Sampler(ABC):
+    """A procedure; deriving classes are frozen dataclasses, whose fields are its settings."""
+
+    undoes: ClassVar[tuple[Noise, ...]]
+    """The kinds of noise that it is made for."""
 
     @property
-    def steps(self) -> int:
-        """Steps from pure noise to text."""
+    def name(self) -> str:
+        """In the registry: that of its file."""
+        return type(self).__module__.rpartition(".")[2]
 
-    def levels(self) -> Tensor:
-        """The decreasing levels ``[steps + 1]``, from 1 to 0, float64."""
+    def suits(self, objective: Any, model: ModelConfig) -> None:
+        """Whether it can sample a network; deriving classes add what else they need.
 
-    def step(self, ids_BL: Tensor, step: Step, ask: Ask) -> Tensor:
-        """The ids at the next level; the argument is left as it is."""
+        Raises:
+            ValueError: it cannot, in a sentence that says why.
+        """
+        if objective.noise not in self.undoes:
+            method = type(objective).__module__.rpartition(".")[2]
+            raise ValueError(
+                f"sampler {self.name} undoes {' or '.join(self.undoes)} noise, and that of "
+                f"objective {method} is {objective.noise}: its own sampler is {objective.sampler}"
+            )
+
+    def within(self, objective: Any) -> "Sampler":
+        """The same, its default settings cut down to what an objective has whose noise it undoes."""
+        return self
+
+    @abstractmethod
+    def num_steps(self, length: int) -> int:
+        """How often :attr:`Job.on_step` is called at most, for texts of ``length`` positions."""
+
+    @abstractmethod
+    def run(self, job: Job) -> Tensor:
+        """The ids ``[B, L]``; those of the job are left as they are."""
+
+
+MOST_STEPS = 2**24
+
+
+def check_steps(steps: int) -> None:
+    """ValueError unless there is one at least, and no more than can be planned."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    if steps > MOST_STEPS:
+        raise ValueError(f"steps must be at most {MOST_STEPS:,}, not {steps}")
+
+
+def check_temperature(temperature: float) -> None:
+    """ValueError where it is negative."""
+    if temperature < 0:
+        raise ValueError(f"temperature must not be negative, not {temperature}")

@@ -6,49 +6,86 @@ revealed does not depend on the prediction, so it is drawn first, and the head r
 those positions only: over a whole run, once for each token.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.prediction import Prediction
 from model.processes.absorbing import stay_masked
-from model.samplers import Ask, Step
+from model.query import Query
+from model.samplers import Job, Sampler, check_steps, check_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ancestral:
-    """Args: steps: network evaluations at most; temperature: of the token draws, 0 greedy."""
+class Ancestral(Sampler):
+    """Masks become text at random places, as many at a time as the schedule says.
+
+    Args:
+        steps: evaluations of the network at most.
+        temperature: of the token draws; 0 takes the likeliest.
+    """
+
+    undoes = ("mask",)
 
     steps: int = 64
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must not be negative, not {self.temperature}")
+        check_steps(self.steps)
+        check_temperature(self.temperature)
+
+    def num_steps(self, length: int) -> int:
+        """All of them."""
+        return self.steps
 
     def levels(self) -> Tensor:
-        """Evenly spaced from 1 to 0."""
+        """Evenly spaced from 1 to 0, ``[steps + 1]`` float64."""
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
 
-    def step(self, ids_BL: Tensor, step: Step, ask: Ask) -> Tensor:
+    def run(self, job: Job) -> Tensor:
+        """The ids after the last step, when no free position is masked."""
+        ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
+        levels = self.levels().to(ids_BL.device)
+        query = job.remember(
+            Query(
+                ids_BL=ids_BL,
+                level_BK=torch.ones(len(ids_BL), 1, device=ids_BL.device),
+                where_BL=job.free_BL,
+                source_BS=job.source_BS,
+                source_valid_BS=job.source_valid_BS,
+            )
+        )
+        for number in range(self.steps):
+            ids_BL = self._step(job, query, ids_BL, number, levels[number], levels[number + 1])
+            job.on_step(ids_BL)
+        return ids_BL
+
+    def _step(
+        self, job: Job, query: Query, ids_BL: Tensor, number: int, t: Tensor, s: Tensor
+    ) -> Tensor:
         """Reveal some of the masked tokens. No evaluation where none is revealed."""
-        stay = stay_masked(step.schedule.alpha(step.s), step.schedule.alpha(step.t))
-        uniform_BL = step.draws.uniform(f"reveal/{step.number}", step.position_B, ids_BL.shape[1])
-        reveal_BL = (ids_BL == step.mask) & (uniform_BL >= stay)
+        schedule = job.objective.schedule.exact()
+        stay = stay_masked(schedule.alpha(s), schedule.alpha(t))
+        uniform_BL = job.draws.uniform(f"reveal/{number}", job.position_B, ids_BL.shape[1])
+        reveal_BL = job.free_BL & (ids_BL == job.model.mask) & (uniform_BL >= stay)
         if not bool(reveal_BL.any()):
             return ids_BL
-        level_B1 = step.t.float().expand(ids_BL.shape[0], 1)
-        row_M, column_M = reveal_BL.nonzero(as_tuple=True)
-
-        def drawn(prediction: Prediction) -> Tensor:
-            assert prediction.logits is not None
-            position_M, kind = step.position_B[row_M], f"token/{step.number}"
-            return prediction.logits.sample(
-                step.draws, kind, position_M, column_M, self.temperature
-            )
-
-        drawn_M = ask(ids_BL, level_B1, reveal_BL, drawn)
+        query = replace(
+            query,
+            ids_BL=ids_BL,
+            level_BK=t.float().expand(len(ids_BL), 1),
+            where_BL=reveal_BL,
+        )
+        drawn_M = job.ask(query, partial(self._drawn, job, reveal_BL, number))
         return ids_BL.masked_scatter(reveal_BL, drawn_M)
+
+    def _drawn(self, job: Job, reveal_BL: Tensor, number: int, prediction: Prediction) -> Tensor:
+        """A token for each revealed position, ``[M]``."""
+        assert prediction.logits is not None
+        row_M, column_M = reveal_BL.nonzero(as_tuple=True)
+        position_M = job.position_B[row_M]
+        return prediction.logits.sample(
+            job.draws, f"token/{number}", position_M, column_M, self.temperature
+        )

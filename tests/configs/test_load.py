@@ -341,6 +341,35 @@ def test_the_folder_is_the_registry_and_only_the_named_module_is_imported(
         plugin.build("broken")
 
 
+def test_of_several_dataclasses_in_a_file_its_namesake_is_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "palimpsest_test_namesakes"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "left_to_right.py").write_text(
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\n"
+        "class Move:\n"
+        "    size: int = 1\n"
+        "@dataclass(frozen=True)\n"
+        "class LeftToRight:\n"
+        "    top: int = 1\n"
+        "@dataclass(frozen=True)\n"
+        "class _Left:\n"
+        "    top: int = 1\n"
+    )
+    (package / "nameless.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Other:\n    a: int = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plugin = Plugin(package.name)
+    built = plugin.build({"name": "left_to_right", "top": 4})
+    assert (type(built).__name__, built.top) == ("LeftToRight", 4)
+    with pytest.raises(AssertionError, match="nameless must define a dataclass of its name"):
+        plugin.resolve("nameless")
+
+
 def test_a_missing_file_is_named_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "absent.yaml"
     with pytest.raises(UserError) as caught:

@@ -10,12 +10,12 @@ from torch import Tensor
 from model.build import build
 from model.config import ModelConfig, Seq2SeqConfig
 from model.draws import Draws
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
 from model.initialize import initial_value
+from model.objectives.genie import Genie
 from model.prediction import Answer, Prediction, Read, Table
-from model.processes.gaussian import Gaussian
 from model.query import Query
+from model.samplers import Job
+from model.samplers.ddpm import Ddpm
 from model.seq2seq import Seq2Seq
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -62,7 +62,7 @@ def query(**changes: Any) -> Query:
         ids_BL=ids,
         level_BK=torch.tensor([[0.2], [0.5], [0.9]]),
         where_BL=torch.ones_like(ids, dtype=torch.bool),
-        signal_B1=torch.tensor([[0.9], [0.6], [0.1]]),
+        signal_BK=torch.tensor([[0.9], [0.6], [0.1]]),
         noise_BLE=DRAWS.normal("noise", POSITION, 30).view(3, 5, 6),
         source_BS=(DRAWS.uniform("source", POSITION, 7) * 50).long(),
         source_valid_BS=valid,
@@ -95,7 +95,7 @@ def test_the_memory_depends_on_the_source_alone(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ["source_BS", "level_BK", "noise_BLE", "ids_BL", "signal_B1"])
+@pytest.mark.parametrize("name", ["source_BS", "level_BK", "noise_BLE", "ids_BL", "signal_BK"])
 def test_everything_that_is_given_is_read(shape: str, name: str) -> None:
     model, asked = network(shape), query()
     given = getattr(asked, name)
@@ -190,7 +190,7 @@ class Telling:
     """A network that knows the target: its outputs are the embeddings of these ids."""
 
     def __init__(self, model: Seq2Seq, ids_BL: Tensor) -> None:
-        self.model, self.ids_BL = model, ids_BL
+        self.model, self.ids_BL, self.config = model, ids_BL, model.config
         self.levels: list[float] = []
 
     def remember(self, query: Query) -> Query:
@@ -202,50 +202,50 @@ class Telling:
         return read(Prediction(vector_ME=known_ME, table=Nearest(self.model)))
 
 
-def test_sampling_reaches_what_the_network_knows() -> None:
-    ids = query().ids_BL
-    told = Telling(network(), ids)
-    drawn = generate_embeddings(
-        torch.zeros(3, 4, dtype=torch.int64),
-        torch.ones(3, 4, dtype=torch.bool),
-        POSITION,
-        told,
-        length=5,
-        width=6,
-        sampler=Ddpm(steps=4),
-        process=Gaussian(schedule="sqrt", num_steps=8),
-        prediction="x0",
-        self_conditioning=False,
-        draws=DRAWS,
-    )
-    assert torch.equal(drawn, ids)
-    assert told.levels == [1.0, 0.75, 0.5, 0.25]
-
-
-def test_a_sample_does_not_depend_on_its_batch() -> None:
-    model = network("drafts")
-
+def job(network: Any, objective: Genie, rows: list[int]) -> Job:
+    """Targets of the sources of some rows of :func:`query`."""
     asked = query()
     assert asked.source_BS is not None
     assert asked.source_valid_BS is not None
+    ids = asked.ids_BL[rows]
+    return Job(
+        ids_BL=ids,
+        free_BL=torch.ones_like(ids, dtype=torch.bool),
+        position_B=POSITION[rows],
+        draws=DRAWS,
+        objective=objective,
+        model=network.config,
+        network=network,
+        source_BS=asked.source_BS[rows],
+        source_valid_BS=asked.source_valid_BS[rows],
+    )
+
+
+def test_sampling_reaches_what_the_network_knows() -> None:
+    ids = query().ids_BL
+    told = Telling(network(), ids.flip(0))
+    asked = job(told, Genie(num_steps=8), [0, 1, 2])
+    assert torch.equal(Ddpm(steps=4).run(asked), ids.flip(0))
+    assert torch.equal(asked.ids_BL, ids)
+    assert told.levels == [1.0, 0.75, 0.5, 0.25]
+    assert asked.evaluations == 4
+
+
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    model, objective = network("drafts"), Genie(num_steps=50, self_conditioning=0.5)
 
     def drawn(rows: list[int]) -> Tensor:
         with torch.no_grad():
-            return generate_embeddings(
-                asked.source_BS[rows],
-                asked.source_valid_BS[rows],
-                POSITION[rows],
-                model,
-                length=5,
-                width=6,
-                sampler=Ddpm(steps=5),
-                process=Gaussian(schedule="sqrt", num_steps=50),
-                prediction="x0",
-                self_conditioning=True,
-                draws=DRAWS,
-            )
+            return Ddpm(steps=5).run(job(model, objective, rows))
 
     together = drawn([0, 1, 2])
     assert torch.equal(drawn([1]), together[1:2])
     assert torch.equal(drawn([2, 0]), together[[2, 0]])
     assert not torch.equal(together[0], together[1])
+
+
+def test_a_given_position_is_refused() -> None:
+    asked = job(network(), Genie(num_steps=8), [0, 1])
+    asked.free_BL[0, 0] = False
+    with pytest.raises(ValueError, match="ddpm writes whole texts: leave every position free"):
+        Ddpm(steps=4).run(asked)

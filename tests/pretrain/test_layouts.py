@@ -10,57 +10,65 @@ from typing import Any
 import pytest
 import torch
 
+from configs.load import merge
+from pretrain.config import RunConfig
 from pretrain.pool import Pool
 from tools.verify import layouts
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
 from tools.verify.plain import PlainLoop
-from tools.verify.synthetic import GENIE, run_config
+from tools.verify.synthetic import OBJECTIVES, run_config
 
 STEPS = 12
 TIE = 1e-5
-SETTINGS: dict[str, dict[str, Any]] = {
-    "adaln": {},
-    "tied": {"model": {"tied_head": True}},
-    "llama": {"model": {"mlp": "swiglu", "mlp_width": 64, "norm": "rmsnorm", "hide_padding": True}},
-    "genie": GENIE,
-    "genie-release": {
-        **GENIE,
-        "model": {
-            **GENIE["model"],
-            "mlp": "geglu",
-            "seq2seq": {
-                **GENIE["model"]["seq2seq"],
-                "projection": "tanh",
-                "output": "vector",
-                "time": "additive",
-                "positions": "learned",
-                "max_positions": 16,
-                "ignore_source_padding": True,
-                "self_conditioning": True,
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "adaln": ("mdlm", {}),
+    "tied": ("mdlm", {"model": {"tied_head": True}}),
+    "llama": (
+        "mdlm",
+        {"model": {"mlp": "swiglu", "mlp_width": 64, "norm": "rmsnorm", "hide_padding": True}},
+    ),
+    "qwen": (
+        "mdlm",
+        {
+            "model": {
+                "block": "pre_norm",
+                "time_conditioning": False,
+                "mlp": "swiglu",
+                "mlp_width": 64,
+                "norm": "rmsnorm",
+                "num_kv_heads": 1,
+                "qk_norm": True,
+                "qkv_bias": True,
+                "shifted_output": True,
+                "causal_annealing_steps": 10,
+            }
+        },
+    ),
+    "genie-release": (
+        "genie",
+        {
+            "model": {
+                "mlp": "geglu",
+                "seq2seq": {
+                    "projection": "tanh",
+                    "output": "vector",
+                    "time": "additive",
+                    "positions": "learned",
+                    "max_positions": 64,
+                    "ignore_source_padding": True,
+                    "self_conditioning": True,
+                },
+            },
+            "objective": {
+                "num_steps": 4,
+                "times": "loss_second_moment",
+                "self_conditioning": 0.5,
             },
         },
-        "objective": {
-            "name": "genie",
-            "num_steps": 4,
-            "times": "loss_second_moment",
-            "self_conditioning": 0.5,
-        },
-    },
-    "qwen": {
-        "model": {
-            "block": "pre_norm",
-            "time_conditioning": False,
-            "mlp": "swiglu",
-            "mlp_width": 64,
-            "norm": "rmsnorm",
-            "num_kv_heads": 1,
-            "qk_norm": True,
-            "qkv_bias": True,
-            "shifted_output": True,
-            "causal_annealing_steps": 10,
-        }
-    },
+    ),
+    **{name: (name, {}) for name in OBJECTIVES.names() if name != "mdlm"},
 }
+"""Objectives' trials, and other shapes of two of them; "adaln" is MDLM's trial."""
 LAYOUTS: list[tuple[int, dict[str, Any]]] = [
     (1, {"micro_batch": 8}),
     (1, {"micro_batch": 4}),
@@ -113,6 +121,20 @@ CASES += [
         (4, {"tensor": 2, "pipeline": 2, "sequence_parallel": True, "micro_batch": 4}),
     )
 ]
+OF_TRIALS: list[tuple[int, dict[str, Any]]] = [
+    (1, {"micro_batch": 4}),
+    (2, {"zero_stage": 3}),
+    (2, {"tensor": 2}),
+    (2, {"tensor": 2, "sequence_parallel": True}),
+    (2, {"pipeline": 2}),
+    (4, {"tensor": 2, "pipeline": 2, "micro_batch": 4}),
+]
+CASES += [
+    (objective, size, layout)
+    for objective in OBJECTIVES.names()
+    if objective not in ("mdlm", "genie")
+    for size, layout in OF_TRIALS
+]
 QUICK: list[tuple[str, dict[str, Any]]] = [
     ("adaln", {}),
     ("adaln", {"tensor": 4}),
@@ -124,10 +146,19 @@ QUICK: list[tuple[str, dict[str, Any]]] = [
 """Of four ranks, what is quick enough for every day."""
 
 
+ENGINE = ("adaln", "tied", "llama", "qwen", "genie", "genie-release")
+"""Whose cases are about the engine, or about shapes of networks."""
+
+
+def config_of(settings: str, **changes: Any) -> RunConfig:
+    objective, own = SETTINGS[settings]
+    return run_config(objective, **merge(own, changes))
+
+
 def marked(settings: str, size: int, layout: dict[str, Any]) -> Any:
     """Four ranks take longest: most of them run with the slow ones, as a second GENIE does."""
     slow = settings == "genie-release"
-    if size == 4:
+    if size == 4 and settings in ENGINE:
         slow = (settings, layout) not in QUICK
     return pytest.param(settings, size, layout, marks=[pytest.mark.slow] if slow else [])
 
@@ -151,7 +182,7 @@ def plain() -> Any:
     def loop(settings: str, **changes: Any) -> PlainLoop:
         key = f"{settings} {changes}"
         if key not in found:
-            found[key] = PlainLoop(run_config(**SETTINGS[settings], **changes))
+            found[key] = PlainLoop(config_of(settings, **changes))
             for _ in range(STEPS):
                 found[key].step()
         return found[key]
@@ -166,7 +197,7 @@ def one(pool: Pool) -> Any:
 
     def outcome(settings: str) -> Outcome:
         if settings not in found:
-            (found[settings],) = pool.run(1, layouts.run, run_config(**SETTINGS[settings]), STEPS)
+            (found[settings],) = pool.run(1, layouts.run, config_of(settings), STEPS)
         return found[settings]
 
     return outcome
@@ -178,7 +209,7 @@ def one(pool: Pool) -> Any:
 def test_the_layout_changes_nothing(
     pool: Pool, plain: Any, one: Any, settings: str, size: int, layout: dict[str, Any]
 ) -> None:
-    config = run_config(**SETTINGS[settings], parallel=layout)
+    config = config_of(settings, parallel=layout)
     outcomes = pool.run(size, layouts.run, config, STEPS)
     truth, single, first = plain(settings), one(settings), outcomes[0]
 
@@ -227,7 +258,7 @@ def test_the_global_norm_is_clipped(pool: Pool, plain: Any) -> None:
     truth, steps = plain("adaln", **changes), 4
     assert min(truth.grad_norms) > 0.1
     for layout in ({"tensor": 2, "pipeline": 2, "micro_batch": 4}, {"tensor": 2, "zero_stage": 3}):
-        config = run_config(**changes, parallel=layout)
+        config = config_of("adaln", **changes, parallel=layout)
         first = pool.run(4, layouts.run, config, steps)[0]
         assert_same_curve(first, truth, steps)
 
@@ -244,9 +275,9 @@ BF16 = [
 @pytest.mark.parametrize("settings", [pytest.param("adaln", marks=pytest.mark.slow), "tied"])
 def test_in_bf16_the_curves_agree_to_two_percent(pool: Pool, settings: str) -> None:
     """The head's own gradient too, which DeepSpeed's pipeline would drop (see pipeline.py)."""
-    (truth,) = pool.run(1, layouts.run, run_config(**SETTINGS[settings], precision="bf16"), STEPS)
+    (truth,) = pool.run(1, layouts.run, config_of(settings, precision="bf16"), STEPS)
     for size, layout in BF16 if settings == "adaln" else BF16[:1]:
-        config = run_config(**SETTINGS[settings], precision="bf16", parallel=layout)
+        config = config_of(settings, precision="bf16", parallel=layout)
         found = pool.run(size, layouts.run, config, STEPS)[0]
         assert deviation(found.losses, truth.losses) < 0.02, layout
         assert deviation(found.grad_norms, truth.grad_norms) < 0.02, layout
@@ -256,7 +287,7 @@ def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
     """By default small parameters stay whole on every rank."""
     truth, steps = plain("adaln"), 4
     for size, layout in ((2, {}), (4, {"tensor": 2, "recompute_every": 1})):
-        config = run_config(parallel={**layout, "zero_stage": 3})
+        config = config_of("adaln", parallel={**layout, "zero_stage": 3})
         first = pool.run(size, layouts.run_all_cut, config, steps)[0]
         assert_same_curve(first, truth, steps)
 

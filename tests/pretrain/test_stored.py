@@ -16,7 +16,7 @@ from tools.verify.synthetic import run_config
 
 def of_old(packing: str, **objective: Any) -> tuple[RunConfig, dict[str, Any]]:
     """A configuration of today, and how a version wrote it that knew no ``padding``."""
-    config = run_config(data={"packing": packing}, objective=objective)
+    config = run_config("mdlm", data={"packing": packing}, objective=objective)
     plain = to_plain(config)
     del plain["objective"]["padding"]
     return config, plain
@@ -47,7 +47,7 @@ def test_a_padded_run_is_told_and_may_go_on_as_it_was(tmp_path: Path) -> None:
     directory.config.write_text(yaml.safe_dump(plain))
     with pytest.raises(UserError, match=r"objective\.padding: was visible, is masked"):
         directory.check(config)
-    directory.check(run_config(data={"packing": "pad"}, objective={"padding": "visible"}))
+    directory.check(run_config("mdlm", data={"packing": "pad"}, objective={"padding": "visible"}))
     directory.config.write_text(to_yaml(config))
     directory.check(config)
 

@@ -14,7 +14,7 @@ from pretrain.pool import Pool
 from tools.verify import layouts
 from tools.verify.layouts import deviation
 from tools.verify.plain import PlainLoop
-from tools.verify.synthetic import GENIE, run_config
+from tools.verify.synthetic import run_config
 
 STEPS = 3
 
@@ -29,9 +29,8 @@ class FirstOnly(Genie):
 
 
 def config(precision: str) -> RunConfig:
-    seq2seq = {**GENIE["model"]["seq2seq"], "output": "vector"}
-    changes = {**GENIE, "model": {**GENIE["model"], "seq2seq": seq2seq}}
-    found = run_config(**changes, precision=precision)
+    model = {"seq2seq": {"output": "vector"}}
+    found = run_config("genie", model=model, precision=precision)
     return replace(found, objective=FirstOnly(num_steps=50))
 
 

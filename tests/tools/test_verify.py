@@ -20,7 +20,7 @@ from tools.verify.check import Check, Comparison, Verdict
 from tools.verify.invariance import CASES, Invariance
 from tools.verify.layouts import Outcome
 from tools.verify.plain import PlainLoop
-from tools.verify.synthetic import run_config
+from tools.verify.synthetic import OBJECTIVES, run_config
 
 Patch = pytest.MonkeyPatch
 
@@ -30,7 +30,7 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def outcome(pool: Pool) -> Outcome:
-    (found,) = pool.run(1, layouts.run, run_config(), 2)
+    (found,) = pool.run(1, layouts.run, run_config("mdlm"), 2)
     return found
 
 
@@ -50,7 +50,7 @@ def breaks_of(one: Outcome, *ranks: Outcome, name: str = "data 2") -> list[str]:
     pool: Any = Replay(one, *ranks)
     found = Invariance(pool=pool, steps=2, device=torch.device("cpu")).checks()
     checks = {check.name: check for check in found}
-    return [one.what for one in checks[name].compare() if not one.holds]
+    return [one.what for one in checks[f"mdlm: {name}"].compare() if not one.holds]
 
 
 def changed(outcome: Outcome, **changes: Any) -> Outcome:
@@ -115,7 +115,7 @@ def test_a_curve_in_bf16_that_strays_is_found(outcome: Outcome) -> None:
 def test_every_layout_is_one_that_runs_and_is_named_once() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
     for case in CASES:
-        layout = run_config(parallel=case.parallel).parallel
+        layout = run_config("mdlm", parallel=case.parallel).parallel
         assert case.ranks % (layout.tensor * layout.pipeline) == 0
     assert invariance.left_out(invariance.MOST_RANKS) == []
     assert "data 4" in invariance.left_out(3)
@@ -130,8 +130,11 @@ def test_one_rank_and_two_steps(capsys, tmp_path) -> None:
     assert verify.main(["--ranks", "1", "--steps", "2", "--json", str(file)]) == 0
     out = capsys.readouterr().out
     known = [check.name for check in oracles.checks(torch.device("cpu"))]
-    checks = [*known, "engines", "1 rank", "4 micro-batches", "recompute"]
-    checks.append("genie: 1 rank")
+    checks = [*known, "engines"]
+    for objective in OBJECTIVES.names():
+        names = ["1 rank", "4 micro-batches"]
+        names += ["recompute"] if objective == invariance.of_engine() else []
+        checks += [f"{objective}: {name}" for name in names]
     rows = [line for line in out.splitlines() if line.startswith("✓")]
     assert [row[2:34].strip() for row in rows] == checks
     assert f"all {len(checks)} checks hold" in out

@@ -6,19 +6,24 @@ copied up, AdamW steps the masters, and they are copied back down.
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from configs import defaults
+from configs.build import Plugin
 from model.denoiser import Denoiser
 from model.draws import Draws
 from model.objectives import Noisy
-from model.objectives.mdlm import Mdlm
 from model.prediction import Read
 from model.query import Query
 from pretrain.config import OptimConfig
 from pretrain.optim import adamw
 from tools.bench import reference
+
+OBJECTIVE: Any = Plugin("model.objectives").resolve(defaults.OBJECTIVE)()
+"""What is timed: the reference step (:mod:`tools.bench.reference`) is the same method's."""
 
 
 class MasterWeights:
@@ -79,13 +84,13 @@ class ReferenceStep:
 
 
 def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: Denoiser) -> Noisy:
-    """MDLM's corruption of tokens without padding."""
+    """The corruption of tokens without padding."""
     valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
     batch = {"tokens": tokens_BL, "valid": valid_BL, "position": position_B}
-    return Mdlm().corrupt(batch, draws, denoiser.config)
+    return OBJECTIVE.corrupt(batch, draws, denoiser.config)
 
 
 def our_loss(ask: Callable[[Query, Read[Tensor]], Tensor], noisy: Noisy) -> Tensor:
     """Nats a token, with the sums by level that training reports."""
-    losses_M = ask(noisy, lambda found: Mdlm().bound_losses(found, noisy))
+    losses_M = ask(noisy, lambda found: OBJECTIVE.bound_losses(found, noisy))
     return losses_M.sum() / noisy.count()

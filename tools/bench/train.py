@@ -66,8 +66,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "train",
         help="our training step against a plain reference step",
-        description="Times our step and a plain MDLM step in turn and prints their ratio. A shape "
-        "given here replaces that of the selected cases, whose targets then do not apply.",
+        description="Times our step and a plain masked-diffusion step in turn and prints their "
+        "ratio. A shape given here replaces that of the selected cases, whose targets then do not "
+        "apply.",
     )
     names = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=names, help="default: all of them")

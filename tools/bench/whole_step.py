@@ -13,11 +13,10 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.denoiser import Denoiser
 from model.draws import Draws
-from model.objectives.mdlm import Mdlm
 from model.prediction import Read
 from model.query import Query
 from pretrain.config import DataConfig, RunConfig
-from tools.bench.steps import MasterWeights, OurStep, our_loss
+from tools.bench.steps import OBJECTIVE, MasterWeights, OurStep, our_loss
 from tools.bench.train import DTYPES
 
 
@@ -35,13 +34,13 @@ class ClippedWeights(MasterWeights):
 
 
 def run_config(model: ModelConfig, batch: int, length: int, precision: Any) -> RunConfig:
-    """MDLM with the default optimizer, and no corpus."""
+    """The default optimizer, and no corpus."""
     return RunConfig(
         steps=1_000_000,
         global_batch=batch,
         precision=precision,
         model=model,
-        objective=Mdlm(),
+        objective=OBJECTIVE,
         data=DataConfig(corpus="none", sequence_length=length),
     )
 

@@ -108,7 +108,7 @@ def _add_from_hf(commands: Any) -> None:
         "--packing",
         choices=("wrap", "pad"),
         help="how documents became its samples, if no config.json says (default wrap; pad: one "
-        "a sample, as MDLM's on LM1B)",
+        "a sample)",
     )
     added.add_argument("--heads", type=command.positive, help="if no config.json says")
     added.add_argument("--time-conditioning", action="store_true", help="likewise")

@@ -55,7 +55,7 @@ def card(
     about = about or About()
     model: ModelConfig = config.model
     title = (about.repository or "").rpartition("/")[2] or "A text diffusion model"
-    parts = [_metadata(model, own, about), f"# {title}\n\n{_what(model)}\n"]
+    parts = [_metadata(config, own, about), f"# {title}\n\n{config.objective.summary}\n"]
     parts += [_facts(config, facts, report), _data(config, facts, tokenizer)]
     if own:
         length = config.data.sequence_length
@@ -64,11 +64,11 @@ def card(
     return "\n".join([*parts, _licence(own, about)])
 
 
-def _metadata(model: ModelConfig, own: bool, about: About) -> str:
+def _metadata(config: RunConfig, own: bool, about: About) -> str:
     """The YAML that the Hub reads; a library and a task only where our code lies beside."""
-    seq2seq = model.seq2seq is not None
-    tags = ["palimpsest", "text-diffusion"]
-    tags += ["genie", "seq2seq"] if seq2seq else ["masked-diffusion", "mdlm"]
+    seq2seq = config.model.seq2seq is not None
+    tags = ["palimpsest", "text-diffusion", to_plain(config)["objective"]["name"]]
+    tags += ["seq2seq"] if seq2seq else []
     found: dict[str, Any] = {"tags": tags}
     if own:
         task = "text2text-generation" if seq2seq else "fill-mask"
@@ -77,18 +77,6 @@ def _metadata(model: ModelConfig, own: bool, about: About) -> str:
     if about.license is not None:
         found["license"] = about.license
     return f"---\n{yaml.safe_dump(found, sort_keys=False)}---\n"
-
-
-def _what(model: ModelConfig) -> str:
-    if model.seq2seq is not None:
-        return (
-            "An encoder-decoder that writes a target for a source by denoising its embeddings "
-            "(GENIE, Lin et al. 2023), all positions at a time."
-        )
-    return (
-        "A bidirectional denoiser that writes text by filling in [MASK]s (masked diffusion, "
-        "Sahoo et al. 2024), several positions at a time and in any order."
-    )
 
 
 def _facts(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from configs.defaults import OBJECTIVE
 from configs.errors import UserError
 from configs.load import to_plain, to_yaml, validate
 from data_pipeline.tokenizer import load_tokenizer
@@ -120,7 +121,7 @@ def _run(
             "steps": 1,
             "global_batch": 1,
             "model": to_plain(incoming.model),
-            "objective": incoming.run.get("objective", {"name": "mdlm"}),
+            "objective": incoming.run.get("objective", {"name": OBJECTIVE}),
             "data": {
                 "corpus": str(tokenizer or "unknown"),
                 "sequence_length": max(3, incoming.length or min(DEFAULT_LENGTH, longest)),

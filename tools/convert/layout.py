@@ -114,7 +114,7 @@ class Layout(Protocol):
 def one_way(name: str) -> UserError:
     """The error of a layout that only comes in."""
     return UserError(
-        f"layout {name} comes in only: choose --layout palimpsest, mdlm or llada to write"
+        f"layout {name} comes in only; the help of to-hf lists those that can be written"
     )
 
 

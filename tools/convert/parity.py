@@ -103,7 +103,7 @@ def _query(model: ModelConfig, given: Inputs) -> Query:
     valid_BS = torch.arange(length) < length - torch.arange(batch)[:, None]
     return replace(
         query,
-        signal_B1=(1 - given.level_B1).sqrt(),
+        signal_BK=(1 - given.level_B1).sqrt(),
         noise_BLE=normal("noise") * given.level_B1.sqrt()[..., None],
         draft_BLE=normal("draft"),
         source_BS=given.ids_BL,

@@ -7,7 +7,7 @@ bf16 would hide it; so bf16 is compared once, and loosely.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from tools.verify import layouts
 from tools.verify.check import Check, Comparison
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise, near_ties
 from tools.verify.plain import PlainLoop
-from tools.verify.synthetic import GENIE, run_config
+from tools.verify.synthetic import OBJECTIVES, run_config
 
 LOSS, NORM, FIRST_NORM, NATS, TIE = 1e-5, 1e-4, 1e-6, 1e-5, 1e-5
 BF16_LOSS = 2e-2
@@ -31,14 +31,15 @@ class Case:
 
     Args:
         sharded: under ZeRO 3, cut every parameter, however small.
-        objective: of the run; each has a plain loop and a run on one rank to be held to.
+        everywhere: whether each objective is run on it; the others prove the engine, and take
+            one objective for all.
     """
 
     name: str
     ranks: int
     parallel: dict[str, Any] = field(default_factory=dict)
     sharded: bool = False
-    objective: str = "mdlm"
+    everywhere: bool = False
 
     @property
     def target(self) -> Callable[..., Outcome]:
@@ -46,24 +47,29 @@ class Case:
         return layouts.run_all_cut if self.sharded else layouts.run
 
 
-RUNS: dict[str, dict[str, Any]] = {"mdlm": {}, "genie": GENIE}
-"""Changes to the synthetic run, by objective."""
-ONE = Case(name="1 rank", ranks=1)
-PIPELINE = Case(name="pipeline 2", ranks=2, parallel={"pipeline": 2})
+ONE = Case(name="1 rank", ranks=1, everywhere=True)
+PIPELINE = Case(name="pipeline 2", ranks=2, parallel={"pipeline": 2}, everywhere=True)
 CASES = (
     ONE,
-    Case(name="4 micro-batches", ranks=1, parallel={"micro_batch": 4}),
+    Case(name="4 micro-batches", ranks=1, parallel={"micro_batch": 4}, everywhere=True),
     Case(name="recompute", ranks=1, parallel={"recompute_every": 1}),
     Case(name="data 2", ranks=2),
-    Case(name="tensor 2", ranks=2, parallel={"tensor": 2}),
+    Case(name="tensor 2", ranks=2, parallel={"tensor": 2}, everywhere=True),
     Case(
         name="tensor 2, sequence parallel",
         ranks=2,
         parallel={"tensor": 2, "sequence_parallel": True},
+        everywhere=True,
     ),
     PIPELINE,
     Case(name="data 2, ZeRO 2", ranks=2, parallel={"zero_stage": 2}),
-    Case(name="data 2, ZeRO 3", ranks=2, parallel={"zero_stage": 3}, sharded=True),
+    Case(
+        name="data 2, ZeRO 3",
+        ranks=2,
+        parallel={"zero_stage": 3},
+        sharded=True,
+        everywhere=True,
+    ),
     Case(name="data 4", ranks=4),
     Case(name="data 2 x tensor 2", ranks=4, parallel={"tensor": 2}),
     Case(
@@ -73,17 +79,14 @@ CASES = (
         sharded=True,
     ),
     Case(name="data 2 x pipeline 2", ranks=4, parallel={"pipeline": 2}),
-    Case(name="tensor 2 x pipeline 2", ranks=4, parallel={"tensor": 2, "pipeline": 2}),
-    Case(name="data 8", ranks=8),
-    Case(name="data 2 x tensor 2 x pipeline 2", ranks=8, parallel={"tensor": 2, "pipeline": 2}),
-    Case(name="genie: 1 rank", ranks=1, objective="genie"),
-    Case(name="genie: pipeline 2", ranks=2, parallel={"pipeline": 2}, objective="genie"),
     Case(
-        name="genie: tensor 2 x pipeline 2",
+        name="tensor 2 x pipeline 2",
         ranks=4,
         parallel={"tensor": 2, "pipeline": 2},
-        objective="genie",
+        everywhere=True,
     ),
+    Case(name="data 8", ranks=8),
+    Case(name="data 2 x tensor 2 x pipeline 2", ranks=8, parallel={"tensor": 2, "pipeline": 2}),
 )
 BF16 = "pipeline 2, bf16"
 MOST_RANKS = max(case.ranks for case in CASES)
@@ -93,6 +96,14 @@ def left_out(ranks: int) -> list[str]:
     """The layouts that so few ranks cannot run."""
     names = [case.name for case in CASES if case.ranks > ranks]
     return [*names, BF16] if PIPELINE.ranks > ranks else names
+
+
+def of_engine() -> str:
+    """The objective that the engine's own layouts are run with.
+
+    The first one whose network sees the level, and so has every part that a block can have.
+    """
+    return next(name for name in OBJECTIVES.names() if run_config(name).model.time_conditioning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +119,22 @@ class Invariance:
     device: torch.device
 
     def checks(self) -> Iterator[Check]:
-        """One for each layout that fits."""
-        for case in CASES:
-            if case.ranks <= self.pool.size:
-                yield Check(name=case.name, compare=partial(self._compare, case))
+        """One for each objective and layout that fits."""
+        of_all = of_engine()
+        for objective in OBJECTIVES.names():
+            for case in CASES:
+                if case.ranks <= self.pool.size and (case.everywhere or objective == of_all):
+                    yield Check(
+                        name=f"{objective}: {case.name}",
+                        compare=partial(self._compare, objective, case),
+                    )
         if PIPELINE.ranks <= self.pool.size:
-            yield Check(name=BF16, compare=self._compare_bf16)
+            yield Check(name=f"{of_all}: {BF16}", compare=partial(self._compare_bf16, of_all))
 
     @cache  # noqa: B019 - one of them lives as long as the process
     def _plain(self, objective: str) -> tuple[PlainLoop, dict[str, Tensor]]:
         """The plain loop after its steps, and the weights it began with."""
-        loop = PlainLoop(run_config(**RUNS[objective]), self.device)
+        loop = PlainLoop(run_config(objective), self.device)
         names = loop.denoiser.parameter_names()
         initial = {name: value.detach().cpu().clone() for value, name in names.items()}
         for _ in range(self.steps):
@@ -127,18 +143,18 @@ class Invariance:
 
     @cache  # noqa: B019
     def _one(self, objective: str) -> list[Outcome]:
-        return self._run(replace(ONE, objective=objective))
+        return self._run(objective, ONE)
 
-    def _run(self, case: Case, precision: str = "fp32") -> list[Outcome]:
-        config = run_config(**RUNS[case.objective], parallel=case.parallel, precision=precision)
+    def _run(self, objective: str, case: Case, precision: str = "fp32") -> list[Outcome]:
+        config = run_config(objective, parallel=case.parallel, precision=precision)
         outcomes: list[Outcome] = self.pool.run(case.ranks, case.target, config, self.steps)
         return outcomes
 
-    def _compare(self, case: Case) -> list[Comparison]:
-        plain, initial = self._plain(case.objective)
-        one = self._one(case.objective)
+    def _compare(self, objective: str, case: Case) -> list[Comparison]:
+        plain, initial = self._plain(objective)
+        one = self._one(objective)
         is_one = case.ranks == 1 and not case.parallel
-        ranks = one if is_one else self._run(case)
+        ranks = one if is_one else self._run(objective, case)
         first = ranks[0]
         weights = assemble([piece for rank in ranks for piece in rank.initial])
         comparisons = [
@@ -152,24 +168,24 @@ class Invariance:
             comparisons += [
                 _same("noise", _unequal(merged_noise(ranks), merged_noise(one))),
                 _close("held-out nats", first.document_nats, one[0].document_nats, NATS),
-                _same("drawn ids", self._other_ids(first, one[0])),
+                _same("drawn ids", self._other_ids(objective, first, one[0])),
                 _same("texts", _unequal(_numbered(first.samples), _numbered(one[0].samples))),
             ]
         return comparisons
 
-    def _other_ids(self, found: Outcome, one: Outcome) -> list[str]:
+    def _other_ids(self, objective: str, found: Outcome, one: Outcome) -> list[str]:
         """Draws that differ from those of one rank, other than by rounding at a near tie."""
         ties = [False] * len(one.drawn)
         if one.logits is not None:
-            ties = near_ties(run_config(), one.logits, TIE).tolist()
+            ties = near_ties(run_config(objective), one.logits, TIE).tolist()
         return [
             f"draw {number}: {a} in place of {b}"
             for number, (a, b, tie) in enumerate(zip(found.drawn, one.drawn, ties, strict=True))
             if a != b and not tie
         ]
 
-    def _compare_bf16(self) -> list[Comparison]:
-        one, two = (self._run(case, precision="bf16")[0] for case in (ONE, PIPELINE))
+    def _compare_bf16(self, objective: str) -> list[Comparison]:
+        one, two = (self._run(objective, case, "bf16")[0] for case in (ONE, PIPELINE))
         return [_close("loss of one rank in bf16", two.losses, one.losses, BF16_LOSS)]
 
 

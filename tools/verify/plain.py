@@ -37,7 +37,9 @@ class PlainLoop:
         objective = config.objective
         noisy = replace(
             objective.corrupt(samples, self.draws, config.model, self.state),
-            layout=training_layout(objective, config.model, self.draws, number + 1),
+            layout=training_layout(
+                objective, config.model, self.draws, number + 1, config.data.sequence_length
+            ),
         )
         with torch.no_grad():
             noisy = objective.refine(noisy, self.denoiser.ask, self.draws, self.state)

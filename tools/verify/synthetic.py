@@ -9,47 +9,57 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.load import validate
+from configs.load import Plugin, merge, validate
 from model.draws import Draws
 from model.facts import Facts, facts_of
 from pretrain.config import RunConfig
 
+OBJECTIVES = Plugin("model.objectives")
 
-def run_config(**changes: Any) -> RunConfig:
-    """A model that trains in moments and divides under T = 4 and P = 4; blocks are merged in."""
-    plain: dict[str, Any] = {
-        "precision": "fp32",
-        "steps": 20,
-        "global_batch": 16,
-        "model": {
-            "vocab_size": 90,
-            "width": 32,
-            "num_layers": 4,
-            "num_heads": 4,
-            "conditioning_width": 16,
-            "time_conditioning": True,
-        },
-        "objective": {"name": "mdlm"},
-        "data": {"corpus": "synthetic", "sequence_length": 16},
-        # Adam magnifies rounding where gradients vanish; its eps bounds by how much.
-        "optim": {"lr": 3e-3, "eps": 1e-6, "weight_decay": 0.1},
-        "parallel": {},
-    }
-    for key, value in changes.items():
-        plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
-    return validate(RunConfig, plain, where="the synthetic run")
-
-
-GENIE: dict[str, Any] = {
+SMALL: dict[str, Any] = {
+    "precision": "fp32",
+    "steps": 20,
+    "global_batch": 16,
     "model": {
-        "time_conditioning": False,
-        "num_layers": 2,
-        "seq2seq": {"num_encoder_layers": 2, "embedding_width": 16, "output": "mixture"},
+        "vocab_size": 90,
+        "width": 32,
+        "num_layers": 4,
+        "num_heads": 4,
+        "conditioning_width": 16,
+        "time_conditioning": True,
     },
-    "objective": {"name": "genie", "num_steps": 50},
-    "data": {"packing": "pairs", "source_length": 12},
+    "data": {"corpus": "synthetic", "sequence_length": 16},
+    # Adam magnifies rounding where gradients vanish; its eps bounds by how much.
+    "optim": {"lr": 3e-3, "eps": 1e-6, "weight_decay": 0.1},
+    "parallel": {},
 }
-"""Changes that make it an encoder-decoder over embeddings."""
+"""A model that trains in moments and divides under T = 4 and P = 4."""
+
+
+class NoTrialError(Exception):
+    """An objective is installed that says of no small run of itself."""
+
+
+def trial(objective: str) -> dict[str, Any]:
+    """The changes that make a small run one of an objective, its name included.
+
+    Raises:
+        NoTrialError: its class has no ``trial``; what to write.
+    """
+    cls: Any = OBJECTIVES.resolve(objective)
+    if "trial" not in vars(cls):
+        raise NoTrialError(
+            f"objective {objective} has no trial: give the class {cls.__name__} in "
+            f"{cls.__module__} the attribute `trial: ClassVar`, the blocks of a configuration "
+            "that make its smallest run of tools/verify/synthetic.py's ({} where none is needed)"
+        )
+    return merge({"objective": {"name": objective}}, cls.trial)
+
+
+def run_config(objective: str, /, **changes: Any) -> RunConfig:
+    """The small run of an objective's trial; changed blocks are merged in."""
+    plain = merge(merge(SMALL, trial(objective)), changes)
+    return validate(RunConfig, plain, where=f"the trial of {objective}")
 
 
 def batch(
@@ -118,3 +128,18 @@ class SyntheticWindows:
                 arrays["scored"] = arrays["valid"]
                 arrays["document"] = np.where(arrays["valid"], document, -1)
                 yield arrays
+
+
+class SyntheticStream:
+    """Held-out samples of the synthetic corpus, as a stream gives them."""
+
+    def __init__(self, config: RunConfig, num: int = 7) -> None:
+        self._config, self._num = config, num
+        self._draws = Draws(seed=1, split="windows", batch=num)
+
+    def __len__(self) -> int:
+        return self._num
+
+    def batch(self, positions: np.ndarray) -> dict[str, Tensor]:
+        """See :class:`data_pipeline.loader.Stream`."""
+        return batch(self._config, self._draws, positions.tolist())

@@ -227,10 +227,10 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
     def _logits(self, query: Query, found: Prediction) -> Tensor:
         """``[B, L, num_ids]`` of the clean embeddings that a prediction means."""
         assert query.noise_BLE is not None
-        assert query.signal_B1 is not None
+        assert query.signal_BK is not None
         table, process = self.denoiser.output.weight, self.objective.process
         assert found.vector_ME is not None
-        x_BLE = self.denoiser.embedding.noisy(query.noise_BLE, query.signal_B1, query.ids_BL)
+        x_BLE = self.denoiser.embedding.noisy(query.noise_BLE, query.signal_BK, query.ids_BL)
         abar_B1 = process.abar(process.index(query.level_BK.double())).float()
         x0_BLE = to_x0(
             self.objective.prediction,
@@ -293,7 +293,7 @@ def _query(
         ids_BL=torch.zeros(shape, dtype=torch.int64, device=noisy_BLE.device),
         level_BK=level.view(-1, 1).float(),
         where_BL=torch.ones(shape, dtype=torch.bool, device=noisy_BLE.device),
-        signal_B1=torch.zeros(shape[0], 1, device=noisy_BLE.device),
+        signal_BK=torch.zeros(shape[0], 1, device=noisy_BLE.device),
         noise_BLE=noisy_BLE.float(),
         draft_BLE=draft_BLE,
         source_BS=source.read,

@@ -1,20 +1,22 @@
 """Layouts of weights, one family of models per file."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
+from configs.build import Plugin
 from configs.errors import UserError
 from tools.convert.layout import Layout
-from tools.convert.layouts.bert import Bert
-from tools.convert.layouts.llada import Llada
-from tools.convert.layouts.llama import Llama
-from tools.convert.layouts.mdlm import Mdlm
-from tools.convert.layouts.palimpsest import Palimpsest
 from tools.convert.tensors import Tensors
 
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (Palimpsest(), Mdlm(), Llada(), Llama(), Bert())
-}
+
+def _layout(name: str) -> Layout:
+    layout: Layout = getattr(import_module(f"{__name__}.{name}"), name.capitalize())()
+    return layout
+
+
+LAYOUTS = {name: _layout(name) for name in Plugin(__name__).names()}
+"""By name. The folder is the registry: a file ``name.py`` has a class ``Name``."""
 
 
 def named(name: str) -> Layout:

@@ -122,10 +122,10 @@ def _errors(objective: Genie, index_I: Tensor, eps_W: Tensor) -> Tensor:
     """The objective's squared error, the network's place taken by the posterior mean."""
     num = len(index_I) * len(eps_W)
     noisy = _corrupt(objective, index_I.repeat_interleave(len(eps_W)), eps_W.repeat(len(index_I)))
-    assert noisy.signal_B1 is not None
+    assert noisy.signal_BK is not None
     assert noisy.noise_BLE is not None
     embedding_M1 = torch.ones(num, 1, dtype=torch.float64)
-    signal_M1 = noisy.signal_B1.double()
+    signal_M1 = noisy.signal_BK.double()
     x_M1 = signal_M1 * embedding_M1 + noisy.noise_BLE[:, 0].double()
     mean_M1 = torch.tanh(signal_M1 * x_M1 / (1 - signal_M1**2))
     prediction = Prediction(

@@ -1,0 +1,80 @@
+"""What an objective wants of network and data, and what these have: compared in one place.
+
+The configuration is refused where something is wanted that is not there
+(:func:`misfits`), before anything is built.
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+
+from model.config import ModelConfig
+
+
+class Need(Enum):
+    """Something that not every network or corpus has."""
+
+    IDS = "a categorical over ids at each position"
+    EMBEDDINGS = "noised embeddings in, vectors out"
+    ANY_VECTOR = "vectors that may stand for noise or velocity too"
+    DRAFT = "an input for an earlier prediction (self-conditioning)"
+    SOURCE = "samples that have a source"
+    OWN_LAYOUT = "attention that the objective lays out"
+    OWN_POSITION = "a prediction that is read off its own position"
+
+
+_MISSING = {
+    Need.IDS: "it predicts ids: leave model.seq2seq out",
+    Need.EMBEDDINGS: (
+        "it needs an encoder-decoder: set model.seq2seq, e.g. model.seq2seq.num_encoder_layers=6"
+    ),
+    Need.ANY_VECTOR: (
+        "model.seq2seq.output mixture is of clean embeddings: predict x0, or set it to vector"
+    ),
+    Need.DRAFT: (
+        "objective.self_conditioning and model.seq2seq.self_conditioning go together: set both "
+        "or neither"
+    ),
+    Need.SOURCE: "it needs samples with a source: set data.packing=pairs or paragraphs",
+    Need.OWN_LAYOUT: (
+        "it says itself who attends to whom: leave model.attention and "
+        "model.causal_annealing_steps out"
+    ),
+    Need.OWN_POSITION: "it predicts each token at its own position: leave model.shifted_output out",
+}
+_UNREAD = {
+    Need.DRAFT: _MISSING[Need.DRAFT],
+    Need.SOURCE: "it does not read the source that data.packing gives: set it to wrap or pad",
+}
+"""What must not be there unless it is wanted: it would be in vain."""
+
+
+def offered(model: ModelConfig, *, has_source: bool) -> frozenset[Need]:
+    """What a network and its data have.
+
+    Args:
+        has_source: whether samples are a source and a target.
+    """
+    found = {Need.SOURCE} if has_source else set()
+    if model.seq2seq is None:
+        found.add(Need.IDS)
+        if model.attention == "full" and not model.causal_annealing_steps:
+            found.add(Need.OWN_LAYOUT)
+        if not model.shifted_output:
+            found.add(Need.OWN_POSITION)
+        return frozenset(found)
+    found.add(Need.EMBEDDINGS)
+    if model.seq2seq.output == "vector":
+        found.add(Need.ANY_VECTOR)
+    if model.seq2seq.self_conditioning:
+        found.add(Need.DRAFT)
+    return frozenset(found)
+
+
+def misfits(needs: frozenset[Need], model: ModelConfig, *, has_source: bool) -> Iterator[str]:
+    """What an objective with these needs misses, each with what to set."""
+    there = offered(model, has_source=has_source)
+    for need in Need:
+        if need in needs - there:
+            yield _MISSING[need]
+        elif need in there - needs and need in _UNREAD:
+            yield _UNREAD[need]

@@ -1,0 +1,155 @@
+"""Every sampler of the registry, on every kind of network that it suits, and on the others."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs.load import Plugin
+from model.build import build
+from model.config import ModelConfig, Seq2SeqConfig
+from model.draws import Draws
+from model.initialize import initial_value
+from model.network import Network
+from model.prediction import Answer, Read
+from model.query import Query
+from model.samplers import Job, Sampler
+
+SAMPLERS, OBJECTIVES = Plugin("model.samplers"), Plugin("model.objectives")
+SMALL: dict[str, Any] = {"vocab_size": 20, "width": 16, "num_layers": 2, "num_heads": 2}
+SMALL["conditioning_width"] = 8
+CASES: dict[str, tuple[dict[str, Any], ModelConfig]] = {
+    "mdlm": ({}, ModelConfig(**SMALL)),
+    "genie": (
+        {"num_steps": 60},
+        ModelConfig(**SMALL, seq2seq=Seq2SeqConfig(num_encoder_layers=1, embedding_width=6)),
+    ),
+}
+"""Of each objective settings and a network: small ones."""
+
+
+def objective_of(name: str) -> Any:
+    return OBJECTIVES.build({"name": name, **CASES[name][0]})
+
+
+@cache
+def network_of(name: str) -> Network:
+    """Its weights moved: where all branches are closed nothing can be told apart."""
+    found = build(CASES[name][1]).eval()
+    with torch.no_grad():
+        for parameter, called in found.parameter_names().items():
+            parameter.add_(initial_value(f"noise.{called}.q.weight", parameter.shape, 1, 0.3))
+    return found
+
+
+def sentence(sampler: Sampler, name: str) -> str:
+    """Why a sampler does not suit an objective; nothing where it does."""
+    try:
+        sampler.suits(objective_of(name), CASES[name][1])
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+PAIRS = [(sampler, objective) for sampler in SAMPLERS.names() for objective in CASES]
+SUITED = [pair for pair in PAIRS if not sentence(SAMPLERS.build(pair[0]), pair[1])]
+
+
+class Counted:
+    """A network that counts for itself how often it is asked."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.asked = network, 0
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        self.asked += 1
+        return self.network.ask(query, read)
+
+    def remember(self, query: Query) -> Query:
+        return self.network.remember(query)
+
+
+def job_of(name: str, rows: list[int], length: int = 8) -> Job:
+    """All positions free, and a source where the network reads one."""
+    position_B, model = torch.tensor(rows), CASES[name][1]
+    source = Draws(seed=1, split="test", batch=4).uniform("source", position_B, 5)
+    reads = model.seq2seq is not None
+    return Job(
+        ids_BL=torch.full((len(rows), length), 3),
+        free_BL=torch.ones(len(rows), length, dtype=torch.bool),
+        position_B=position_B,
+        draws=Draws(seed=0, split="sample", batch=4),
+        objective=objective_of(name),
+        model=model,
+        network=Counted(network_of(name)),
+        source_BS=(source * model.vocab_size).long() if reads else None,
+        source_valid_BS=torch.ones(len(rows), 5, dtype=torch.bool) if reads else None,
+    )
+
+
+@torch.inference_mode()
+def run(sampler: Sampler, job: Job) -> Tensor:
+    return sampler.run(job)
+
+
+def test_every_objective_names_a_sampler_that_suits_it() -> None:
+    assert set(CASES) == set(OBJECTIVES.names())
+    for name in CASES:
+        assert (OBJECTIVES.resolve(name).sampler, name) in SUITED  # type: ignore[attr-defined]
+
+
+def test_every_sampler_suits_something() -> None:
+    assert {sampler for sampler, _ in SUITED} == set(SAMPLERS.names())
+
+
+@pytest.mark.parametrize(("name", "objective"), SUITED)
+def test_a_job_becomes_text_and_is_counted(name: str, objective: str) -> None:
+    sampler, job, seen = SAMPLERS.build(name), job_of(objective, [0, 1, 2]), list[Tensor]()
+    assert sampler.name == name
+    job.on_step = seen.append
+    drawn = run(sampler, job)
+    assert drawn.shape == (3, 8)
+    assert bool((drawn >= 0).all())
+    assert bool((drawn < job.model.num_ids).all())
+    assert not bool((drawn == job.model.mask).any())
+    assert bool((job.ids_BL == 3).all())
+    assert 1 <= len(seen) <= sampler.num_steps(8)
+    assert torch.equal(seen[-1], drawn)
+    assert isinstance(job.network, Counted)
+    assert job.evaluations == job.network.asked > 0
+
+
+@pytest.mark.parametrize(("name", "objective"), SUITED)
+def test_only_the_draws_and_the_number_of_a_sample_decide(name: str, objective: str) -> None:
+    sampler = SAMPLERS.build(name)
+    together = run(sampler, job_of(objective, [0, 1, 2]))
+    assert torch.equal(run(sampler, job_of(objective, [2, 0])), together[[2, 0]])
+    assert len({tuple(row) for row in together.tolist()}) == 3
+    other = job_of(objective, [0, 1, 2])
+    other.draws = Draws(seed=1, split="sample", batch=4)
+    assert not torch.equal(run(sampler, other), together)
+
+
+@pytest.mark.parametrize(("name", "objective"), SUITED)
+def test_what_is_given_stays_or_is_refused(name: str, objective: str) -> None:
+    sampler, job, seen = SAMPLERS.build(name), job_of(objective, [0, 1]), list[Tensor]()
+    job.free_BL = torch.arange(8) >= torch.tensor([[3], [5]])
+    job.on_step = seen.append
+    if "gaussian" in sampler.undoes:
+        with pytest.raises(ValueError, match="leave every position free"):
+            run(sampler, job)
+        return
+    drawn = run(sampler, job)
+    for ids in (*seen, drawn):
+        assert bool((ids[~job.free_BL] == 3).all())
+    assert not bool((drawn == job.model.mask).any())
+
+
+@pytest.mark.parametrize(("name", "objective"), sorted(set(PAIRS) - set(SUITED)))
+def test_what_it_does_not_suit_is_refused_in_a_sentence(name: str, objective: str) -> None:
+    told = sentence(SAMPLERS.build(name), objective)
+    assert told.startswith(f"sampler {name} undoes ")
+    assert f"objective {objective} is {OBJECTIVES.resolve(objective).noise}" in told  # type: ignore[attr-defined]
+    assert told.endswith(f"its own sampler is {objective_of(objective).sampler}")
