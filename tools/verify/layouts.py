@@ -97,9 +97,9 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
 
 
 def _masters(trained: Engine) -> list[tuple[Range, Tensor]]:
-    masters = trained.owned.masters
+    weights = trained.owned.weights
     return [
-        (fragment.range, fragment.of(masters).cpu().clone()) for fragment in trained.owned.fragments
+        (fragment.range, fragment.of(weights).cpu().clone()) for fragment in trained.owned.fragments
     ]
 
 
