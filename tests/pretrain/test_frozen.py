@@ -13,22 +13,23 @@ from model.config import from_fields
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
+from pretrain.config import RunConfig
 from pretrain.pool import Pool
 from tools.verify import layouts
 from tools.verify.layouts import assemble, deviation
 from tools.verify.plain import PlainLoop
-from tools.verify.synthetic import GENIE, run_config
+from tools.verify.synthetic import run_config
 
 STEPS = 3
 TABLE = "layers.0.tokens.weight"
-GENIES = {**GENIE, "model": {**GENIE["model"], "frozen": [TABLE]}}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "table": {"model": {"frozen": [TABLE]}},
-    "tied": {"model": {"frozen": ["*.tokens.weight"], "tied_head": True}},
-    "much": {
-        "model": {"frozen": ["layers.0.*", "layers.[34].*", "*.bias"], "time_conditioning": False}
-    },
-    "genie": GENIES,
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "table": ("mdlm", {"frozen": [TABLE]}),
+    "tied": ("mdlm", {"frozen": ["*.tokens.weight"], "tied_head": True}),
+    "much": (
+        "mdlm",
+        {"frozen": ["layers.0.*", "layers.[34].*", "*.bias"], "time_conditioning": False},
+    ),
+    "genie": ("genie", {"frozen": [TABLE]}),
 }
 ZERO: list[tuple[int, dict[str, Any]]] = [(2, {"zero_stage": stage}) for stage in (1, 2, 3)]
 TENSOR, PIPELINE = (2, {"tensor": 2}), (2, {"pipeline": 2})
@@ -38,13 +39,18 @@ CASES += [(name, *case) for name in ("tied", "genie") for case in (ZERO[2], PIPE
 CASES += [("much", *case) for case in (ZERO[1], ZERO[2], PIPELINE)]
 
 
+def config_of(settings: str, **changes: Any) -> RunConfig:
+    objective, model = SETTINGS[settings]
+    return run_config(objective, model=model, **changes)
+
+
 @pytest.fixture(scope="module")
 def plain() -> Any:
     found: dict[str, PlainLoop] = {}
 
     def loop(settings: str) -> PlainLoop:
         if settings not in found:
-            found[settings] = PlainLoop(run_config(**SETTINGS[settings]))
+            found[settings] = PlainLoop(config_of(settings))
             for _ in range(STEPS):
                 found[settings].step()
         return found[settings]
@@ -61,7 +67,7 @@ def frozen_names(loop: PlainLoop) -> set[str]:
 def test_what_is_frozen_stays_and_the_rest_is_trained_as_in_one_process(
     pool: Pool, plain: Any, settings: str, size: int, layout: dict[str, Any]
 ) -> None:
-    config = run_config(**SETTINGS[settings], parallel=layout)
+    config = config_of(settings, parallel=layout)
     outcomes = pool.run(size, layouts.run, config, STEPS, timeout_s=120)
     truth, first = plain(settings), outcomes[0]
     assert deviation(first.losses, truth.losses) < 1e-5
@@ -90,9 +96,9 @@ def test_what_is_frozen_stays_and_the_rest_is_trained_as_in_one_process(
 )
 def test_in_bf16_the_exact_values_stay(pool: Pool, settings: str, layout: dict[str, Any]) -> None:
     """And with every parameter cut under ZeRO 3."""
-    config = run_config(**SETTINGS[settings], precision="bf16", parallel=layout)
+    config = config_of(settings, precision="bf16", parallel=layout)
     outcomes = pool.run(2, layouts.run_all_cut, config, STEPS, timeout_s=120)
-    (one,) = pool.run(1, layouts.run, run_config(**SETTINGS[settings], precision="bf16"), STEPS)
+    (one,) = pool.run(1, layouts.run, config_of(settings, precision="bf16"), STEPS)
     assert deviation(outcomes[0].losses, one.losses) < 0.02
     assert deviation(outcomes[0].grad_norms, one.grad_norms) < 0.02
     after = assemble([piece for outcome in outcomes for piece in outcome.final])
@@ -101,7 +107,7 @@ def test_in_bf16_the_exact_values_stay(pool: Pool, settings: str, layout: dict[s
 
 
 def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
-    config = run_config(**SETTINGS["table"], parallel={"zero_stage": 3})
+    config = config_of("table", parallel={"zero_stage": 3})
     first = pool.run(2, layouts.run_all_cut, config, STEPS)[0]
     assert deviation(first.losses, plain("table").losses) < 1e-5
     assert deviation(first.grad_norms[:1], plain("table").grad_norms[:1]) < 1e-6
@@ -178,10 +184,10 @@ def test_what_cannot_be_is_said_while_the_configuration_is_read(
     changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as raised:
-        run_config(**changes)
+        run_config("mdlm", **changes)
     assert message in str(raised.value)
 
 
 def test_the_patterns_travel_with_the_architecture() -> None:
-    model = run_config(**SETTINGS["tied"]).model
+    model = config_of("tied").model
     assert from_fields(to_plain(model)) == model
