@@ -78,7 +78,7 @@ def run(sampler: LeftToRight, job: Job) -> Tensor:
 FREE = {
     "all": WHOLE,
     "prompts": (PLACE >= 4).expand(6, -1),
-    "ragged": PLACE >= torch.tensor([[1], [2], [3], [5], [8], [9]]),
+    "ragged": torch.tensor([[1], [2], [3], [5], [8], [9]]) <= PLACE,
     "framed": (PLACE >= 1).expand(6, -1) & (PLACE < LENGTH - 1),
     "apart": (PLACE == 9) | ((PLACE > 1) & (torch.arange(6)[:, None] == 0)),
 }
@@ -151,9 +151,7 @@ def test_greedy_text_is_the_likeliest_token_given_all_before_it() -> None:
 
 
 @pytest.mark.parametrize("given", [0, 1])
-def test_texts_follow_the_law_that_the_objective_scores(
-    chi_square: ChiSquare, given: int
-) -> None:
+def test_texts_follow_the_law_that_the_objective_scores(chi_square: ChiSquare, given: int) -> None:
     """The network's own: the nats of every text, and how often it is drawn."""
     model = network(vocab_size=3)
     tokens = torch.tensor(list(itertools.product(range(3), repeat=3)))
