@@ -48,17 +48,22 @@ class LeftToRight(Sampler):
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
 
+    def check_free(self, free_BL: Tensor) -> None:
+        """ValueError where something is given behind a free position, but for the last one."""
+        behind_BL = free_BL.cumsum(dim=1) > 0
+        if bool((behind_BL & ~free_BL)[:, :-1].any()):
+            raise ValueError(
+                "a model that writes from left to right sees nothing of the text behind a blank: "
+                "write the prompt before the text, with one blank at its end"
+            )
+
     def num_steps(self, length: int) -> int:
         """One for each column that is written."""
         return length
 
     def run(self, job: Job) -> Tensor:
-        """The ids after the last column that is free in any row.
-
-        Raises:
-            ValueError: something is given behind what is free.
-        """
-        _check_order(job.free_BL)
+        """The ids after the last column that is free in any row; see :meth:`check_free`."""
+        self.check_free(job.free_BL)
         ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
         read = 0
         for column in job.free_BL.any(dim=0).nonzero()[:, 0].tolist():
@@ -96,14 +101,3 @@ class LeftToRight(Sampler):
         position_M = job.position_B[free_B]
         column_M = torch.full_like(position_M, column)
         return logits.sample(job.draws, "token", position_M, column_M, self.temperature)
-
-
-def _check_order(free_BL: Tensor) -> None:
-    """ValueError where a position is given that stands behind a free one, but for the last."""
-    behind_BL = free_BL.cumsum(dim=1) > 0
-    wrong_BL = behind_BL & ~free_BL
-    if bool(wrong_BL[:, :-1].any()):
-        raise ValueError(
-            "a model that writes from left to right sees nothing of the text behind a blank: "
-            "write the prompt before the text, with one blank at its end"
-        )
