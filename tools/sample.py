@@ -64,6 +64,10 @@ def sample(
     mask = config.model.mask
     ends = config.objective.scope(padded=config.data.packing == "pad").end_masked
     template = parse(prompt, tokenizer, length, mask, open_end=ends)
+    try:
+        sampler.check_free(torch.tensor([template.blank]))
+    except ValueError as error:
+        raise UserError(f"--prompt: {error}") from error
     draws = Draws(seed=seed, split="sample", batch=num)
     mine: list[tuple[int, str, int]] = []
     with (

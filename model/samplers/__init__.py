@@ -107,6 +107,13 @@ class Sampler(ABC):
         """The same, its defaults cut down to what an objective has whose noise it undoes."""
         return self
 
+    def check_free(self, free_BL: Tensor) -> None:  # noqa: B027 - most need not say no
+        """Whether it can write these positions and leave the others: by default it can.
+
+        Raises:
+            ValueError: it cannot, in a sentence that says how to ask instead.
+        """
+
     @abstractmethod
     def num_steps(self, length: int) -> int:
         """How often :attr:`Job.on_step` is called at most, for texts of ``length`` positions."""

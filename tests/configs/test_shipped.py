@@ -9,7 +9,7 @@ from model.denoiser import Denoiser
 from pretrain.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "configs"
-FILES = [path for kind in ("", "mdlm/", "genie/") for path in sorted(FOLDER.glob(f"{kind}*.yaml"))]
+FILES = [path for path in sorted(FOLDER.rglob("*.yaml")) if "slurm" not in path.parts]
 NAMES = [str(path.relative_to(FOLDER)) for path in FILES]
 
 

@@ -10,6 +10,8 @@ import torch
 
 from model import draws
 from model.draws import Draws
+from model.objectives import Objective
+from model.objectives.autoregressive import Autoregressive
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.processes import absorbing, gaussian
@@ -147,6 +149,10 @@ def always_noised_target(patch: Patch) -> None:
     patch.setattr(Gaussian, "index", lambda self, level: right(self, level).clamp(min=1))
 
 
+def likeliest_ids(patch: Patch) -> None:
+    patch.setattr(Draws, "uniform_at", lambda self, kind, x, y: 0.5 + 0.0 * y.double())
+
+
 BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: patch.setattr(draws, "_ROUNDS", 9), "draws: Philox4x32-10"),
     (lambda patch: patch.setattr(draws, "_WEYL", draws._WEYL[::-1]), "draws: Philox4x32-10"),
@@ -174,6 +180,13 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (shifted_index, "genie: information"),
     (noise_without_the_signals_share, "genie: information"),
     (always_noised_target, "genie: known losses"),
+    (lambda patch: scaled(patch, Autoregressive, "bound_losses"), "autoregressive: likelihood"),
+    (
+        lambda patch: patch.setattr(Autoregressive, "counted", Objective.counted),
+        "autoregressive: texts of any length",
+    ),
+    (lambda p: scaled(p, Autoregressive, "bound_losses"), "autoregressive: uniform predictor"),
+    (likeliest_ids, "autoregressive: sampler"),
 ]
 
 
