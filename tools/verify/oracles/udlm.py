@@ -138,7 +138,7 @@ def _only(objective: Udlm) -> Loss:
 def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Tensor:
     """Of every sample under the right prediction, ``[B]`` float64."""
     logits_MR = torch.nn.functional.pad(
-        others(law, noisy, alpha_B1)[noisy.where_BL].log().clamp(min=-1e4),
+        others(law, noisy.ids_BL, noisy.where_BL, alpha_B1)[noisy.where_BL].log().clamp(min=-1e4),
         (0, law.config.num_ids - law.vocab),
         value=-torch.inf,
     )
@@ -147,12 +147,12 @@ def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Te
     return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
 
 
-def others(law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Tensor:
+def others(law: Conditionals, ids_BL: Tensor, noised_BL: Tensor, alpha_B1: Tensor) -> Tensor:
     """p(x_0 at a position | the others of x_t), ``[B, L, V]``; what is not noised is known."""
     other_B11 = ((1 - alpha_B1) / law.vocab)[:, None]
-    same_BNL = (noisy.ids_BL[:, None] == law.outcomes).double()
-    noised_B1L = noisy.where_BL[:, None]
-    like_BNL = torch.where(noised_B1L, alpha_B1[:, None] * same_BNL + other_B11, same_BNL)
+    same_BNL = (ids_BL[:, None] == law.outcomes).double()
+    like_BNL = alpha_B1[:, None] * same_BNL + other_B11
+    like_BNL = torch.where(noised_BL[:, None], like_BNL, same_BNL)
     one_hot_NLV = torch.nn.functional.one_hot(law.outcomes, law.vocab).double()
     found = []
     for place in range(law.outcomes.shape[1]):
