@@ -5,6 +5,7 @@ is the true reverse step of that position: of one token any number of steps give
 several the steps of all at once do, in the limit of many.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ from tools.verify.oracles.udlm import others
 
 ChiSquare = Callable[[Tensor, Tensor], float]
 
+LOG_LINEAR = LogLinear()
+
 
 class Right:
     """The right prediction of a joint, at levels of a schedule; what was asked is kept."""
@@ -46,7 +49,7 @@ class Right:
 
 
 def job_of(
-    joint: Joint, ids_BL: Tensor, free_BL: Tensor | None = None, schedule: Any = LogLinear()
+    joint: Joint, ids_BL: Tensor, free_BL: Tensor | None = None, schedule: Any = LOG_LINEAR
 ) -> Job:
     everywhere = torch.ones_like(ids_BL, dtype=torch.bool)
     return Job(
@@ -69,12 +72,12 @@ def counts_of(joint: Joint, ids_BL: Tensor) -> Tensor:
     return torch.bincount(code, minlength=joint.vocab**joint.length)
 
 
-def law_of(joint: Joint, steps: int, schedule: Any = LogLinear()) -> Tensor:
+def law_of(joint: Joint, steps: int, schedule: Any = LOG_LINEAR) -> Tensor:
     """Of the ids after so many steps: the chain's matrices, one after the other."""
     states_ZL, num = joint.outcomes, joint.vocab
     law_Z = torch.full((len(states_ZL),), 1 / len(states_ZL), dtype=torch.float64)
     alphas = schedule.exact().alpha(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
-    for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
+    for alpha_t, alpha_s in itertools.pairwise(alphas):
         noised = torch.ones_like(states_ZL, dtype=torch.bool)
         p_ZLV = others(joint, states_ZL, noised, alpha_t.expand(len(states_ZL), 1))
         kept = alpha_t / alpha_s
@@ -147,7 +150,7 @@ def test_a_token_may_change_more_than_once() -> None:
     job = job_of(joint, zeros(joint, 500))
     job.on_step = seen.append
     UniformAncestral(steps=20).run(job)
-    changes = torch.stack([(a != b).sum(1) for a, b in zip(seen, seen[1:], strict=False)]).sum(0)
+    changes = torch.stack([(a != b).sum(1) for a, b in itertools.pairwise(seen)]).sum(0)
     assert int(changes.max()) > joint.length
 
 
