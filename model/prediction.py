@@ -1,7 +1,7 @@
 """What a network predicts at M positions, by names: what it does not predict is None."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -51,8 +51,43 @@ Answer = TypeVar("Answer", Tensor, tuple[Tensor, ...])
 Read = Callable[[Prediction], Answer]
 
 
-class Ask(Protocol):
-    """A network, whole or spread over ranks, as those see it who want answers of it."""
+OWN = "own"
+"""The name of the network that is trained, among those that an objective asks."""
+
+
+class AskNetwork(Protocol):
+    """One network, whole or spread over ranks, as those see it who want answers of it."""
 
     def __call__(self, query: Query, read: Read[Answer]) -> Answer:
         """What ``read`` makes of the prediction, alike on all ranks of a model."""
+
+
+class Ask(Protocol):
+    """The network that is trained, and the frozen ones that its objective names."""
+
+    def __call__(self, query: Query, read: Read[Answer], network: str = OWN) -> Answer:
+        """What ``read`` makes of a network's prediction, alike on all ranks of a model."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Several networks as one :class:`Ask`.
+
+    Args:
+        own: the one that is trained; others: by the names that the objective gives them.
+    """
+
+    own: AskNetwork
+    others: Mapping[str, AskNetwork] = field(default_factory=dict)
+
+    def __call__(self, query: Query, read: Read[Answer], network: str = OWN) -> Answer:
+        """The answer of the network of that name; ValueError where there is none."""
+        if network == OWN:
+            return self.own(query, read)
+        if network not in self.others:
+            known = ", ".join([OWN, *self.others])
+            raise ValueError(
+                f"no network is called {network}, there are: {known}; the objective's `networks` "
+                "names them"
+            )
+        return self.others[network](query, read)

@@ -4,6 +4,7 @@ Every default of the trainer stands here and nowhere else. What makes two runs t
 run (model, objective, data, optimizer, seed, global batch) is :func:`differences`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from configs.load import to_plain
 from data_pipeline.paragraphs import ParagraphConfig
 from model.config import ModelConfig
 from model.needs import misfits
+from model.prediction import OWN
 from pretrain.device import Device
 from pretrain.layout import batch_misfits, each_misfit
 from pretrain.parallel_config import MOST, ParallelConfig
@@ -300,6 +302,12 @@ class RunConfig(Checked):
     def _check_objective(self) -> Iterator[str]:
         found = misfits(self.objective.needs, self.model, has_source=self.data.has_source)
         yield from (f"objective: {line}" for line in found)
+        for name in self.objective.networks:
+            if name == OWN or not _NETWORK_NAME.fullmatch(name):
+                yield (
+                    f"objective: '{name}' is no name for a network: use small letters, digits and "
+                    f"_, and not '{OWN}', which is the one that is trained"
+                )
 
     def _check_layout(self) -> Iterator[str]:
         yield from each_misfit(self.model, self.data.sequence_length, self.parallel)
@@ -320,6 +328,9 @@ class RunConfig(Checked):
         """Where this start of the run ends: ``steps``, or ``stop_after`` if that is sooner."""
         return self.steps if self.stop_after is None else min(self.steps, self.stop_after)
 
+
+_NETWORK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""It is part of the names of tensors in checkpoints."""
 
 IDENTITY = ("seed", "global_batch", "model", "objective", "data", "optim", "ema")
 """The keys that make a run the same run; all others may change when it is resumed."""

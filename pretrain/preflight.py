@@ -8,7 +8,7 @@ from configs.errors import UserError
 from model.build import build
 from model.draws import Draws
 from pretrain import place
-from pretrain.checkpoint import store
+from pretrain.checkpoint import networks, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.training import fork_names
 from pretrain.checkpoint.weights import find
@@ -38,6 +38,8 @@ def check(config: RunConfig, path: Path, *, fresh: bool = False) -> str | None:
     # A run that has begun reads them no more, and they may be gone by now.
     if config.fork_from and (fresh or store.newest(RunDirectory(path).checkpoints)[0] is None):
         _check_fork(config, Path(config.fork_from))
+    if config.objective.networks:
+        _check_networks(config, None if fresh else store.newest(RunDirectory(path).checkpoints)[0])
     if not fresh:
         return nothing_to_do(path, config.steps)
     if config.fork_from and Path(config.fork_from).resolve().is_relative_to(path.resolve()):
@@ -69,6 +71,27 @@ def _check_fork(config: RunConfig, source: Path) -> None:
     problem = other_tokenizer(load_tokenizer(corpus), corpus, trained)
     if problem and config.fork_tokenizer == "same":
         raise UserError(f"{problem}; if that is meant, set fork_tokenizer=other")
+
+
+def _check_networks(config: RunConfig, newest: Path | None) -> None:
+    """UserError unless the networks that the objective asks are there and fit.
+
+    Args:
+        newest: of the run's checkpoints, if it has begun: it needs no other then.
+    """
+    begun = newest or (find(Path(config.fork_from)) if config.fork_from else None)
+    reader = Reader(begun) if begun else None
+    if reader is not None and (newest or networks.holds(config, reader)):
+        sources = networks.held(config, reader)
+    else:
+        sources = networks.named(networks.paths(config))
+    networks.check(sources, config, config.parallel)
+    corpus = corpus_path(config)
+    tokenizer = load_tokenizer(corpus)
+    for name, source in sources.items():
+        problem = other_tokenizer(tokenizer, corpus, source.facts["tokenizer_sha256"])
+        if problem:
+            raise UserError(f"the objective's network {name}: {problem}")
 
 
 def nothing_to_do(path: Path, steps: int) -> str | None:

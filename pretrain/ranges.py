@@ -7,7 +7,7 @@ can be intersected: that is all that resharding takes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -139,3 +139,11 @@ class Fragment:
     def of(self, flats: Sequence[Tensor]) -> Tensor:
         """The view ``[num]`` of this range, in tensors that are laid out like the masters."""
         return flats[self.group].narrow(0, self.offset, self.range.num)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flats:
+    """Flat tensors by kind (master, exp_avg, ...), laid out alike, and what lies where in them."""
+
+    kinds: Mapping[str, Sequence[Tensor]]
+    fragments: Sequence[Fragment]

@@ -247,7 +247,8 @@ class Trainer:
                 path = find(Path(self.config.fork_from))
                 self.optimizer_step, learnt, note = self.checkpoints.fork(path)
                 self.training.state = learnt or self.training.state
-                notes.append(note)
+                return [*notes, note]
+            self.checkpoints.begin()
             return notes
         state = reader.state
         trained = state.get("tokenizer_sha256")

@@ -38,6 +38,8 @@ from data_pipeline.packing import held_out
 from data_pipeline.shards import open_split
 from model.draws import Draws
 from model.objectives import Bounded
+from model.prediction import Networks
+from pretrain.checkpoint.networks import asking
 from pretrain.checkpoint.weights import Loaded, Which, configuration
 from pretrain.config import RunConfig
 from pretrain.data import corpus_path, open_corpus
@@ -70,7 +72,7 @@ def evaluate(
         command.progress(loaded, len(windows), "window", "evaluate") as bar,
     ):
         tally = document_losses(
-            loaded.network.ask,
+            Networks(loaded.network.ask),
             config.objective,
             config.model,
             windows,
@@ -113,7 +115,7 @@ def held_out_loss(
     stream, num = corpus.held_out
     with torch.inference_mode(), command.progress(loaded, num, "sample", "evaluate") as bar:
         found = mean_losses(
-            loaded.network.ask,
+            asking(loaded),
             config.objective,
             config.model,
             stream,

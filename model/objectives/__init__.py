@@ -44,6 +44,8 @@ LOSS = "loss"
 
 ONE_TERM: Mapping[str, float] = MappingProxyType({LOSS: 1.0})
 
+NO_NETWORKS: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Noisy(Query):
@@ -169,6 +171,16 @@ class Objective(ABC):
         """By term, the loss of each predicted position ``[M]``, or of each sample ``[B, 1]``."""
 
     @property
+    def networks(self) -> Mapping[str, str]:
+        """Frozen networks that :meth:`refine` may ask: by name, a checkpoint of ours or a run.
+
+        Their averaged weights, where there are such, are copied into the run's own checkpoints:
+        once it has one, the run needs the named one no more. They are neither trained nor
+        averaged, and their ids are the run's.
+        """
+        return NO_NETWORKS
+
+    @property
     def expansion(self) -> int:
         """How many positions the network reads, with gradient, for each of a sample."""
         return 1
@@ -185,7 +197,7 @@ class Objective(ABC):
     @property
     def refines(self) -> bool:
         """Whether :meth:`refine` asks anything: every rank reads the batch then."""
-        return False
+        return bool(self.networks)
 
     def refine(self, noisy: Noisy, ask: Ask, draws: Draws, state: State = NO_STATE) -> Noisy:
         """The corrupted batch after passes without gradient, where the method has any.
@@ -193,6 +205,10 @@ class Objective(ABC):
         It comes before the counts are known to all ranks. Each rank of a model asks as often
         as the others, whatever is in its samples. The result may be of several views of the
         batch, stacked (:func:`stacked`).
+
+        Args:
+            ask: ``ask(query, read)`` for the network that is trained, with its present weights;
+                ``ask(query, read, network="teacher")`` for another of :attr:`networks`.
         """
         return noisy
 

@@ -64,6 +64,17 @@ class CodeFacts(TypedDict, total=False):
     packages: dict[str, str]
 
 
+class NetworkFacts(TypedDict):
+    """What is told of a frozen network that lies in a checkpoint."""
+
+    __pydantic_config__ = _MORE  # type: ignore[misc]
+
+    checkpoint: str
+    step: NonNegativeInt
+    tokenizer_sha256: str | None
+    model: dict[str, Any]
+
+
 class StateShape(TypedDict):
     """The plain data of a run. What a conversion or a former version left out is not here."""
 
@@ -81,6 +92,7 @@ class StateShape(TypedDict):
     loss_scaler: NotRequired[dict[str, bool | int | float]]
     layout: NotRequired[Layout]
     code: NotRequired[CodeFacts]
+    networks: NotRequired[dict[str, NetworkFacts]]
     config: NotRequired[ConfigFacts]
 
 

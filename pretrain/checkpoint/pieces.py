@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import ReadItem, TensorWriteData, WriteItem, WriteItemType
 
-from pretrain.ranges import Range
+from pretrain.ranges import Flats, Range
 
 
 class Piece(torch.Tensor):
@@ -79,6 +79,16 @@ class Piece(torch.Tensor):
             if torch.Size(box.corner) == index.offset:
                 return self.flat[box.at : box.at + box.num].view(box.sizes)
         raise ValueError(f"no box at {index.offset} in {self.owned}")
+
+
+def pieces_of(held: Flats) -> dict[str, Piece]:
+    """What a rank holds of each parameter, by ``kind/name``."""
+    return {
+        f"{kind}/{fragment.range.name}": Piece(fragment.range, fragment.of(flats))
+        for kind, flats in held.kinds.items()
+        for fragment in held.fragments
+        if fragment.is_in(flats)
+    }
 
 
 def to_write(pieces: dict[str, Piece]) -> Iterator[tuple[str, ChunkStorageMetadata, Tensor]]:

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from model.objectives import NO_STATE, State
 from pretrain.checkpoint import objective_state, store
-from pretrain.checkpoint.pieces import Piece, to_write
+from pretrain.checkpoint.pieces import Piece, pieces_of, to_write
 from pretrain.checkpoint.reader import crc32, key
 from pretrain.guard import NonFiniteError, non_finite
-from pretrain.ranges import Fragment
+from pretrain.ranges import Flats, Fragment
 
 
 class Job:
@@ -104,6 +104,7 @@ class Saver:
         kinds: Mapping[str, Sequence[Tensor]],
         fragments: Sequence[Fragment],
         learnt: State = NO_STATE,
+        others: Sequence[Flats] = (),
     ) -> None:
         """Copy what this rank owns, and write it from there; :meth:`settle` must be idle.
 
@@ -112,17 +113,24 @@ class Saver:
             kinds: of each kind (master, exp_avg, ...) this rank's flat tensors.
             fragments: which range of which parameter lies where in them.
             learnt: the objective's state, of which the first rank's is kept.
+            others: what has kinds and fragments of its own.
         """
         assert not self.busy, "one save at a time"
         self._state = dict(state)
         if self._rank == 0:
             self._objective_state = objective_state.copied(learnt)
         self._staging = store.staging_of(self._directory, self._attempt, state["step"])
-        own = [fragment for fragment in fragments if not fragment.is_copy]
-        copies = {kind: self._copied(kind, flats) for kind, flats in kinds.items()}
+        all_flats = [Flats(kinds=kinds, fragments=fragments), *others]
+        copies = [
+            Flats(
+                kinds={kind: self._copied(kind, flats) for kind, flats in one.kinds.items()},
+                fragments=[fragment for fragment in one.fragments if not fragment.is_copy],
+            )
+            for one in all_flats
+        ]
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self._writing = Job(lambda: self._write(copies, own), "checkpoint")
+        self._writing = Job(lambda: self._write(copies), "checkpoint")
 
     def _copied(self, kind: str, flats: Sequence[Tensor]) -> list[Tensor]:
         """Copies in host memory that is kept from save to save."""
@@ -135,21 +143,17 @@ class Saver:
             copy.copy_(flat, non_blocking=True)
         return self._host[kind]
 
-    def _write(self, kinds: Mapping[str, Sequence[Tensor]], fragments: Sequence[Fragment]) -> None:
+    def _write(self, held: Sequence[Flats]) -> None:
         """This rank's boxes, and beside them a note of what is in the file.
 
         Raises:
             NonFiniteError: they are not to be kept, let alone in the place of others.
         """
-        culprit = non_finite(kinds, fragments)
-        if culprit:
-            raise NonFiniteError(culprit)
-        pieces = {
-            f"{kind}/{fragment.range.name}": Piece(fragment.range, fragment.of(flats))
-            for kind, flats in kinds.items()
-            for fragment in fragments
-            if fragment.is_in(flats)
-        }
+        pieces: dict[str, Piece] = {}
+        for one in held:
+            if culprit := non_finite(one.kinds, one.fragments):
+                raise NonFiniteError(culprit)
+            pieces |= pieces_of(one)
         self._staging.mkdir(exist_ok=True)
         file = self._staging / f"rank-{self._rank:05d}.safetensors"
         tensors: dict[str, Tensor] = {}

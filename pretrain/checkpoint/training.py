@@ -15,7 +15,8 @@ from torch import Tensor
 from configs.errors import RunError, UserError
 from model.objectives import NO_STATE, State
 from model.seq2seq import name_in_encoder
-from pretrain.checkpoint import retention, store
+from pretrain.checkpoint import frozen_networks, retention, store
+from pretrain.checkpoint.networks import STATE, held, holds
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
@@ -94,7 +95,11 @@ class Checkpoints:
         self.failure = None
         # A frozen parameter's average is itself.
         kinds = self._kinds() | {"ema": [*self._ema.shadows, *self._owned.frozen.flats]}
-        self._saver.begin(full, kinds, self._owned.fragments, learnt)
+        networks = self._engine.networks
+        if networks:
+            full[STATE] = {name: network.facts for name, network in networks.items()}
+        others = [network.flats for network in networks.values()]
+        self._saver.begin(full, kinds, self._owned.fragments, learnt, others)
         if not self._config.checkpoint.asynchronous:
             note = self.finish() or note
         return note
@@ -167,6 +172,7 @@ class Checkpoints:
             self._owned.set_optimizer_step(reader.state["optimizer_step"])
             self._engine.loss_scaler = reader.state["loss_scaler"]
             self._owned.refresh()
+            frozen_networks.refresh(self._engine.networks.values())
             return reader, [*notes, f"resuming from {path}"]
         if unfit:
             raise RunError(
@@ -186,14 +192,23 @@ class Checkpoints:
             for name in _NEEDED:
                 reader.state[name]
             self._read(reader, {kind: kind for kind in self._kinds()})
+            self._read_networks(reader)
             problem = None
         except UserError as error:
             problem = str(error)
         problems = [text for text in self._mesh.everyone(problem) if text]
         return problems[0] if problems else self._not_finite(reader.path)
 
+    def _read_networks(self, reader: Reader) -> None:
+        sources = held(self._config, reader)
+        self._engine.networks = frozen_networks.loaded(sources, self._config, self._mesh)
+
+    def begin(self) -> None:
+        """Load the networks that the objective asks from the checkpoints that it names."""
+        self._engine.networks = frozen_networks.named(self._config, self._mesh)
+
     def fork(self, path: Path) -> tuple[int, State, str]:
-        """Begin with the weights of another run.
+        """Begin with the weights of another run, and the networks that both objectives ask.
 
         Returns:
             The optimizer's steps so far, what the objective has learnt where it is that run's
@@ -214,6 +229,11 @@ class Checkpoints:
         if problem := self._not_finite(path):
             raise UserError(f"{problem}; begin with another checkpoint")
         self._owned.refresh()
+        if holds(config, reader):
+            self._read_networks(reader)
+            frozen_networks.refresh(self._engine.networks.values())
+        else:
+            self.begin()
         note = f"beginning with the {config.fork_weights} weights of {path}"
         if reader.state.get("tokenizer_sha256") is None:
             note += "; their tokenizer is not recorded there: make sure that it is the corpus's"

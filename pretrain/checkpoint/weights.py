@@ -11,6 +11,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from model.build import build
+from model.config import ModelConfig
 from model.network import Network
 from model.objectives import NO_STATE, State
 from pretrain import console
@@ -145,24 +146,10 @@ def load_denoiser(
     path = find(where)
     reader = Reader(path)
     config = config_of(reader)
-    if mesh is None:
-        denoiser = build(config.model)
-    else:
-        length = config.data.sequence_length
-        denoiser = local_denoiser(
-            config.model, layout or ParallelConfig(), length, mesh, config.seed
-        )
-    held = places(denoiser, mesh.tensor_rank if mesh else 0)
-    kind = reader.weights(which)
-    reader.read_into(
-        {
-            f"{kind}/{place.name}": Piece(place.part, parameter.detach().view(-1))
-            for parameter, place in held.items()
-        }
-    )
     device = torch.device(device)
+    kind = reader.weights(which)
     return Loaded(
-        denoiser=denoiser.to(device).eval(),
+        denoiser=_filled(reader, kind, config.model, config, device, layout, mesh),
         config=config,
         checkpoint=path,
         step=reader.state["step"],
@@ -172,6 +159,49 @@ def load_denoiser(
         tokenizer_sha256=reader.state.get("tokenizer_sha256"),
         mesh=mesh,
     )
+
+
+def load_network(
+    reader: Reader,
+    kind: str,
+    model: ModelConfig,
+    config: RunConfig,
+    device: torch.device,
+    *,
+    layout: ParallelConfig | None = None,
+    mesh: "Mesh | None" = None,
+) -> Forward | Network:
+    """A network in evaluation mode as it is asked, from the tensors of a kind.
+
+    Args:
+        model: the network's; config: of the run whose text it reads.
+    """
+    network = _filled(reader, kind, model, config, device, layout, mesh)
+    return network if mesh is None else Forward(network, mesh)
+
+
+def _filled(
+    reader: Reader,
+    kind: str,
+    model: ModelConfig,
+    config: RunConfig,
+    device: torch.device,
+    layout: ParallelConfig | None,
+    mesh: "Mesh | None",
+) -> Network:
+    """The network, or this rank's part of it."""
+    if mesh is None:
+        network = build(model)
+    else:
+        length = config.data.sequence_length
+        network = local_denoiser(model, layout or ParallelConfig(), length, mesh, config.seed)
+    reader.read_into(
+        {
+            f"{kind}/{place.name}": Piece(place.part, parameter.detach().view(-1))
+            for parameter, place in places(network, mesh.tensor_rank if mesh else 0).items()
+        }
+    )
+    return network.to(device).eval()
 
 
 def config_of(reader: Reader) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,13 +10,14 @@ from torch import Tensor
 
 from model.attention_layouts import AttentionLayout
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy, Objective, sum_losses
-from model.prediction import Answer, Prediction, Read
+from model.prediction import OWN, Answer, Networks, Prediction, Read
 from model.query import Query
 from pretrain.config import RunConfig
 from pretrain.layout import micro_batch, positions
 from pretrain.memory import PERSISTENT, bucket_elements
 from pretrain.optim import adamw
 from pretrain.parallel.forward import Forward, local_denoiser
+from pretrain.parallel.frozen_network import FrozenNetwork
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.owned import Owned
 from pretrain.parallel.places import places
@@ -26,7 +28,11 @@ class Engine(ABC):
 
     Attributes:
         owned: masters and moments of this rank.
+        networks: the frozen ones that the objective asks, once they are loaded
+            (:mod:`pretrain.checkpoint.frozen_networks`).
     """
+
+    networks: Mapping[str, FrozenNetwork] = MappingProxyType({})
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         model = config.model
@@ -78,8 +84,12 @@ class Engine(ABC):
         }
         return self._run(micro_batches, scales).total
 
-    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+    def ask(self, query: Query, read: Read[Answer], network: str = OWN) -> Answer:
         """See :meth:`Forward.ask`: with the present weights, by all ranks of a model together."""
+        others = {name: frozen.ask for name, frozen in self.networks.items()}
+        return Networks(self._ask_own, others)(query, read, network)
+
+    def _ask_own(self, query: Query, read: Read[Answer]) -> Answer:
         self._denoiser.eval()
         return self._forward.ask(query, read)
 

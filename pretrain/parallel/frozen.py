@@ -5,7 +5,8 @@ parameter an even part on every data-parallel rank, so that checkpoints hold the
 all others; the weights that the network computes with follow from these.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,7 @@ class Frozen:
 
     def __init__(self, where: Mapping[nn.Parameter, Place], mesh: Mesh, group: int) -> None:
         self._mesh = mesh
-        self._parts: list[tuple[nn.Parameter, Fragment]] = []
+        self._parts: dict[nn.Parameter, Fragment] = {}
         offset = 0
         for parameter, place in where.items():
             if parameter.requires_grad:
@@ -34,7 +35,7 @@ class Frozen:
             size = _even(place.part.num, mesh.data_size)
             start = min(mesh.data_rank * size, place.part.num)
             num = min(size, place.part.num - start)
-            self._parts.append((parameter, place.fragment(start, num, group, offset)))
+            self._parts[parameter] = place.fragment(start, num, group, offset)
             offset += num
         values = torch.zeros(offset, device=mesh.device)
         self.flats = [values] if self._parts else []
@@ -42,28 +43,44 @@ class Frozen:
     @property
     def fragments(self) -> Iterator[Fragment]:
         """What lies where in the flat tensor."""
-        return (fragment for _, fragment in self._parts if fragment.range.num)
+        return (fragment for fragment in self._parts.values() if fragment.range.num)
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Let the network's weights follow from the values; all data-parallel ranks together."""
-        for parameter, fragment in self._parts:
-            value = self.flats[0].narrow(0, fragment.offset, fragment.range.num)
+        for parameter in self._parts:
+            value = self._part(parameter)
             if hasattr(parameter, "ds_tensor"):
                 parameter.ds_tensor.data.narrow(0, 0, len(value)).copy_(value)
             else:
-                whole = self._gathered(value, parameter.numel())
-                parameter.copy_(whole.view(parameter.shape))
+                parameter.copy_(self._gathered(value, parameter))
 
-    def _gathered(self, value: Tensor, num: int) -> Tensor:
-        """All ranks' parts of one parameter, ``[num]``."""
-        size = self._mesh.data_size
+    def gather(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give parameters without values theirs; all data-parallel ranks together."""
+        for parameter in parameters:
+            parameter.data = self._gathered(self._part(parameter).to(parameter.dtype), parameter)
+
+    @staticmethod
+    def release(parameters: Iterable[nn.Parameter]) -> None:
+        """Take the values of parameters away, until they are gathered again."""
+        for parameter in parameters:
+            parameter.data = parameter.data.new_empty(0)
+
+    def _part(self, parameter: nn.Parameter) -> Tensor:
+        """What this rank has of it, ``[num]``."""
+        fragment = self._parts[parameter]
+        return self.flats[0].narrow(0, fragment.offset, fragment.range.num)
+
+    def _gathered(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
+        """All ranks' parts of one parameter, of which ``value`` is this one's, in its shape."""
+        sizes, size = self._parts[parameter].range.sizes, self._mesh.data_size
         if size == 1:
-            return value
+            return value.view(sizes)
+        num = math.prod(sizes)
         parts = value.new_zeros(size, _even(num, size))
         parts[self._mesh.data_rank, : len(value)] = value
         dist.all_gather(list(parts), parts[self._mesh.data_rank].clone(), self._mesh.data_group)
-        return parts.view(-1)[:num]
+        return parts.view(-1)[:num].view(sizes)
 
 
 def _even(num: int, size: int) -> int:

@@ -11,6 +11,7 @@ from model.draws import Draws
 from model.objectives import Bounded, Noisy, State
 from model.prediction import Prediction
 from model.samplers import Job, Sampler
+from pretrain.checkpoint import frozen_networks
 from pretrain.config import RunConfig
 from pretrain.evaluate import Share, document_losses, mean_losses
 from pretrain.launch import World
@@ -68,6 +69,7 @@ def run_all_cut(world: World, config: RunConfig, steps: int) -> Outcome:
 def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     trained = engine.build(config, mesh)
+    trained.networks = frozen_networks.named(config, mesh)
     training = TrainingStep(
         config,
         trained,

@@ -5,12 +5,15 @@ PyTorch's own function and steps PyTorch's own AdamW.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from model.build import build
 from model.draws import Draws
 from model.objectives import sum_losses, training_layout
+from model.prediction import Networks
+from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
 from pretrain.optim import adamw, learning_rate
 from tools.verify.synthetic import batch, facts
@@ -23,6 +26,11 @@ class PlainLoop:
         self.config, self.device = config, device
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.denoiser = build(config.model, seed=config.seed).to(device)
+        others = {
+            name: load_denoiser(Path(where), "ema", device).denoiser.ask
+            for name, where in config.objective.networks.items()
+        }
+        self.ask = Networks(self.denoiser.ask, others)
         self.optimizer = adamw(self.denoiser.parameter_names(), config.optim)
         self.state = config.objective.begin(facts(config))
         self.losses: list[float] = []
@@ -42,7 +50,7 @@ class PlainLoop:
             ),
         )
         with torch.no_grad():
-            noisy = objective.refine(noisy, self.denoiser.ask, self.draws, self.state)
+            noisy = objective.refine(noisy, self.ask, self.draws, self.state)
         sums = sum_losses(objective, self.denoiser.prediction(self.denoiser(noisy)), noisy)
         self.state = objective.learn(self.state, sums.seen, samples["position"], self.draws)
         means = {name: value / noisy.count(name) for name, value in sums.terms.items()}

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 from model.config import from_fields
 from model.draws import Draws
 from model.objectives import LOSS, Noisy
-from model.prediction import Prediction
+from model.prediction import Networks, Prediction
 from model.processes.gaussian import to_x0
 from model.query import Query
 from model.seq2seq import Seq2Seq
@@ -268,7 +268,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         draws = Draws(seed=0, split="train" if self.training else "valid", batch=num)
         noisy = self.objective.corrupt(batch, draws, self.model_config)
         with torch.no_grad():
-            return self.objective.refine(noisy, self.denoiser.ask, draws)
+            return self.objective.refine(noisy, Networks(self.denoiser.ask), draws)
 
     def _pad(self, given_BL: Tensor) -> int:
         pad = self.config.pad_token_id

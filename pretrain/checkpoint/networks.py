@@ -1,0 +1,148 @@
+"""The frozen networks that an objective names: where they come from, and what they must be.
+
+A run reads each from the checkpoint that is named once, when it begins. From then on its own
+checkpoints hold it, as the kind ``networks/NAME``, with its configuration in ``state.json``.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+from configs.load import to_plain, validate
+from model.config import ModelConfig
+from model.prediction import Ask, Networks
+from pretrain.checkpoint.reader import Reader
+from pretrain.checkpoint.weights import Loaded, config_of, find, load_network
+from pretrain.config import ParallelConfig, RunConfig
+from pretrain.layout import misfits
+
+STATE = "networks"
+"""The key of ``state.json`` that tells what each of them is."""
+
+
+def kind_of(name: str) -> str:
+    """Under which kind a run's own checkpoints hold the network of this name."""
+    return f"networks/{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a network's weights are read.
+
+    Args:
+        kind: of the tensors there.
+        facts: what state.json tells of it: its ``model``, the ``checkpoint`` that was named and
+            its ``step``, and the ``tokenizer_sha256`` that it was trained with.
+    """
+
+    reader: Reader
+    kind: str
+    model: ModelConfig
+    facts: Mapping[str, Any]
+
+
+def paths(config: RunConfig) -> dict[str, Path]:
+    """The checkpoints that the objective names, of runs their newest.
+
+    Raises:
+        UserError: one is not there.
+    """
+    found = {}
+    for name, where in config.objective.networks.items():
+        try:
+            found[name] = find(Path(where))
+        except UserError as error:
+            raise UserError(f"the objective's network {name}: {error}") from error
+    return found
+
+
+def named(where: Mapping[str, Path]) -> dict[str, Source]:
+    """The networks in these checkpoints, by their averaged weights."""
+    found = {}
+    for name, path in where.items():
+        reader = Reader(path)
+        model = config_of(reader).model
+        facts = {
+            "checkpoint": str(path),
+            "step": reader.state["step"],
+            "tokenizer_sha256": reader.state.get("tokenizer_sha256"),
+            "model": to_plain(model),
+        }
+        kind = reader.weights("ema")
+        found[name] = Source(reader=reader, kind=kind, model=model, facts=facts)
+    return found
+
+
+def holds(config: RunConfig, reader: Reader) -> bool:
+    """Whether a checkpoint, be it another run's, holds the networks that the objective names."""
+    theirs: Mapping[str, str] = config_of(reader).objective.networks
+    return STATE in reader.state and dict(theirs) == dict(config.objective.networks)
+
+
+def held(config: RunConfig, reader: Reader) -> dict[str, Source]:
+    """The networks in a checkpoint of a run of this objective.
+
+    Raises:
+        UserError: it has not all of them.
+    """
+    known: Mapping[str, Any] = reader.state.get(STATE, {})
+    found = {}
+    for name in config.objective.networks:
+        if name not in known:
+            raise UserError(f"{reader.path} holds no network {name}, which the objective asks")
+        where = f"{reader.path}/state.json: {STATE}.{name}.model"
+        model: ModelConfig = validate(ModelConfig, known[name]["model"], where)
+        facts = known[name]
+        found[name] = Source(reader=reader, kind=kind_of(name), model=model, facts=facts)
+    return found
+
+
+def check(sources: Mapping[str, Source], config: RunConfig, layout: ParallelConfig) -> None:
+    """UserError unless the networks read the run's ids, and divide as its layout asks."""
+    problems = [
+        f"the objective's network {name} ({source.facts['checkpoint']}): {problem}"
+        for name, source in sources.items()
+        for problem in _misfits(source.model, config, layout)
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _misfits(model: ModelConfig, config: RunConfig, layout: ParallelConfig) -> Iterator[str]:
+    for key in ("vocab_size", "mask_id"):
+        its, ours = getattr(model, key), getattr(config.model, key)
+        if its != ours:
+            yield f"its model.{key} is {its}, the run's is {ours}: it must read the run's ids"
+    # Asked without gradient, it cuts no sequence and drops nothing out.
+    cut = ParallelConfig(tensor=layout.tensor, pipeline=layout.pipeline)
+    for problem in misfits(model, config.data.sequence_length, cut):
+        yield f"{problem}; choose a layout that it can be cut by as well"
+
+
+def asking(loaded: Loaded) -> Ask:
+    """A loaded network with those that its objective asks, for its held-out loss.
+
+    They come from its checkpoint; where an export or an average has left them out, from the
+    checkpoints that the objective names.
+    """
+    config, mesh, own = loaded.config, loaded.mesh, loaded.network.ask
+    if not config.objective.networks:
+        return Networks(own)
+    reader = Reader(loaded.checkpoint)
+    sources = held(config, reader) if STATE in reader.state else named(paths(config))
+    layout = ParallelConfig()
+    if mesh is not None:
+        layout = ParallelConfig(tensor=mesh.tensor_size, pipeline=mesh.pipe_size)
+    check(sources, config, layout)
+    others = {
+        name: load_network(
+            source.reader, source.kind, source.model, config, torch.device(loaded.device),
+            layout=layout, mesh=mesh,
+        ).ask
+        for name, source in sources.items()
+    }  # fmt: skip
+    return Networks(own, others)

@@ -1,0 +1,91 @@
+"""A whole network that is not trained, beside the one that is: a teacher, a reference.
+
+It is cut over tensor and pipeline axes like the one that is trained, with bounds of its own,
+and computes in the run's precision. Its exact values lie in fp32, an even part on every
+data-parallel rank (:class:`pretrain.parallel.frozen.Frozen`), from which checkpoints are
+written. Under ZeRO 1 and 2 each rank keeps its layers whole besides, in the run's precision, as
+it does of the network that is trained. Under ZeRO 3 it does not: a layer is gathered for as long
+as it computes, the first and the last, which share tables and answer questions, for as long as
+the network is asked.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.config import ModelConfig
+from model.prediction import Answer, Read
+from model.query import Query
+from pretrain.config import ParallelConfig, RunConfig
+from pretrain.parallel.forward import Forward, local_denoiser
+from pretrain.parallel.frozen import Frozen
+from pretrain.parallel.mesh import Mesh
+from pretrain.parallel.places import places
+from pretrain.ranges import Flats
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class FrozenNetwork:
+    """This rank's part of it.
+
+    Args:
+        kind: under which checkpoints hold its values.
+        facts: what they tell of it.
+
+    Attributes:
+        flats: its fp32 values, to be filled by who reads them; then comes :meth:`refresh`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        model: ModelConfig,
+        facts: Mapping[str, Any],
+        config: RunConfig,
+        mesh: Mesh,
+    ) -> None:
+        self.facts = facts
+        layout = ParallelConfig(tensor=mesh.tensor_size, pipeline=mesh.pipe_size)
+        length = config.data.sequence_length
+        network = local_denoiser(model, layout, length, mesh, config.seed)
+        network.requires_grad_(False).eval().to(mesh.device, DTYPES[config.precision])
+        self._values = Frozen(places(network, mesh.tensor_rank), mesh, group=0)
+        self._forward = Forward(network, mesh)
+        self.flats = Flats(kinds={kind: self._values.flats}, fragments=[*self._values.fragments])
+        self._ends: list[nn.Parameter] = []
+        self._is_cut = config.parallel.zero_stage == 3 and mesh.data_size > 1
+        if self._is_cut:
+            first, *blocks, last = network.layers.values()
+            self._ends = list(dict.fromkeys([*first.parameters(), *last.parameters()]))
+            for block in blocks:
+                block.register_forward_pre_hook(self._before)
+                block.register_forward_hook(self._after)
+            self._values.release(network.parameters())
+
+    def refresh(self) -> None:
+        """Let the network compute with the values; all data-parallel ranks together."""
+        if not self._is_cut:
+            self._values.refresh()
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """See :meth:`Forward.ask`; under ZeRO 3 all data-parallel ranks ask together."""
+        with self._ends_gathered():
+            return self._forward.ask(query, read)
+
+    @contextmanager
+    def _ends_gathered(self) -> Iterator[None]:
+        self._values.gather(self._ends)
+        try:
+            yield
+        finally:
+            self._values.release(self._ends)
+
+    def _before(self, layer: nn.Module, given: Any) -> None:
+        self._values.gather(layer.parameters())
+
+    def _after(self, layer: nn.Module, given: Any, made: Any) -> None:
+        self._values.release(layer.parameters())
