@@ -248,8 +248,7 @@ class Trainer:
                 self.optimizer_step, learnt, note = self.checkpoints.fork(path)
                 self.training.state = learnt or self.training.state
                 return [*notes, note]
-            self.checkpoints.begin()
-            return notes
+            return [*notes, *self.checkpoints.begin()]
         state = reader.state
         trained = state.get("tokenizer_sha256")
         if problem := other_tokenizer(self.corpus.tokenizer, self.corpus.path, trained):

@@ -21,7 +21,9 @@ def named(config: RunConfig, mesh: Mesh) -> dict[str, FrozenNetwork]:
     """
     # A run that goes on may save between one rank's look and another's.
     paths = mesh.everyone(networks.paths(config))[0]
-    found = loaded(networks.named(paths), config, mesh)
+    sources = networks.named(paths)
+    networks.check(sources, config, config.parallel)
+    found = loaded(sources, config, mesh)
     for name, path in paths.items():
         flats = found[name].flats
         problems = mesh.everyone(non_finite(flats.kinds, flats.fragments))
@@ -35,7 +37,6 @@ def loaded(
     sources: Mapping[str, Source], config: RunConfig, mesh: Mesh
 ) -> dict[str, FrozenNetwork]:
     """This rank's part of each, read without the other ranks; :func:`refresh` comes after it."""
-    networks.check(sources, config, config.parallel)
     found = {}
     for name, source in sources.items():
         network = FrozenNetwork(kind_of(name), source.model, source.facts, config, mesh)

@@ -5,7 +5,7 @@ and the average; the step and plain data are one file for all. What a run needs 
 (learning rate, noise, order of the data) follows from its configuration and its step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from configs.errors import RunError, UserError
 from model.objectives import NO_STATE, State
 from model.seq2seq import name_in_encoder
-from pretrain.checkpoint import frozen_networks, retention, store
-from pretrain.checkpoint.networks import STATE, held, holds
+from pretrain.checkpoint import frozen_networks, networks, retention, store
+from pretrain.checkpoint.networks import Source
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
@@ -95,10 +95,10 @@ class Checkpoints:
         self.failure = None
         # A frozen parameter's average is itself.
         kinds = self._kinds() | {"ema": [*self._ema.shadows, *self._owned.frozen.flats]}
-        networks = self._engine.networks
-        if networks:
-            full[STATE] = {name: network.facts for name, network in networks.items()}
-        others = [network.flats for network in networks.values()]
+        asked = self._engine.networks
+        if asked:
+            full[networks.STATE] = {name: network.facts for name, network in asked.items()}
+        others = [network.flats for network in asked.values()]
         self._saver.begin(full, kinds, self._owned.fragments, learnt, others)
         if not self._config.checkpoint.asynchronous:
             note = self.finish() or note
@@ -157,7 +157,7 @@ class Checkpoints:
         """Load the newest checkpoint that is sound in every byte; what to say.
 
         Raises:
-            UserError: it is of a former form.
+            UserError: it is of a former form, or its networks cannot be cut as the layout asks.
             RunError: none is, and what was read of one is not what a run begins with.
         """
         notes, unfit = [], None
@@ -165,7 +165,7 @@ class Checkpoints:
             reader, problem = self._opened(path, in_place=True)
             if reader is not None:
                 reader.objective_state()
-                problem = unfit = self._loaded(reader)
+                problem = unfit = self._loaded(reader, self._sources(reader))
             if problem or reader is None:
                 notes.append(f"{problem}; passed over")
                 continue
@@ -183,7 +183,7 @@ class Checkpoints:
             notes.append(f"{self._directory} holds no sound checkpoint: beginning at step 0 again")
         return None, notes
 
-    def _loaded(self, reader: Reader) -> str | None:
+    def _loaded(self, reader: Reader, sources: Mapping[str, Source]) -> str | None:
         """Read everything of a checkpoint of this run; what is wrong with it, alike on all ranks.
 
         The present state is then of no use, and has to be read from another.
@@ -192,20 +192,29 @@ class Checkpoints:
             for name in _NEEDED:
                 reader.state[name]
             self._read(reader, {kind: kind for kind in self._kinds()})
-            self._read_networks(reader)
+            self._read_networks(sources)
             problem = None
         except UserError as error:
             problem = str(error)
         problems = [text for text in self._mesh.everyone(problem) if text]
         return problems[0] if problems else self._not_finite(reader.path)
 
-    def _read_networks(self, reader: Reader) -> None:
-        sources = held(self._config, reader)
+    def _sources(self, reader: Reader) -> dict[str, Source]:
+        """The networks in a checkpoint of this objective; UserError where they do not fit."""
+        sources = networks.held(self._config, reader)
+        networks.check(sources, self._config, self._config.parallel)
+        return sources
+
+    def _read_networks(self, sources: Mapping[str, Source]) -> None:
         self._engine.networks = frozen_networks.loaded(sources, self._config, self._mesh)
 
-    def begin(self) -> None:
-        """Load the networks that the objective asks from the checkpoints that it names."""
+    def begin(self) -> list[str]:
+        """Load the networks that the objective asks from those that it names; what to say."""
         self._engine.networks = frozen_networks.named(self._config, self._mesh)
+        return [
+            f"the objective's network {name} is that of {network.facts['checkpoint']}"
+            for name, network in self._engine.networks.items()
+        ]
 
     def fork(self, path: Path) -> tuple[int, State, str]:
         """Begin with the weights of another run, and the networks that both objectives ask.
@@ -229,8 +238,8 @@ class Checkpoints:
         if problem := self._not_finite(path):
             raise UserError(f"{problem}; begin with another checkpoint")
         self._owned.refresh()
-        if holds(config, reader):
-            self._read_networks(reader)
+        if networks.holds(config, reader):
+            self._read_networks(self._sources(reader))
             frozen_networks.refresh(self._engine.networks.values())
         else:
             self.begin()

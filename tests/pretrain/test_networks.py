@@ -8,7 +8,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,19 @@ import model.objectives
 from configs.errors import UserError
 from configs.load import load
 from model.build import build
-from model.prediction import Networks
+from model.draws import Draws
+from model.objectives import Noisy
+from model.prediction import Networks, Prediction
 from pretrain import preflight
-from pretrain.checkpoint import store
+from pretrain.checkpoint import frozen_networks, manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
-from pretrain.config import RunConfig
+from pretrain.config import ParallelConfig, RunConfig
 from pretrain.evaluate import mean_losses
 from pretrain.launch import World
 from pretrain.metrics import read_rows
+from pretrain.parallel.frozen_network import DTYPES
+from pretrain.parallel.mesh import Mesh
 from pretrain.plan import plan
 from pretrain.pool import Pool
 from pretrain.rank import train_rank
@@ -40,10 +44,11 @@ from tools.inspect import describe
 from tools.verify import layouts
 from tools.verify.layouts import deviation
 from tools.verify.plain import PlainLoop
-from tools.verify.synthetic import SyntheticStream, run_config
+from tools.verify.synthetic import SyntheticStream, batch, run_config
 
 METHODS = str(Path(__file__).with_name("methods"))
 STEPS = 3
+DRAWS = Draws(seed=0, split="train", batch=4)
 
 
 @contextmanager
@@ -135,13 +140,58 @@ def test_every_layout_learns_what_one_process_learns(
     assert first.document_nats == pytest.approx(list(held_out.values()), rel=1e-4)
 
 
-def test_in_bf16_it_answers_in_bf16_whether_cut_or_whole(pool: Pool, teacher: Path) -> None:
-    (one,) = run_on(pool, 1, layouts.run, config_of(teacher, precision="bf16"), STEPS)
-    for stage in (1, 3):
-        config = config_of(teacher, precision="bf16", parallel={"zero_stage": stage})
-        two = run_on(pool, 2, layouts.run, config, STEPS)[0]
-        assert deviation(two.losses, one.losses) < 0.02
-        assert deviation(two.grad_norms, one.grad_norms) < 0.02
+@dataclass(frozen=True)
+class Asked:
+    """Of a rank, once the teacher has been asked.
+
+    Args:
+        weights, values: elements of its weights, and of its exact values.
+    """
+
+    weights: int
+    values: int
+    logits: torch.Tensor
+
+
+def asked(world: World, config: RunConfig) -> Asked:
+    mesh = Mesh(world)
+    torch.set_num_threads(1)
+    network = frozen_networks.named(config, mesh)["teacher"]
+    logits = network.ask(noisy_of(config), logits_of)
+    parameters = network._forward._network.parameters()
+    ((values,),) = network.flats.kinds.values()
+    mesh.close()
+    return Asked(sum(parameter.numel() for parameter in parameters), values.numel(), logits)
+
+
+def noisy_of(config: RunConfig) -> Noisy:
+    noisy: Noisy = config.objective.corrupt(batch(config, DRAWS, range(4)), DRAWS, config.model)
+    return noisy
+
+
+def logits_of(found: Prediction) -> torch.Tensor:
+    assert found.logits is not None
+    return found.logits.logits_MR
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_under_zero_3_no_rank_has_it_whole_and_it_answers_bit_by_bit_as_one_that_is(
+    pool: Pool, teacher: Path, precision: str
+) -> None:
+    config = config_of(teacher, precision=precision)
+    alone = load_denoiser(teacher, "ema").denoiser.to(DTYPES[precision])
+    with torch.no_grad():
+        truth = alone.ask(noisy_of(config), logits_of)
+    total = sum(parameter.numel() for parameter in alone.parameters())
+    for stage, weights in ((2, total), (3, 0)):
+        parallel = replace(config.parallel, zero_stage=stage)
+        ranks = run_on(pool, 2, asked, replace(config, parallel=parallel))
+        assert [rank.weights for rank in ranks] == [weights, weights]
+        assert sum(rank.values for rank in ranks) == total
+        assert max(rank.values for rank in ranks) < 0.51 * total
+        for rank in ranks:
+            assert rank.logits.dtype == DTYPES[precision]
+            assert torch.equal(rank.logits, truth)
 
 
 def test_the_teacher_matters(plain: PlainLoop) -> None:
@@ -191,6 +241,15 @@ def at(run: Path, step: int, kind: str) -> dict[str, torch.Tensor]:
     return dict(Reader(store.path_of(run / "checkpoints", step)).whole(kind))
 
 
+def held_out(world: World, run: Path) -> float:
+    """As ``tools.evaluate RUN parallel.tensor=2`` has it."""
+    mesh, layout = Mesh(world, tensor=2), ParallelConfig(tensor=2)
+    loaded = load_denoiser(run, "ema", mesh.device, layout=layout, mesh=mesh)
+    found = evaluate.held_out_loss(loaded, "valid", which="ema", batch=32, seed=0)
+    mesh.close()
+    return float(found["loss"])
+
+
 def losses(run: Path) -> list[float]:
     return [row["train/loss"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row]
 
@@ -200,7 +259,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_run_goes_on_under_any_layout_when_the_named_checkpoint_is_gone(
-    start: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    pool: Pool, start: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     old = start(*SMALL, "steps=6", "optim.lr=0.05", run="teacher")
     taught = ("objective.name=distilled", f"objective.teacher={old}", "steps=6")
@@ -243,6 +302,7 @@ def test_the_run_goes_on_under_any_layout_when_the_named_checkpoint_is_gone(
         assert evaluate.main([str(path)]) == 0
         found.append(json.loads(capfd.readouterr().out)["loss"])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert run_on(pool, 2, held_out, run) == pytest.approx([found[0]] * 2, rel=1e-5)
 
     # Another run of the same method begins with the teacher of this one.
     fork = start(*taught, f"fork_from={run}", "seed=5", "stop_after=1", run="fork")
@@ -302,8 +362,6 @@ def test_what_cannot_be_is_said_before_any_rank_starts(
 
 def reseal(path: Path, state: dict[str, Any]) -> None:
     """Another state, with the checksums that go with it."""
-    from pretrain.checkpoint import manifest
-
     file = path / "state.json"
     file.write_text(json.dumps(state))
     files = dict(manifest.read(path)["files"])
@@ -315,7 +373,9 @@ def test_a_name_that_no_tensor_can_have_is_refused(teacher: Path) -> None:
     config = config_of(teacher)
 
     class Odd(type(config.objective)):  # type: ignore[misc]
-        networks = {"own": "x", "a/b": "y"}
+        @property
+        def networks(self) -> dict[str, str]:
+            return {"own": "x", "a/b": "y"}
 
     odd = Odd(teacher="z")
     with pytest.raises(ValueError, match=r"'own' is no name for a network.*\n.*'a/b' is no name"):
