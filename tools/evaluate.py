@@ -65,6 +65,7 @@ def evaluate(
     mask = config.data.document_mask
     windows = held_out(split, config.data.sequence_length, how, segments=mask)
     scope = config.objective.scope(padded=how == "pad")
+    samples = 1 if scope.exact else samples
     with (
         torch.inference_mode(),
         command.progress(loaded, len(windows), "window", "evaluate") as bar,
@@ -166,9 +167,10 @@ def in_words(summary: dict[str, Any]) -> str:
             f"loss at even times, no bound on any likelihood; {summary['positions']:,} positions, "
             f"padding {summary['padding']}"
         )
+    is_what = "exactly" if summary["exact"] else "an upper bound on"
     return (
-        f"held-out nelbo {summary['nelbo']:.4f} nats a token (interval: {spread}): an upper bound "
-        f"on {summary['bound_on']}; counted {summary['tokens']:,} tokens, "
+        f"held-out nelbo {summary['nelbo']:.4f} nats a token (interval: {spread}): {is_what} "
+        f"{summary['bound_on']}; counted {summary['tokens']:,} tokens, "
         f"{summary['eos_counted']:,} of them EOS; padding: {summary['padding']}"
     )
 
