@@ -30,7 +30,7 @@ from model.draws import Draws
 from model.needs import Need
 from model.objectives import NO_STATE, Batch, Noisy, State
 from model.objectives.mdlm import Mdlm
-from model.processes import absorbing
+from model.processes.absorbing import some_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Bd3lm(Mdlm):
             for x in (hidden_BL, draws.uniform("mask", position_B, length))
         )
         times = draws.times(position_B, num=num).view(-1, 1)
-        masked, *others = absorbing.some_of(hidden, times, uniform)
+        masked, *others = some_of(hidden, times, uniform)
         t_BL, weight_BL = (self._at_positions(x.view(samples, num), length) for x in others)
         return masked.view(samples, -1)[:, :length], t_BL, weight_BL
 

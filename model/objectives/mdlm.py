@@ -12,6 +12,8 @@ in any order, and let those that the length decides cost nothing. Only where pad
 predicted as well is the length part of what is bounded. :class:`Scope` says which it is.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,13 +21,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from configs.load import Plugin
 from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
 from model.prediction import Prediction
-from model.processes import absorbing
+from model.processes.absorbing import bound_weight, corrupt, some_of
 from model.schedules.loglinear import LogLinear
+
+try:  # noqa: SIM105 - by which exports know an import that they can do without
+    from configs.build import Plugin
+except ImportError:  # beside exported weights, where nothing is configured
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +72,12 @@ class Mdlm(Objective):
         t_BK = self._times(draws, position, tokens.shape[1])
         alpha_BK = self.schedule.alpha(t_BK)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
-        corrupted_BL = absorbing.corrupt(tokens, alpha_BK, uniform_BL, model.mask)
+        corrupted_BL = corrupt(tokens, alpha_BK, uniform_BL, model.mask)
         # A [MASK] of the text itself can be neither corrupted nor predicted.
         masked_BL = (corrupted_BL == model.mask) & (tokens != model.mask)
         if self.padding == "visible":
             masked_BL = masked_BL & valid
-        weight_BK = absorbing.bound_weight(alpha_BK, self.schedule.dalpha(t_BK))
+        weight_BK = bound_weight(alpha_BK, self.schedule.dalpha(t_BK))
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=t_BK.float(),
@@ -113,7 +119,7 @@ class Mdlm(Objective):
         model: ModelConfig,
         state: State = NO_STATE,
     ) -> Noisy:
-        """Mask some of the hidden tokens, so many as :func:`absorbing.some_of` says.
+        """Mask some of the hidden tokens, so many as :func:`model.processes.absorbing.some_of` says.
 
         Hidden are the free tokens and, unless it stays visible, how each text ends. How many
         are masked is stratified over ``draws.batch``.
@@ -143,7 +149,7 @@ class Mdlm(Objective):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Which of the hidden tokens are masked ``[B, L]``; their rate and weight ``[B, K]``."""
         uniform_BL = draws.uniform("mask", position_B, hidden_BL.shape[1])
-        return absorbing.some_of(hidden_BL, draws.times(position_B), uniform_BL)
+        return some_of(hidden_BL, draws.times(position_B), uniform_BL)
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
         """The integrand of the bound at the level of each sample."""

@@ -137,11 +137,11 @@ def test_what_is_given_stays_or_is_refused(name: str, objective: str) -> None:
     sampler, job, seen = SAMPLERS.build(name), job_of(objective, [0, 1]), list[Tensor]()
     job.free_BL = torch.arange(8) >= torch.tensor([[3], [5]])
     job.on_step = seen.append
-    try:
-        drawn = run(sampler, job)
-    except ValueError as error:
-        assert "leave every position free" in str(error)
+    if "gaussian" in sampler.undoes:
+        with pytest.raises(ValueError, match="leave every position free"):
+            run(sampler, job)
         return
+    drawn = run(sampler, job)
     for ids in (*seen, drawn):
         assert bool((ids[~job.free_BL] == 3).all())
     assert not bool((drawn == job.model.mask).any())

@@ -5,7 +5,6 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import to_plain
-from model.objectives.genie import Genie
 from pretrain.checkpoint import objective_state, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
@@ -16,6 +15,7 @@ from tools.convert.card import About, card
 from tools.convert.layouts import named
 from tools.convert.layouts.palimpsest import Palimpsest
 from tools.convert.staging import staged
+from tools.samplers import sampler_of
 
 RUN_FILE = "palimpsest_run.json"
 """What :mod:`tools.convert.from_hf` needs of the run."""
@@ -111,13 +111,17 @@ def _special_ids(path: Path | None) -> dict[str, int]:
 
 def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
     """How samples are drawn by default; ``max_length`` counts a denoiser's frame, too."""
-    common = {
+    sampler = sampler_of([], config)
+    settings = {"steps": "sampling_steps", "temperature": "temperature"}
+    return {
         **special,
         "mask_token_id": config.model.mask,
         "max_length": config.data.sequence_length,
         "do_sample": True,
+        "sampler": sampler.name,
+        **{
+            theirs: getattr(sampler, own)
+            for own, theirs in settings.items()
+            if hasattr(sampler, own)
+        },
     }
-    if isinstance(config.objective, Genie):
-        steps = min(50, config.objective.num_steps)
-        return {**common, "sampler": "ddpm", "sampling_steps": steps}
-    return {**common, "sampler": "ancestral", "sampling_steps": 64, "temperature": 1.0}

@@ -14,11 +14,11 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from model.draws import Draws
-from model.generate import CountingAsk, generate
+from model.objectives.mdlm import Mdlm
 from model.prediction import Answer, Read
 from model.query import Query
+from model.samplers import Job
 from model.samplers.ancestral import Ancestral
-from model.schedules import Schedule
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
 from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
@@ -108,14 +108,13 @@ class InfillingGenerationMixin(GenerationMixin):
             temperature=0.0 if greedy else asked.get("temperature", 1.0),
         )
 
-    def _schedule(self) -> Schedule:
+    def _objective(self) -> Mdlm:
         """As the model was trained, by its config.json; log-linear where that does not say."""
         objective = {"name": "mdlm", **(self.config.objective or {})}
         if objective["name"] != "mdlm":
             raise ValueError(f"generate() samples objective mdlm, not {objective['name']}")
         fields = {"name": "loglinear", **objective.get("schedule", {})}
-        made: Schedule = SCHEDULES[fields.pop("name")](**fields)
-        return made
+        return Mdlm(schedule=SCHEDULES[fields.pop("name")](**fields))
 
     # -- where it starts ------------------------------------------------------------------
 
@@ -209,25 +208,38 @@ class InfillingGenerationMixin(GenerationMixin):
             valid_BL = valid_BL.to(self.device).repeat_interleave(copies, dim=0)
         place = text_first(valid_BL, start_BL)
         ids_BL = place.forth(start_BL)
+        free_BL = ids_BL == mask
         if place.valid_BL is not None:
             # A [MASK] in the padding is none to fill in.
-            ids_BL = ids_BL.masked_fill(~place.valid_BL & (ids_BL == mask), int(mask == 0))
-
-        def ask(query: Query, read: Read[Answer]) -> Answer:
-            return self.denoiser.ask(replace(query, valid_BL=place.valid_BL), read)
-
-        drawn_BL = generate(
-            ids_BL,
-            torch.arange(len(ids_BL), device=ids_BL.device),
-            CountingAsk(ask),
-            sampler=sampler,
-            schedule=self._schedule(),
+            free_BL = free_BL & place.valid_BL
+        job = Job(
+            ids_BL=ids_BL,
+            free_BL=free_BL,
+            position_B=torch.arange(len(ids_BL), device=ids_BL.device),
             draws=Draws(
                 seed=int(torch.randint(2**40, ())) if seed is None else seed,
                 split="sample",
                 batch=len(ids_BL),
             ),
-            mask=mask,
+            objective=self._objective(),
+            model=self.model_config,
+            network=_Padded(self.denoiser, place.valid_BL),
         )
-        drawn_BL = place.back(drawn_BL)
+        drawn_BL = place.back(sampler.run(job))
         return drawn_BL if valid_BL is None else torch.where(valid_BL, drawn_BL, start_BL)
+
+
+class _Padded:
+    """A network that reads texts with their padding."""
+
+    def __init__(self, denoiser: Any, valid_BL: Tensor | None) -> None:
+        self._denoiser, self._valid_BL = denoiser, valid_BL
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """What ``read`` makes of the prediction."""
+        answer: Answer = self._denoiser.ask(replace(query, valid_BL=self._valid_BL), read)
+        return answer
+
+    def remember(self, query: Query) -> Query:
+        """There is no source."""
+        return query

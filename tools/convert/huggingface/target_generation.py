@@ -9,14 +9,13 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateEncoderDecoderOutput
 
 from model.draws import Draws
-from model.gaussian_samplers import GaussianSampler
-from model.gaussian_samplers.ddim import Ddim
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
+from model.samplers import Job, Sampler
+from model.samplers.ddim import Ddim
+from model.samplers.ddpm import Ddpm
 from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
 from tools.convert.huggingface.wrapper import one_of
 
-SAMPLERS = {"ddpm": Ddpm, "ddim": Ddim}
+SAMPLERS: dict[str, Any] = {"ddpm": Ddpm, "ddim": Ddim}
 
 
 class TargetGenerationMixin(GenerationMixin):
@@ -81,24 +80,23 @@ class TargetGenerationMixin(GenerationMixin):
         source_BS, valid_BS = (
             x.repeat_interleave(copies, dim=0) for x in (source.read, source.valid_BS)
         )
-        ids_BL = generate_embeddings(
-            source_BS,
-            valid_BS,
-            torch.arange(len(source_BS), device=source_BS.device),
-            self.denoiser,
-            length=length,
-            width=self.model_config.table_width,
-            sampler=chosen,
-            process=self.objective.process,
-            prediction=self.objective.prediction,
-            self_conditioning=self.objective.refines,
+        ids_BL = torch.zeros(len(source_BS), length, dtype=torch.int64, device=source_BS.device)
+        job = Job(
+            ids_BL=ids_BL,
+            free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
+            position_B=torch.arange(len(source_BS), device=source_BS.device),
             draws=Draws(
                 seed=int(torch.randint(2**40, ())) if seed is None else seed,
                 split="sample",
                 batch=len(source_BS),
             ),
+            objective=self.objective,
+            model=self.model_config,
+            network=self.denoiser,
+            source_BS=source_BS,
+            source_valid_BS=valid_BS,
         )
-        ids_BL = _ended(ids_BL, asked)
+        ids_BL = _ended(chosen.run(job), asked)
         if asked.get("return_dict_in_generate", False):
             return GenerateEncoderDecoderOutput(sequences=cast(torch.LongTensor, ids_BL))
         return ids_BL
@@ -107,14 +105,14 @@ class TargetGenerationMixin(GenerationMixin):
         """Sources and what of them is no padding."""
         raise NotImplementedError
 
-    def _sampler(self, asked: Settings) -> GaussianSampler:
+    def _sampler(self, asked: Settings) -> Sampler:
         name = asked.get("sampler")
         if name not in SAMPLERS:
             raise ValueError(f"there is no sampler {name}; choose {' or '.join(SAMPLERS)}")
         own = tuple(f.name for f in fields(SAMPLERS[name]) if f.name != "steps")
         asked.check(("sampler", "sampling_steps", *own), f"{name} has {', '.join(own)}")
         given = {setting: asked.get(setting) for setting in own}
-        made: GaussianSampler = SAMPLERS[name](
+        made: Sampler = SAMPLERS[name](
             steps=asked.get("sampling_steps"),
             **{setting: value for setting, value in given.items() if value is not None},
         )

@@ -27,6 +27,7 @@ from tools.convert.layout import Incoming, Options, Outgoing
 from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
 from tools.convert.vocabulary import Vocabulary, vocabulary
+from tools.samplers import sampler_of
 
 PREFIX = "denoiser."
 TABLES = ("tokens", "source_tokens", "head")
@@ -101,13 +102,14 @@ def _denoiser_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _seq2seq_settings(run: RunConfig) -> dict[str, Any]:
     assert isinstance(run.objective, Genie)
+    sampler: Any = sampler_of([], run)
     return {
         "objective": asdict(run.objective),
         "source_length": run.data.source_length,
         "target_length": run.data.sequence_length,
         "is_encoder_decoder": True,
-        "sampler": "ddpm",
-        "sampling_steps": min(50, run.objective.num_steps),
+        "sampler": sampler.name,
+        "sampling_steps": sampler.steps,
     }
 
 
