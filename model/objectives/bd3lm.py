@@ -55,6 +55,7 @@ class Bd3lm(Mdlm):
         "objective": {"block_size": 4},
         "model": {"time_conditioning": True},
     }
+    noise = "mask"
     sampler = "blockwise"
 
     block_size: int = 16

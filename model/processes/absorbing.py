@@ -22,7 +22,9 @@ def bound_weight(alpha: Tensor, dalpha: Tensor) -> Tensor:
     return -dalpha / (1 - alpha)
 
 
-def some_of(hidden_BL: Tensor, time_B1: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def some_of(
+    hidden_BL: Tensor, time_B1: Tensor, uniform_BL: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mask k of the n hidden tokens of each row, k uniform on 1..n, and weigh them by n / k.
 
     The bound integrates (1/t) Binomial(k; n, t) over t in (0, 1]; that mass is
