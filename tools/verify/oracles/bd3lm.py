@@ -67,8 +67,9 @@ def _held_out() -> list[Comparison]:
         means = torch.cat([losses_NW.mean(dim=1) for losses_NW in cases])
         comparisons.append(_relative(f"-log p, blocks of {size}", means, truth))
         if size == 1:
-            each = torch.cat([losses_NW[:, 0] for losses_NW in cases])
-            comparisons.append(_relative("-log p of one draw, blocks of 1", each, truth))
+            each = torch.cat([losses_NW.flatten() for losses_NW in cases])
+            known = truth.repeat_interleave(len(each) // len(truth))
+            comparisons.append(_relative("-log p by each draw, blocks of 1", each, known))
     return comparisons
 
 
@@ -79,7 +80,7 @@ def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
     noise of another.
     """
     order_PL = torch.tensor(list(itertools.permutations(range(LENGTH))))
-    cases = math.lcm(*range(1, LENGTH + 1))  # each number of masks of each block, equally often
+    cases = math.lcm(*range(1, size + 1))  # each number of masks of each block, equally often
     time_K = (torch.arange(cases).double() + 0.5) / cases
     batch, draws = _every_outcome(
         joint,
@@ -88,7 +89,7 @@ def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
     )
     free_BL = free_L.expand(batch["tokens"].shape)
     noisy = Bd3lm(block_size=size).bound_corrupt(batch, free_BL, draws, joint.config)
-    return _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1)
+    return row_losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
 
 
 def _by_blocks(joint: Joint, size: int, free_L: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def _integral(objective: Bd3lm, joint: Joint) -> Tensor:
     chance_W = torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
     batch, draws = _every_outcome(joint, time_W, pattern_WL)
     noisy = objective.corrupt(batch, draws, joint.config)
-    losses_NW = _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1)
+    losses_NW = row_losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
     return losses_NW @ ((weight_T / 2).repeat_interleave(len(pattern_ZL)) * chance_W)
 
 
@@ -181,7 +182,7 @@ def _uniform() -> list[Comparison]:
     for size in (1, 4, 5, 12):
         objective = Bd3lm(block_size=size, schedule=LogLinear(eps=0.1), t_min=0.2, t_max=0.7)
         noisy = objective.bound_corrupt(batch, free_BL, draws, model)
-        found.append(_losses(noisy, _uniform_logits(noisy, model)) / free_BL.sum(dim=1))
+        found.append(row_losses(noisy, _uniform_logits(noisy, model)) / free_BL.sum(dim=1))
         noisy = objective.corrupt(batch, draws, model)
         over_BL = noisy.over_BL
         masked_BL = 1 - objective.schedule.alpha(noisy.level_BK.double())
@@ -210,7 +211,7 @@ def _batch(tokens_BL: Tensor) -> Batch:
     }
 
 
-def _denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
+def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
     """The true conditionals of each predicted position given what it sees, ``[M, V + 1]``."""
     row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
     read, length = noisy.ids_BL.shape[1], joint.outcomes.shape[1]
@@ -231,7 +232,7 @@ def _uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
     return logits_MR
 
 
-def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
+def row_losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     """Of every sample, ``[B]`` float64."""
     losses_M = Bd3lm().bound_losses(Prediction(logits=Categorical(logits_MR)), noisy).double()
     zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
