@@ -82,6 +82,7 @@ def sample(
                 objective=config.objective,
                 model=config.model,
                 network=loaded.network,
+                state=loaded.state,
                 on_step=lambda ids_BL: bar.update(len(ids_BL) * loaded.share.size),
             )
             drawn_BL = sampler.run(job)

@@ -23,8 +23,8 @@ def add_sampler_option(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="NAME | key=value",
-        help="a sampler, its settings, or both, as in --sampler ddim steps=16; by default that of "
-        "the objective. `RUN --sampler help` says which suit a model",
+        help="a sampler, its settings, or both, as in --sampler steps=16; by default that of the "
+        "objective. `RUN --sampler help` says which suit a model",
     )
     parser.epilog = f"samplers and their settings:\n{listing()}"
 
@@ -62,6 +62,11 @@ def _made(block: Mapping[str, Any], config: RunConfig) -> Sampler:
     return sampler
 
 
+def suiting(config: RunConfig) -> list[str]:
+    """The samplers that suit a model."""
+    return [name for name in SAMPLERS.names() if _misfit(name, config) is None]
+
+
 def listing(config: RunConfig | None = None) -> str:
     """Every sampler with its settings and their defaults; for a model, which of them suit it."""
     return "\n".join(line for name in SAMPLERS.names() for line in _described(name, config))
@@ -77,11 +82,18 @@ def _described(name: str, config: RunConfig | None) -> Iterator[str]:
         yield from _filled(f"{key.name}={key.default}  ({key.type}) {key.meaning}", " " * 15)
 
 
-def _suits(name: str, config: RunConfig) -> str:
+def _misfit(name: str, config: RunConfig) -> str | None:
     try:
         _made({"name": name}, config)
     except ValueError as error:
-        return f"(does not suit this model: {error})"
+        return str(error)
+    return None
+
+
+def _suits(name: str, config: RunConfig) -> str:
+    misfit = _misfit(name, config)
+    if misfit is not None:
+        return f"(does not suit this model: {misfit})"
     default = ", and is its default" if name == config.objective.sampler else ""
     return f"(suits this model{default})"
 

@@ -114,7 +114,7 @@ class Sampler(ABC):
             )
 
     def within(self, objective: Any) -> "Sampler":
-        """The same, its default settings cut down to what an objective has whose noise it undoes."""
+        """The same, its defaults cut down to what an objective has whose noise it undoes."""
         return self
 
     @abstractmethod

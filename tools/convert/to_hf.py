@@ -5,6 +5,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import to_plain
+from model.attention_layouts import FULL
 from pretrain.checkpoint import objective_state, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
@@ -50,6 +51,7 @@ def to_hf(
     kind = reader.weights(weights)
     if config.model.seq2seq is not None and layout != Palimpsest.name:
         raise UserError(f"layout {layout} holds denoisers only, and this is an encoder-decoder")
+    _check_form(config)
     ours = tensors.of_checkpoint(reader, kind)
     outgoing = named(layout).outgoing(config, ours)
     texts = dict(outgoing.files)
@@ -88,6 +90,21 @@ def to_hf(
         for name, text in texts.items():
             store.write(aside / name, text)
     return {**report, "tokenizer": found is not None}
+
+
+def _check_form(config: RunConfig) -> None:
+    """UserError where transformers has no form for what the weights were trained to do."""
+    objective, name = config.objective, to_plain(config)["objective"]["name"]
+    if objective.noise not in ("mask", "gaussian"):
+        raise UserError(
+            f"objective {name} has no form in transformers: its text is not written by filling in "
+            "[MASK]s, nor by denoising embeddings; sample it with tools.sample"
+        )
+    if objective.layout(config.data.sequence_length) != FULL:
+        raise UserError(
+            f"objective {name} has no form in transformers: it attends by a layout of its own; "
+            "sample it with tools.sample"
+        )
 
 
 def _corpus(config: RunConfig) -> Path | None:

@@ -93,6 +93,7 @@ def draw_candidates(
                 objective=config.objective,
                 model=config.model,
                 network=loaded.network,
+                state=loaded.state,
                 source_BS=torch.from_numpy(source).to(loaded.device),
                 source_valid_BS=torch.from_numpy(source_valid).to(loaded.device),
                 on_step=lambda ids_BL: bar.update(len(ids_BL) * loaded.share.size),

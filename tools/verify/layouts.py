@@ -91,15 +91,15 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
         outcome.grad_norms.append(trained.grad_norm)
     outcome.final = _masters(trained)
     outcome.document_nats = _evaluate(trained, mesh, config, training.state)
-    outcome.samples = _sample(trained, mesh, config)
+    outcome.samples = _sample(trained, mesh, config, training.state)
     outcome.drawn, outcome.logits = _draw(trained, mesh, config)
     return outcome
 
 
 def _masters(trained: Engine) -> list[tuple[Range, Tensor]]:
-    masters = trained.owned.masters
+    weights = trained.owned.weights
     return [
-        (fragment.range, fragment.of(masters).cpu().clone()) for fragment in trained.owned.fragments
+        (fragment.range, fragment.of(weights).cpu().clone()) for fragment in trained.owned.fragments
     ]
 
 
@@ -150,7 +150,9 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> l
     return nats
 
 
-def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> list[list[int]]:
+def _sample(
+    trained: Engine, mesh: Mesh, config: RunConfig, state: State, num: int = 4
+) -> list[list[int]]:
     """The same texts on every rank: none of the draws names a rank."""
     samples = batch(config, Draws(seed=1, split="windows", batch=num), range(num), mesh.device)
     ids_BL = samples["tokens"][:, : config.data.sequence_length - 3]
@@ -162,6 +164,7 @@ def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> lis
         objective=config.objective,
         model=config.model,
         network=trained,
+        state=state,
         source_BS=samples.get("source"),
         source_valid_BS=samples.get("source_valid"),
     )

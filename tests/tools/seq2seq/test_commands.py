@@ -106,7 +106,8 @@ def test_evaluation_says_how_it_was_come_by(
 ) -> None:
     words = (
         run, "--task", "seq2seq", "--data", pairs, "--train-data", pairs,
-        "--sampler", "steps=2", "--candidates", 3, "--must-say", r"word (\d)", "--out", tmp_path / "out.jsonl",
+        "--sampler", "steps=2", "--candidates", 3, "--must-say", r"word (\d)",
+        "--out", tmp_path / "out.jsonl",
     )  # fmt: skip
     found = json.loads(said(evaluate.main, *words).out)
     assert found["chosen_by"] == "mbr"

@@ -6,7 +6,7 @@ they end (``config.open_end``) puts the EOS.
 """
 
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,17 +14,13 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from model.draws import Draws
-from model.objectives.mdlm import Mdlm
 from model.prediction import Answer, Read
 from model.query import Query
-from model.samplers import Job
-from model.samplers.ancestral import Ancestral
-from model.schedules.cosine import Cosine
-from model.schedules.loglinear import LogLinear
+from model.samplers import Job, Sampler
 from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
 from tools.convert.huggingface.padding import text_first
+from tools.convert.huggingface.trained_by import objective_of, sampler_class
 
-SCHEDULES: dict[str, Any] = {"loglinear": LogLinear, "cosine": Cosine}
 KNOWN = ("sampler", "sampling_steps", "temperature", "do_sample")
 NAMED = "masked diffusion has " + ", ".join(("max_length", "max_new_tokens", *KNOWN, "seed"))
 
@@ -49,7 +45,7 @@ class InfillingGenerationMixin(GenerationMixin):
         max_new_tokens: int | None = None,
         num_return_sequences: int | None = None,
         sampling_steps: int | None = None,
-        sampler: Literal["ancestral"] | None = None,
+        sampler: str | None = None,
         temperature: float | None = None,
         do_sample: bool | None = None,
         seed: int | None = None,
@@ -98,23 +94,15 @@ class InfillingGenerationMixin(GenerationMixin):
             return GenerateDecoderOnlyOutput(sequences=cast(torch.LongTensor, drawn_BL))
         return drawn_BL
 
-    def _sampler(self, asked: Settings) -> Ancestral:
-        name = asked.get("sampler", "ancestral")
-        if name != "ancestral":
-            raise ValueError(f"there is no sampler {name}; choose ancestral")
+    def _sampler(self, asked: Settings) -> Sampler:
+        objective = objective_of(self.config.objective)
         greedy = asked.get("do_sample", True) is False
-        return Ancestral(
-            steps=asked.get("sampling_steps", 64),
-            temperature=0.0 if greedy else asked.get("temperature", 1.0),
+        temperature = 0.0 if greedy else asked.get("temperature", 1.0)
+        made: Sampler = sampler_class(asked.get("sampler", objective.sampler))(
+            steps=asked.get("sampling_steps", 64), temperature=temperature
         )
-
-    def _objective(self) -> Mdlm:
-        """As the model was trained, by its config.json; log-linear where that does not say."""
-        objective = {"name": "mdlm", **(self.config.objective or {})}
-        if objective["name"] != "mdlm":
-            raise ValueError(f"generate() samples objective mdlm, not {objective['name']}")
-        fields = {"name": "loglinear", **objective.get("schedule", {})}
-        return Mdlm(schedule=SCHEDULES[fields.pop("name")](**fields))
+        made.suits(objective, self.model_config)
+        return made
 
     # -- where it starts ------------------------------------------------------------------
 
@@ -198,7 +186,7 @@ class InfillingGenerationMixin(GenerationMixin):
         start_BL: Tensor,
         valid_BL: Tensor | None,
         copies: int,
-        sampler: Ancestral,
+        sampler: Sampler,
         seed: int | None,
     ) -> Tensor:
         """The samples; padding stays as it is."""
@@ -221,7 +209,7 @@ class InfillingGenerationMixin(GenerationMixin):
                 split="sample",
                 batch=len(ids_BL),
             ),
-            objective=self._objective(),
+            objective=objective_of(self.config.objective),
             model=self.model_config,
             network=_Padded(self.denoiser, place.valid_BL),
         )

@@ -1,7 +1,7 @@
 """``generate`` of an exported GENIE: a target for every source, by the project's own samplers."""
 
 from dataclasses import fields
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,12 +10,9 @@ from transformers.generation import GenerateEncoderDecoderOutput
 
 from model.draws import Draws
 from model.samplers import Job, Sampler
-from model.samplers.ddim import Ddim
-from model.samplers.ddpm import Ddpm
 from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
+from tools.convert.huggingface.trained_by import sampler_class
 from tools.convert.huggingface.wrapper import one_of
-
-SAMPLERS: dict[str, Any] = {"ddpm": Ddpm, "ddim": Ddim}
 
 
 class TargetGenerationMixin(GenerationMixin):
@@ -38,7 +35,7 @@ class TargetGenerationMixin(GenerationMixin):
         max_new_tokens: int | None = None,
         num_return_sequences: int | None = None,
         sampling_steps: int | None = None,
-        sampler: Literal["ddpm", "ddim"] | None = None,
+        sampler: str | None = None,
         seed: int | None = None,
         **settings: Any,
     ) -> Any:
@@ -53,8 +50,8 @@ class TargetGenerationMixin(GenerationMixin):
             sampling_steps, sampler: evaluations of the network, and how (default: the
                 configuration's).
             seed: of all draws; by default from torch's generator.
-            settings: of the sampler: variance (ddpm), eta (ddim), clamp_below; and what
-                transformers' ``GenerationConfig`` has, as far as it can be done.
+            settings: fields of the sampler, and what transformers' ``GenerationConfig`` has, as
+                far as it can be done.
 
         Raises:
             ValueError: a number is out of range, there is no such sampler, or a configuration
@@ -106,13 +103,12 @@ class TargetGenerationMixin(GenerationMixin):
         raise NotImplementedError
 
     def _sampler(self, asked: Settings) -> Sampler:
-        name = asked.get("sampler")
-        if name not in SAMPLERS:
-            raise ValueError(f"there is no sampler {name}; choose {' or '.join(SAMPLERS)}")
-        own = tuple(f.name for f in fields(SAMPLERS[name]) if f.name != "steps")
+        name = asked.get("sampler") or self.objective.sampler
+        kind = sampler_class(name)
+        own = tuple(f.name for f in fields(kind) if f.name != "steps")
         asked.check(("sampler", "sampling_steps", *own), f"{name} has {', '.join(own)}")
         given = {setting: asked.get(setting) for setting in own}
-        made: Sampler = SAMPLERS[name](
+        made: Sampler = kind(
             steps=asked.get("sampling_steps"),
             **{setting: value for setting, value in given.items() if value is not None},
         )
