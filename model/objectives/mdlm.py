@@ -119,7 +119,7 @@ class Mdlm(Objective):
         model: ModelConfig,
         state: State = NO_STATE,
     ) -> Noisy:
-        """Mask some of the hidden tokens, so many as :func:`model.processes.absorbing.some_of` says.
+        """Mask some of the hidden tokens (:func:`model.processes.absorbing.some_of`).
 
         Hidden are the free tokens and, unless it stays visible, how each text ends. How many
         are masked is stratified over ``draws.batch``.

@@ -69,7 +69,7 @@ class Blockwise(Sampler):
         if not hasattr(objective, "block_size"):
             method = type(objective).__module__.rpartition(".")[2]
             raise ValueError(
-                f"sampler {self.name} undoes mask noise by blocks, and objective {method} has none: "
+                f"sampler {self.name} undoes noise by blocks, and objective {method} has none: "
                 f"its own sampler is {objective.sampler}"
             )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def test_steps_that_reveal_nothing_cost_no_evaluation(steps: int | None) -> None
     changed = sum(not torch.equal(before, after) for before, after in pairs)
     assert job.evaluations == changed + 2  # two finished blocks are read
     assert changed <= (5 if steps is None else 2 * steps)
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert torch.equal(before[before != 20], after[before != 20])
 
 

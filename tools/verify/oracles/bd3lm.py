@@ -1,4 +1,4 @@
-"""What is known exactly about BD3-LM: its bound is tight where the denoiser is right, for all blocks.
+"""What is known exactly about BD3-LM: its bound is tight where the denoiser is right.
 
 The stand-in for the network answers with the true conditionals of a small joint given what the
 attention layout lets a position see: its own noisy block, and the clean blocks before it. The
