@@ -53,6 +53,7 @@ class Network(nn.Module, ABC):
             if isinstance(layer, Recomputed) and recompute_every:
                 layer.recompute = index % recompute_every == 0
         initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
+        self.attend(FULL)
 
     # -- what a kind of network says of itself --------------------------------------------
 

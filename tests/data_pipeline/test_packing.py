@@ -127,3 +127,36 @@ def test_lengths_that_cannot_be(split: Split) -> None:
         pack(split, longest + 1, "wrap")
     with pytest.raises(UserError, match="choose wrap or pad"):
         pack(split, 8, "fold")  # type: ignore[arg-type]
+
+
+def test_segments_are_the_documents_of_a_window(split: Split) -> None:
+    packed = pack(split, 64, "wrap", segments=True)
+    first_end = int(split.document_starts()[1]) // 62
+    indices = np.array([0, first_end, len(packed) - 1])
+    read = packed.read(indices)
+    for index, tokens, segment in zip(indices, read["tokens"], read["segment"], strict=True):
+        document = split.document_of(int(index) * 62, int(index) * 62 + 62)
+        assert (segment[1:-1] == 1 + document - document[0]).all()
+        assert segment[0] == 1
+        ended = tokens[-2] == EOS
+        assert segment[-1] == segment[-2] + ended
+    assert (read["segment"] > 1).any()
+    windows = held_out(split, 64, "wrap", segments=True)
+    (first, last) = windows.read(0, len(windows))
+    assert np.array_equal(first["segment"][indices[:2]], read["segment"][:2])
+    assert last["segment"].shape == last["tokens"].shape
+    assert "segment" not in pack(split, 64, "wrap").read(indices)
+
+
+@pytest.mark.parametrize("how", ["wrap", "pad"])
+def test_a_sample_is_of_the_document_that_it_begins_in(
+    split: Split, how: Literal["wrap", "pad"]
+) -> None:
+    packed = pack(split, 64, how)
+    indices = np.arange(len(packed))
+    tokens = packed.read(indices)["tokens"]
+    starts = split.document_starts()
+    for index, document in zip(indices, packed.document_of(indices), strict=True):
+        text = split.tokens(int(starts[document]), int(starts[document + 1]))
+        assert tokens[index, 1] in text
+    assert (np.diff(packed.document_of(indices)) >= 0).all()

@@ -15,6 +15,16 @@ REQUIRED = "PALIMPSEST_REQUIRE_SLURM"
 """Set by ``.ci/run``: a cluster that cannot be brought up is a failure."""
 
 
+@pytest.fixture
+def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of that name, without which submitit writes no script."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    (commands / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (commands / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+
+
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Five nodes of two CPUs and one pretended GPU each."""

@@ -68,6 +68,7 @@ def directives(text: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.usefixtures("srun")
 @pytest.mark.parametrize("name", ODD)
 def test_scripts_hold_a_paths_name_as_it_is(tmp_path: Path, name: str) -> None:
     chosen = settings()
@@ -165,6 +166,7 @@ def test_a_long_name_leaves_room_in_a_files() -> None:
     assert name == "漢" * (len(name))
 
 
+@pytest.mark.usefixtures("srun")
 def test_an_option_of_ones_own_is_the_last_word(tmp_path: Path) -> None:
     chosen = settings(options={"job-name": "other", "comment": "x y"})
     made = submissions.prepare(dry_run(tmp_path, chosen), chosen, ["x"], code=tmp_path)

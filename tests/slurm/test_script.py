@@ -88,6 +88,7 @@ def test_code_and_configuration_are_copied(submission: Submission) -> None:
     assert again.layouts["2"] == {"data": None, "tensor": 1}
 
 
+@pytest.mark.usefixtures("srun")
 def test_both_scripts_import_the_copy_and_become_the_supervisor(submission: Submission) -> None:
     made = executor(submission)
     theirs = made._make_submission_file_text(made._submitit_command_str, "")

@@ -32,7 +32,7 @@ def test_there_and_back_by_command(saved, tmp_path: Path, capsys) -> None:
     [
         (["nowhere"], "no such file or directory"),
         (["EMPTY"], "holds no weights"),
-        (["OTHER"], "no architecture that is known here; weights come in from palimpsest, mdlm"),
+        (["OTHER"], "no architecture that is known here; weights come in from bert, llada"),
         (["OTHER", "--layout", "mdlm"], "is no MDLM"),
         (["OTHER", "--layout", "llama"], "its config.json names none of"),
         (["OTHER", "--layout", "llada"], "its config.json lacks d_model, n_layers"),

@@ -169,7 +169,7 @@ def edited(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, "architecture gpt2; weights come in from palimpsest, mdlm"),
+        ({"model_type": "gpt2"}, "architecture gpt2; weights come in from bert, llada"),
         ({"mlp_bias": True}, "mlp_bias is on"),
         ({"hidden_act": "gelu"}, "hidden_act gelu, not silu"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type llama3; only default"),

@@ -1,0 +1,48 @@
+"""What objectives want of network and data, and what a configuration is told that lacks it."""
+
+import pytest
+
+from model.config import ModelConfig, Seq2SeqConfig
+from model.needs import Need, misfits, offered
+
+DENOISER = ModelConfig(vocab_size=8, width=8, num_heads=2, num_layers=1)
+ENCODER_DECODER = ModelConfig(
+    vocab_size=8, width=8, num_heads=2, num_layers=1, seq2seq=Seq2SeqConfig()
+)
+
+
+def told(*needs: Need, model: ModelConfig, has_source: bool = False) -> list[str]:
+    return list(misfits(frozenset(needs), model, has_source=has_source))
+
+
+def test_what_is_there_is_not_asked_for() -> None:
+    assert told(Need.IDS, Need.OWN_LAYOUT, Need.OWN_POSITION, model=DENOISER) == []
+    needs = (Need.EMBEDDINGS, Need.ANY_VECTOR, Need.SOURCE)
+    assert told(*needs, model=ENCODER_DECODER, has_source=True) == []
+
+
+@pytest.mark.parametrize("need", list(Need))
+def test_every_need_is_missing_somewhere_and_says_what_to_set(need: Need) -> None:
+    """By a network that has it not; the sentence names a key of the configuration."""
+    bare = ModelConfig(
+        vocab_size=8, width=8, num_heads=2, num_layers=1, block="pre_norm",
+        attention="causal", shifted_output=True,
+    )  # fmt: skip
+    mixture = ModelConfig(
+        vocab_size=8, width=8, num_heads=2, num_layers=1, seq2seq=Seq2SeqConfig(output="mixture")
+    )
+    model = mixture if need in (Need.IDS, Need.ANY_VECTOR) else bare
+    assert need not in offered(model, has_source=False)
+    (line,) = told(need, model=model)
+    assert any(word in line for word in ("model.", "data.")), line
+
+
+def test_what_would_be_in_vain_is_told() -> None:
+    drafts = ModelConfig(
+        vocab_size=8, width=8, num_heads=2, num_layers=1,
+        seq2seq=Seq2SeqConfig(self_conditioning=True),
+    )  # fmt: skip
+    (line,) = told(Need.EMBEDDINGS, model=drafts)
+    assert "set both or neither" in line
+    (line,) = told(Need.IDS, model=DENOISER, has_source=True)
+    assert "does not read the source" in line
