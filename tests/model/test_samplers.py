@@ -26,6 +26,7 @@ CASES: dict[str, tuple[dict[str, Any], ModelConfig]] = {
         {"num_steps": 60},
         ModelConfig(**SMALL, seq2seq=Seq2SeqConfig(num_encoder_layers=1, embedding_width=6)),
     ),
+    "sundae": ({}, ModelConfig(**SMALL)),
 }
 """Of each objective settings and a network: small ones."""
 
