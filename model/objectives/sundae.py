@@ -109,9 +109,9 @@ class Sundae(Objective):
         """An id for every position of the text, ``[M]``."""
         assert prediction.logits is not None
         row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
-        return prediction.logits.sample(
-            draws, f"unroll/{number}", noisy.position_B[row_M], column_M, self.temperature
-        )
+        position_M = noisy.position_B[row_M]
+        uniform_M = draws.uniform_at(f"unroll/{number}", position_M, column_M)
+        return prediction.logits.pick(uniform_M, self.temperature)
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
         """-log p of the clean token at each position of each view, ``[M]`` float32."""

@@ -100,7 +100,7 @@ class Unrolled(Sampler):
         """An id for each position that is asked for and its log p, ``[M]`` each."""
         assert prediction.logits is not None
         row_M, column_M = where_BL.nonzero(as_tuple=True)
-        ids_M = prediction.logits.sample(
-            job.draws, f"token/{number}", job.position_B[row_M], column_M, self.temperature
-        )
+        position_M = job.position_B[row_M]
+        uniform_M = job.draws.uniform_at(f"token/{number}", position_M, column_M)
+        ids_M = prediction.logits.pick(uniform_M, self.temperature)
         return ids_M, prediction.logits.log_prob(ids_M)
