@@ -61,7 +61,7 @@ class _Network:
 
 
 def _corruption() -> list[Comparison]:
-    """The law of one token's replacement over all rates, with and without a [MASK] among the ids."""
+    """The law of one token over all rates, with and without a [MASK] among the ids."""
     comparisons = []
     for model in (_model(3), _model(5, mask_id=2), _model(4, mask_id=3)):
         ids_V = _ids(model)
