@@ -130,6 +130,8 @@ class ModelConfig:
             (Gong et al. 2025, section 3.2); 0 for none.
         shifted_output: the prediction for a position is read off the one before it, as
             next-token models were trained (Gong et al. 2025, section 3.2).
+        frozen: parameters that are not trained, by patterns over their names, e.g.
+            ``layers.0.*`` or ``*.tokens.weight``.
 
     Raises:
         ValueError: where the numbers do not fit together.
@@ -166,6 +168,7 @@ class ModelConfig:
     attention: Literal["full", "causal"] = "full"
     causal_annealing_steps: int = 0
     shifted_output: bool = False
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for check in (
@@ -220,6 +223,7 @@ class ModelConfig:
         return replace(
             self,
             seq2seq=None,
+            frozen=(),
             num_layers=self.seq2seq.num_encoder_layers,
             block="post_norm",
             time_conditioning=False,
@@ -335,4 +339,5 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
     """A configuration from its fields, as ``dataclasses.asdict`` gives them."""
     shape = fields.get("seq2seq")
     seq2seq = None if shape is None else Seq2SeqConfig(**shape)
-    return ModelConfig(**{**fields, "seq2seq": seq2seq})
+    frozen = tuple(fields.get("frozen", ()))
+    return ModelConfig(**{**fields, "seq2seq": seq2seq, "frozen": frozen})

@@ -15,6 +15,7 @@ from torch import nn
 from model.attention_layouts import FULL, AttentionLayout, Cached, Causal
 from model.categorical import Categorical
 from model.config import ModelConfig
+from model.frozen import freeze
 from model.initialize import initialize
 from model.layers import HasLayout, HasTable, Recomputed, Stream
 from model.linears import DenseFactory, LayerFactory
@@ -52,7 +53,9 @@ class Network(nn.Module, ABC):
             layer = self.layers[str(index)]
             if isinstance(layer, Recomputed) and recompute_every:
                 layer.recompute = index % recompute_every == 0
-        initialize(self.parameter_names(), self.factory, seed, config.initial_embedding_std)
+        names = self.parameter_names()
+        initialize(names, self.factory, seed, config.initial_embedding_std)
+        freeze(names, config.frozen)
         self.attend(FULL)
 
     # -- what a kind of network says of itself --------------------------------------------

@@ -20,13 +20,13 @@ class Query:
 
     Args:
         ids_BL: int64 input ids.
-        level_BK: float32 noise level, 0 clean and 1 prior.
+        level_BK: float32 noise level, 0 clean and 1 prior; one for a sample, or for each position.
         where_BL: bool, the M positions that are predicted; the last layer runs only there.
         valid_BL: bool, no padding; None where all is valid.
         layout: which positions attend to which.
         segment_BL: int64 from 1 on, positions of different segments do not see one another;
             None for one segment.
-        signal_BK: float32, of the embeddings in the noisy ones.
+        signal_BK: float32, of the embeddings in the noisy ones; one or L likewise.
         noise_BLE: float32, the rest of them.
         draft_BLE: float32, an earlier prediction to go on from; zeros for none.
         source_BS: int64 ids of the text that the target is conditioned on.

@@ -304,6 +304,13 @@ class RunConfig(Checked):
     def _check_layout(self) -> Iterator[str]:
         yield from each_misfit(self.model, self.data.sequence_length, self.parallel)
 
+    def _check_frozen(self) -> Iterator[str]:
+        if self.model.frozen:
+            from pretrain import frozen  # which reads this file
+
+            length, stages = self.data.sequence_length, self.parallel.pipeline
+            yield from frozen.misfits(self.model, length, stages)
+
     def _check_batch(self) -> Iterator[str]:
         if self.parallel.data is not None:
             yield from batch_misfits(self.global_batch, self.parallel.data, self.parallel)

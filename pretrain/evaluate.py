@@ -267,7 +267,7 @@ def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[st
     Returns:
         ``nelbo`` in nats per counted token, ``perplexity``, ``bits_per_byte``, ``unigram`` of
         the same tokens, which knows that none is EOS where EOS is given, ``ratio`` = nelbo /
-        unigram; ``bound_on`` what, with ``length_given`` and ``padding``
+        unigram; ``bound_on`` what, with ``exact``, ``length_given`` and ``padding``
         (:class:`model.objectives.Scope`); the counted ``tokens`` and how many of them are EOS
         (``eos_counted``) or padding (``padding_counted``, none ever); the ``documents``, and how
         many of them are padded and yet cut (``documents_cut``).
@@ -292,6 +292,7 @@ def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[st
         "unigram": unigram,
         "ratio": nelbo / unigram,
         "bound_on": GIVEN_LENGTH if scope.length_given else with_ends,
+        "exact": scope.exact,
         "length_given": scope.length_given,
         "padding": scope.padding,
         "documents": len(documents),

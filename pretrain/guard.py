@@ -29,7 +29,7 @@ def non_finite(kinds: Mapping[str, Sequence[Tensor]], fragments: Sequence[Fragme
         if all(_is_finite(flat) for flat in flats):
             continue
         for fragment in fragments:
-            if not _is_finite(fragment.of(flats)):
+            if fragment.is_in(flats) and not _is_finite(fragment.of(flats)):
                 return f"{kind} of {fragment.range.name}"
     return None
 

@@ -36,6 +36,7 @@ class Memory:
     """Bytes of one rank.
 
     Args:
+        weights: those of frozen parameters in fp32 besides.
         optimizer: fp32 masters and Adam's two moments. ema: the averaged masters.
         buffers: of gradient reduction, and of weights that ZeRO 3 has gathered.
     """
@@ -72,12 +73,14 @@ def memory(
     data, zero = layout.data, max(1, layout.zero_stage)
     weight = ELEMENT_BYTES[precision]
     held, owned, kept_whole = _elements(stage, data, zero)
+    frozen = sum(num * math.ceil(size / data) for size, num in stage.tensors.frozen)
+    still = frozen if zero == 3 else stage.parameters - stage.trained
     accumulated = 2 if precision == "fp16" else 4
     tokens = layout.micro_batch * length
     in_flight = min(layout.pipeline - stage.index, micro_batches)
     activations = activation_bytes(model, stage, layout, weight, tokens, in_flight)
     return Memory(
-        weights=weight * (held + kept_whole),
+        weights=weight * (held + kept_whole + still) + 4 * frozen,
         gradients=accumulated * (held if zero == 1 else owned),
         optimizer=12 * owned,
         ema=4 * owned,
@@ -89,11 +92,12 @@ def memory(
 def _elements(stage: Stage, data: int, zero: int) -> tuple[int, int, int]:
     """Parameters that a rank holds, those whose state it owns, and whole ones besides."""
     if zero < 3:
-        groups = (stage.tensors.decayed, stage.parameters - stage.tensors.decayed)
+        groups = (stage.tensors.decayed, stage.trained - stage.tensors.decayed)
         owned = sum(2 * math.ceil(group / (2 * data)) for group in groups)
         return owned * data, owned, 0
     owned = sum(num * math.ceil(size / data) for size, num in stage.tensors.sizes)
-    small = sum(num * size for size, num in stage.tensors.sizes if size <= PERSISTENT)
+    sizes = (*stage.tensors.sizes, *stage.tensors.frozen)
+    small = sum(num * size for size, num in sizes if size <= PERSISTENT)
     return owned, owned, small if data > 1 else 0
 
 

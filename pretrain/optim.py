@@ -32,16 +32,22 @@ def _after_warmup(config: OptimConfig, step: int, steps: int) -> float:
 def parameter_groups(
     names: Mapping[nn.Parameter, str], weight_decay: float
 ) -> list[dict[str, object]]:
-    """Matrices, which decay, and all else (norms, biases, embeddings), which does not."""
+    """Matrices, which decay, and all else (norms, biases, embeddings), which does not.
+
+    Frozen parameters are in no group, and no group is empty.
+    """
     decayed: list[Tensor] = []
     kept: list[Tensor] = []
     for parameter, name in names.items():
+        if not parameter.requires_grad:
+            continue
         is_matrix = parameter.ndim >= 2 and not name.endswith("tokens.weight")
         (decayed if is_matrix else kept).append(parameter)
-    return [
+    groups: list[dict[str, object]] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def adamw(names: Mapping[nn.Parameter, str], config: OptimConfig) -> torch.optim.AdamW:

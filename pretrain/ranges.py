@@ -132,6 +132,10 @@ class Fragment:
     offset: int
     is_copy: bool = False
 
+    def is_in(self, flats: Sequence[Tensor]) -> bool:
+        """Whether these hold it: of frozen parameters, the last group, there are no moments."""
+        return self.group < len(flats)
+
     def of(self, flats: Sequence[Tensor]) -> Tensor:
         """The view ``[num]`` of this range, in tensors that are laid out like the masters."""
         return flats[self.group].narrow(0, self.offset, self.range.num)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from model.build import build
 from model.config import ModelConfig
+from model.frozen import is_frozen
 from model.linears import DenseFactory
+from model.network import Network
 from pretrain.optim import parameter_groups
 from pretrain.partition import balanced, layer_costs
 
@@ -25,19 +27,21 @@ class Tensors:
     """Some parameters of one rank, by size.
 
     Args:
-        sizes: pairs of the elements of a tensor, and how many such tensors there are.
+        sizes: pairs of the elements of a trained tensor, and how many such tensors there are.
+        frozen: the same of those that are not trained.
         decayed: elements of those that weight decay applies to.
     """
 
     sizes: tuple[tuple[int, int], ...] = ()
+    frozen: tuple[tuple[int, int], ...] = ()
     decayed: int = 0
 
     def __add__(self, other: "Tensors") -> "Tensors":
-        return Tensors(sizes=self.sizes + other.sizes, decayed=self.decayed + other.decayed)
-
-    def __mul__(self, times: int) -> "Tensors":
-        sizes = tuple((size, times * num) for size, num in self.sizes) if times else ()
-        return Tensors(sizes=sizes, decayed=times * self.decayed)
+        return Tensors(
+            sizes=self.sizes + other.sizes,
+            frozen=self.frozen + other.frozen,
+            decayed=self.decayed + other.decayed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,11 @@ class Stage:
     @cached_property
     def parameters(self) -> int:
         """Elements of all of this rank's parameters."""
+        return self.trained + sum(size * num for size, num in self.tensors.frozen)
+
+    @property
+    def trained(self) -> int:
+        """Elements of those that are trained."""
         return sum(size * num for size, num in self.tensors.sizes)
 
 
@@ -84,7 +93,9 @@ def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple
         blocks = range(max(start, 1), min(stop, len(costs) - 1))
         tensors = sum(layers[start:stop], Tensors())
         if stop == len(costs) and model.shares_embedding and start > 0:
-            tensors += Tensors(sizes=((model.num_rows // tensor * model.table_width, 1),))
+            table = ((model.num_rows // tensor * model.table_width, 1),)
+            is_frozen_table = is_frozen("layers.0.tokens.weight", model.frozen)
+            tensors += Tensors(frozen=table) if is_frozen_table else Tensors(sizes=table)
         found.append(
             Stage(
                 index=index,
@@ -101,22 +112,29 @@ def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple
 @lru_cache(maxsize=64)
 def _layers(model: ModelConfig, tensor: int) -> list[Tensors]:
     """Each layer; a shared table of embeddings is with the first."""
-    one_block = model if model.seq2seq else replace(model, num_layers=1)
-    with torch.device("meta"):
-        network = build(one_block, factory=_Parts(tensor))
-    names = network.parameter_names()
-    groups: Any = parameter_groups(names, 0.0)
-    decayed = set(groups[0]["params"])
-    found = [Tensors() for _ in range(one_block.total_layers)]
+    blocks_differ = bool(model.seq2seq or model.frozen)
+    built = model if blocks_differ else replace(model, num_layers=1)
+    names = on_meta(built, tensor).parameter_names()
+    groups: Any = parameter_groups(names, 1.0)
+    decayed = {one for group in groups if group["weight_decay"] for one in group["params"]}
+    found = [Tensors() for _ in range(built.total_layers)]
     for parameter, name in names.items():
-        size = parameter.numel()
+        size = ((parameter.numel(), 1),)
         found[int(name.split(".")[1])] += Tensors(
-            sizes=((size, 1),), decayed=size if parameter in decayed else 0
+            sizes=size if parameter.requires_grad else (),
+            frozen=() if parameter.requires_grad else size,
+            decayed=parameter.numel() if parameter in decayed else 0,
         )
-    if model.seq2seq:
+    if blocks_differ:
         return found
     embedding, block, head = found
     return [embedding, *[block] * model.num_layers, head]
+
+
+def on_meta(model: ModelConfig, tensor: int = 1) -> Network:
+    """The network of one of ``tensor`` ranks without its values, built in milliseconds."""
+    with torch.device("meta"):
+        return build(model, factory=_Parts(tensor))
 
 
 class _Parts(DenseFactory):

@@ -39,11 +39,14 @@ from data_pipeline.shards import open_split
 from model.draws import Draws
 from model.objectives import Bounded
 from pretrain.checkpoint.weights import Loaded, Which, configuration
+from pretrain.config import RunConfig
 from pretrain.data import corpus_path, open_corpus
 from pretrain.evaluate import document_losses, mean_losses, summarise
 from pretrain.interval import ratio_interval
 from tools import command
-from tools.seq2seq.evaluate import add_sampling_options, evaluate_seq2seq, sampler_of
+from tools.samplers import add_sampler_option, asks_for_help, listing, sampler_of
+from tools.seq2seq.candidates import add_candidate_options
+from tools.seq2seq.evaluate import evaluate_seq2seq
 
 OF_PAIRS = "held-out samples"
 """What an interval of a loss is over, where samples are not cut from documents."""
@@ -62,6 +65,7 @@ def evaluate(
     mask = config.data.document_mask
     windows = held_out(split, config.data.sequence_length, how, segments=mask)
     scope = config.objective.scope(padded=how == "pad")
+    samples = 1 if scope.exact else samples
     with (
         torch.inference_mode(),
         command.progress(loaded, len(windows), "window", "evaluate") as bar,
@@ -163,9 +167,10 @@ def in_words(summary: dict[str, Any]) -> str:
             f"loss at even times, no bound on any likelihood; {summary['positions']:,} positions, "
             f"padding {summary['padding']}"
         )
+    is_what = "exactly" if summary["exact"] else "an upper bound on"
     return (
-        f"held-out nelbo {summary['nelbo']:.4f} nats a token (interval: {spread}): an upper bound "
-        f"on {summary['bound_on']}; counted {summary['tokens']:,} tokens, "
+        f"held-out nelbo {summary['nelbo']:.4f} nats a token (interval: {spread}): {is_what} "
+        f"{summary['bound_on']}; counted {summary['tokens']:,} tokens, "
         f"{summary['eos_counted']:,} of them EOS; padding: {summary['padding']}"
     )
 
@@ -189,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=command.seed, default=0, help="of the corruptions (default 0)"
     )
-    add_sampling_options(parser)
+    add_candidate_options(parser)
+    add_sampler_option(parser)
     options = parser.add_argument_group("the task seq2seq")
     options.add_argument("--data", type=Path, metavar="FILE", help="pairs, one JSON object a line")
     options.add_argument(
@@ -201,9 +207,6 @@ def _parser() -> argparse.ArgumentParser:
         default=("source", "target"),
         metavar=("SOURCE", "TARGET"),
         help="their fields (default: source target)",
-    )
-    options.add_argument(
-        "--steps", type=command.number(1, 2**24), default=50, help="of the sampler (default 50)"
     )
     options.add_argument(
         "--sources", type=command.positive, help="only the first so many different sources"
@@ -249,10 +252,10 @@ def plain(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
     """UserError for options that do not fit, before a model is loaded."""
     command.check_output("--out", arguments.out)
-    is_seq2seq = configuration(arguments.run).model.seq2seq is not None
+    is_seq2seq = config.model.seq2seq is not None
     if arguments.task == "seq2seq":
         if not is_seq2seq:
             raise UserError(f"--task seq2seq: {arguments.run} is no encoder-decoder")
@@ -260,7 +263,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError("--task seq2seq needs --data FILE, pairs of a source and a target")
         if arguments.must_say and arguments.train_data is None:
             raise UserError("--must-say tells seen from unseen: it needs --train-data FILE")
-        sampler_of(arguments)
+        sampler_of(arguments.sampler, config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -268,7 +271,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(_parser(), argv)
 
     def evaluate_run() -> int:
-        _check(arguments)
+        config = configuration(arguments.run)
+        if asks_for_help(arguments.sampler):
+            print(listing(config))
+            return 0
+        _check(arguments, config)
         return command.with_model(_work, arguments)
 
     return command.run(evaluate_run)

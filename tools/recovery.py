@@ -93,8 +93,8 @@ def _batch_sums(
     assert noisy.noise_BLE is not None
     assert noisy.start_noise_BLE is not None
     where_BL = asked.where_BL
-    row_M, _ = where_BL.nonzero(as_tuple=True)
-    signal_M1, noise_ME = noisy.signal_BK[row_M], noisy.noise_BLE[where_BL]
+    signal_M1 = noisy.signal_BK.expand(where_BL.shape)[where_BL][:, None]
+    noise_ME = noisy.noise_BLE[where_BL]
     start_ME, ids_M = noisy.start_noise_BLE[where_BL], batch["tokens"][where_BL]
     table_RE = loaded.denoiser.embedding.weight.float()[: len(counts)]
     mean_E = (counts.to(table_RE) @ table_RE) / counts.sum()

@@ -1,9 +1,10 @@
 """``python -m tools.sample RUN``: text from a run or checkpoint.
 
-    python -m tools.sample runs/demo --num 4 --length 128 --steps 64
+    python -m tools.sample runs/demo --num 4 --length 128 --sampler steps=64
     python -m tools.sample runs/demo --prompt 'The "assert" statement'
     python -m tools.sample runs/demo --prompt 'if ___{12}: return ___' --length 64
     python -m tools.sample runs/e2e --source 'name : Blue Spice | area : riverside'
+    python -m tools.sample runs/e2e --sampler help
 
 Text of a prompt stays as it is; ``___`` is an equal share of the free length, ``___{n}``
 exactly n tokens. An encoder-decoder writes a target for each ``--source``, a text or a
@@ -25,14 +26,14 @@ from configs.errors import UserError
 from configs.words import parse as parse_words
 from data_pipeline.tokenizer import Tokenizer
 from model.draws import Draws
-from model.generate import CountingAsk, generate
-from model.samplers.ancestral import Ancestral
+from model.samplers import Job, Sampler
 from pretrain.checkpoint.weights import Loaded, configuration
+from pretrain.config import RunConfig
 from tools import command
 from tools.prompt import hints, length_hints, parse
-from tools.seq2seq.candidates import draw_candidates
+from tools.samplers import add_sampler_option, asks_for_help, listing, sampler_of
+from tools.seq2seq.candidates import add_candidate_options, draw_candidates
 from tools.seq2seq.choose import choose
-from tools.seq2seq.evaluate import add_sampling_options, sampler_of
 from tools.seq2seq.pairs import read_sources
 
 
@@ -51,7 +52,7 @@ def sample(
     prompt: str,
     num: int,
     length: int,
-    sampler: Ancestral,
+    sampler: Sampler,
     seed: int,
     batch: int,
 ) -> Samples:
@@ -63,30 +64,35 @@ def sample(
     mask = config.model.mask
     ends = config.objective.scope(padded=config.data.packing == "pad").end_masked
     template = parse(prompt, tokenizer, length, mask, open_end=ends)
+    try:
+        sampler.check_free(torch.tensor([template.blank]))
+    except ValueError as error:
+        raise UserError(f"--prompt: {error}") from error
     draws = Draws(seed=seed, split="sample", batch=num)
     mine: list[tuple[int, str, int]] = []
     with (
         torch.inference_mode(),
-        command.progress(loaded, num * sampler.steps, "step", "sample") as bar,
+        command.progress(loaded, num * sampler.num_steps(length), "step", "sample") as bar,
     ):
+        blank_L = torch.tensor(template.blank, device=loaded.device)
         firsts = range(0, num, batch)
         for first in firsts[loaded.share.rank :: loaded.share.size]:
             position_B = torch.arange(first, min(num, first + batch), device=loaded.device)
-            ids_BL = torch.tensor(template.ids, device=loaded.device).repeat(len(position_B), 1)
-            ask = CountingAsk(loaded.network.ask)
-            drawn_BL = generate(
-                ids_BL,
-                position_B,
-                ask,
-                sampler=sampler,
-                schedule=loaded.config.objective.schedule,
+            job = Job(
+                ids_BL=torch.tensor(template.ids, device=loaded.device).repeat(len(position_B), 1),
+                free_BL=blank_L.repeat(len(position_B), 1),
+                position_B=position_B,
                 draws=draws,
-                mask=mask,
+                objective=config.objective,
+                model=config.model,
+                network=loaded.network,
+                state=loaded.state,
                 on_step=lambda ids_BL: bar.update(len(ids_BL) * loaded.share.size),
             )
+            drawn_BL = sampler.run(job)
             for position, ids_L in zip(position_B.tolist(), drawn_BL.tolist(), strict=True):
                 kept = template.text(ids_L, tokenizer.eos_id) if ends else ids_L
-                mine.append((position, tokenizer.decode(kept), ask.evaluations))
+                mine.append((position, tokenizer.decode(kept), job.evaluations))
     everyone = sorted(item for items in loaded.gather(mine) for item in items)
     return Samples(
         texts=[text for _, text, _ in everyone],
@@ -104,19 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         type=command.positive,
         help="positions, BOS and EOS included (default: as trained)",
     )
-    parser.add_argument(
-        "--steps",
-        type=command.number(1, 2**24),
-        help="of the sampler (default 64; 50 for an encoder-decoder)",
-    )
     parser.add_argument("--seed", type=command.seed, default=0, help="of the draws (default 0)")
     parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
-    parser.add_argument(
-        "--temperature",
-        type=command.finite,
-        default=1.0,
-        help="of the token draws; 0 takes the likeliest (default 1)",
-    )
     parser.add_argument(
         "--batch", type=command.positive, default=16, help="texts per forward pass (default 16)"
     )
@@ -127,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source-field", default="source", help="of a JSON-lines file (default: source)"
     )
-    add_sampling_options(parser)
+    add_candidate_options(parser)
+    add_sampler_option(parser)
     return parser
 
 
@@ -140,7 +136,7 @@ def _work(loaded: Loaded, arguments: argparse.Namespace) -> int:
         prompt=arguments.prompt,
         num=arguments.num,
         length=loaded.config.data.sequence_length if arguments.length is None else arguments.length,
-        sampler=_sampler(arguments),
+        sampler=sampler_of(arguments.sampler, loaded.config),
         seed=arguments.seed,
         batch=arguments.batch,
     )
@@ -165,7 +161,7 @@ def _targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
         tokenizer,
         tokenizer.encode(sources),
         num=arguments.candidates,
-        sampler=sampler_of(arguments),
+        sampler=sampler_of(arguments.sampler, loaded.config),
         seed=arguments.seed,
         batch=arguments.batch,
         length=arguments.length,
@@ -182,9 +178,8 @@ def _targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
     """UserError for options that do not fit, before a model is loaded."""
-    config = configuration(arguments.run)
     is_seq2seq = config.model.seq2seq is not None
     if is_seq2seq != (arguments.source is not None):
         raise UserError(
@@ -192,11 +187,9 @@ def _check(arguments: argparse.Namespace) -> None:
             if is_seq2seq
             else f"{arguments.run} is no encoder-decoder: use --prompt instead of --source"
         )
-    if arguments.steps is None:
-        arguments.steps = 50 if is_seq2seq else 64
     if is_seq2seq and arguments.choose == "oracle":
         raise UserError("--choose oracle needs references; it belongs to tools.evaluate")
-    (sampler_of if is_seq2seq else _sampler)(arguments)
+    sampler_of(arguments.sampler, config)
     notes = [] if is_seq2seq else hints(arguments.prompt)
     if arguments.length is not None:
         if arguments.length < 1:
@@ -207,19 +200,16 @@ def _check(arguments: argparse.Namespace) -> None:
             print(f"note: {note}", file=sys.stderr)
 
 
-def _sampler(arguments: argparse.Namespace) -> Ancestral:
-    try:
-        return Ancestral(steps=arguments.steps, temperature=arguments.temperature)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = parse_words(_parser(), argv)
 
     def sample_run() -> int:
-        _check(arguments)
+        config = configuration(arguments.run)
+        if asks_for_help(arguments.sampler):
+            print(listing(config))
+            return 0
+        _check(arguments, config)
         return command.with_model(_work, arguments)
 
     return command.run(sample_run)

@@ -113,11 +113,13 @@ class Scope:
             is then neither predicted nor counted.
         padding: what becomes of it, in words.
         end_masked: whether how a text ends is masked with the text; samplers leave it open then.
+        exact: whether it is no bound but the thing itself: one sample of it is as good as many.
     """
 
     length_given: bool
     padding: str
     end_masked: bool = False
+    exact: bool = False
 
 
 class Objective(ABC):

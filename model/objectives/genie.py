@@ -130,14 +130,14 @@ class Genie(Objective):
         start_BLE = draws.normal("start", position, num).view(shape) * self.process.start_std
         end_BLE = draws.normal("noise", position, num).view(shape)
         abar_B1 = self.process.abar(index_B1)
-        signal_BK, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
+        signal_B1, noise_B1 = abar_B1.sqrt().float(), (1 - abar_B1).sqrt().float()
         return Noisy(
             ids_BL=tokens,
             level_BK=self.process.level(index_B1).float(),
             where_BL=batch["valid"],
             valid_BL=batch["valid"],
-            signal_BK=signal_BK,
-            noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_BK[..., None]),
+            signal_BK=signal_B1,
+            noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_B1[..., None]),
             source_BS=batch["source"],
             source_valid_BS=batch["source_valid"],
             start_noise_BLE=start_BLE,
@@ -186,10 +186,12 @@ class Genie(Objective):
         assert noisy.start_noise_BLE is not None
         assert noisy.end_noise_BLE is not None
         where_BL = noisy.where_BL
-        row_M, _ = where_BL.nonzero(as_tuple=True)
         embedding_ME = prediction.clean_ME.float()
         x0_ME = embedding_ME + noisy.start_noise_BLE[where_BL]
-        index_M = self.process.index(noisy.level_BK[row_M, 0].double())
+        level_M, weight_M = (
+            x_BK.expand(where_BL.shape)[where_BL] for x_BK in (noisy.level_BK, noisy.weight_BK)
+        )
+        index_M = self.process.index(level_M.double())
         clean_M1 = torch.where(index_M[:, None] == 0, embedding_ME, x0_ME)
         wanted_ME = target(
             self.prediction,
@@ -198,7 +200,7 @@ class Genie(Objective):
             self.process.abar(index_M)[:, None].float(),
         )
         error_M = (prediction.vector_ME.float() - wanted_ME).square().mean(dim=1)
-        return noisy.target_BL[where_BL], noisy.weight_BK[row_M, 0], error_M, x0_ME
+        return noisy.target_BL[where_BL], weight_M, error_M, x0_ME
 
     @property
     def num_seen(self) -> int:
@@ -208,7 +210,8 @@ class Genie(Objective):
     def seen(self, losses: Mapping[str, Tensor], noisy: Noisy) -> Tensor:
         """The mean loss of each sample, without its importance weight."""
         row_M, _ = noisy.where_BL.nonzero(as_tuple=True)
-        plain_M = losses[LOSS] / noisy.weight_BK[row_M, 0]
+        weight_M = noisy.weight_BK.expand(noisy.where_BL.shape)[noisy.where_BL]
+        plain_M = losses[LOSS] / weight_M
         sum_B = plain_M.new_zeros(len(noisy.ids_BL)).index_add(0, row_M, plain_M)
         return (sum_B / noisy.where_BL.sum(dim=1).clamp(min=1))[:, None]
 

@@ -12,6 +12,8 @@ in any order, and let those that the length decides cost nothing. Only where pad
 predicted as well is the length part of what is bounded. :class:`Scope` says which it is.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,13 +21,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from configs.load import Plugin
 from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
 from model.prediction import Prediction
-from model.processes import absorbing
+from model.processes.absorbing import bound_weight, corrupt
 from model.schedules.loglinear import LogLinear
+
+try:  # noqa: SIM105 - by which exports know an import that they can do without
+    from configs.build import Plugin
+except ImportError:  # beside exported weights, where nothing is configured
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +72,12 @@ class Mdlm(Objective):
         t_B1 = self.t_min + (1 - self.t_min) * draws.times(position)
         alpha_B1 = self.schedule.alpha(t_B1)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
-        corrupted_BL = absorbing.corrupt(tokens, alpha_B1, uniform_BL, model.mask)
+        corrupted_BL = corrupt(tokens, alpha_B1, uniform_BL, model.mask)
         # A [MASK] of the text itself can be neither corrupted nor predicted.
         masked_BL = (corrupted_BL == model.mask) & (tokens != model.mask)
         if self.padding == "visible":
             masked_BL = masked_BL & valid
-        weight_B1 = absorbing.bound_weight(alpha_B1, self.schedule.dalpha(t_B1))
+        weight_B1 = bound_weight(alpha_B1, self.schedule.dalpha(t_B1))
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=t_B1.float(),

@@ -103,6 +103,17 @@ class Sampler(ABC):
                 f"objective {method} is {objective.noise}: its own sampler is {objective.sampler}"
             )
 
+    def within(self, objective: Any) -> "Sampler":
+        """The same, its defaults cut down to what an objective has whose noise it undoes."""
+        return self
+
+    def check_free(self, free_BL: Tensor) -> None:  # noqa: B027 - most need not say no
+        """Whether it can write these positions and leave the others: by default it can.
+
+        Raises:
+            ValueError: it cannot, in a sentence that says how to ask instead.
+        """
+
     @abstractmethod
     def num_steps(self, length: int) -> int:
         """How often :attr:`Job.on_step` is called at most, for texts of ``length`` positions."""
@@ -112,10 +123,15 @@ class Sampler(ABC):
         """The ids ``[B, L]``; those of the job are left as they are."""
 
 
+MOST_STEPS = 2**24
+
+
 def check_steps(steps: int) -> None:
-    """ValueError unless there is one at least."""
+    """ValueError unless there is one at least, and no more than can be planned."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
+    if steps > MOST_STEPS:
+        raise ValueError(f"steps must be at most {MOST_STEPS:,}, not {steps}")
 
 
 def check_temperature(temperature: float) -> None:

@@ -61,6 +61,14 @@ class GaussianSampler(Sampler):
         super().suits(objective, model)
         plan(objective.process.num_steps, self.steps)
 
+    def within(self, objective: Any) -> Sampler:
+        """With no more steps than the process has."""
+        kind: Any = type(self)
+        found: Sampler = kind(
+            **{**vars(self), "steps": min(self.steps, objective.process.num_steps)}
+        )
+        return found
+
     def num_steps(self, length: int) -> int:
         """All of them."""
         return self.steps

@@ -148,6 +148,7 @@ class Saver:
             f"{kind}/{fragment.range.name}": Piece(fragment.range, fragment.of(flats))
             for kind, flats in kinds.items()
             for fragment in fragments
+            if fragment.is_in(flats)
         }
         self._staging.mkdir(exist_ok=True)
         file = self._staging / f"rank-{self._rank:05d}.safetensors"

@@ -75,8 +75,9 @@ class Checkpoints:
         return news
 
     def _kinds(self) -> dict[str, list[Tensor]]:
+        """What is trained, and the frozen values, which are no one's average or moment."""
         return {
-            "master": self._owned.masters,
+            "master": self._owned.weights,
             "exp_avg": self._owned.moments("exp_avg"),
             "exp_avg_sq": self._owned.moments("exp_avg_sq"),
             "ema": self._ema.shadows,
@@ -91,7 +92,9 @@ class Checkpoints:
         layout |= {"pipeline": self._mesh.pipe_size, "zero_stage": self._config.parallel.zero_stage}
         full = {**state, "layout": layout, "loss_scaler": self._engine.loss_scaler}
         self.failure = None
-        self._saver.begin(full, self._kinds(), self._owned.fragments, learnt)
+        # A frozen parameter's average is itself.
+        kinds = self._kinds() | {"ema": [*self._ema.shadows, *self._owned.frozen.flats]}
+        self._saver.begin(full, kinds, self._owned.fragments, learnt)
         if not self._config.checkpoint.asynchronous:
             note = self.finish() or note
         return note
@@ -255,7 +258,8 @@ class Checkpoints:
                 {
                     f"{source}/{name}": Piece(fragment.range, fragment.of(kinds[kind]))
                     for fragment in self._owned.fragments
-                    if (name := names(fragment.range.name)) is not None
+                    if fragment.is_in(kinds[kind])
+                    and (name := names(fragment.range.name)) is not None
                 }
             )
 

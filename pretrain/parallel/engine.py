@@ -40,7 +40,7 @@ class Engine(ABC):
         optimizer = adamw(self._denoiser.parameter_names(), config.optim)
         num_parameters = sum(parameter.numel() for parameter in where)
         self._engine = self._initialize(optimizer, settings(config, mesh, num_parameters))
-        self.owned = Owned(self._engine.optimizer, where)
+        self.owned = Owned(self._engine.optimizer, where, mesh)
         self.owned.begin(config.seed, model.initial_embedding_std)
         self._forward = Forward(self._denoiser, mesh)
 

@@ -13,24 +13,36 @@ import torch
 from torch import Tensor, nn
 
 from model.initialize import initial_value
+from pretrain.parallel.frozen import Frozen
+from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.places import Place
 from pretrain.ranges import Fragment
 
 
 class Owned:
-    """This rank's masters, moments and their fragments, under any of the optimizers."""
+    """This rank's masters, moments and their fragments, under any of the optimizers.
 
-    def __init__(self, optimizer: Any, where: Mapping[nn.Parameter, Place]) -> None:
+    Attributes:
+        frozen: the parameters that are not trained, whose fragments come last.
+    """
+
+    def __init__(self, optimizer: Any, where: Mapping[nn.Parameter, Place], mesh: Mesh) -> None:
         self._optimizer, self._inner = optimizer, optimizer.optimizer
         self._is_stage3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
         find = self._stage3_fragments if self._is_stage3 else self._mapped_fragments
-        self.fragments = list(find(where))
+        self.frozen = Frozen(where, mesh, len(self._master_parameters))
+        self.fragments = [*find(where), *self.frozen.fragments]
         self._create_moments()
 
     @property
     def masters(self) -> list[Tensor]:
         """The flat fp32 masters of this rank."""
         return [master.detach() for master in self._master_parameters]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The masters, and behind them the values of frozen parameters."""
+        return [*self.masters, *self.frozen.flats]
 
     def moments(self, key: str) -> list[Tensor]:
         """``exp_avg`` or ``exp_avg_sq``, laid out like the masters."""
@@ -50,9 +62,11 @@ class Owned:
         """Give every rank weights that follow from the masters as they now are."""
         if not self._is_stage3:
             self._optimizer.update_lp_params()
+            self.frozen.refresh()
             return
         # What is gathered just now would be taken for the new weights.
         self._optimizer.parameter_offload.partition_all_parameters()
+        self.frozen.refresh()
         for number in range(len(self._optimizer.fp16_groups)):
             self._optimizer._reassign_or_swap_out_partitioned_parameters(number)
         persistent = self._optimizer.persistent_parameters
@@ -75,7 +89,7 @@ class Owned:
             whole = initial_value(owned.name, torch.Size(owned.shape), seed, embedding_std)
             index = (slice(a, a + n) for a, n in zip(owned.corner, owned.sizes, strict=True))
             box = whole[tuple(index)].flatten()
-            fragment.of(self.masters).copy_(box[owned.start : owned.start + owned.num])
+            fragment.of(self.weights).copy_(box[owned.start : owned.start + owned.num])
         self.refresh()
 
     @property
@@ -87,6 +101,8 @@ class Owned:
 
     def _mapped_fragments(self, where: Mapping[nn.Parameter, Place]) -> Iterator[Fragment]:
         for parameter, place in where.items():
+            if not parameter.requires_grad:
+                continue
             mapping = parameter._hp_mapping  # type: ignore[attr-defined]
             if mapping is None:  # another rank owns all of it
                 continue

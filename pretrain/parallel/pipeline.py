@@ -83,6 +83,21 @@ class Stages(deepspeed.PipelineModule):
         if denoiser.config.shares_embedding:
             self._tie(denoiser, mesh)
 
+    def forward(self, inputs: Stream) -> Stream:
+        """The stage's layers; what of their output has no gradient, being frozen, takes one.
+
+        DeepSpeed sends back a gradient for each floating tensor that crosses.
+        """
+        outputs: Stream = super().forward(inputs)
+        if not torch.is_grad_enabled():
+            return outputs
+        return tuple(
+            value.detach().requires_grad_()
+            if value.is_floating_point() and not value.requires_grad
+            else value
+            for value in outputs
+        )
+
     def _partition_layers(self, method: str = "") -> None:
         self._set_bounds(start=self._span.start, stop=self._span.stop)
 
@@ -98,7 +113,8 @@ class Stages(deepspeed.PipelineModule):
                 at_first = mesh.is_first_stage
                 weight: Any = (denoiser.embedding if at_first else denoiser.output).weight
                 weight.ds_pipe_replicated = not at_first
-                self._tied = [(weight, group)]
+                if weight.requires_grad:
+                    self._tied = [(weight, group)]
 
     def get_tied_weights_and_groups(self) -> list[tuple[Tensor, dist.ProcessGroup]]:
         """What DeepSpeed sums after the last backward pass of a step.

@@ -30,13 +30,13 @@ Main = Callable[[Sequence[str]], int]
 OPTIONS: dict[str, tuple[Main, list[str]]] = {
     "sample": (
         sample.main,
-        ["--num", "--length", "--steps", "--seed", "--prompt", "--temperature", "--batch", "--json",
-         "--source", "--sampler", "--candidates", "--choose", "--clamp-below", "--weights"],
+        ["--num", "--length", "--seed", "--prompt", "--batch", "--json", "--source", "--sampler",
+         "--candidates", "--choose", "--weights"],
     ),
     "evaluate": (
         evaluate.main,
         ["--task", "--split", "--samples", "--batch", "--seed", "--data", "--train-data", "--pairs",
-         "--steps", "--sources", "--must-say", "--out", "--candidates", "--weights"],
+         "--sampler", "--sources", "--must-say", "--out", "--candidates", "--weights"],
     ),
     "plan": (plan.main, ["--gpu", "--nodes", "--gpus-per-node", "--mfu", "--all", "--json"]),
     "report": (report.main, ["--json", "--out"]),
@@ -62,6 +62,7 @@ VALUES = [
     "ema", "raw", "seq2seq", "cpu", "cuda:99", "h100-80g", "train", "layouts", "oracles", "\udcff",
     "0.5", "[", "(", "a/b", "/proc/x", "x" * 300, "file", "folder", "run", "full", "--", "-h", "=",
     "a=1", "parallel.tensor=2", "parallel.tensor=x", "parallel.data=0", "parallel=3", "steps=3",
+    "ancestral", "help",
 ]  # fmt: skip
 
 slow = pytest.mark.slow

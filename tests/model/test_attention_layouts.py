@@ -91,9 +91,9 @@ def test_an_opening_mask_depends_on_the_step_and_the_seed_alone() -> None:
 
 def test_attention_is_open_when_its_steps_are_over() -> None:
     model = ModelConfig(vocab_size=11, width=16, num_heads=2, causal_annealing_steps=10)
-    assert training_layout(Mdlm(), model, DRAWS, 9) == Opening(draws=DRAWS, step=9, steps=10)
-    assert training_layout(Mdlm(), model, DRAWS, 10) == FULL
-    assert training_layout(Mdlm(), replace(model, causal_annealing_steps=0), DRAWS, 1) == FULL
+    assert training_layout(Mdlm(), model, DRAWS, 9, 8) == Opening(draws=DRAWS, step=9, steps=10)
+    assert training_layout(Mdlm(), model, DRAWS, 10, 8) == FULL
+    assert training_layout(Mdlm(), replace(model, causal_annealing_steps=0), DRAWS, 1, 8) == FULL
 
 
 # -- networks -----------------------------------------------------------------------------------

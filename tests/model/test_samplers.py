@@ -9,36 +9,27 @@ from torch import Tensor
 
 from configs.load import Plugin
 from model.build import build
-from model.config import ModelConfig, Seq2SeqConfig
 from model.draws import Draws
 from model.initialize import initial_value
 from model.network import Network
 from model.prediction import Answer, Read
 from model.query import Query
 from model.samplers import Job, Sampler
+from tools.verify.synthetic import OBJECTIVES, run_config
 
-SAMPLERS, OBJECTIVES = Plugin("model.samplers"), Plugin("model.objectives")
-SMALL: dict[str, Any] = {"vocab_size": 20, "width": 16, "num_layers": 2, "num_heads": 2}
-SMALL["conditioning_width"] = 8
-CASES: dict[str, tuple[dict[str, Any], ModelConfig]] = {
-    "mdlm": ({}, ModelConfig(**SMALL)),
-    "genie": (
-        {"num_steps": 60},
-        ModelConfig(**SMALL, seq2seq=Seq2SeqConfig(num_encoder_layers=1, embedding_width=6)),
-    ),
-    "sundae": ({}, ModelConfig(**SMALL)),
-}
-"""Of each objective settings and a network: small ones."""
+SAMPLERS = Plugin("model.samplers")
+CASES = {name: run_config(name) for name in OBJECTIVES.names()}
+"""The trial of each objective."""
 
 
 def objective_of(name: str) -> Any:
-    return OBJECTIVES.build({"name": name, **CASES[name][0]})
+    return CASES[name].objective
 
 
 @cache
 def network_of(name: str) -> Network:
     """Its weights moved: where all branches are closed nothing can be told apart."""
-    found = build(CASES[name][1]).eval()
+    found = build(CASES[name].model).eval()
     with torch.no_grad():
         for parameter, called in found.parameter_names().items():
             parameter.add_(initial_value(f"noise.{called}.q.weight", parameter.shape, 1, 0.3))
@@ -48,7 +39,7 @@ def network_of(name: str) -> Network:
 def sentence(sampler: Sampler, name: str) -> str:
     """Why a sampler does not suit an objective; nothing where it does."""
     try:
-        sampler.suits(objective_of(name), CASES[name][1])
+        sampler.suits(objective_of(name), CASES[name].model)
     except ValueError as error:
         return str(error)
     return ""
@@ -74,7 +65,7 @@ class Counted:
 
 def job_of(name: str, rows: list[int], length: int = 8) -> Job:
     """All positions free, and a source where the network reads one."""
-    position_B, model = torch.tensor(rows), CASES[name][1]
+    position_B, model = torch.tensor(rows), CASES[name].model
     source = Draws(seed=1, split="test", batch=4).uniform("source", position_B, 5)
     reads = model.seq2seq is not None
     return Job(
@@ -96,7 +87,6 @@ def run(sampler: Sampler, job: Job) -> Tensor:
 
 
 def test_every_objective_names_a_sampler_that_suits_it() -> None:
-    assert set(CASES) == set(OBJECTIVES.names())
     for name in CASES:
         assert (OBJECTIVES.resolve(name).sampler, name) in SUITED  # type: ignore[attr-defined]
 
@@ -138,11 +128,11 @@ def test_what_is_given_stays_or_is_refused(name: str, objective: str) -> None:
     sampler, job, seen = SAMPLERS.build(name), job_of(objective, [0, 1]), list[Tensor]()
     job.free_BL = torch.arange(8) >= torch.tensor([[3], [5]])
     job.on_step = seen.append
-    try:
-        drawn = run(sampler, job)
-    except ValueError as error:
-        assert "leave every position free" in str(error)
+    if "gaussian" in sampler.undoes:
+        with pytest.raises(ValueError, match="leave every position free"):
+            run(sampler, job)
         return
+    drawn = run(sampler, job)
     for ids in (*seen, drawn):
         assert bool((ids[~job.free_BL] == 3).all())
     assert not bool((drawn == job.model.mask).any())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from model.build import build
+from model.categorical import Categorical
 from model.config import ModelConfig, Seq2SeqConfig
 from model.draws import Draws
 from model.initialize import initial_value
@@ -80,6 +81,94 @@ def test_what_is_remembered_answers_alike(shape: str) -> None:
     remembered = model.remember(asked)
     assert remembered.memory_BSD is not None
     assert torch.equal(output(model, remembered), output(model, asked))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equal_levels_at_all_positions_are_one_level(shape: str) -> None:
+    model, asked = network(shape), query()
+    assert asked.signal_BK is not None
+    spread = replace(
+        asked, level_BK=asked.level_BK.expand(3, 5), signal_BK=asked.signal_BK.expand(3, 5)
+    )
+    torch.testing.assert_close(output(model, spread), output(model, asked), rtol=1e-5, atol=1e-6)
+    found = output(model, replace(asked, signal_BK=asked.signal_BK.expand(3, 5)))
+    assert torch.equal(found, output(model, asked))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_position_enters_and_leaves_at_its_own_level(shape: str) -> None:
+    """Both ends work position by position: at each it is as if its level were that of all."""
+    model = network(shape)
+    level = DRAWS.uniform("level", POSITION, 5).float()
+    asked = query(level_BK=level, signal_BK=(1 - level).sqrt())
+    first, last = model.embedding, model.output
+    h_BLD = DRAWS.normal("h", POSITION, 5 * 16).view(3, 5, 16)
+
+    def ends(one: Query) -> tuple[Tensor, Tensor]:
+        noise_BLE, signal_BK, level_BK, *draft, ids_BL, _, _ = model.inputs(one)
+        h, *condition = first.target(
+            noise_BLE, signal_BK, level_BK, draft[0] if draft else None, ids_BL
+        )
+        return h, last((h_BLD, *condition), one.where_BL)["vector_ME"].view(3, 5, 6)
+
+    entered, left = ends(asked)
+    for place in range(5):
+        level_B1 = level[:, place : place + 1]
+        alone = ends(replace(asked, level_BK=level_B1, signal_BK=(1 - level_B1).sqrt()))
+        for found, wanted in zip((entered, left), alone, strict=True):
+            torch.testing.assert_close(found[:, place], wanted[:, place], rtol=1e-5, atol=1e-6)
+    other = query(level_BK=level.flip(1), signal_BK=(1 - level).sqrt())
+    assert (output(model, asked) - output(model, other)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
+def test_the_loss_of_a_position_is_that_of_its_level(prediction: Any) -> None:
+    """Two corruptions of a batch, at index 0 and others, cut together position by position."""
+    objective, model = Genie(num_steps=4, prediction=prediction), network()
+    ids = query().ids_BL
+    batch = {
+        "tokens": ids,
+        "valid": torch.ones_like(ids, dtype=torch.bool),
+        "position": POSITION,
+        "source": ids,
+        "source_valid": torch.ones_like(ids, dtype=torch.bool),
+    }
+    one, other = (
+        objective.corrupt(batch, Draws(seed=seed, split="test", batch=3), model.config)
+        for seed in (0, 1)
+    )
+    weights = (torch.tensor([[1.0], [2.0], [0.5]]), torch.tensor([[3.0], [0.25], [1.0]]))
+    one, other = (replace(x, weight_BK=w) for x, w in zip((one, other), weights, strict=True))
+    assert one.level_BK.flatten().tolist() != other.level_BK.flatten().tolist()
+    first_BL = (POSITION[:, None] + torch.arange(5)) % 2 == 0
+
+    def cut(x_BK: Tensor, y_BK: Tensor) -> Tensor:
+        return torch.where(first_BL, x_BK, y_BK)
+
+    assert one.signal_BK is not None and other.signal_BK is not None  # noqa: PT018
+    noises = {
+        name: torch.where(first_BL[..., None], getattr(one, name), getattr(other, name))
+        for name in ("noise_BLE", "start_noise_BLE", "end_noise_BLE")
+    }
+    mixed = replace(
+        one,
+        level_BK=cut(one.level_BK, other.level_BK),
+        signal_BK=cut(one.signal_BK, other.signal_BK),
+        weight_BK=cut(one.weight_BK, other.weight_BK),
+        **noises,
+    )
+    found = Prediction(
+        vector_ME=DRAWS.normal("output", torch.arange(15), 6),
+        clean_ME=model.embedding.weight.detach()[ids].flatten(0, 1),
+        rounding=Categorical(DRAWS.normal("rounding", torch.arange(15), 51)),
+    )
+    of_one, of_other, of_mixed = (
+        objective.losses(found, noisy)["loss"].view(3, 5) for noisy in (one, other, mixed)
+    )
+    assert torch.equal(of_mixed, torch.where(first_BL, of_one, of_other))
+    seen = objective.seen({"loss": of_mixed.flatten()}, mixed)
+    plain = torch.where(first_BL, of_one / one.weight_BK, of_other / other.weight_BK)
+    torch.testing.assert_close(seen, plain.mean(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

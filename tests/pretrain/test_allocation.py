@@ -28,11 +28,12 @@ class Case:
     ranks: int
     precision: str
     tied_head: bool = False
+    frozen: tuple[str, ...] = ()
     layout: ParallelConfig
 
     @property
     def config(self) -> RunConfig:
-        model = replace(CONFIG.model, tied_head=self.tied_head)
+        model = replace(CONFIG.model, tied_head=self.tied_head, frozen=self.frozen)
         return replace(CONFIG, precision=self.precision, model=model, parallel=self.layout)
 
 
@@ -45,6 +46,25 @@ CASES = {
         ranks=2, precision="fp32", layout=ParallelConfig(tensor=2, sequence_parallel=True)
     ),
     "pipeline": Case(ranks=2, precision="bf16", layout=ParallelConfig(pipeline=2), tied_head=True),
+    "frozen, ZeRO 1": Case(
+        ranks=2,
+        precision="bf16",
+        layout=ParallelConfig(zero_stage=1),
+        frozen=("layers.0.tokens.weight", "layers.2.*"),
+    ),
+    "frozen, ZeRO 3": Case(
+        ranks=2,
+        precision="bf16",
+        layout=ParallelConfig(zero_stage=3),
+        frozen=("layers.0.tokens.weight", "layers.2.*"),
+    ),
+    "frozen, pipeline": Case(
+        ranks=2,
+        precision="fp32",
+        layout=ParallelConfig(pipeline=2),
+        tied_head=True,
+        frozen=("layers.0.tokens.weight", "layers.2.*"),
+    ),
     "tensor, pipeline": Case(
         ranks=4, precision="fp32", layout=ParallelConfig(tensor=2, pipeline=2)
     ),
@@ -68,9 +88,10 @@ def allocated(engine: Any) -> dict[str, int]:
     """
     parameters = list(engine._denoiser.parameters())
     parts = [p.ds_tensor for p in parameters if hasattr(p, "ds_tensor")]
+    frozen = engine.owned.frozen.flats
     moments = [t for key in ("exp_avg", "exp_avg_sq") for t in engine.owned.moments(key)]
     return {
-        "weights": storage_bytes([*(p.data for p in parameters), *parts]),
+        "weights": storage_bytes([*(p.data for p in parameters), *parts, *frozen]),
         "optimizer": storage_bytes([*engine.owned.masters, *moments]),
     }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.categorical import AllRows, Categorical, Rows
 from model.draws import Draws
+from model.processes import uniform
 from pretrain.launch import World
 from pretrain.parallel.mesh import Mesh
 from pretrain.pool import Pool
@@ -19,6 +20,8 @@ from pretrain.pool import Pool
 M, R, E = 6, 16, 5
 EXCLUDED = [13, 14, 15]
 IDS = torch.tensor([0, 3, 4, 7, 8, 12])
+NOISY = torch.tensor([0, 5, 4, 11, 1, 12])
+ALPHA = torch.tensor([0.9, 0.9, 0.2, 0.2, 0.5, 0.5], dtype=torch.float64)
 DRAWS = Draws(seed=0, split="test", batch=M)
 
 Inputs = dict[str, Tensor]
@@ -92,7 +95,21 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
         lambda p, q, t, a: p.total((p.log_p().exp() - p.spread(p.log_prob(IDS).exp())).abs()),
         lambda p, q, t, a: (p.softmax(1) - at(p.softmax(1))[:, None]).abs().sum(1),
     ),
+    "bound of uniform noise": (
+        lambda p, q, t, a: uniform.bound_density(p, IDS, NOISY, ALPHA),
+        lambda p, q, t, a: uniform_bound(p.softmax(1)[:, : EXCLUDED[0]]),
+    ),
 }  # fmt: skip
+
+
+def uniform_bound(x_theta_MV: Tensor) -> Tensor:
+    """(KL(q || p) + r - 1 - log r) / (alpha V q_i), as it stands."""
+    num = x_theta_MV.shape[1]
+    clean_MV = torch.nn.functional.one_hot(IDS, num).double()
+    q_MV, p_MV = (ALPHA[:, None] * x + (1 - ALPHA[:, None]) / num for x in (clean_MV, x_theta_MV))
+    q_M, p_M = (x.gather(1, NOISY[:, None])[:, 0] for x in (q_MV, p_MV))
+    kl_M = (q_MV * (q_MV / p_MV).log()).sum(1)
+    return (kl_M + q_M / p_M - 1 - (q_M / p_M).log()) / (ALPHA * num * q_M)
 
 
 def at(x_MR: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ import pytest
     ("command", "words", "said"),
     [
         ("sample", ["RUN", "--num", "0"], "argument --num: 0 is not at least 1"),
-        ("sample", ["RUN", "--steps", "0"], "argument --steps: 0 is not at least 1"),
-        ("sample", ["RUN", "--temperature", "nan"], "argument --temperature: nan is"),
+        ("sample", ["RUN", "--batch", "0"], "argument --batch: 0 is not at least 1"),
         ("evaluate", ["RUN", "--batch", "-3"], "argument --batch: -3 is not at least 1"),
         ("evaluate", ["RUN", "--samples", "two"], "argument --samples: two is no whole number"),
         ("verify.__main__", ["--ranks", "0"], "argument --ranks: 0 is not at least 1"),

@@ -190,8 +190,8 @@ def test_weights_that_are_not_what_was_written_are_refused(run: Path, capsys) ->
     flip_exponents(file)
     out = str(run.with_name("out"))
     for tool, words in (
-        (sample.main, [str(run), "--num=1", "--length=8", "--steps=1"]),
-        (sample.main, [str(run), "--num=1", "--length=8", "--steps=1", "--weights=raw"]),
+        (sample.main, [str(run), "--num=1", "--length=8", "--sampler", "steps=1"]),
+        (sample.main, [str(run), "--num=1", "--length=8", "--sampler", "steps=1", "--weights=raw"]),
         (evaluate.main, [str(run), "--samples=1"]),
         (convert, ["to-hf", str(run), out]),
         (convert, ["strip", str(step(run, 4)), out]),
@@ -227,13 +227,13 @@ def test_a_checkpoint_of_the_former_format_is_read_and_its_damage_seen(run: Path
     (path / store.MANIFEST).write_text(json.dumps({"format": 4, "files": files}, indent=2))
     assert load_denoiser(run, "ema").step == 4
     flip(path / "rank-00001.safetensors")
-    assert sample.main([str(run), "--num=1", "--length=8", "--steps=1"]) == 2
+    assert sample.main([str(run), "--num=1", "--length=8", "--sampler", "steps=1"]) == 2
     assert "rank-00001.safetensors does not have the checksum" in capsys.readouterr().err
 
 
 def test_a_newer_one_that_is_passed_over_is_named(run: Path, capsys) -> None:
     flip(step(run, 4) / "state.json")
-    assert sample.main([str(run), "--num=1", "--length=8", "--steps=1"]) == 0
+    assert sample.main([str(run), "--num=1", "--length=8", "--sampler", "steps=1"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert "state.json does not have the checksum it was written with; passed over" in line
 
@@ -244,7 +244,7 @@ def test_another_tokenizer_of_the_same_size_is_refused(run: Path, capsys) -> Non
     assert len(state["tokenizer_sha256"]) == 64
     rewrite(path, "state.json", {**state, "tokenizer_sha256": "0" * 64})
     for tool, words in (
-        (sample.main, [str(run), "--num=1", "--length=8", "--steps=1"]),
+        (sample.main, [str(run), "--num=1", "--length=8", "--sampler", "steps=1"]),
         (evaluate.main, [str(run), "--samples=1"]),
     ):
         assert tool(words) == 2

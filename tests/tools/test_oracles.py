@@ -10,9 +10,12 @@ import torch
 
 from model import draws
 from model.draws import Draws
+from model.objectives import Objective
+from model.objectives.autoregressive import Autoregressive
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
-from model.processes import absorbing, gaussian
+from model.objectives.udlm import Udlm
+from model.processes import absorbing, gaussian, uniform
 from model.processes.gaussian import Gaussian
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
@@ -96,6 +99,38 @@ def no_division_by_the_masked(patch: Patch) -> None:
     patch.setattr(absorbing, "bound_weight", lambda alpha, dalpha: -dalpha)
 
 
+def other_bound_density(patch: Patch, change: Callable[..., Any]) -> None:
+    """The integrand of uniform noise, of changed arguments."""
+    right = uniform.bound_density
+    patch.setattr(uniform, "bound_density", lambda *arguments: right(*change(*arguments)))
+
+
+def noise_never_hits_the_token(patch: Patch) -> None:
+    """Changed tokens only, as in the loss of a masked token."""
+    right = uniform.bound_density
+
+    def wrong(p: Any, clean: Any, noisy: Any, alpha: Any) -> Any:
+        return right(p, clean, noisy, alpha) * (clean != noisy)
+
+    patch.setattr(uniform, "bound_density", wrong)
+
+
+def even_shares(patch: Patch) -> None:
+    """The noised share drawn evenly, and weighed as if it were not."""
+    right = Udlm._noisy
+
+    def wrong(*arguments: Any) -> Any:
+        *rest, level, weight = arguments
+        return right(*rest, level.sqrt(), weight)
+
+    patch.setattr(Udlm, "_noisy", staticmethod(wrong))
+
+
+def one_id_more(patch: Patch) -> None:
+    right = uniform.num_ids
+    patch.setattr(uniform, "num_ids", lambda model: right(model) + 1)
+
+
 def unstratified(patch: Patch) -> None:
     patch.setattr(
         Draws, "times", lambda self, position, kind="time": self.uniform(kind, position, 1)
@@ -147,6 +182,10 @@ def always_noised_target(patch: Patch) -> None:
     patch.setattr(Gaussian, "index", lambda self, level: right(self, level).clamp(min=1))
 
 
+def likeliest_ids(patch: Patch) -> None:
+    patch.setattr(Draws, "uniform_at", lambda self, kind, x, y: 0.5 + 0.0 * y.double())
+
+
 BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: patch.setattr(draws, "_ROUNDS", 9), "draws: Philox4x32-10"),
     (lambda patch: patch.setattr(draws, "_WEYL", draws._WEYL[::-1]), "draws: Philox4x32-10"),
@@ -174,6 +213,28 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (shifted_index, "genie: information"),
     (noise_without_the_signals_share, "genie: information"),
     (always_noised_target, "genie: known losses"),
+    (lambda patch: scaled(patch, Autoregressive, "bound_losses"), "autoregressive: likelihood"),
+    (
+        lambda patch: patch.setattr(Autoregressive, "counted", Objective.counted),
+        "autoregressive: texts of any length",
+    ),
+    (lambda p: scaled(p, Autoregressive, "bound_losses"), "autoregressive: uniform predictor"),
+    (likeliest_ids, "autoregressive: sampler"),
+    (lambda patch: scaled(patch, Udlm, "bound_losses"), "udlm: held-out bound"),
+    (even_shares, "udlm: held-out bound"),
+    (noise_never_hits_the_token, "udlm: held-out bound"),
+    (
+        lambda patch: patch.setattr(Udlm, "counted", lambda self, batch, free_BL, model: free_BL),
+        "udlm: texts of any length",
+    ),
+    (lambda patch: scaled(patch, LogLinear, "dalpha"), "udlm: training loss"),
+    (lambda patch: scaled(patch, Cosine, "dalpha"), "udlm: training loss"),
+    (
+        lambda patch: other_bound_density(patch, lambda p, x, z, alpha: (p, x, z, alpha * 0.9999)),
+        "udlm: integrand",
+    ),
+    (noise_never_hits_the_token, "udlm: uniform predictor"),
+    (one_id_more, "udlm: reverse step"),
 ]
 
 

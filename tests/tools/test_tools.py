@@ -115,7 +115,7 @@ def test_bits_per_byte_is_the_bound_over_the_bytes_of_the_text(run: Path, corpus
 
 def test_samples_depend_on_the_seed_and_not_on_the_batch(run: Path, capsys) -> None:
     def texts(*options: str) -> list[str]:
-        base = [str(run), "--json", "--num", "3", "--length", "40", "--steps", "8"]
+        base = [str(run), "--json", "--num", "3", "--length", "40", "--sampler", "steps=8"]
         assert sample.main([*base, *options]) == 0
         return json.loads(capsys.readouterr().out)["texts"]
 
@@ -142,7 +142,7 @@ def test_several_ranks_evaluate_and_sample_like_one(run: Path) -> None:
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
     layout = ("parallel.tensor=2", "parallel.pipeline=2")
-    options = ("--json", "--num", "3", "--length", "40", "--steps", "8", "--batch", "1")
+    options = ("--json", "--num", "3", "--length", "40", "--sampler", "steps=8", "--batch", "1")
     one = output("sample", *options)
     assert output("sample", *options, *layout) == one
     assert output("sample", *options, "parallel.data=2") == one

@@ -55,7 +55,7 @@ class State:
     def own(self) -> list[torch.Tensor]:
         """The masters that this rank writes."""
         owned = self.engine.owned
-        return [each.of(owned.masters) for each in owned.fragments if not each.is_copy]
+        return [each.of(owned.weights) for each in owned.fragments if not each.is_copy]
 
     def digest(self) -> float:
         """Of all that this rank writes of the masters: to be summed over ranks."""

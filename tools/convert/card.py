@@ -19,6 +19,7 @@ from model.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.plan import count_parameters
 from tools.convert.usage import usage
+from tools.samplers import suiting
 
 DEMO = "the Python language reference that ships with CPython (`pydoc_data.topics`)"
 UNKNOWN = "unknown"
@@ -60,7 +61,15 @@ def card(
     if own:
         length = config.data.sequence_length
         has = tokenizer is not None
-        parts.append(usage(model, length, where=about.repository, tokenizer=has))
+        parts.append(
+            usage(
+                model,
+                length,
+                samplers=suiting(config),
+                where=about.repository,
+                tokenizer=has,
+            )
+        )
     return "\n".join([*parts, _licence(own, about)])
 
 

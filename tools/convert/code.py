@@ -3,27 +3,35 @@
 transformers follows relative imports within one directory only. Which files are needed
 follows from the imports of the files in ``huggingface/``; each import of ours is made
 relative to the last part of its name, and anything else but torch, transformers and the
-standard library is refused.
+standard library is refused. In the place of all methods there are (``method.py``) comes the
+one that the weights were trained by.
 """
 
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from configs.build import Plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 WRAPPERS = "tools.convert.huggingface"
+METHOD = f"{WRAPPERS}.method"
 NEEDED = {"torch", "transformers"}
 
 _OURS = re.compile(rf"(?:model|{re.escape(WRAPPERS)})(?:\.\w+)*\.(\w+)")
 _IMPORT = re.compile(rf"^(\s*)from {_OURS.pattern} import", re.M)
 
 
-def flat_files(entry: str) -> dict[str, str]:
+def flat_files(
+    entry: str, objective: str | None = None, samplers: Sequence[str] = ()
+) -> dict[str, str]:
     """The text of every file, by its flat name.
 
     Args:
         entry: name of a file in ``huggingface/``, with which the others come.
+        objective, samplers: that the weights were trained by, and those that suit it.
     """
     found: dict[str, str] = {}
     modules: dict[str, str] = {}
@@ -38,9 +46,24 @@ def flat_files(entry: str) -> dict[str, str]:
         path = ROOT / module.replace(".", "/")
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         text = path.read_text(encoding="utf-8")
+        if module == METHOD:
+            text = _method(objective, samplers)
         found[name] = _IMPORT.sub(r"\1from .\2 import", text)
         waiting += _own_imports(text, path)
     return dict(sorted(found.items()))
+
+
+def _method(objective: str | None, samplers: Sequence[str]) -> str:
+    """The text of ``method.py`` beside weights of one method."""
+    imports, tables = [], [f"OBJECTIVE = {objective!r}"]
+    named = {"objectives": [objective] if objective else [], "samplers": samplers}
+    for folder, names in named.items():
+        classes = {name: Plugin(f"model.{folder}").resolve(name).__name__ for name in names}
+        imports += [f"from model.{folder}.{name} import {kind}" for name, kind in classes.items()]
+        entries = ", ".join(f'"{name}": {kind}' for name, kind in classes.items())
+        tables.append(f"{folder.upper()}: dict[str, Any] = {{{entries}}}")
+    title = '"""The method that these weights were trained by, and the samplers that suit it."""'
+    return "\n".join([title, "", "from typing import Any", "", *imports, "", *tables, ""])
 
 
 def _own_imports(text: str, path: Path) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import to_plain
-from model.objectives.genie import Genie
+from model.attention_layouts import FULL
 from pretrain.checkpoint import objective_state, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
@@ -16,6 +16,7 @@ from tools.convert.card import About, card
 from tools.convert.layouts import named
 from tools.convert.layouts.palimpsest import Palimpsest
 from tools.convert.staging import staged
+from tools.samplers import sampler_of
 
 RUN_FILE = "palimpsest_run.json"
 """What :mod:`tools.convert.from_hf` needs of the run."""
@@ -50,6 +51,7 @@ def to_hf(
     kind = reader.weights(weights)
     if config.model.seq2seq is not None and layout != Palimpsest.name:
         raise UserError(f"layout {layout} holds denoisers only, and this is an encoder-decoder")
+    _check_form(config)
     ours = tensors.of_checkpoint(reader, kind)
     outgoing = named(layout).outgoing(config, ours)
     texts = dict(outgoing.files)
@@ -90,6 +92,21 @@ def to_hf(
     return {**report, "tokenizer": found is not None}
 
 
+def _check_form(config: RunConfig) -> None:
+    """UserError where transformers has no form for what the weights were trained to do."""
+    objective, name = config.objective, to_plain(config)["objective"]["name"]
+    if objective.noise not in ("mask", "gaussian"):
+        raise UserError(
+            f"objective {name} has no form in transformers: its text is not written by filling in "
+            "[MASK]s, nor by denoising embeddings; sample it with tools.sample"
+        )
+    if objective.layout(config.data.sequence_length) != FULL:
+        raise UserError(
+            f"objective {name} has no form in transformers: it attends by a layout of its own; "
+            "sample it with tools.sample"
+        )
+
+
 def _corpus(config: RunConfig) -> Path | None:
     """Where the run's tokenizer is, if it is on this machine."""
     path = Path(config.data.corpus)
@@ -111,13 +128,17 @@ def _special_ids(path: Path | None) -> dict[str, int]:
 
 def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
     """How samples are drawn by default; ``max_length`` counts a denoiser's frame, too."""
-    common = {
+    sampler = sampler_of([], config)
+    settings = {"steps": "sampling_steps", "temperature": "temperature"}
+    return {
         **special,
         "mask_token_id": config.model.mask,
         "max_length": config.data.sequence_length,
         "do_sample": True,
+        "sampler": sampler.name,
+        **{
+            theirs: getattr(sampler, own)
+            for own, theirs in settings.items()
+            if hasattr(sampler, own)
+        },
     }
-    if isinstance(config.objective, Genie):
-        steps = min(50, config.objective.num_steps)
-        return {**common, "sampler": "ddpm", "sampling_steps": steps}
-    return {**common, "sampler": "ancestral", "sampling_steps": 64, "temperature": 1.0}

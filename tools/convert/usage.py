@@ -3,6 +3,8 @@
 Every block of Python runs as it stands from within the directory; a test runs them.
 """
 
+from collections.abc import Sequence
+
 from model.config import ModelConfig
 
 _LOAD = """\
@@ -70,7 +72,7 @@ ids = model.generate(torch.tensor([[0, 1, 2]]), num_return_sequences=5, seed=0)
 _SEQ2SEQ_WORDS = """```
 
 `generate` denoises {length} positions from pure noise, in `sampling_steps` evaluations of the
-network by `sampler="ddpm"` or `"ddim"`; the same `seed` gives the same samples.
+network by a `sampler` ({samplers}); the same `seed` gives the same samples.
 `model(input_ids, attention_mask, labels=...)` gives the training loss, with padding as a target:
 pad `labels` to the length that targets are to have, with -100 or with the padding token.
 `model(input_ids, decoder_inputs_embeds=x, level=t)` is one evaluation of
@@ -81,10 +83,18 @@ LoRA fits the modules `q`, `k`, `v`, `out`, with `task_type` "SEQ_2_SEQ_LM" or w
 """
 
 
-def usage(model: ModelConfig, length: int, *, where: str | None, tokenizer: bool) -> str:
+def usage(
+    model: ModelConfig,
+    length: int,
+    *,
+    samplers: Sequence[str],
+    where: str | None,
+    tokenizer: bool,
+) -> str:
     """The section.
 
     Args:
+        samplers: those that suit the model.
         length: positions of a text (a target). where: the repository; by default the directory
             itself. tokenizer: whether one lies beside.
     """
@@ -98,7 +108,9 @@ def usage(model: ModelConfig, length: int, *, where: str | None, tokenizer: bool
         tokenizer=_TOKENIZER if tokenizer else "",
     )
     if model.seq2seq is not None:
-        words = _SEQ2SEQ_WORDS.format(length=length)
+        words = _SEQ2SEQ_WORDS.format(
+            length=length, samplers=", ".join(f'"{name}"' for name in samplers)
+        )
         return load + (_SEQ2SEQ if tokenizer else _BARE_SEQ2SEQ) + words
     names = ["q", "k", "v", "out", "up", "down", *(["gate"] if model.mlp != "gelu" else [])]
     words = _DENOISER_WORDS.format(length=length, targets=", ".join(f"`{n}`" for n in names))

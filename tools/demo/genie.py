@@ -7,10 +7,10 @@ import numpy as np
 
 from data_pipeline.tokenizer import load_tokenizer
 from model.draws import Draws
-from model.gaussian_samplers.ddpm import Ddpm
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path, open_corpus
 from tools.recovery import recovery
+from tools.samplers import sampler_of
 from tools.seq2seq.candidates import draw_candidates, text_of
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
@@ -79,7 +79,13 @@ def samples(loaded: Loaded) -> dict[str, list[str]]:
         for ids, valid in zip(batch["source"], batch["source_valid"], strict=True)
     ]
     drawn = draw_candidates(
-        loaded, tokenizer, sources, num=1, sampler=Ddpm(steps=50), seed=config.seed, batch=4
+        loaded,
+        tokenizer,
+        sources,
+        num=1,
+        sampler=sampler_of([], config),
+        seed=config.seed,
+        batch=4,
     )
     mask, texts = config.model.mask, []
     for ids, own, target in zip(sources, drawn.texts, batch["tokens"].tolist(), strict=True):

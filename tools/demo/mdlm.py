@@ -3,11 +3,11 @@
 from typing import Any
 
 from data_pipeline.tokenizer import load_tokenizer
-from model.samplers.ancestral import Ancestral
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path
 from tools.evaluate import evaluate
 from tools.sample import sample
+from tools.samplers import sampler_of
 
 PROMPT = 'The "___" statement is used to ___.'
 
@@ -56,7 +56,7 @@ def samples(loaded: Loaded) -> dict[str, list[str]]:
             prompt=prompt,
             num=4,
             length=config.data.sequence_length,
-            sampler=Ancestral(steps=64),
+            sampler=sampler_of([], config),
             seed=config.seed,
             batch=4,
         ).texts

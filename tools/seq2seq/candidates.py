@@ -1,9 +1,9 @@
-"""Candidates: several targets for each source, drawn by a Gaussian sampler."""
+"""Candidates: several targets for each source."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from statistics import fmean
 
 import torch
 
@@ -11,18 +11,32 @@ from configs.errors import UserError
 from data_pipeline.paragraphs import padded
 from data_pipeline.tokenizer import Tokenizer
 from model.draws import Draws
-from model.gaussian_samplers import GaussianSampler
-from model.generate_embeddings import generate_embeddings
+from model.samplers import Job, Sampler
 from pretrain.checkpoint.weights import Loaded
 from tools import command
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Texts of each source, and evaluations of the network for each text."""
+    """Texts of each source, and evaluations of the network for each text, on average."""
 
     texts: list[list[str]]
-    evaluations: int
+    evaluations: float
+
+
+def add_candidate_options(parser: argparse.ArgumentParser) -> None:
+    """How many candidates there are, and how one of them is chosen."""
+    options = parser.add_argument_group("encoder-decoders (seq2seq)")
+    options.add_argument(
+        "--candidates", type=command.positive, default=5, help="for each source (default 5)"
+    )
+    options.add_argument(
+        "--choose",
+        choices=("mbr", "single", "oracle"),
+        default="mbr",
+        help="which candidate counts: mbr, the one most like the others (default); the first; "
+        "oracle, the one most like the references, which is no result of a model",
+    )
 
 
 def draw_candidates(
@@ -31,7 +45,7 @@ def draw_candidates(
     sources: Sequence[Sequence[int]],
     *,
     num: int,
-    sampler: GaussianSampler,
+    sampler: Sampler,
     seed: int,
     batch: int,
     length: int | None = None,
@@ -43,14 +57,11 @@ def draw_candidates(
         length: positions of a target, padding included (default: as trained).
 
     Raises:
-        UserError: a source is longer than the model has positions, or the sampler has more
-            steps than the process.
+        UserError: a source is longer than the model has positions.
     """
     config = loaded.config
-    shape, objective = config.model.seq2seq, config.objective
+    shape = config.model.seq2seq
     assert shape is not None
-    if sampler.steps > objective.num_steps:
-        raise UserError(f"--steps {sampler.steps}: the process has {objective.num_steps}")
     longest = max(map(len, sources))
     limit = config.model.max_length
     if limit is not None and longest > limit:
@@ -58,10 +69,10 @@ def draw_candidates(
     length = length or config.data.sequence_length
     draws = Draws(seed=seed, split="sample", batch=len(sources) * num)
     total = len(sources) * num
-    mine: list[tuple[int, str]] = []
+    mine: list[tuple[int, str, int]] = []
     with (
         torch.inference_mode(),
-        command.progress(loaded, total * sampler.steps, "step", "sample") as bar,
+        command.progress(loaded, total * sampler.num_steps(length), "step", "sample") as bar,
     ):
         # Sources of like length together: less padding to be read.
         order = sorted(range(total), key=lambda number: (len(sources[number // num]), number))
@@ -73,32 +84,28 @@ def draw_candidates(
             least = config.data.source_length or 0 if shape.ignore_source_padding else 0
             width = max(least, *map(len, own))
             source, source_valid = padded(own, width, tokenizer.pad_id)
-            drawn_BL = generate_embeddings(
-                torch.from_numpy(source).to(loaded.device),
-                torch.from_numpy(source_valid).to(loaded.device),
-                torch.tensor(numbers, device=loaded.device),
-                loaded.network,
-                length=length,
-                width=shape.embedding_width,
-                sampler=sampler,
-                process=objective.process,
-                prediction=objective.prediction,
-                self_conditioning=objective.refines,
+            ids_BL = torch.zeros(len(numbers), length, dtype=torch.int64, device=loaded.device)
+            job = Job(
+                ids_BL=ids_BL,
+                free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
+                position_B=torch.tensor(numbers, device=loaded.device),
                 draws=draws,
-                on_step=partial(_advance, bar, len(numbers) * loaded.share.size),
+                objective=config.objective,
+                model=config.model,
+                network=loaded.network,
+                state=loaded.state,
+                source_BS=torch.from_numpy(source).to(loaded.device),
+                source_valid_BS=torch.from_numpy(source_valid).to(loaded.device),
+                on_step=lambda ids_BL: bar.update(len(ids_BL) * loaded.share.size),
             )
-            for number, row in zip(numbers, drawn_BL.tolist(), strict=True):
-                mine.append((number, text_of(row, tokenizer)))
+            for number, row in zip(numbers, sampler.run(job).tolist(), strict=True):
+                mine.append((number, text_of(row, tokenizer), job.evaluations))
     everyone = sorted(item for items in loaded.gather(mine) for item in items)
-    texts = [text for _, text in everyone]
+    texts = [text for _, text, _ in everyone]
     return Candidates(
         texts=[texts[first : first + num] for first in range(0, total, num)],
-        evaluations=sampler.steps,
+        evaluations=fmean(evaluations for _, _, evaluations in everyone),
     )
-
-
-def _advance(bar: Any, size: int, number: int) -> None:
-    bar.update(size)
 
 
 def text_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:

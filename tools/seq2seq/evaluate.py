@@ -5,12 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from model.gaussian_samplers import GaussianSampler
-from model.gaussian_samplers.ddim import Ddim
-from model.gaussian_samplers.ddpm import Ddpm
 from pretrain.checkpoint.weights import Loaded
-from tools.command import finite, positive
+from tools.samplers import sampler_of
 from tools.seq2seq.candidates import draw_candidates
 from tools.seq2seq.choose import choose
 from tools.seq2seq.pairs import (
@@ -21,43 +17,6 @@ from tools.seq2seq.pairs import (
     said,
 )
 from tools.seq2seq.scores import bleu, distinct, rouge, self_bleu
-
-
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """How candidates of an encoder-decoder are drawn and chosen."""
-    options = parser.add_argument_group("encoder-decoders (seq2seq)")
-    options.add_argument(
-        "--sampler",
-        choices=("ddpm", "ddim"),
-        default="ddpm",
-        help="with noise at every step (ddpm, default), or without",
-    )
-    options.add_argument(
-        "--candidates", type=positive, default=5, help="for each source (default 5)"
-    )
-    options.add_argument(
-        "--choose",
-        choices=("mbr", "single", "oracle"),
-        default="mbr",
-        help="which candidate counts: mbr, the one most like the others (default); the first; "
-        "oracle, the one most like the references, which is no result of a model",
-    )
-    options.add_argument(
-        "--clamp-below",
-        type=finite,
-        default=1.0,
-        help="clamp predictions to the nearest embedding at noise levels up to this one: 1 "
-        "always (default), 0 never",
-    )
-
-
-def sampler_of(arguments: argparse.Namespace) -> GaussianSampler:
-    """The sampler that the options ask for; UserError where they are out of range."""
-    kind = Ddpm if arguments.sampler == "ddpm" else Ddim
-    try:
-        return kind(steps=arguments.steps, clamp_below=arguments.clamp_below)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -77,7 +36,7 @@ def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str,
         tokenizer,
         tokenizer.encode(references.sources),
         num=arguments.candidates,
-        sampler=sampler_of(arguments),
+        sampler=sampler_of(arguments.sampler, loaded.config),
         seed=arguments.seed,
         batch=arguments.batch,
     )

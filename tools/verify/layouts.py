@@ -1,27 +1,26 @@
 """A short run under a layout, and everything of it that a layout must not change."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
-from model.generate import CountingAsk, generate
 from torch import Tensor
 
 from model.categorical import Categorical
 from model.draws import Draws
 from model.objectives import Bounded, Noisy, State
 from model.prediction import Prediction
-from model.samplers.ancestral import Ancestral
+from model.samplers import Job, Sampler
 from pretrain.config import RunConfig
-from pretrain.evaluate import Share, document_losses
+from pretrain.evaluate import Share, document_losses, mean_losses
 from pretrain.launch import World
 from pretrain.parallel import engine
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.ranges import Box, Range, copy_overlap
 from pretrain.step import TrainingStep
-from tools.verify import embeddings
-from tools.verify.synthetic import SyntheticWindows, batch, facts
+from tools.samplers import SAMPLERS
+from tools.verify.synthetic import SyntheticStream, SyntheticWindows, batch, facts
 
 
 @dataclass(kw_only=True)
@@ -78,28 +77,29 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     )
     outcome = Outcome(initial=_masters(trained))
     for step in range(1, steps + 1):
-        micro_batches = training.corrupt(step, training.read(step))
-        for noisy in micro_batches:
+        batches = training.read(step)
+        for samples in batches:
+            noisy = config.objective.corrupt(samples, training.draws, config.model, training.state)
             made = {name: value for name, value in vars(noisy).items() if isinstance(value, Tensor)}
             if training.state:
                 del made["weight_BK"]  # follows from losses, and so is equal up to rounding
-            made.pop("draft_BLE", None)  # likewise from weights
             outcome.noise |= _digests(noisy.position_B, made)
+        micro_batches = training.corrupt(step, batches)
         counts, _ = training.agree(micro_batches)
         sums = training.run(step, micro_batches, counts)
         outcome.losses.append(training.losses(sums, counts).total)
         outcome.grad_norms.append(trained.grad_norm)
     outcome.final = _masters(trained)
     outcome.document_nats = _evaluate(trained, mesh, config, training.state)
-    outcome.samples = _sample(trained, mesh, config)
+    outcome.samples = _sample(trained, mesh, config, training.state)
     outcome.drawn, outcome.logits = _draw(trained, mesh, config)
     return outcome
 
 
 def _masters(trained: Engine) -> list[tuple[Range, Tensor]]:
-    masters = trained.owned.masters
+    weights = trained.owned.weights
     return [
-        (fragment.range, fragment.of(masters).cpu().clone()) for fragment in trained.owned.fragments
+        (fragment.range, fragment.of(weights).cpu().clone()) for fragment in trained.owned.fragments
     ]
 
 
@@ -115,8 +115,25 @@ def _digests(position_B: Tensor, noisy: dict[str, Tensor]) -> dict[int, str]:
 
 
 def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> list[float]:
+    def summed(values: Tensor) -> Tensor:
+        return mesh.total(values.to(mesh.device))
+
+    share = Share(rank=mesh.data_rank, size=mesh.data_size)
     if not isinstance(config.objective, Bounded):
-        return embeddings.losses(trained, mesh, config, state)
+        held_out = SyntheticStream(config)
+        found = mean_losses(
+            trained.ask,
+            config.objective,
+            config.model,
+            held_out,
+            seed=0,
+            num=len(held_out),
+            batch=2,
+            state=state,
+            share=share,
+            device=mesh.device,
+        )
+        return list(found.total(summed).losses(config.objective).values())
     tally = document_losses(
         trained.ask,
         config.objective,
@@ -126,29 +143,44 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> l
         samples=2,
         batch=2,
         state=state,
-        share=Share(rank=mesh.data_rank, size=mesh.data_size),
+        share=share,
         device=mesh.device,
     )
-    nats: list[float] = mesh.total(tally.documents_D3[:, 0].to(mesh.device)).tolist()
+    nats: list[float] = summed(tally.documents_D3[:, 0]).tolist()
     return nats
 
 
-def _sample(trained: Engine, mesh: Mesh, config: RunConfig, num: int = 4) -> list[list[int]]:
+def _sample(
+    trained: Engine, mesh: Mesh, config: RunConfig, state: State, num: int = 4
+) -> list[list[int]]:
     """The same texts on every rank: none of the draws names a rank."""
-    if config.model.seq2seq is not None:
-        return embeddings.texts(trained, mesh, config, num)
-    shape = (num, config.data.sequence_length - 3)
-    drawn = generate(
-        torch.full(shape, config.model.mask, device=mesh.device),
-        torch.arange(num, device=mesh.device),
-        CountingAsk(trained.ask),
-        sampler=Ancestral(steps=6),
-        schedule=config.objective.schedule,
+    samples = batch(config, Draws(seed=1, split="windows", batch=num), range(num), mesh.device)
+    ids_BL = samples["tokens"][:, : config.data.sequence_length - 3]
+    job = Job(
+        ids_BL=ids_BL,
+        free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
+        position_B=samples["position"],
         draws=Draws(seed=0, split="sample", batch=num),
-        mask=config.model.mask,
+        objective=config.objective,
+        model=config.model,
+        network=trained,
+        state=state,
+        source_BS=samples.get("source"),
+        source_valid_BS=samples.get("source_valid"),
     )
-    texts: list[list[int]] = drawn.tolist()
+    with torch.no_grad():
+        texts: list[list[int]] = _short_sampler(config).run(job).tolist()
     return texts
+
+
+def _short_sampler(config: RunConfig) -> Sampler:
+    """The objective's own, with few steps where it has steps."""
+    name = config.objective.sampler
+    settings = {one.name for one in fields(SAMPLERS.resolve(name))}
+    sampler: Sampler = SAMPLERS.build(
+        {"name": name, **({"steps": 6} if "steps" in settings else {})}
+    )
+    return sampler
 
 
 DRAW = "check"

@@ -128,3 +128,18 @@ class SyntheticWindows:
                 arrays["scored"] = arrays["valid"]
                 arrays["document"] = np.where(arrays["valid"], document, -1)
                 yield arrays
+
+
+class SyntheticStream:
+    """Held-out samples of the synthetic corpus, as a stream gives them."""
+
+    def __init__(self, config: RunConfig, num: int = 7) -> None:
+        self._config, self._num = config, num
+        self._draws = Draws(seed=1, split="windows", batch=num)
+
+    def __len__(self) -> int:
+        return self._num
+
+    def batch(self, positions: np.ndarray) -> dict[str, Tensor]:
+        """See :class:`data_pipeline.loader.Stream`."""
+        return batch(self._config, self._draws, positions.tolist())

@@ -100,7 +100,7 @@ def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: T
     other = [tokenizer.decode(row) for row in model.generate(**words).tolist()]
     assert other != found
     model.config.objective = {"name": "another"}
-    with pytest.raises(ValueError, match="samples objective mdlm, not another"):
+    with pytest.raises(ValueError, match="not of another"):
         model.generate(**words)
     # What transformers saved of it knows the schedule, too.
     masked_lm(tmp_path / "out").save_pretrained(tmp_path / "saved")

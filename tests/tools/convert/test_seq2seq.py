@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from model.gaussian_samplers.ddim import Ddim
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
 from peft import LoraConfig, get_peft_model
 from small_models import MODEL, random_weights, run_of, save_weights, small_genie
 from torch import Tensor
@@ -30,6 +27,9 @@ from model.objectives.genie import Genie
 from model.prediction import Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, target, to_x0
 from model.query import Query
+from model.samplers import Job
+from model.samplers.ddim import Ddim
+from model.samplers.ddpm import Ddpm
 from model.seq2seq import Seq2Seq
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
@@ -289,18 +289,18 @@ def test_generate_is_our_sampler(tmp_path: Path, variant: str) -> None:
     for name, sampler in (("ddpm", Ddpm(steps=6)), ("ddim", Ddim(steps=6, eta=0.5))):
         options = {"eta": 0.5} if name == "ddim" else {}
         with torch.no_grad():
-            wanted = generate_embeddings(
-                ids.repeat_interleave(2, dim=0),
-                valid.repeat_interleave(2, dim=0),
-                torch.arange(6),
-                ours,
-                length=7,
-                width=12,
-                sampler=sampler,
-                process=objective.process,
-                prediction=objective.prediction,
-                self_conditioning=objective.refines,
-                draws=Draws(seed=5, split="sample", batch=6),
+            wanted = sampler.run(
+                Job(
+                    ids_BL=torch.zeros(6, 7, dtype=torch.int64),
+                    free_BL=torch.ones(6, 7, dtype=torch.bool),
+                    position_B=torch.arange(6),
+                    draws=Draws(seed=5, split="sample", batch=6),
+                    objective=objective,
+                    model=ours.config,
+                    network=ours,
+                    source_BS=ids.repeat_interleave(2, dim=0),
+                    source_valid_BS=valid.repeat_interleave(2, dim=0),
+                )
             )
         words = {"sampling_steps": 6, "num_return_sequences": 2, "seed": 5, "sampler": name}
         found = model.generate(ids, valid.long(), **words, **options)

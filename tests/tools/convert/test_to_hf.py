@@ -185,10 +185,10 @@ def test_averaged_weights_are_the_default(saved, tmp_path: Path, corpus: Path, t
 
 
 def test_the_exported_code_is_the_projects_own_and_needs_two_packages(root: Path) -> None:
-    denoiser = flat_files("modeling_palimpsest")
+    denoiser = flat_files("modeling_palimpsest", "mdlm", ["ancestral"])
     assert {"denoiser.py", "layers.py", "plain.py", "config.py", "attention.py"} <= denoiser.keys()
     assert not {"seq2seq.py", "genie.py"} & denoiser.keys()
-    seq2seq = flat_files("modeling_palimpsest_seq2seq")
+    seq2seq = flat_files("modeling_palimpsest_seq2seq", "genie", ["ddim", "ddpm"])
     assert {"seq2seq.py", "genie.py", "objectives.py", "gaussian.py", "ddpm.py"} <= seq2seq.keys()
     for name, text in (denoiser | seq2seq).items():
         assert "from model" not in text, name

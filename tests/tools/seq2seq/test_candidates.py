@@ -8,7 +8,7 @@ import torch
 from small_models import random_weights, small_genie
 
 from data_pipeline.tokenizer import load_tokenizer
-from model.gaussian_samplers.ddpm import Ddpm
+from model.samplers.ddpm import Ddpm
 from model.seq2seq import Seq2Seq
 from pretrain.checkpoint.weights import Loaded
 from tools.seq2seq.candidates import Candidates, draw_candidates

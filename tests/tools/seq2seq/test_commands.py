@@ -66,7 +66,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def test_a_source_gets_its_target_whatever_the_batch(run: Path, said: Any, pairs: Path) -> None:
-    words = (run, "--steps", 3, "--candidates", 2, "--json", "--source", pairs)
+    words = (run, "--sampler", "steps=3", "--candidates", 2, "--json", "--source", pairs)
     found = [json.loads(line) for line in said(sample.main, *words).out.splitlines()]
     assert [one["source"] for one in found] == ["word 0", "word 1", "word 2"]
     assert all(len(one["candidates"]) == 2 for one in found)
@@ -76,12 +76,25 @@ def test_a_source_gets_its_target_whatever_the_batch(run: Path, said: Any, pairs
     assert [json.loads(line) for line in again] == found
     other = said(sample.main, *words, "--seed", 1).out.splitlines()
     assert [json.loads(line)["output"] for line in other] != [one["output"] for one in found]
-    alone = said(sample.main, run, "--steps", 3, "--candidates", 1, "--source", "word 0").out
+    alone = said(
+        sample.main, run, "--sampler", "steps=3", "--candidates", 1, "--source", "word 0"
+    ).out
     assert alone.startswith("--- word 0\n")
 
 
 def test_ranks_draw_the_same_targets(run: Path, said: Any, pairs: Path, root: Path) -> None:
-    words = (run, "--steps", 2, "--candidates", 2, "--json", "--source", pairs, "--batch", 2)
+    words = (
+        run,
+        "--sampler",
+        "steps=2",
+        "--candidates",
+        2,
+        "--json",
+        "--source",
+        pairs,
+        "--batch",
+        2,
+    )
     alone = said(sample.main, *words).out
     command = [sys.executable, "-m", "tools.sample", *map(str, words), "parallel.pipeline=2"]
     ranks = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
@@ -92,8 +105,9 @@ def test_evaluation_says_how_it_was_come_by(
     run: Path, said: Any, pairs: Path, tmp_path: Path
 ) -> None:
     words = (
-        run, "--task", "seq2seq", "--data", pairs, "--train-data", pairs, "--steps", 2,
-        "--candidates", 3, "--must-say", r"word (\d)", "--out", tmp_path / "out.jsonl",
+        run, "--task", "seq2seq", "--data", pairs, "--train-data", pairs,
+        "--sampler", "steps=2", "--candidates", 3, "--must-say", r"word (\d)",
+        "--out", tmp_path / "out.jsonl",
     )  # fmt: skip
     found = json.loads(said(evaluate.main, *words).out)
     assert found["chosen_by"] == "mbr"
@@ -128,14 +142,30 @@ def test_an_objective_without_a_bound_has_a_held_out_loss(run: Path, said: Any) 
     assert again["loss"] == pytest.approx(found["loss"], rel=1e-6)
 
 
+def test_the_list_of_samplers_says_which_suit(run: Path, said: Any) -> None:
+    for command in (sample, evaluate):
+        found = said(command.main, run, "--sampler", "help")
+        assert found.status == 0
+        assert found.out.count("(suits this model, and is its default)") == 1
+        assert found.out.count("(suits this model)") == 1
+        assert "its own sampler is ddpm)" in " ".join(found.out.split())
+
+
 @pytest.mark.parametrize(
     ("command", "words", "told"),
     [
         (sample, [], "say what to write about with --source"),
         (sample, ["--source", "a", "--choose", "oracle"], "needs references"),
-        (sample, ["--source", "a", "--steps", "21"], "--steps 21: the process has 20"),
-        (sample, ["--source", "a", "--clamp-below", "2"], "clamp_below must lie in"),
+        (sample, ["--source", "a", "--sampler", "steps=21"], "steps must be at most 20"),
+        (sample, ["--source", "a", "--sampler", "clamp_below=2"], "clamp_below must lie in"),
+        (sample, ["--source", "a", "--sampler", "ancestral"], "its own sampler is ddpm"),
+        (sample, ["--source", "a", "--sampler", "ddin", "steps=2"], "did you mean 'ddim'?"),
         (evaluate, ["--task", "seq2seq"], "needs --data FILE"),
+        (
+            evaluate,
+            ["--task", "seq2seq", "--data", "x", "--sampler", "stps=3"],
+            "--sampler: stps: unknown key; did you mean 'steps'?",
+        ),
         (evaluate, ["--task", "seq2seq", "--data", "x", "--must-say", "a"], "needs --train-data"),
         (evaluate, ["--task", "seq2seq", "--data", "no-such.jsonl"], "no such file"),
         (evaluate, ["--split", "nothing"], "has no split 'nothing'"),

@@ -1,6 +1,6 @@
 """The configuration of an exported denoiser, as transformers reads it."""
 
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PretrainedConfig
 
@@ -48,9 +48,10 @@ class PalimpsestSeq2SeqConfig(PalimpsestConfig):
     """Of an encoder-decoder.
 
     Args:
-        objective: the fields of :class:`model.objectives.genie.Genie`.
+        objective: what it was trained by, its name and its fields.
         source_length, target_length: positions that it was trained with.
-        sampler, sampling_steps: how ``generate`` samples by default.
+        sampler, sampling_steps: how ``generate`` samples by default (None: by the
+            objective's own sampler).
         pad_token_id, eos_token_id: what ends a target; None where the tokenizer is not known.
     """
 
@@ -62,7 +63,7 @@ class PalimpsestSeq2SeqConfig(PalimpsestConfig):
         objective: dict[str, Any] | None = None,
         source_length: int = 128,
         target_length: int = 64,
-        sampler: Literal["ddpm", "ddim"] = "ddpm",
+        sampler: str | None = None,
         sampling_steps: int = 50,
         pad_token_id: int | None = None,
         eos_token_id: int | None = None,

@@ -6,7 +6,7 @@ they end (``config.open_end``) puts the EOS.
 """
 
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,17 +14,13 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from model.draws import Draws
-from model.generate import CountingAsk, generate
 from model.prediction import Answer, Read
 from model.query import Query
-from model.samplers.ancestral import Ancestral
-from model.schedules import Schedule
-from model.schedules.cosine import Cosine
-from model.schedules.loglinear import LogLinear
+from model.samplers import Job, Sampler
 from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
 from tools.convert.huggingface.padding import text_first
+from tools.convert.huggingface.trained_by import objective_of, sampler_class
 
-SCHEDULES: dict[str, Any] = {"loglinear": LogLinear, "cosine": Cosine}
 KNOWN = ("sampler", "sampling_steps", "temperature", "do_sample")
 NAMED = "masked diffusion has " + ", ".join(("max_length", "max_new_tokens", *KNOWN, "seed"))
 
@@ -49,7 +45,7 @@ class InfillingGenerationMixin(GenerationMixin):
         max_new_tokens: int | None = None,
         num_return_sequences: int | None = None,
         sampling_steps: int | None = None,
-        sampler: Literal["ancestral"] | None = None,
+        sampler: str | None = None,
         temperature: float | None = None,
         do_sample: bool | None = None,
         seed: int | None = None,
@@ -98,23 +94,14 @@ class InfillingGenerationMixin(GenerationMixin):
             return GenerateDecoderOnlyOutput(sequences=cast(torch.LongTensor, drawn_BL))
         return drawn_BL
 
-    def _sampler(self, asked: Settings) -> Ancestral:
-        name = asked.get("sampler", "ancestral")
-        if name != "ancestral":
-            raise ValueError(f"there is no sampler {name}; choose ancestral")
+    def _sampler(self, asked: Settings) -> Sampler:
+        objective = objective_of(self.config.objective)
         greedy = asked.get("do_sample", True) is False
-        return Ancestral(
-            steps=asked.get("sampling_steps", 64),
-            temperature=0.0 if greedy else asked.get("temperature", 1.0),
+        temperature = 0.0 if greedy else asked.get("temperature", 1.0)
+        made: Sampler = sampler_class(asked.get("sampler", objective.sampler))(
+            steps=asked.get("sampling_steps", 64), temperature=temperature
         )
-
-    def _schedule(self) -> Schedule:
-        """As the model was trained, by its config.json; log-linear where that does not say."""
-        objective = {"name": "mdlm", **(self.config.objective or {})}
-        if objective["name"] != "mdlm":
-            raise ValueError(f"generate() samples objective mdlm, not {objective['name']}")
-        fields = {"name": "loglinear", **objective.get("schedule", {})}
-        made: Schedule = SCHEDULES[fields.pop("name")](**fields)
+        made.suits(objective, self.model_config)
         return made
 
     # -- where it starts ------------------------------------------------------------------
@@ -199,7 +186,7 @@ class InfillingGenerationMixin(GenerationMixin):
         start_BL: Tensor,
         valid_BL: Tensor | None,
         copies: int,
-        sampler: Ancestral,
+        sampler: Sampler,
         seed: int | None,
     ) -> Tensor:
         """The samples; padding stays as it is."""
@@ -209,25 +196,38 @@ class InfillingGenerationMixin(GenerationMixin):
             valid_BL = valid_BL.to(self.device).repeat_interleave(copies, dim=0)
         place = text_first(valid_BL, start_BL)
         ids_BL = place.forth(start_BL)
+        free_BL = ids_BL == mask
         if place.valid_BL is not None:
             # A [MASK] in the padding is none to fill in.
-            ids_BL = ids_BL.masked_fill(~place.valid_BL & (ids_BL == mask), int(mask == 0))
-
-        def ask(query: Query, read: Read[Answer]) -> Answer:
-            return self.denoiser.ask(replace(query, valid_BL=place.valid_BL), read)
-
-        drawn_BL = generate(
-            ids_BL,
-            torch.arange(len(ids_BL), device=ids_BL.device),
-            CountingAsk(ask),
-            sampler=sampler,
-            schedule=self._schedule(),
+            free_BL = free_BL & place.valid_BL
+        job = Job(
+            ids_BL=ids_BL,
+            free_BL=free_BL,
+            position_B=torch.arange(len(ids_BL), device=ids_BL.device),
             draws=Draws(
                 seed=int(torch.randint(2**40, ())) if seed is None else seed,
                 split="sample",
                 batch=len(ids_BL),
             ),
-            mask=mask,
+            objective=objective_of(self.config.objective),
+            model=self.model_config,
+            network=_Padded(self.denoiser, place.valid_BL),
         )
-        drawn_BL = place.back(drawn_BL)
+        drawn_BL = place.back(sampler.run(job))
         return drawn_BL if valid_BL is None else torch.where(valid_BL, drawn_BL, start_BL)
+
+
+class _Padded:
+    """A network that reads texts with their padding."""
+
+    def __init__(self, denoiser: Any, valid_BL: Tensor | None) -> None:
+        self._denoiser, self._valid_BL = denoiser, valid_BL
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """What ``read`` makes of the prediction."""
+        answer: Answer = self._denoiser.ask(replace(query, valid_BL=self._valid_BL), read)
+        return answer
+
+    def remember(self, query: Query) -> Query:
+        """There is no source."""
+        return query

@@ -16,7 +16,6 @@ from transformers.utils import ModelOutput
 from model.config import from_fields
 from model.draws import Draws
 from model.objectives import LOSS, Noisy
-from model.objectives.genie import Genie
 from model.prediction import Prediction
 from model.processes.gaussian import to_x0
 from model.query import Query
@@ -26,6 +25,7 @@ from tools.convert.huggingface.configuration_palimpsest import PalimpsestSeq2Seq
 from tools.convert.huggingface.labels import IGNORED, check_ids
 from tools.convert.huggingface.padding import TextFirst, text_first
 from tools.convert.huggingface.target_generation import TargetGenerationMixin
+from tools.convert.huggingface.trained_by import objective_of
 from tools.convert.huggingface.vocabulary import check_table
 from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
 
@@ -78,7 +78,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
     def __init__(self, config: PalimpsestSeq2SeqConfig) -> None:
         super().__init__(config)
         self.model_config = from_fields(config.denoiser)
-        self.objective = Genie(**config.objective)
+        self.objective = objective_of(config.objective)
         self.denoiser = Seq2Seq(self.model_config)
         last = f"denoiser.layers.{self.denoiser.last}"
         table = "denoiser.layers.0.tokens.weight"

@@ -1,7 +1,7 @@
 """``generate`` of an exported GENIE: a target for every source, by the project's own samplers."""
 
 from dataclasses import fields
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -9,14 +9,10 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateEncoderDecoderOutput
 
 from model.draws import Draws
-from model.gaussian_samplers import GaussianSampler
-from model.gaussian_samplers.ddim import Ddim
-from model.gaussian_samplers.ddpm import Ddpm
-from model.generate_embeddings import generate_embeddings
+from model.samplers import Job, Sampler
 from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
+from tools.convert.huggingface.trained_by import sampler_class
 from tools.convert.huggingface.wrapper import one_of
-
-SAMPLERS = {"ddpm": Ddpm, "ddim": Ddim}
 
 
 class TargetGenerationMixin(GenerationMixin):
@@ -39,7 +35,7 @@ class TargetGenerationMixin(GenerationMixin):
         max_new_tokens: int | None = None,
         num_return_sequences: int | None = None,
         sampling_steps: int | None = None,
-        sampler: Literal["ddpm", "ddim"] | None = None,
+        sampler: str | None = None,
         seed: int | None = None,
         **settings: Any,
     ) -> Any:
@@ -54,8 +50,8 @@ class TargetGenerationMixin(GenerationMixin):
             sampling_steps, sampler: evaluations of the network, and how (default: the
                 configuration's).
             seed: of all draws; by default from torch's generator.
-            settings: of the sampler: variance (ddpm), eta (ddim), clamp_below; and what
-                transformers' ``GenerationConfig`` has, as far as it can be done.
+            settings: fields of the sampler, and what transformers' ``GenerationConfig`` has, as
+                far as it can be done.
 
         Raises:
             ValueError: a number is out of range, there is no such sampler, or a configuration
@@ -81,24 +77,23 @@ class TargetGenerationMixin(GenerationMixin):
         source_BS, valid_BS = (
             x.repeat_interleave(copies, dim=0) for x in (source.read, source.valid_BS)
         )
-        ids_BL = generate_embeddings(
-            source_BS,
-            valid_BS,
-            torch.arange(len(source_BS), device=source_BS.device),
-            self.denoiser,
-            length=length,
-            width=self.model_config.table_width,
-            sampler=chosen,
-            process=self.objective.process,
-            prediction=self.objective.prediction,
-            self_conditioning=self.objective.refines,
+        ids_BL = torch.zeros(len(source_BS), length, dtype=torch.int64, device=source_BS.device)
+        job = Job(
+            ids_BL=ids_BL,
+            free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
+            position_B=torch.arange(len(source_BS), device=source_BS.device),
             draws=Draws(
                 seed=int(torch.randint(2**40, ())) if seed is None else seed,
                 split="sample",
                 batch=len(source_BS),
             ),
+            objective=self.objective,
+            model=self.model_config,
+            network=self.denoiser,
+            source_BS=source_BS,
+            source_valid_BS=valid_BS,
         )
-        ids_BL = _ended(ids_BL, asked)
+        ids_BL = _ended(chosen.run(job), asked)
         if asked.get("return_dict_in_generate", False):
             return GenerateEncoderDecoderOutput(sequences=cast(torch.LongTensor, ids_BL))
         return ids_BL
@@ -107,14 +102,13 @@ class TargetGenerationMixin(GenerationMixin):
         """Sources and what of them is no padding."""
         raise NotImplementedError
 
-    def _sampler(self, asked: Settings) -> GaussianSampler:
-        name = asked.get("sampler")
-        if name not in SAMPLERS:
-            raise ValueError(f"there is no sampler {name}; choose {' or '.join(SAMPLERS)}")
-        own = tuple(f.name for f in fields(SAMPLERS[name]) if f.name != "steps")
+    def _sampler(self, asked: Settings) -> Sampler:
+        name = asked.get("sampler") or self.objective.sampler
+        kind = sampler_class(name)
+        own = tuple(f.name for f in fields(kind) if f.name != "steps")
         asked.check(("sampler", "sampling_steps", *own), f"{name} has {', '.join(own)}")
         given = {setting: asked.get(setting) for setting in own}
-        made: GaussianSampler = SAMPLERS[name](
+        made: Sampler = kind(
             steps=asked.get("sampling_steps"),
             **{setting: value for setting, value in given.items() if value is not None},
         )

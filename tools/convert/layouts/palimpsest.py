@@ -18,7 +18,6 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.load import to_plain, validate
 from model.config import ModelConfig
-from model.objectives.genie import Genie
 from pretrain.config import RunConfig
 from tools.convert import parity
 from tools.convert.code import flat_files
@@ -27,6 +26,7 @@ from tools.convert.layout import Incoming, Options, Outgoing
 from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
 from tools.convert.vocabulary import Vocabulary, vocabulary
+from tools.samplers import sampler_of, suiting
 
 PREFIX = "denoiser."
 TABLES = ("tokens", "source_tokens", "head")
@@ -100,20 +100,20 @@ def _denoiser_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seq2seq_settings(run: RunConfig) -> dict[str, Any]:
-    assert isinstance(run.objective, Genie)
+    sampler: Any = sampler_of([], run)
     return {
-        "objective": asdict(run.objective),
+        "objective": to_plain(run)["objective"],
         "source_length": run.data.source_length,
         "target_length": run.data.sequence_length,
         "is_encoder_decoder": True,
-        "sampler": "ddpm",
-        "sampling_steps": min(50, run.objective.num_steps),
+        "sampler": sampler.name,
+        "sampling_steps": sampler.steps,
     }
 
 
 def _seq2seq_run(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "objective": {"name": "genie", **config.get("objective", {})},
+        "objective": config.get("objective"),
         "data": {
             "packing": "pairs",
             "source_length": config.get("source_length"),
@@ -214,7 +214,7 @@ class Palimpsest:
             },
             tensors=ours.renamed({PREFIX + name: name for name in ours.shapes}),
             logits=lambda written, inputs: form.logits(fields, written, inputs),
-            files=flat_files(form.entry),
+            files=flat_files(form.entry, to_plain(run)["objective"]["name"], suiting(run)),
         )
 
 

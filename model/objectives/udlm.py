@@ -1,0 +1,147 @@
+"""UDLM: diffusion with uniform noise in continuous time (Schiff et al. 2024, section 4).
+
+A noisy token is another token, so that what was written can still be changed. The bound
+(eq. 18) has a term at every position, unchanged ones too; over alpha, from 0 to 1, it is
+
+    integral of E over x_t of the sum of (KL(q || p) + r - 1 - log r) / (alpha V q_i)
+
+(:func:`model.processes.uniform.bound_density`): at alpha = 0 the noisy text is independent of
+the clean one, at alpha = 1 it is the clean one, so that neither a prior nor a reconstruction
+term is left. Training stops short of both ends: at the schedule's own alpha(1), and at ``t_min``.
+
+Where x_theta at a position is p(x_0 there | the *other* positions of x_t) the reverse rates
+are the true ones, and the bound is -log p(x) for every x. The posterior mean, which sees the
+noisy token itself, is not what this bound asks for: the process accounts for that token.
+
+The integrand goes to 0 with alpha. Towards alpha = 1 it grows as -log(1 - alpha), which can be
+integrated, but is made of rare changed tokens, whose weight is 1 / (1 - alpha): see
+:meth:`Udlm.bound_corrupt`.
+
+Padding is never noised: it is seen, and tells how long a text is. What is bounded for texts
+that are padded is -log p(text | its length); the EOS, which the length tells, is given as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from configs.load import Plugin
+from model.config import ModelConfig
+from model.draws import Draws
+from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
+from model.prediction import Prediction
+from model.processes import uniform
+from model.schedules import Schedule
+from model.schedules.loglinear import LogLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Udlm(Objective):
+    """The objective of UDLM.
+
+    Args:
+        schedule: alpha(t); the bound does not depend on it, the variance does.
+        t_min: the least time drawn in training, where changed tokens weigh most.
+    """
+
+    summary: ClassVar[str] = (
+        "A bidirectional denoiser that writes text by replacing random tokens, each as often as "
+        "it takes (uniform-noise diffusion, Schiff et al. 2024)."
+    )
+    trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {"model": {"time_conditioning": True}}
+    noise = "uniform"
+    sampler = "uniform_ancestral"
+
+    schedule: Annotated[Any, Plugin("model.schedules")] = LogLinear()
+    t_min: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.t_min < 1.0:
+            raise ValueError(f"t_min must lie in [0, 1), not {self.t_min}")
+
+    def corrupt(
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
+    ) -> Noisy:
+        """Replace each token with probability 1 - alpha(t), one stratified t a sample."""
+        # A [MASK] of the text itself is no id that a prediction may give.
+        noised_BL = batch["valid"] & (batch["tokens"] != model.mask)
+        t_B1 = self.t_min + (1 - self.t_min) * draws.times(batch["position"])
+        level_B1 = t_B1.float()
+        weight_B1 = -self.schedule.dalpha(level_B1.double())
+        return self._noisy(
+            batch, noised_BL, batch["valid"], draws, model, self.schedule, level_B1, weight_B1
+        )
+
+    def bound_corrupt(
+        self,
+        batch: Batch,
+        free_BL: Tensor,
+        draws: Draws,
+        model: ModelConfig,
+        state: State = NO_STATE,
+    ) -> Noisy:
+        """Replace free tokens with probability v^2, v uniform and stratified, and weigh by 2 v.
+
+        The bound is an integral over the noised share m = 1 - alpha from 0 to 1, and dm = 2 v dv.
+        With m even, as it is in training, the variance would be infinite: the second moment of
+        a changed token's loss, log(1/m) / m with probability m, is not integrable. This one's is.
+        """
+        counted_BL = self.counted(batch, free_BL, model)
+        root_B1 = draws.times(batch["position"])
+        schedule = self.schedule.exact()
+        level_B1 = schedule.time(1 - root_B1.square()).float()
+        return self._noisy(
+            batch, counted_BL, counted_BL, draws, model, schedule, level_B1, 2 * root_B1
+        )
+
+    @staticmethod
+    def _noisy(
+        batch: Batch,
+        noised_BL: Tensor,
+        over_BL: Tensor,
+        draws: Draws,
+        model: ModelConfig,
+        schedule: Schedule,
+        level_B1: Tensor,
+        weight_B1: Tensor,
+    ) -> Noisy:
+        """The batch at a level, by which the loss finds alpha again."""
+        tokens, position = batch["tokens"], batch["position"]
+        uniform_BL = draws.uniform("noise", position, tokens.shape[1])
+        alpha_B1 = schedule.alpha(level_B1.double())
+        corrupted_BL = uniform.corrupt(tokens, alpha_B1, uniform_BL, model)
+        return Noisy(
+            ids_BL=torch.where(noised_BL, corrupted_BL, tokens),
+            level_BK=level_B1,
+            where_BL=noised_BL,
+            valid_BL=batch["valid"],
+            segment_BL=batch.get("segment"),
+            position_B=position,
+            target_BL=tokens,
+            weight_BK=weight_B1.float(),
+            over_BL=over_BL,
+        )
+
+    def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
+        """The integrand of the bound at the level of each sample."""
+        return {LOSS: self._losses(prediction, noisy, self.schedule)}
+
+    def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
+        """The same over all levels, ``[M]`` float32."""
+        return self._losses(prediction, noisy, self.schedule.exact())
+
+    @staticmethod
+    def _losses(prediction: Prediction, noisy: Noisy, schedule: Schedule) -> Tensor:
+        assert prediction.logits is not None
+        row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+        alpha_M = schedule.alpha(noisy.level_BK.double())[row_M, 0]
+        density_M = uniform.bound_density(
+            prediction.logits,
+            noisy.target_BL[row_M, column_M],
+            noisy.ids_BL[row_M, column_M],
+            alpha_M,
+        )
+        return noisy.weight_BK[row_M, 0] * density_M

@@ -1,0 +1,103 @@
+"""Left to right: one token after the other, each drawn from what the network says of it.
+
+A network that predicts a column from the tokens before it reads one new token a step: keys and
+values of the earlier ones are kept (the key/value cache; Shazeer 2019, section 3). All rows move
+on together, column by column, whatever is given in each.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from model.attention_layouts import AttentionLayout, Cached, Causal
+from model.prediction import Prediction
+from model.query import Query
+from model.samplers import Job, Sampler, check_temperature
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftToRight(Sampler):
+    """One token after the other, each drawn given all before it.
+
+    What is given must stand before what is written. Only the last position may be given all the
+    same: the EOS by which a window of a stream is framed. Nothing follows from it, since it
+    stands there in every window.
+
+    Args:
+        temperature: of the token draws; 0 takes the likeliest.
+        top_k: draw among so many of the likeliest ids; by default among all.
+        top_p: draw among the likeliest ids that together reach this share of the probability,
+            temperature aside (Holtzman et al. 2020); 1 for all.
+        cache: keep keys and values from step to step; without, every step reads the whole text
+            again. The ids are the same.
+    """
+
+    undoes = ("none",)
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+
+    def check_free(self, free_BL: Tensor) -> None:
+        """ValueError where something is given behind a free position, but for the last one."""
+        behind_BL = free_BL.cumsum(dim=1) > 0
+        if bool((behind_BL & ~free_BL)[:, :-1].any()):
+            raise ValueError(
+                "a model that writes from left to right sees nothing of the text behind a blank: "
+                "write the prompt before the text, with one blank at its end"
+            )
+
+    def num_steps(self, length: int) -> int:
+        """One for each column that is written."""
+        return length
+
+    def run(self, job: Job) -> Tensor:
+        """The ids after the last column that is free in any row; see :meth:`check_free`."""
+        self.check_free(job.free_BL)
+        ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
+        read = 0
+        for column in job.free_BL.any(dim=0).nonzero()[:, 0].tolist():
+            ids_BL = self._write(job, ids_BL, read, column)
+            job.on_step(ids_BL)
+            read = column + 1 if self.cache else 0
+        return ids_BL
+
+    def _write(self, job: Job, ids_BL: Tensor, read: int, column: int) -> Tensor:
+        """Draw the tokens of one column; columns before ``read`` are cached."""
+        free_B = job.free_BL[:, column]
+        where_BL = torch.zeros_like(job.free_BL[:, read : column + 1])
+        where_BL[:, -1] = free_B
+        layout: AttentionLayout = Cached(past=read, causal=True) if self.cache else Causal()
+        start_B1 = torch.full_like(ids_BL[:, :1], job.model.mask)
+        query = Query(
+            ids_BL=torch.cat([start_B1, ids_BL], dim=1)[:, read : column + 1],
+            level_BK=torch.zeros(len(ids_BL), 1, device=ids_BL.device),
+            where_BL=where_BL,
+            layout=layout,
+        )
+        drawn_M = job.ask(query, partial(self._drawn, job, free_B, column))
+        after_BL = ids_BL.clone()
+        after_BL[free_B, column] = drawn_M
+        return after_BL
+
+    def _drawn(self, job: Job, free_B: Tensor, column: int, prediction: Prediction) -> Tensor:
+        """A token for each row in which the column is free, ``[M]``."""
+        logits = prediction.logits
+        assert logits is not None
+        if self.top_k is not None:
+            logits = logits.top_k(self.top_k)
+        if self.top_p < 1.0:
+            logits = logits.top_p(self.top_p)
+        position_M = job.position_B[free_B]
+        column_M = torch.full_like(position_M, column)
+        return logits.sample(job.draws, "token", position_M, column_M, self.temperature)

@@ -1,0 +1,21 @@
+"""The methods that weights may be of: objectives, and samplers.
+
+Beside exported weights lies a file of this name that holds the one that they were trained by,
+and the samplers that suit it (:func:`tools.convert.code.flat_files`).
+"""
+
+from typing import Any
+
+from configs import defaults
+from configs.build import Plugin
+
+
+def _classes(package: str) -> dict[str, Any]:
+    registry = Plugin(package)
+    return {name: registry.resolve(name) for name in registry.names()}
+
+
+OBJECTIVES = _classes("model.objectives")
+SAMPLERS = _classes("model.samplers")
+OBJECTIVE = defaults.OBJECTIVE
+"""Of weights whose config.json does not say."""

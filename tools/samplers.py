@@ -1,0 +1,102 @@
+"""The option ``--sampler [NAME] [key=value ...]``: a sampler of the registry, and its settings."""
+
+import argparse
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from configs.documentation import keys, without_markup
+from configs.errors import UserError
+from configs.load import Plugin, merged
+from configs.words import split
+from model.samplers import Sampler
+from pretrain.config import RunConfig
+
+SAMPLERS = Plugin("model.samplers")
+HELP = "help"
+
+
+def add_sampler_option(parser: argparse.ArgumentParser) -> None:
+    """``--sampler``, and all samplers at the end of the help."""
+    parser.add_argument(
+        "--sampler",
+        nargs="*",
+        default=[],
+        metavar="NAME | key=value",
+        help="a sampler, its settings, or both, as in --sampler steps=16; by default that of the "
+        "objective. `RUN --sampler help` says which suit a model",
+    )
+    parser.epilog = f"samplers and their settings:\n{listing()}"
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether the words of ``--sampler`` ask for the list."""
+    return list(words) == [HELP]
+
+
+def sampler_of(words: Sequence[str], config: RunConfig) -> Sampler:
+    """The sampler that the words of ``--sampler`` ask for, or the objective's own.
+
+    Raises:
+        UserError: it is not there, a setting is wrong, or it does not suit the model.
+    """
+    elsewhere = [word for word in words if word.startswith("parallel.")]
+    if elsewhere:
+        raise UserError(f"--sampler: {elsewhere[0]} is no setting of a sampler: put it before")
+    names, settings = split(words)
+    if len(names) > 1:
+        raise UserError(f"--sampler: one name, not {', '.join(map(str, names))}")
+    block = {"name": str(names[0]) if names else config.objective.sampler} | merged([], settings)
+    try:
+        return _made(block, config)
+    except ValueError as error:
+        raise UserError(f"--sampler: {'; '.join(str(error).splitlines())}") from error
+
+
+def _made(block: Mapping[str, Any], config: RunConfig) -> Sampler:
+    """ValueError where it is wrong, or does not suit the model."""
+    sampler: Sampler = SAMPLERS.build(block)
+    if "steps" not in block and config.objective.noise in sampler.undoes:
+        sampler = sampler.within(config.objective)
+    sampler.suits(config.objective, config.model)
+    return sampler
+
+
+def suiting(config: RunConfig) -> list[str]:
+    """The samplers that suit a model."""
+    return [name for name in SAMPLERS.names() if _misfit(name, config) is None]
+
+
+def listing(config: RunConfig | None = None) -> str:
+    """Every sampler with its settings and their defaults; for a model, which of them suit it."""
+    return "\n".join(line for name in SAMPLERS.names() for line in _described(name, config))
+
+
+def _described(name: str, config: RunConfig | None) -> Iterator[str]:
+    kind: Any = SAMPLERS.resolve(name)
+    first = without_markup((kind.__doc__ or "").strip().partition("\n")[0])
+    yield f"  {name:<12} {first}"
+    if config is not None:
+        yield from _filled(_suits(name, config), " " * 15)
+    for key in keys(kind):
+        yield from _filled(f"{key.name}={key.default}  ({key.type}) {key.meaning}", " " * 15)
+
+
+def _misfit(name: str, config: RunConfig) -> str | None:
+    try:
+        _made({"name": name}, config)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _suits(name: str, config: RunConfig) -> str:
+    misfit = _misfit(name, config)
+    if misfit is not None:
+        return f"(does not suit this model: {misfit})"
+    default = ", and is its default" if name == config.objective.sampler else ""
+    return f"(suits this model{default})"
+
+
+def _filled(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent=f"{indent}    ")

@@ -1,0 +1,222 @@
+"""What is known exactly about the autoregressive baseline: its loss is -log p, nothing less.
+
+The chain rule leaves nothing to a bound: with the true conditionals of a small joint
+distribution in the place of the network, the nats of a sequence sum to -log p, and what is drawn
+from left to right follows the distribution.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from model.attention_layouts import AttentionLayout, Cached, Causal
+from model.categorical import Categorical
+from model.config import ModelConfig
+from model.draws import Draws
+from model.objectives import Batch, Noisy
+from model.objectives.autoregressive import Autoregressive
+from model.prediction import Answer, Prediction, Read
+from model.query import Query
+from model.samplers import Job
+from model.samplers.left_to_right import LeftToRight
+from tools.verify.check import Check, Comparison
+from tools.verify.joint import Conditionals, Joint, Texts
+
+ALLOWED = 1e-6
+"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+
+SAMPLES = 4000
+DEVIATIONS = 4.5
+"""Of a chi-square statistic from its mean, in standard deviations; the seed is fixed."""
+
+DRAWS = Draws(seed=5, split="verify", batch=64)
+
+
+def oracles() -> Iterator[Check]:
+    """Checks of :class:`model.objectives.autoregressive.Autoregressive` and of its sampler."""
+    yield Check(name="autoregressive: likelihood", compare=_likelihood)
+    yield Check(name="autoregressive: texts of any length", compare=_lengths)
+    yield Check(name="autoregressive: uniform predictor", compare=_uniform)
+    yield Check(name="autoregressive: sampler", compare=_sampler)
+
+
+class ChainRule:
+    """In the place of a network: p(x_j | x_1 ... x_{j-1}), which it reads off its columns.
+
+    It answers queries that see the text so far or go on behind a cache, and refuses others.
+    """
+
+    def __init__(self, joint: Conditionals) -> None:
+        self._joint = joint
+        self._read_BL = torch.zeros(0, 0, dtype=torch.int64)
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """What ``read`` makes of the prediction."""
+        past, ids_BL = _past(query.layout), query.ids_BL
+        if past:
+            ids_BL = torch.cat([self._read_BL[:, :past], ids_BL], dim=1)
+        self._read_BL = ids_BL
+        logits_MR = self.logits(ids_BL, torch.nn.functional.pad(query.where_BL, (past, 0)))
+        return read(Prediction(logits=Categorical(logits_MR)))
+
+    def remember(self, query: Query) -> Query:
+        """The query as it is."""
+        return query
+
+    def logits(self, ids_BL: Tensor, where_BL: Tensor) -> Tensor:
+        """log p at the wanted columns ``[M, V + 1]``, each given columns no later than itself.
+
+        Raises:
+            ValueError: the first column is not the start symbol.
+        """
+        joint = self._joint
+        if not bool((ids_BL[:, 0] == joint.mask).all()):
+            raise ValueError("the first column reads something else than the start symbol")
+        row_M, column_M = where_BL.nonzero(as_tuple=True)
+        length = joint.outcomes.shape[1]
+        seen_ML = torch.full((len(row_M), length), joint.mask)
+        place_L = torch.arange(length)
+        for place in range(ids_BL.shape[1] - 1):
+            reads_M = place < column_M
+            seen_ML[reads_M, place] = ids_BL[row_M[reads_M], place + 1]
+        level_M1 = torch.zeros(len(row_M), 1)
+        return joint.denoise(seen_ML, level_M1, place_L == column_M[:, None])
+
+
+def _past(layout: AttentionLayout) -> int:
+    if isinstance(layout, Cached) and layout.causal:
+        return layout.past
+    if not isinstance(layout, Causal):
+        raise ValueError(f"{layout} is not causal")
+    return 0
+
+
+def _joints() -> list[Joint]:
+    return [Joint.random(2, 2), Joint.random(3, 3)]
+
+
+def _likelihood() -> list[Comparison]:
+    """In training and held out: all tokens, and some given the others before them."""
+    trained, found, truth, truth_given = [], [], [], []
+    for joint in _joints():
+        objective, batch = Autoregressive(), _batch(joint.outcomes)
+        trained.append(_nats(objective.corrupt(batch, DRAWS, joint.config), joint))
+        truth.append(-joint.log_prob)
+        for given in range(joint.length):
+            free_BL = (torch.arange(joint.length) >= given).expand(joint.outcomes.shape)
+            noisy = objective.bound_corrupt(batch, free_BL, DRAWS, joint.config)
+            found.append(_nats(noisy, joint))
+            prompt_NL = joint.outcomes.masked_fill(free_BL, joint.mask)
+            truth_given.append(joint.masked_log_prob(prompt_NL) - joint.log_prob)
+    return [
+        _relative("-log p, in training", torch.cat(trained), torch.cat(truth)),
+        _relative("-log p, all or given a prompt", torch.cat(found), torch.cat(truth_given)),
+    ]
+
+
+def _lengths() -> list[Comparison]:
+    """Padded texts: BOS is given, EOS is predicted and counted, padding neither."""
+    texts, objective = Texts((0.5, 0.3, 0.2)), Autoregressive()
+    ids_NL = texts.outcomes
+    batch = _batch(ids_NL)
+    batch["valid"] = ids_NL != texts.PAD
+    place_L = torch.arange(ids_NL.shape[1])
+    batch["ending"] = place_L >= batch["valid"].sum(dim=1, keepdim=True) - 1
+    free_NL = batch["valid"] & (place_L > 0)
+    counted_NL = objective.counted(batch, free_NL, texts.config)
+    noisy = objective.bound_corrupt(batch, counted_NL, DRAWS, texts.config)
+    wrong = int((counted_NL.sum(dim=1) != texts.num_letters + 1).sum())
+    return [
+        _relative("-log p, the length with it", _nats(noisy, texts), -texts.log_prob),
+        Comparison(what="tokens counted", deviation=wrong),
+        Comparison(
+            what="a length that is given",
+            deviation=int(objective.scope(padded=True).length_given),
+        ),
+    ]
+
+
+def _uniform() -> list[Comparison]:
+    """Log V a token, and no share of it for [MASK]."""
+    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    batch = _batch((7 * DRAWS.uniform("text", torch.arange(64), 12)).long())
+    noisy = Autoregressive().corrupt(batch, DRAWS, model)
+    logits_MR = torch.zeros(int(noisy.where_BL.sum()), model.num_ids)
+    logits_MR[:, model.mask] = -torch.inf
+    nats_B = _summed(noisy, logits_MR)
+    known_B = torch.full((64,), 12 * math.log(7), dtype=torch.float64)
+    return [_relative("log V", nats_B, known_B)]
+
+
+def _sampler() -> list[Comparison]:
+    """Texts, whole or behind a prompt, with and without the cache."""
+    comparisons, joint = [], Joint.random(3, 3)
+    for given, cache in itertools.product((0, 1), (True, False)):
+        # A prompt from the joint itself: the whole texts then follow it too.
+        code_B = torch.multinomial(
+            joint.probability, SAMPLES, replacement=True, generator=_generator(given)
+        )
+        ids_BL = joint.outcomes[code_B]
+        job = Job(
+            ids_BL=ids_BL,
+            free_BL=(torch.arange(joint.length) >= given).expand(ids_BL.shape),
+            position_B=torch.arange(SAMPLES),
+            draws=DRAWS,
+            objective=Autoregressive(),
+            model=joint.config,
+            network=ChainRule(joint),
+        )
+        drawn_BL = LeftToRight(cache=cache).run(job)
+        place_L = joint.vocab ** torch.arange(joint.length - 1, -1, -1)
+        counts_N = torch.bincount((drawn_BL * place_L).sum(dim=1), minlength=joint.p.numel())
+        expected_N = joint.probability * SAMPLES
+        degrees = joint.p.numel() - 1
+        chi_square = ((counts_N - expected_N) ** 2 / expected_N).sum()
+        comparisons.append(
+            Comparison(
+                what=f"chi-square, {given} tokens given, {'cached' if cache else 'read again'}",
+                deviation=float((chi_square - degrees).abs()) / math.sqrt(2 * degrees),
+                allowed=DEVIATIONS,
+                figures=f"{float(chi_square):.4g} with {degrees} degrees of freedom",
+            )
+        )
+    return comparisons
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator(device=torch.get_default_device()).manual_seed(seed)
+
+
+def _batch(tokens_BL: Tensor) -> Batch:
+    return {
+        "tokens": tokens_BL,
+        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
+        "position": torch.arange(len(tokens_BL)),
+    }
+
+
+def _nats(noisy: Noisy, joint: Conditionals) -> Tensor:
+    """Of every sample under the chain rule, ``[B]`` float64."""
+    _past(noisy.layout)
+    return _summed(noisy, ChainRule(joint).logits(noisy.ids_BL, noisy.where_BL))
+
+
+def _summed(noisy: Noisy, logits_MR: Tensor) -> Tensor:
+    prediction = Prediction(logits=Categorical(logits_MR))
+    losses_M = Autoregressive().bound_losses(prediction, noisy).double()
+    zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
+    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
+
+
+def _relative(what: str, found: Tensor, truth: Tensor) -> Comparison:
+    apart = ((found - truth) / truth).abs()
+    worst = int(apart.argmax())
+    return Comparison(
+        what=what,
+        deviation=float(apart.max()),
+        allowed=ALLOWED,
+        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
+    )
