@@ -24,7 +24,7 @@ from model.draws import Draws
 from model.needs import Need
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State, stacked
 from model.prediction import Ask, Prediction
-from model.processes.replacement import any_id
+from model.processes import uniform
 from model.samplers import check_temperature
 
 
@@ -67,18 +67,15 @@ class Sundae(Objective):
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """Replace each token with probability r, one stratified r a sample.
-
-        One uniform u a token decides both: it is replaced where u < r, and u / r is then uniform.
-        """
+        """Replace each token with probability r, one stratified r a sample."""
         tokens, position = batch["tokens"], batch["position"]
         rate_B1 = draws.times(position)
         uniform_BL = draws.uniform("replace", position, tokens.shape[1])
         # A [MASK] of the text itself can be neither drawn nor predicted.
         text_BL = batch["valid"] & (tokens != model.mask)
-        replaced_BL = (uniform_BL < rate_B1) & text_BL
+        noisy_BL = uniform.corrupt(tokens, 1 - rate_B1, uniform_BL, model)
         return Noisy(
-            ids_BL=torch.where(replaced_BL, any_id(uniform_BL / rate_B1, model), tokens),
+            ids_BL=torch.where(text_BL, noisy_BL, tokens),
             level_BK=rate_B1.float(),
             where_BL=text_BL,
             valid_BL=batch["valid"],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.prediction import Prediction
-from model.processes.replacement import any_id
+from model.processes.uniform import random_ids
 from model.query import Query
 from model.samplers import Job, Sampler, check_steps, check_temperature
 
@@ -54,7 +54,7 @@ class Unrolled(Sampler):
     def run(self, job: Job) -> Tensor:
         """The ids after the last step, or once every text is finished."""
         uniform_BL = job.draws.uniform("start", job.position_B, job.ids_BL.shape[1])
-        ids_BL = torch.where(job.free_BL, any_id(uniform_BL, job.model), job.ids_BL)
+        ids_BL = torch.where(job.free_BL, random_ids(uniform_BL, job.model), job.ids_BL)
         query = job.remember(
             Query(
                 ids_BL=ids_BL,

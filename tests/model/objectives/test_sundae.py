@@ -17,7 +17,7 @@ from model.draws import Draws
 from model.objectives import LOSS, Bounded, Noisy, sum_losses
 from model.objectives.sundae import Sundae
 from model.prediction import Answer, Prediction, Read
-from model.processes.replacement import any_id
+from model.processes.uniform import random_ids
 from model.query import Query
 from model.samplers import Job
 from model.samplers.unrolled import Unrolled
@@ -36,7 +36,7 @@ def batch(rows: list[int], model: ModelConfig = MODEL) -> dict[str, Tensor]:
     position_B = torch.tensor(rows)
     length_B1 = 2 + position_B[:, None] % (LENGTH - 1)
     return {
-        "tokens": any_id(DRAWS.uniform("text", position_B, LENGTH), model),
+        "tokens": random_ids(DRAWS.uniform("text", position_B, LENGTH), model),
         "valid": torch.arange(LENGTH) < length_B1,
         "position": position_B,
     }
@@ -75,15 +75,6 @@ def losses(objective: Sundae, noisy: Noisy) -> Tensor:
 
 
 # -- corruption -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mask_id", [None, 0, 3, 6])
-def test_any_id_is_every_id_but_mask_equally_often(mask_id: int | None) -> None:
-    model = ModelConfig(vocab_size=VOCAB, mask_id=mask_id, width=2, num_heads=1)
-    answers = (~model.excluded_rows).nonzero()[:, 0]
-    uniform = (torch.arange(10 * len(answers)) + 0.5).double() / (10 * len(answers))
-    assert torch.equal(any_id(uniform, model), answers.repeat_interleave(10))
-    assert any_id(torch.tensor(1 - 2.0**-53, dtype=torch.float64), model) == answers[-1]
 
 
 def test_a_rate_a_sample_and_neither_padding_nor_mask_is_touched() -> None:
@@ -318,7 +309,7 @@ def test_a_text_is_finished_by_a_step_that_changes_none_of_its_ids() -> None:
     job.on_step = seen.append
     drawn = Unrolled(proportion=1.0, min_steps=1).run(job)
     assert bool((drawn == VOCAB - 1).all())
-    start = any_id(job.draws.uniform("start", job.position_B, 2), job.model)
+    start = random_ids(job.draws.uniform("start", job.position_B, 2), job.model)
     away_B = VOCAB - 1 - start.amin(dim=1)
     assert job.evaluations == len(seen) == int(away_B.max()) + 1
     for number, ids in enumerate(seen):
@@ -338,7 +329,7 @@ def test_a_share_of_the_free_positions_is_revised_in_a_step(proportion: float) -
     job.free_BL = torch.arange(10) < 1 + torch.arange(200)[:, None] % 10
     job.on_step = seen.append
     Unrolled(proportion=proportion, steps=1).run(job)
-    start = any_id(job.draws.uniform("start", job.position_B, 10), job.model)
+    start = random_ids(job.draws.uniform("start", job.position_B, 10), job.model)
     start = torch.where(job.free_BL, start, 0)
     free_B = job.free_BL.sum(dim=1)
     most_B = (free_B.double() * proportion).round().clamp(min=1)
@@ -362,7 +353,7 @@ def test_the_unsure_positions_are_revised_after_a_first_step_of_all() -> None:
         return sure_M1 * one_hot_MR
 
     job = job_of(surer, 1, 10, VOCAB)
-    start = any_id(job.draws.uniform("start", job.position_B, 10), job.model)
+    start = random_ids(job.draws.uniform("start", job.position_B, 10), job.model)
     before.append(start)
 
     def watch(ids_BL: Tensor) -> None:

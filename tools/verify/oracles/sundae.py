@@ -125,9 +125,9 @@ def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
     node, weight = np.polynomial.legendre.leggauss(NODES)
     rate_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
     rate_T, weight_T = (rate_T + 1) / 2, weight_T / 2
-    # At a rate r ids are drawn below it, each in r / V of the unit interval.
-    drawn_TC = rate_T[:, None] * (torch.arange(num) + 0.5) / num
-    uniform_TC = torch.cat([drawn_TC, (1 + rate_T[:, None]) / 2], dim=1)
+    # At a rate r ids are drawn above 1 - r, each in r / V of the unit interval.
+    drawn_TC = 1 - rate_T[:, None] * (torch.arange(num) + 0.5) / num
+    uniform_TC = torch.cat([drawn_TC, (1 - rate_T[:, None]) / 2], dim=1)
     chance_TC = torch.cat([(rate_T / num)[:, None].expand(-1, num), 1 - rate_T[:, None]], dim=1)
     case_CL = torch.tensor(list(itertools.product(range(num + 1), repeat=length)))
     uniform_WL = uniform_TC[:, case_CL].flatten(0, 1)
@@ -177,7 +177,7 @@ def _by_hand() -> list[Comparison]:
     model = _model(5)
     batch = _batch(torch.tensor([[1, 1, 2, 3, 4]]))
     batch["valid"] = torch.tensor([[True, True, True, True, False]])
-    uniform_BL = torch.tensor([[0.05, 0.3, 0.6, 0.9, 0.2]]).double()
+    uniform_BL = torch.tensor([[0.55, 0.8, 0.4, 0.1, 0.7]]).double()
     draws = Scripted(time_B1=torch.tensor([[0.5]]).double(), uniform_BL=uniform_BL)
 
     def next_id(query: Query) -> Tensor:
