@@ -141,7 +141,7 @@ def held_out_loss(
         "terms": losses,
         "positions": int(found.tokens_N.sum()),
         "documents": len(documents),
-        "padding": "predicted and counted, as in training",
+        "padding": "as in training",
         "split": split_name,
         "weights": which,
         "samples": num,

@@ -36,7 +36,7 @@ State = Mapping[str, Tensor]
 
 NO_STATE: State = MappingProxyType({})
 
-Noise = Literal["mask", "uniform", "gaussian", "none"]
+Noise = Literal["mask", "uniform", "random", "gaussian", "none"]
 """Kinds of noise; see :attr:`Objective.noise`."""
 
 LOSS = "loss"
@@ -136,9 +136,10 @@ class Objective(ABC):
 
     noise: ClassVar[Noise]
     """What corruption puts in the place of tokens, which a sampler undoes: [MASK] (``mask``) or any
-    id (``uniform``), both by a :class:`model.schedules.Schedule` named ``schedule``; noisy
-    embeddings (``gaussian``), by a :class:`model.processes.gaussian.Gaussian` named ``process``
-    and a ``prediction`` that says what the network's output is; or nothing (``none``)."""
+    id (``uniform``), both by a :class:`model.schedules.Schedule` named ``schedule``; any id, at a
+    rate that no schedule and no level tells (``random``); noisy embeddings (``gaussian``), by a
+    :class:`model.processes.gaussian.Gaussian` named ``process`` and a ``prediction`` that says
+    what the network's output is; or nothing (``none``)."""
 
     sampler: ClassVar[str]
     """The name of its own sampler, the default: a file of :mod:`model.samplers`."""

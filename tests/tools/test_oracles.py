@@ -10,8 +10,9 @@ import torch
 
 from model import attention_layouts, draws
 from model.attention_layouts import Blocks
+from model.categorical import Categorical
 from model.draws import Draws
-from model.objectives import Objective
+from model.objectives import Objective, sundae
 from model.objectives.autoregressive import Autoregressive
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
@@ -226,6 +227,18 @@ def first_token_in_the_loss(patch: Patch) -> None:
     )
 
 
+def nothing_replaced(patch: Patch) -> None:
+    patch.setattr(uniform, "corrupt", lambda ids_BL, alpha, uniform_BL, model: ids_BL)
+
+
+def first_view_alone(patch: Patch) -> None:
+    patch.setattr(sundae, "stacked", lambda views: views[0])
+
+
+def first_id_picked(patch: Patch) -> None:
+    patch.setattr(Categorical, "pick", lambda self, uniform_M, temperature: (0 * uniform_M).long())
+
+
 BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: patch.setattr(draws, "_ROUNDS", 9), "draws: Philox4x32-10"),
     (lambda patch: patch.setattr(draws, "_WEYL", draws._WEYL[::-1]), "draws: Philox4x32-10"),
@@ -283,6 +296,13 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     ),
     (noise_never_hits_the_token, "udlm: uniform predictor"),
     (one_id_more, "udlm: reverse step"),
+    (nothing_replaced, "sundae: corruption"),
+    (one_id_more, "sundae: corruption"),
+    (nothing_replaced, "sundae: least loss"),
+    (first_view_alone, "sundae: uniform predictor"),
+    (first_view_alone, "sundae: two views by hand"),
+    (first_id_picked, "sundae: two views by hand"),
+    (first_id_picked, "sundae: fixed point"),
 ]
 
 
