@@ -177,6 +177,11 @@ class Objective(ABC):
         return 1
 
     @property
+    def head_share(self) -> float:
+        """At which share of these positions the head runs, on average; planners ask."""
+        return 1.0
+
+    @property
     def num_seen(self) -> int:
         """K of :meth:`seen`."""
         return 0

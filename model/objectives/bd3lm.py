@@ -84,6 +84,11 @@ class Bd3lm(Mdlm):
         """The noisy text and its clean copy."""
         return 2
 
+    @property
+    def head_share(self) -> float:
+        """At masked positions of the noisy text."""
+        return super().head_share / self.expansion
+
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:

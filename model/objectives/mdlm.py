@@ -94,6 +94,11 @@ class Mdlm(Objective):
         """One for each sample ``[B, 1]``, or for each of its positions ``[B, L]``."""
         return self.t_min + (1 - self.t_min) * draws.times(position_B)
 
+    @property
+    def head_share(self) -> float:
+        """At masked positions: half of them, over all times."""
+        return 0.5
+
     def scope(self, *, padded: bool) -> Scope:
         """What the held-out bound is of, whether texts stand alone (``padded``) or in a stream."""
         if not padded or self.padding == "visible":
