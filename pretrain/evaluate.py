@@ -122,7 +122,10 @@ def document_losses(
             noisy = objective.bound_corrupt(inputs, counted, draws, model, state)
             losses_M = ask(noisy, partial(objective.bound_losses, noisy=noisy)).double().cpu()
             if mine:
-                sums[:, 0].index_add_(0, owner[noisy.where_BL.cpu()], losses_M)
+                row_M, column_M = noisy.where_BL.cpu().nonzero(as_tuple=True)
+                # What is read may be several copies of a text, one behind the other.
+                owner_M = owner[row_M, column_M % owner.shape[1]]
+                sums[:, 0].index_add_(0, owner_M, losses_M)
         if mine:
             for column, which in ((1, counted.cpu()), (2, scored)):
                 tokens = torch.full((int(which.sum()),), float(samples), dtype=torch.float64)

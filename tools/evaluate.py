@@ -12,6 +12,7 @@ unigram, ratio      cross-entropy of the training unigram on the same tokens (wi
 bound_on            what nelbo is a bound on: the texts and their ends, or, with
 length_given        true, each text given its length (packing pad; objective.padding masked
                     or visible). Then EOS is given too, and is neither predicted nor counted
+exact               whether nelbo is no bound but that itself: then one corruption is scored
 documents_cut       padded documents longer than a window: how many windows each fills is given
 tokens, eos_counted, padding_counted, padding
                     how many tokens nelbo is divided by, how many of these are EOS or padding,
