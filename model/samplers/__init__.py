@@ -104,7 +104,7 @@ class Sampler(ABC):
         method = type(objective).__module__.rpartition(".")[2]
         if objective.noise not in self.undoes:
             raise ValueError(
-                f"sampler {self.name} undoes {' or '.join(self.undoes)} noise, and that of "
+                f"sampler {self.name} undoes noise of kind {' or '.join(self.undoes)}, and that of "
                 f"objective {method} is {objective.noise}: its own sampler is {objective.sampler}"
             )
         if Need.OWN_LAYOUT in objective.needs and not self.lays_out:
