@@ -12,13 +12,13 @@ from model import attention_layouts, draws
 from model.attention_layouts import Blocks
 from model.categorical import Categorical
 from model.draws import Draws
-from model.objectives import Objective, sundae
+from model.objectives import Objective, mdlm, sundae
 from model.objectives.autoregressive import Autoregressive
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.objectives.udlm import Udlm
-from model.processes import absorbing, gaussian, uniform
+from model.processes import gaussian, uniform
 from model.processes.gaussian import Gaussian
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
@@ -92,14 +92,14 @@ def a_token_too_few(patch: Patch) -> None:
 
 def inverted_mask(patch: Patch) -> None:
     patch.setattr(
-        absorbing,
+        mdlm,
         "corrupt",
         lambda ids, alpha, uniform, mask: torch.where(uniform >= alpha, ids, mask),
     )
 
 
 def no_division_by_the_masked(patch: Patch) -> None:
-    patch.setattr(absorbing, "bound_weight", lambda alpha, dalpha: -dalpha)
+    patch.setattr(mdlm, "bound_weight", lambda alpha, dalpha: -dalpha)
 
 
 def other_bound_density(patch: Patch, change: Callable[..., Any]) -> None:
