@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ BEAT_S = 10.0
 SILENT_S = 90.0
 """Without a touch for so long, a process that cannot be looked at counts as gone."""
 
+SCORES = ("val/nelbo", "val/loss")
+"""Held-out numbers that a run is judged by, in its metrics: the first of them that it has."""
+
 RUNNING, DIED = "running", "died"
+
+
+def score(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Any] | None:
+    """Name and value of the newest number that a run is judged by; None where there is none."""
+    found = ((name, row[name]) for row in reversed(rows) for name in SCORES if name in row)
+    return next(found, None)
 
 
 def objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.draws import Draws
-from model.log_prob import LogProb
+from model.log_prob import LogProb, rows_at_once
 
 
 class Rows(Protocol):
@@ -235,6 +235,34 @@ class Categorical:
         coordinate_MR = column_M[:, None] * self.rows.num + ids_R
         uniform_MR = draws.uniform_at(kind, position_M[:, None], coordinate_MR)
         return logits_MR / temperature - torch.log(-torch.log(uniform_MR))
+
+    @torch.no_grad()
+    def pick(self, uniform_M: Tensor, temperature: float) -> Tensor:
+        """One id for each position, ``[M]``: where the cumulative probability passes a uniform.
+
+        One draw a position, where :meth:`sample` takes one an id, which over a batch of training
+        costs more than the network. In float64, a few rows at a time.
+
+        Args:
+            uniform_M: float64 in (0, 1).
+            temperature: 0 takes the likeliest id.
+        """
+        if temperature == 0.0:
+            return self.rows.best(self.logits_MR)
+        num = rows_at_once(self.logits_MR)
+        parts = zip(self.logits_MR.split(num), uniform_M.split(num), strict=True)
+        return torch.cat([self._picked(logits, u, temperature) for logits, u in parts])
+
+    def _picked(self, logits_MR: Tensor, uniform_M: Tensor, temperature: float) -> Tensor:
+        logits_MR = logits_MR.double() / temperature
+        largest_M = self.rows.largest(logits_MR.amax(dim=-1))
+        reached_MR = (logits_MR - largest_M[:, None]).exp().cumsum(dim=-1)
+        # What the ranks before this one have is below it.
+        of_ranks = self.rows.gather(reached_MR[:, -1:])
+        rank = self.rows.first // reached_MR.shape[-1]
+        below_M, all_M = of_ranks[:, :rank].sum(dim=-1), of_ranks.sum(dim=-1)
+        passed_MR = (below_M[:, None] + reached_MR) <= (uniform_M * all_M)[:, None]
+        return self.total(passed_MR.double()).long()
 
 
 def _finite(x: Tensor) -> Tensor:

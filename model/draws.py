@@ -108,15 +108,20 @@ class Draws:
             pairs += [radius * angle.cos(), radius * angle.sin()]
         return torch.stack(pairs, dim=-1).flatten(1)[:, :num].float()
 
-    def times(self, position_B: Tensor, kind: str = "time") -> Tensor:
-        """Stratified times ``[B, 1]`` in (0, 1): exactly one in each N-th per global batch.
+    def times(self, position_B: Tensor, kind: str = "time", num: int = 1) -> Tensor:
+        """Stratified times ``[B, num]`` in (0, 1): exactly one in each (N num)-th per global batch.
 
         The bin of a sample follows from its stream position by bit reversal, so that the
         samples of every micro-batch have spread-out times (Kingma et al. 2021, appendix I.1,
-        draw them over the local batch; here the batch is the global one).
+        draw them over the local batch; here the batch is the global one). Of several times of
+        one sample there is one in each num-th as well, in an order that is drawn.
         """
         bins = _spread_bins(self.batch).to(position_B.device)[position_B % self.batch]
-        return (bins[:, None] + self.uniform(kind, position_B, 1)) / self.batch
+        share = (bins[:, None] + self.uniform(kind, position_B, num)) / self.batch
+        if num == 1:
+            return share
+        order = self.uniform(f"{kind}/order", position_B, num).argsort(dim=1)
+        return (order + share) / num
 
 
 @lru_cache(maxsize=32)

@@ -22,7 +22,7 @@ class LogProb(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
         """Softmax and gather, by chunks of rows."""
-        rows = _rows(logits_MR)
+        rows = rows_at_once(logits_MR)
         log_p_M = [
             torch.log_softmax(logits, dim=-1, dtype=torch.float32).gather(1, ids[:, None])
             for logits, ids in zip(logits_MR.split(rows), ids_M.split(rows), strict=True)
@@ -36,7 +36,7 @@ class LogProb(torch.autograd.Function):
         """(one-hot - softmax) times the gradient, in the precision of the logits."""
         logits_MR, ids_M = ctx.saved_tensors
         grad_MR = torch.empty_like(logits_MR)
-        rows = _rows(logits_MR)
+        rows = rows_at_once(logits_MR)
         parts = (x.split(rows) for x in (grad_MR, logits_MR, ids_M[:, None], grad_M[:, None]))
         for out, logits, ids, grad in zip(*parts, strict=True):
             change = torch.softmax(logits, dim=-1, dtype=torch.float32).mul_(-grad)
@@ -44,5 +44,6 @@ class LogProb(torch.autograd.Function):
         return grad_MR, None
 
 
-def _rows(logits_MR: Tensor) -> int:
+def rows_at_once(logits_MR: Tensor) -> int:
+    """How many rows of logits are widened at a time."""
     return max(1, _CHUNK.get(logits_MR.device.type, _CHUNK_ELSEWHERE) // logits_MR.shape[1])

@@ -20,6 +20,7 @@ class Need(Enum):
     SOURCE = "samples that have a source"
     OWN_LAYOUT = "attention that the objective lays out"
     OWN_POSITION = "a prediction that is read off its own position"
+    NO_LEVEL = "a network that is not told the level"
 
 
 _MISSING = {
@@ -40,6 +41,7 @@ _MISSING = {
         "model.causal_annealing_steps out"
     ),
     Need.OWN_POSITION: "it predicts each token at its own position: leave model.shifted_output out",
+    Need.NO_LEVEL: "its network is not told the level: leave model.time_conditioning out",
 }
 _UNREAD = {
     Need.DRAFT: _MISSING[Need.DRAFT],
@@ -61,6 +63,8 @@ def offered(model: ModelConfig, *, has_source: bool) -> frozenset[Need]:
             found.add(Need.OWN_LAYOUT)
         if not model.shifted_output:
             found.add(Need.OWN_POSITION)
+        if not model.time_conditioning:
+            found.add(Need.NO_LEVEL)
         return frozenset(found)
     found.add(Need.EMBEDDINGS)
     if model.seq2seq.output == "vector":

@@ -122,7 +122,10 @@ def document_losses(
             noisy = objective.bound_corrupt(inputs, counted, draws, model, state)
             losses_M = ask(noisy, partial(objective.bound_losses, noisy=noisy)).double().cpu()
             if mine:
-                sums[:, 0].index_add_(0, owner[noisy.where_BL.cpu()], losses_M)
+                row_M, column_M = noisy.where_BL.cpu().nonzero(as_tuple=True)
+                # What is read may be several copies of a text, one behind the other.
+                owner_M = owner[row_M, column_M % owner.shape[1]]
+                sums[:, 0].index_add_(0, owner_M, losses_M)
         if mine:
             for column, which in ((1, counted.cpu()), (2, scored)):
                 tokens = torch.full((int(which.sum()),), float(samples), dtype=torch.float64)
@@ -267,7 +270,7 @@ def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[st
     Returns:
         ``nelbo`` in nats per counted token, ``perplexity``, ``bits_per_byte``, ``unigram`` of
         the same tokens, which knows that none is EOS where EOS is given, ``ratio`` = nelbo /
-        unigram; ``bound_on`` what, with ``length_given`` and ``padding``
+        unigram; ``bound_on`` what, with ``exact``, ``length_given`` and ``padding``
         (:class:`model.objectives.Scope`); the counted ``tokens`` and how many of them are EOS
         (``eos_counted``) or padding (``padding_counted``, none ever); the ``documents``, and how
         many of them are padded and yet cut (``documents_cut``).
@@ -292,6 +295,7 @@ def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[st
         "unigram": unigram,
         "ratio": nelbo / unigram,
         "bound_on": GIVEN_LENGTH if scope.length_given else with_ends,
+        "exact": scope.exact,
         "length_given": scope.length_given,
         "padding": scope.padding,
         "documents": len(documents),

@@ -61,10 +61,12 @@ def memory(
     precision: str,
     length: int,
     micro_batches: int,
+    head_share: float = ACTIVE_SHARE,
 ) -> Memory:
     """Of a rank of ``stage``.
 
     Args:
+        head_share: of the positions, at which the head runs on average.
         layout: with ``data`` and ``micro_batch`` set.
         micro_batches: of a rank and step.
     """
@@ -78,7 +80,7 @@ def memory(
     accumulated = 2 if precision == "fp16" else 4
     tokens = layout.micro_batch * length
     in_flight = min(layout.pipeline - stage.index, micro_batches)
-    activations = activation_bytes(model, stage, layout, weight, tokens, in_flight)
+    activations = activation_bytes(model, stage, layout, weight, tokens, in_flight, head_share)
     return Memory(
         weights=weight * (held + kept_whole + still) + 4 * frozen,
         gradients=accumulated * (held if zero == 1 else owned),
@@ -114,13 +116,13 @@ def _buffer_bytes(
     return bucket + weight * min(stage.parameters - kept_whole, LIVE)
 
 
-def active_share(micro_batch: int) -> float:
+def active_share(micro_batch: int, head_share: float = ACTIVE_SHARE) -> float:
     """Share of the positions at which the head runs in an unlucky micro-batch.
 
     A sample's level is uniform, and so is the share of its positions that are noisy; this
     is three standard deviations above the mean of so many of them.
     """
-    return min(1.0, ACTIVE_SHARE + 3 * (12 * micro_batch) ** -0.5)
+    return min(1.0, head_share + 3 * (12 * micro_batch) ** -0.5)
 
 
 def activation_bytes(
@@ -130,6 +132,7 @@ def activation_bytes(
     element: int,
     tokens: int,
     in_flight: int,
+    head_share: float = ACTIVE_SHARE,
 ) -> int:
     """What backward keeps of ``tokens`` positions each of the micro-batches in flight.
 
@@ -146,7 +149,7 @@ def activation_bytes(
     if recomputed:
         total += block
     if stage.has_head:
-        total += _head_bytes(model, layout, element)
+        total += _head_bytes(model, layout, element, head_share)
     return int(tokens * total)
 
 
@@ -176,7 +179,9 @@ def _block_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> fl
     return element * (6 * width / stream_parts + 2 * width + split) + masks
 
 
-def _head_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> float:
+def _head_bytes(
+    model: ModelConfig, layout: ParallelConfig, element: int, head_share: float
+) -> float:
     """Per position: the head's inputs, the logits and their gradient.
 
     Split logits are widened to fp32 besides; whole ones are so by chunks only.
@@ -185,4 +190,4 @@ def _head_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> flo
     logit = 2 * element + (4 if layout.tensor > 1 else 0)
     active = 3 * element * model.width + logit * model.num_rows / layout.tensor
     gathered = element * model.width if layout.sequence_parallel else 0
-    return active_share(layout.micro_batch) * active + gathered
+    return active_share(layout.micro_batch, head_share) * active + gathered

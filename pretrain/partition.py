@@ -10,7 +10,7 @@ from model.config import ModelConfig
 from model.flops import block_parameters
 
 ACTIVE_SHARE = 0.5
-"""Share of the positions at which the head runs, on average over the levels."""
+"""Share of the positions at which the head is taken to run where layers are cut into stages."""
 
 
 def layer_costs(config: ModelConfig, length: int) -> list[float]:

@@ -10,7 +10,6 @@ from pretrain.config import ParallelConfig, RunConfig
 from pretrain.hardware import GIB, Cluster
 from pretrain.layout import data_size, micro_batch
 from pretrain.memory import Memory, memory
-from pretrain.partition import ACTIVE_SHARE
 from pretrain.speed import DEFAULT_MFU, Speed, bubble, speed
 from pretrain.stages import Stage, stages
 from pretrain.traffic import Traffic, traffic
@@ -25,6 +24,8 @@ class Plan:
         accumulation: micro-batches of a rank and step.
         tokens_per_step: positions of the global batch.
         flops_per_token: forward and backward of the whole model, attention counted whole.
+        expansion, head_share: of the objective: positions that the network reads for each of a
+            sample, and at which share of them the head runs.
         stages, stage_memory, stage_traffic: of each of P pipeline stages; bytes are a rank's.
     """
 
@@ -34,6 +35,7 @@ class Plan:
     tokens_per_step: int
     flops_per_token: float
     expansion: int
+    head_share: float
     precision: str
     stages: tuple[Stage, ...]
     stage_memory: tuple[Memory, ...]
@@ -109,14 +111,16 @@ def lay_out(config: RunConfig, layout: ParallelConfig) -> Plan:
     accumulation = config.global_batch // (layout.data * layout.micro_batch)
     parts = stages(model, length, layout.tensor, layout.pipeline)
     expansion = config.objective.expansion
-    rest = (layout, config.precision, expansion * length, accumulation)
-    flops = training_flops_per_token(model, length, head_share=ACTIVE_SHARE)
+    share = config.objective.head_share
+    rest = (layout, config.precision, expansion * length, accumulation, share)
+    flops = training_flops_per_token(model, length, head_share=share)
     return Plan(
         parameters=count_parameters(model),
         layout=layout,
         accumulation=accumulation,
         tokens_per_step=config.global_batch * length,
         expansion=expansion,
+        head_share=share,
         flops_per_token=expansion * flops,
         precision=config.precision,
         stages=parts,

@@ -48,6 +48,7 @@ def traffic(
     precision: str,
     length: int,
     micro_batches: int,
+    head_share: float = ACTIVE_SHARE,
 ) -> Traffic:
     """Of a rank of ``stage``; the arguments are those of :func:`pretrain.memory.memory`."""
     assert layout.micro_batch is not None
@@ -57,7 +58,7 @@ def traffic(
     gradients, weights = _data(stage, layout, element, micro_batches)
     return Traffic(
         tensor=_tensor(stage, layout, stream),
-        vocabulary=_vocabulary(stage, layout, stream, tokens),
+        vocabulary=_vocabulary(stage, layout, stream, head_share * stream, head_share * tokens),
         pipeline=_pipeline(model, stage, layout, stream),
         gradients=gradients,
         weights=weights,
@@ -75,13 +76,16 @@ def _tensor(stage: Stage, layout: ParallelConfig, stream: float) -> float:
     return 2 * sums * ring(layout.tensor) * stream
 
 
-def _vocabulary(stage: Stage, layout: ParallelConfig, stream: float, tokens: int) -> float:
+def _vocabulary(
+    stage: Stage, layout: ParallelConfig, stream: float, active: float, predicted: float
+) -> float:
+    """Args: active: bytes of the stream where the head runs; predicted: positions there."""
     total, gathers = 0.0, 1 if layout.sequence_parallel else 0
     if stage.has_embedding:
         total += (2 + gathers) * stream
     if stage.has_head:
-        largest_sum_and_target = 3 * 4 * ACTIVE_SHARE * tokens
-        total += 2 * (ACTIVE_SHARE * stream + largest_sum_and_target) + gathers * stream
+        largest_sum_and_target = 3 * 4 * predicted
+        total += 2 * (active + largest_sum_and_target) + gathers * stream
     return ring(layout.tensor) * total
 
 

@@ -16,6 +16,7 @@ import torch
 
 from configs.errors import RunError, UserError
 from configs.load import to_plain
+from configs.run_files import score
 from model.draws import Draws
 from model.objectives import Batch
 from pretrain import banner, preemption
@@ -205,10 +206,13 @@ class Trainer:
                 )
         except StopRequest:
             return False
-        self.score, self.validated_step = next(iter(numbers.values())), self.step
-        self.owes_validation = False
         row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
-        self._write(row | {f"val/{name}": value for name, value in numbers.items()})
+        row |= {f"val/{name}": value for name, value in numbers.items()}
+        found = score([row])
+        self.score = None if found is None else found[1]
+        self.validated_step = self.step
+        self.owes_validation = False
+        self._write(row)
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
         which = weights_of(self.config, self.step)
         self.progress.say(f"step {self.step}: held-out {told} ({which})")

@@ -21,7 +21,7 @@ def held_out_numbers(
     state: State,
     beat: Callable[[], None],
 ) -> dict[str, float]:
-    """Numbers of the present weights, by name; the first is the one that a run is judged by.
+    """Numbers of the present weights, by name; of :data:`configs.run_files.SCORES` one is there.
 
     Args:
         state: what the objective has learnt by now.

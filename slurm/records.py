@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.run_files import objects, standing
+from configs.run_files import objects, score, standing
 
 _CHECKPOINT = re.compile(r"step-(\d{8})")
 
@@ -142,6 +142,11 @@ class Records:
         """The newest row of the metrics that has a number of this name."""
         rows = objects(tail(self.run / "metrics.jsonl"))
         return next((row for row in reversed(rows) if key in row), {})
+
+    @property
+    def score(self) -> tuple[str, Any] | None:
+        """See :func:`configs.run_files.score`."""
+        return score(objects(tail(self.run / "metrics.jsonl")))
 
     # -- jobs ---------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from configs.errors import UserError
+from configs.run_files import SCORES
 from slurm import preflight, submission
 from slurm.records import Records, read_json, write_json
 from slurm.settings import Settings
@@ -142,14 +143,14 @@ def results(root: Path, states: Mapping[str, str] | None = None) -> list[dict[st
     for run, point in read_json(root / TABLE).items():
         records = Records(root / run)
         row, status = records.last_row(), records.status
-        held_out = records.last_row("val/nelbo")
+        name, held_out = records.score or (SCORES[0], None)
         rows.append(
             {
                 **dict(word.split("=", 1) for word in point),
                 "state": (states or {}).get(str(records.run)) or records.state.get("state", ""),
                 "step": row.get("step", status.get("step", 0)),
                 "loss": row.get("loss"),
-                "val/nelbo": held_out.get("val/nelbo"),
+                name: held_out,
             }
         )
     return rows

@@ -8,6 +8,7 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.load import read_yaml
+from configs.run_files import SCORES
 from pretrain.metrics import Row, number, read_rows
 from pretrain.run_directory import RunDirectory
 
@@ -38,8 +39,7 @@ class Run:
     @cached_property
     def held_out(self) -> str | None:
         """The key of the held-out number: the bound, or the loss where there is none."""
-        keys = ("val/nelbo", "val/loss")
-        return next((key for key in keys if len(self.curve(key)[1])), None)
+        return next((key for key in SCORES if len(self.curve(key)[1])), None)
 
     @property
     def averaged(self) -> bool:

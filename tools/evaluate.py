@@ -12,6 +12,7 @@ unigram, ratio      cross-entropy of the training unigram on the same tokens (wi
 bound_on            what nelbo is a bound on: the texts and their ends, or, with
 length_given        true, each text given its length (packing pad; objective.padding masked
                     or visible). Then EOS is given too, and is neither predicted nor counted
+exact               whether nelbo is no bound but that itself: then one corruption is scored
 documents_cut       padded documents longer than a window: how many windows each fills is given
 tokens, eos_counted, padding_counted, padding
                     how many tokens nelbo is divided by, how many of these are EOS or padding,
@@ -67,6 +68,7 @@ def evaluate(
     mask = config.data.document_mask
     windows = held_out(split, config.data.sequence_length, how, segments=mask)
     scope = config.objective.scope(padded=how == "pad")
+    samples = 1 if scope.exact else samples
     with (
         torch.inference_mode(),
         command.progress(loaded, len(windows), "window", "evaluate") as bar,
@@ -142,7 +144,7 @@ def held_out_loss(
         "terms": losses,
         "positions": int(found.tokens_N.sum()),
         "documents": len(documents),
-        "padding": "predicted and counted, as in training",
+        "padding": "as in training",
         "split": split_name,
         "weights": which,
         "samples": num,
@@ -168,9 +170,10 @@ def in_words(summary: dict[str, Any]) -> str:
             f"loss at even times, no bound on any likelihood; {summary['positions']:,} positions, "
             f"padding {summary['padding']}"
         )
+    is_what = "exactly" if summary["exact"] else "an upper bound on"
     return (
-        f"held-out nelbo {summary['nelbo']:.4f} nats a token (interval: {spread}): an upper bound "
-        f"on {summary['bound_on']}; counted {summary['tokens']:,} tokens, "
+        f"held-out nelbo {summary['nelbo']:.4f} nats a token (interval: {spread}): {is_what} "
+        f"{summary['bound_on']}; counted {summary['tokens']:,} tokens, "
         f"{summary['eos_counted']:,} of them EOS; padding: {summary['padding']}"
     )
 

@@ -17,7 +17,6 @@ from configs.words import parse, split
 from pretrain import plan, recommend
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.hardware import GIB, GPUS, LINK_SHARE, Cluster, find
-from pretrain.partition import ACTIVE_SHARE
 from pretrain.recommend import Candidate
 from pretrain.speed import DEFAULT_MFU
 from tools import command, layout_table
@@ -131,7 +130,7 @@ def _facts(config: RunConfig, cluster: Cluster, mfu: float, one: Candidate) -> s
             f"batch         {config.global_batch:,} samples x {config.data.sequence_length:,} "
             f"positions = {numbers.tokens_per_step:,} tokens per step",
             f"operations    {numbers.flops_per_token:.4g} FLOPs per token: forward and backward, "
-            f"bidirectional attention whole, the head at {ACTIVE_SHARE:.0%} of the positions",
+            f"bidirectional attention whole, the head at {numbers.head_share:.0%} of the positions",
             f"hardware      {cluster.ranks:,} x {gpu.name} in {nodes} of "
             f"{cluster.ranks_per_node}: {gpu.memory / GIB:,.0f} GiB, "
             f"{gpu.flops(config.precision) / 1e12:,.3g} TFLOP/s {config.precision}, "

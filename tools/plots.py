@@ -6,6 +6,8 @@ from typing import Any
 
 import matplotlib
 
+from configs.run_files import SCORES
+
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
@@ -42,7 +44,7 @@ def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path
         if run.held_out:
             seen, values = run.curve(run.held_out)
             weights = "averaged weights" if run.averaged else "raw weights"
-            kind = "NELBO" if run.held_out == "val/nelbo" else "loss"
+            kind = "NELBO" if run.held_out == SCORES[0] else "loss"
             label = f"held-out {kind} ({weights})" if len(runs) == 1 else "_"
             held = "tab:red" if len(runs) == 1 else color
             axes.plot(seen, values, "o-", color=held, markeredgecolor="black", label=label)
@@ -52,7 +54,7 @@ def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path
         tops, lows = [*tops, unigram], [*lows, unigram]
     _fit(axes, lows, tops)
     _mark_what_is_above(axes, runs)
-    bounded = any(run.held_out == "val/nelbo" for run in runs)
+    bounded = any(run.held_out == SCORES[0] for run in runs)
     unit = "nats per token" if bounded else "loss per token"
     title = _text(runs[0]) if len(runs) == 1 else "training loss, and held-out numbers (points)"
     axes.set(xlabel="tokens seen", ylabel=unit, title=title)

@@ -44,7 +44,7 @@ class _AtLevel(Draws):
 
     time: float
 
-    def times(self, position_B: Tensor, kind: str = "time") -> Tensor:
+    def times(self, position_B: Tensor, kind: str = "time", num: int = 1) -> Tensor:
         return torch.full((len(position_B), 1), self.time, dtype=torch.float64)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import read_yaml
-from configs.run_files import objects
+from configs.run_files import objects, score
 from pretrain.metrics import number
 from pretrain.ownership import LAUNCHER
 from pretrain.run_directory import RunDirectory
@@ -67,9 +67,7 @@ def look(run: Path) -> Listed:
     status = directory.read_status()
     rows = _last_rows(directory.metrics)
     row: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
-    held: dict[str, Any] = next(
-        (row for row in reversed(rows) if "val/nelbo" in row or "val/loss" in row), {}
-    )
+    _, held_out = score(rows) or ("", None)
     launched = _launcher(run) if not status else {}
     steps = [n for n in (row.get("step"), status.get("step")) if type(n) is int]
     return Listed(
@@ -78,7 +76,7 @@ def look(run: Path) -> Listed:
         step=max(steps, default=None),
         steps=_steps(directory.config),
         loss=number(row.get("loss")),
-        held_out=number(held.get("val/nelbo", held.get("val/loss"))),
+        held_out=number(held_out),
         tokens_per_second=number(row.get("perf/tokens_per_second")),
         age_s=_age(directory.metrics, directory.status),
         reason=str(status.get("reason") or launched.get("reason") or ""),

@@ -65,7 +65,7 @@ def sample(
     ends = config.objective.scope(padded=config.data.packing == "pad").end_masked
     template = parse(prompt, tokenizer, length, mask, open_end=ends)
     try:
-        sampler.check_free(torch.tensor([template.blank]))
+        sampler.check_free(torch.tensor([template.blank]), loaded.config.objective)
     except ValueError as error:
         raise UserError(f"--prompt: {error}") from error
     draws = Draws(seed=seed, split="sample", batch=num)

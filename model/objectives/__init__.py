@@ -36,7 +36,7 @@ State = Mapping[str, Tensor]
 
 NO_STATE: State = MappingProxyType({})
 
-Noise = Literal["mask", "uniform", "gaussian", "none"]
+Noise = Literal["mask", "uniform", "random", "gaussian", "none"]
 """Kinds of noise; see :attr:`Objective.noise`."""
 
 LOSS = "loss"
@@ -115,11 +115,13 @@ class Scope:
             is then neither predicted nor counted.
         padding: what becomes of it, in words.
         end_masked: whether how a text ends is masked with the text; samplers leave it open then.
+        exact: whether it is no bound but the thing itself: one sample of it is as good as many.
     """
 
     length_given: bool
     padding: str
     end_masked: bool = False
+    exact: bool = False
 
 
 class Objective(ABC):
@@ -136,9 +138,10 @@ class Objective(ABC):
 
     noise: ClassVar[Noise]
     """What corruption puts in the place of tokens, which a sampler undoes: [MASK] (``mask``) or any
-    id (``uniform``), both by a :class:`model.schedules.Schedule` named ``schedule``; noisy
-    embeddings (``gaussian``), by a :class:`model.processes.gaussian.Gaussian` named ``process``
-    and a ``prediction`` that says what the network's output is; or nothing (``none``)."""
+    id (``uniform``), both by a :class:`model.schedules.Schedule` named ``schedule``; any id, at a
+    rate that no schedule and no level tells (``random``); noisy embeddings (``gaussian``), by a
+    :class:`model.processes.gaussian.Gaussian` named ``process`` and a ``prediction`` that says
+    what the network's output is; or nothing (``none``)."""
 
     sampler: ClassVar[str]
     """The name of its own sampler, the default: a file of :mod:`model.samplers`."""
@@ -184,6 +187,11 @@ class Objective(ABC):
     def expansion(self) -> int:
         """How many positions the network reads, with gradient, for each of a sample."""
         return 1
+
+    @property
+    def head_share(self) -> float:
+        """At which share of these positions the head runs, on average; planners ask."""
+        return 1.0
 
     @property
     def num_seen(self) -> int:

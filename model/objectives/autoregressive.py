@@ -54,11 +54,9 @@ class Autoregressive(Objective):
         return self._asked(batch, batch["valid"], model)
 
     def scope(self, *, padded: bool) -> Scope:
-        """EOS says where a text ends, and has its nats and its place among the tokens."""
-        if not padded:
-            return super().scope(padded=padded)
-        told = "behind the EOS, neither seen nor predicted nor counted"
-        return Scope(length_given=False, padding=told, end_masked=True)
+        """-log p itself. EOS says where a text ends, and is predicted and counted."""
+        told = "behind the EOS, neither seen nor predicted nor counted" if padded else "none"
+        return Scope(length_given=False, padding=told, end_masked=padded, exact=True)
 
     def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
         """The tokens ``[B, L]`` (bool) that are scored, the EOS of padded texts among them."""

@@ -25,7 +25,7 @@ from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
 from model.prediction import Prediction
-from model.processes.absorbing import bound_weight, corrupt
+from model.processes.absorbing import bound_weight, corrupt, some_of
 from model.schedules.loglinear import LogLinear
 
 try:  # noqa: SIM105 - by which exports know an import that they can do without
@@ -69,26 +69,35 @@ class Mdlm(Objective):
         """Mask each token with probability 1 - alpha(t), one stratified t a sample."""
         tokens, valid, position = batch["tokens"], batch["valid"], batch["position"]
         text_BL = torch.ones_like(valid) if self.padding == "generated" else valid
-        t_B1 = self.t_min + (1 - self.t_min) * draws.times(position)
-        alpha_B1 = self.schedule.alpha(t_B1)
+        t_BK = self._times(draws, position, tokens.shape[1])
+        alpha_BK = self.schedule.alpha(t_BK)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
-        corrupted_BL = corrupt(tokens, alpha_B1, uniform_BL, model.mask)
+        corrupted_BL = corrupt(tokens, alpha_BK, uniform_BL, model.mask)
         # A [MASK] of the text itself can be neither corrupted nor predicted.
         masked_BL = (corrupted_BL == model.mask) & (tokens != model.mask)
         if self.padding == "visible":
             masked_BL = masked_BL & valid
-        weight_B1 = bound_weight(alpha_B1, self.schedule.dalpha(t_B1))
+        weight_BK = bound_weight(alpha_BK, self.schedule.dalpha(t_BK))
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
-            level_BK=t_B1.float(),
+            level_BK=t_BK.float(),
             where_BL=masked_BL & text_BL,
             valid_BL=text_BL,
             segment_BL=batch.get("segment"),
             position_B=position,
             target_BL=tokens,
-            weight_BK=weight_B1.float(),
+            weight_BK=weight_BK.float(),
             over_BL=text_BL,
         )
+
+    def _times(self, draws: Draws, position_B: Tensor, length: int) -> Tensor:
+        """One for each sample ``[B, 1]``, or for each of its positions ``[B, L]``."""
+        return self.t_min + (1 - self.t_min) * draws.times(position_B)
+
+    @property
+    def head_share(self) -> float:
+        """At masked positions: half of them, over all times."""
+        return 0.5
 
     def scope(self, *, padded: bool) -> Scope:
         """What the held-out bound is of, whether texts stand alone (``padded``) or in a stream."""
@@ -115,15 +124,10 @@ class Mdlm(Objective):
         model: ModelConfig,
         state: State = NO_STATE,
     ) -> Noisy:
-        """Mask k of the n hidden tokens, k uniform on 1..n, and weigh them by n / k.
+        """Mask some of the hidden tokens (:func:`model.processes.absorbing.some_of`).
 
-        Hidden are the free tokens and, unless it stays visible, how each text ends.
-
-        The bound integrates (1/t) Binomial(k; n, t) over t in (0, 1]; that mass is
-        (1/k) Beta(t; k, n-k+1). So k may be drawn first, evenly, and t after it as the
-        k-th smallest of n uniforms, which also says which tokens are masked. The estimate
-        is unbiased for t over the whole of (0, 1], while its variance stays finite: with t
-        drawn first, weights 1/t make it infinite. k is stratified over ``draws.batch``.
+        Hidden are the free tokens and, unless it stays visible, how each text ends. How many
+        are masked is stratified over ``draws.batch``.
         """
         tokens, position = batch["tokens"], batch["position"]
         counted_BL = self.counted(batch, free_BL, model)
@@ -132,25 +136,25 @@ class Mdlm(Objective):
             hidden_BL = (free_BL | batch["ending"]) & (tokens != model.mask)
         if self.padding == "generated":
             predicted_BL = hidden_BL
-        num_B1 = hidden_BL.sum(dim=1, keepdim=True)
-        masked_B1 = (draws.times(position) * num_B1).long() + 1
-        masked_B1 = torch.minimum(masked_B1, num_B1)
-        uniform_BL = draws.uniform("mask", position, tokens.shape[1])
-        uniform_BL = uniform_BL.masked_fill(~hidden_BL, 2.0)
-        sorted_BL = uniform_BL.sort(dim=1).values
-        t_B1 = sorted_BL.gather(1, (masked_B1 - 1).clamp(min=0)).clamp(max=1.0)
-        masked_BL = (uniform_BL <= t_B1) & hidden_BL
+        masked_BL, t_BK, weight_BK = self._some_of(hidden_BL, draws, position)
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
-            level_BK=self.schedule.exact().time(1 - t_B1).float(),
+            level_BK=self.schedule.exact().time(1 - t_BK).float(),
             where_BL=masked_BL & predicted_BL,
             valid_BL=torch.ones_like(hidden_BL) if self.padding == "generated" else batch["valid"],
             segment_BL=batch.get("segment"),
             position_B=position,
             target_BL=tokens,
-            weight_BK=(num_B1 / masked_B1.clamp(min=1)).float(),
+            weight_BK=weight_BK.float(),
             over_BL=counted_BL,
         )
+
+    def _some_of(
+        self, hidden_BL: Tensor, draws: Draws, position_B: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which of the hidden tokens are masked ``[B, L]``; their rate and weight ``[B, K]``."""
+        uniform_BL = draws.uniform("mask", position_B, hidden_BL.shape[1])
+        return some_of(hidden_BL, draws.times(position_B), uniform_BL)
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
         """The integrand of the bound at the level of each sample."""

@@ -20,3 +20,29 @@ def stay_masked(alpha_s: Tensor, alpha_t: Tensor) -> Tensor:
 def bound_weight(alpha: Tensor, dalpha: Tensor) -> Tensor:
     """-alpha' / (1 - alpha), the weight of a masked token in the NELBO (MDLM, eq. 10)."""
     return -dalpha / (1 - alpha)
+
+
+def some_of(
+    hidden_BL: Tensor, time_B1: Tensor, uniform_BL: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mask k of the n hidden tokens of each row, k uniform on 1..n, and weigh them by n / k.
+
+    The bound integrates (1/t) Binomial(k; n, t) over t in (0, 1]; that mass is
+    (1/k) Beta(t; k, n-k+1). So k may be drawn first, evenly, and t after it as the
+    k-th smallest of n uniforms, which also says which tokens are masked. The estimate
+    is unbiased for t over the whole of (0, 1], while its variance stays finite: with t
+    drawn first, weights 1/t make it infinite.
+
+    Args:
+        time_B1: says k, in (0, 1).
+
+    Returns:
+        Which are masked ``[B, L]``, the rate t ``[B, 1]`` and the weight ``[B, 1]``.
+    """
+    num_B1 = hidden_BL.sum(dim=1, keepdim=True)
+    masked_B1 = (time_B1 * num_B1).long() + 1
+    masked_B1 = torch.minimum(masked_B1, num_B1)
+    uniform_BL = uniform_BL.masked_fill(~hidden_BL, 2.0)
+    sorted_BL = uniform_BL.sort(dim=1).values
+    t_B1 = sorted_BL.gather(1, (masked_B1 - 1).clamp(min=0)).clamp(max=1.0)
+    return (uniform_BL <= t_B1) & hidden_BL, t_B1, num_B1 / masked_B1.clamp(min=1)

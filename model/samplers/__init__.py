@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.draws import Draws
+from model.needs import Need
 from model.objectives import NO_STATE, Noise, State
 from model.prediction import Answer, Read
 from model.query import Query
@@ -85,6 +86,10 @@ class Sampler(ABC):
     undoes: ClassVar[tuple[Noise, ...]]
     """The kinds of noise that it is made for."""
 
+    lays_out: ClassVar[bool] = False
+    """Whether it asks with the attention that an objective lays out
+    (:attr:`model.needs.Need.OWN_LAYOUT`)."""
+
     @property
     def name(self) -> str:
         """In the registry: that of its file."""
@@ -96,18 +101,23 @@ class Sampler(ABC):
         Raises:
             ValueError: it cannot, in a sentence that says why.
         """
+        method = type(objective).__module__.rpartition(".")[2]
         if objective.noise not in self.undoes:
-            method = type(objective).__module__.rpartition(".")[2]
             raise ValueError(
-                f"sampler {self.name} undoes {' or '.join(self.undoes)} noise, and that of "
+                f"sampler {self.name} undoes noise of kind {' or '.join(self.undoes)}, and that of "
                 f"objective {method} is {objective.noise}: its own sampler is {objective.sampler}"
+            )
+        if Need.OWN_LAYOUT in objective.needs and not self.lays_out:
+            raise ValueError(
+                f"sampler {self.name} lets all positions attend to one another, which objective "
+                f"{method} does not: its own sampler is {objective.sampler}"
             )
 
     def within(self, objective: Any) -> "Sampler":
         """The same, its defaults cut down to what an objective has whose noise it undoes."""
         return self
 
-    def check_free(self, free_BL: Tensor) -> None:  # noqa: B027 - most need not say no
+    def check_free(self, free_BL: Tensor, objective: Any) -> None:  # noqa: B027 - few say no
         """Whether it can write these positions and leave the others: by default it can.
 
         Raises:

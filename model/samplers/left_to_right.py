@@ -7,6 +7,7 @@ on together, column by column, whatever is given in each.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class LeftToRight(Sampler):
     """
 
     undoes = ("none",)
+    lays_out = True
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -48,7 +50,7 @@ class LeftToRight(Sampler):
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
 
-    def check_free(self, free_BL: Tensor) -> None:
+    def check_free(self, free_BL: Tensor, objective: Any) -> None:
         """ValueError where something is given behind a free position, but for the last one."""
         behind_BL = free_BL.cumsum(dim=1) > 0
         if bool((behind_BL & ~free_BL)[:, :-1].any()):
@@ -63,7 +65,7 @@ class LeftToRight(Sampler):
 
     def run(self, job: Job) -> Tensor:
         """The ids after the last column that is free in any row; see :meth:`check_free`."""
-        self.check_free(job.free_BL)
+        self.check_free(job.free_BL, job.objective)
         ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
         read = 0
         for column in job.free_BL.any(dim=0).nonzero()[:, 0].tolist():

@@ -9,7 +9,8 @@ from model.denoiser import Denoiser
 from pretrain.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "configs"
-FILES = [path for path in sorted(FOLDER.rglob("*.yaml")) if "slurm" not in path.parts]
+FILES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("*/*.yaml")])
+FILES = [path for path in FILES if path.parent.name != "slurm"]
 NAMES = [str(path.relative_to(FOLDER)) for path in FILES]
 
 

@@ -45,7 +45,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["tiny.yaml"], "did you mean 'configs/tiny.yaml'?"),
         (["configs/tinny.yaml"], "did you mean 'configs/tiny.yaml'"),
         (["config/tiny.yaml"], "did you mean 'configs/tiny.yaml'?"),
-        (["configs/owt.yaml"], "did you mean 'configs/mdlm/owt.yaml'?"),
+        (["configs/owt.yaml"], "or 'configs/mdlm/owt.yaml'?"),
         (["configs/qqqqq.yaml"], "there are: configs/demo.yaml, configs/tiny.yaml"),
         (["steps"], "cannot read steps: .*; a setting is written steps=VALUE"),
         (["configs"], "^error: cannot read configs: it is a directory; there are: configs/demo"),

@@ -133,6 +133,25 @@ def test_a_global_batch_has_exactly_one_time_in_every_bin(batch: int, number: in
     assert sorted((times[:, 0] * batch).long().tolist()) == list(range(batch))
 
 
+@settings(deadline=None, max_examples=50, database=None)
+@given(batch=st.integers(1, 60), num=st.integers(1, 60), number=st.integers(0, 2**40))
+def test_several_times_of_a_sample_are_spread_over_it_and_over_the_batch(
+    batch: int, num: int, number: int
+) -> None:
+    times = draws(batch=batch).times(batch * number + torch.arange(batch), num=num)
+    assert times.shape == (batch, num)
+    assert ((times * num).long().sort(dim=1).values == torch.arange(num)).all()
+    assert sorted((times * batch * num).long().flatten().tolist()) == list(range(batch * num))
+
+
+def test_none_of_several_times_is_bound_to_a_part_of_the_range() -> None:
+    times = draws(batch=16).times(torch.arange(16_000), num=4)
+    spread = (3 / 16 / 16_000) ** 0.5
+    for quarter in range(4):
+        share = ((times * 4).long() == quarter).double().mean(dim=0)
+        assert ((share - 1 / 4).abs() < 4 * spread).all()
+
+
 def test_times_are_uniform_within_their_bins() -> None:
     times = draws(batch=4).times(torch.arange(40_000))
     inside = (times * 4) % 1

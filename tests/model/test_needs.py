@@ -25,7 +25,7 @@ def test_what_is_there_is_not_asked_for() -> None:
 def test_every_need_is_missing_somewhere_and_says_what_to_set(need: Need) -> None:
     """By a network that has it not; the sentence names a key of the configuration."""
     bare = ModelConfig(
-        vocab_size=8, width=8, num_heads=2, num_layers=1, block="pre_norm",
+        vocab_size=8, width=8, num_heads=2, num_layers=1, time_conditioning=True,
         attention="causal", shifted_output=True,
     )  # fmt: skip
     mixture = ModelConfig(

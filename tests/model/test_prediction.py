@@ -141,3 +141,35 @@ def test_sampling_leaves_the_logits_as_they_are() -> None:
     index = torch.arange(4)
     Categorical(logits).sample(DRAWS, "token", index, index, 0.7)
     assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_over_all_uniforms_each_id_is_picked_in_its_share(temperature: float) -> None:
+    num = 4000
+    logits = torch.tensor([[-torch.inf, 0.3, -1.0, -torch.inf, 2.0, -3.0, -torch.inf]])
+    uniform_N = (torch.arange(num) + 0.5).double() / num
+    ids = Categorical(logits.expand(num, -1)).pick(uniform_N, temperature)
+    share = torch.bincount(ids, minlength=7) / num
+    torch.testing.assert_close(
+        share, (logits[0] / temperature).softmax(-1), rtol=0, atol=1.01 / num
+    )
+    assert share[[0, 3, 6]].sum() == 0
+    assert bool((ids.diff() >= 0).all())
+
+
+def test_at_its_ends_a_uniform_picks_what_has_probability() -> None:
+    logits = torch.full((2, 40), -torch.inf)
+    logits[:, [3, 17, 30]] = torch.tensor([-700.0, 0.0, -700.0])
+    ends = torch.tensor([2.0**-53, 1 - 2.0**-53], dtype=torch.float64)
+    assert Categorical(logits).pick(ends, 1.0).tolist() == [17, 17]
+    logits[:, [3, 30]] = -30.0
+    assert Categorical(logits).pick(ends, 1.0).tolist() == [3, 30]
+    assert Categorical(logits).pick(ends, 0.0).tolist() == [17, 17]
+    assert Categorical(logits[:0]).pick(ends[:0], 1.0).shape == (0,)
+
+
+def test_picking_goes_by_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, uniform_M = random_logits(50, 30), DRAWS.uniform("u", torch.arange(50), 1)[:, 0]
+    whole = Categorical(logits).pick(uniform_M, 1.0)
+    monkeypatch.setattr("model.categorical.rows_at_once", lambda logits_MR: 7)
+    assert torch.equal(Categorical(logits).pick(uniform_M, 1.0), whole)

@@ -175,6 +175,9 @@ def draws_of(logits_MR: Tensor, rows: Rows) -> list[Tensor]:
     p, place = Categorical(logits_MR, rows), torch.arange(M)
     several = (p, p.top_p(0.3), p.top_p(0.9), p.top_k(1), p.top_k(5))
     ids = [one.sample(DRAWS, "token", place, place, 1.0) for one in several]
+    u_N = (torch.arange(200 * M) + 0.5).double() / (200 * M)
+    repeated = Categorical(logits_MR.repeat_interleave(200, dim=0), rows)
+    ids += [repeated.pick(u_N, temperature) for temperature in (0.0, 0.5, 1.0)]
     return [*ids, p.sample(DRAWS, "token", place, place, 0.0), *p.best()]
 
 

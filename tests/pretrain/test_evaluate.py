@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from data_pipeline.packing import held_out
 from model.categorical import Categorical
 from model.config import ModelConfig
 from model.objectives import Bounded
+from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.prediction import Ask, Prediction
@@ -168,10 +170,12 @@ def test_a_model_that_is_lost_has_numbers_all_the_same(nats: float) -> None:
     assert json.loads(json.dumps(shown, allow_nan=False)) == shown
 
 
+@pytest.mark.parametrize("kind", [Mdlm, partial(Bd3lm, block_size=4)], ids=["whole", "twice"])
 @pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
 def test_of_cut_documents_every_end_is_predicted_but_only_their_own_is_counted(
-    padding: Padding,
+    padding: Padding, kind: Callable[..., Any]
 ) -> None:
+    """Whether a text is read once, or with a copy behind it."""
     documents = letters([1, 9, 3, 25])
 
     def even(query: Query) -> Tensor:
@@ -179,7 +183,7 @@ def test_of_cut_documents_every_end_is_predicted_but_only_their_own_is_counted(
         logits[:, MASK] = -torch.inf
         return logits
 
-    summary, tally = found(documents, Mdlm(padding=padding), "pad", even, length=6)
+    summary, tally = found(documents, kind(padding=padding), "pad", even, length=6)
     windows = [1, 3, 1, 7]
     assert tally.windows_D.tolist() == windows
     assert summary["documents_cut"] == 2

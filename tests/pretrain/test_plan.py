@@ -10,6 +10,7 @@ from pretrain import plan
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.hardware import GPUS, LINK_SHARE, Cluster, find
 from pretrain.speed import bubble
+from tools.verify.synthetic import run_config
 
 
 @pytest.fixture
@@ -96,3 +97,18 @@ def test_recomputation_costs_a_forward_pass(owt: RunConfig) -> None:
         plan.plan(recomputed, 1).speed(cluster).compute / plan.plan(owt, 1).speed(cluster).compute
     )
     assert 1.2 < ratio < 4 / 3
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "head"), [("sundae", 2.0, 1.0), ("bd3lm", 2.0, 0.25), ("udlm", 1.0, 1.0)]
+)
+def test_what_an_objective_reads_is_planned_for(name: str, read: float, head: float) -> None:
+    """Views and copies make activations and operations so many times as large."""
+    model = {"time_conditioning": False, "vocab_size": 2000}
+    base, other = (plan.plan(run_config(one, model=model), 1) for one in ("mdlm", name))
+    assert (base.expansion, base.head_share) == (1, 0.5)
+    assert (other.expansion, other.head_share) == (read, head)
+    per_position = other.flops_per_token / read - base.flops_per_token
+    whole_head = 6 * 2048 * 32
+    assert per_position == pytest.approx((head - 0.5) * whole_head, rel=1e-6)
+    assert other.memory.activations > 1.5 * read / 2 * base.memory.activations

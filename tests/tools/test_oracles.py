@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from model import draws
+from model import attention_layouts, draws
+from model.attention_layouts import Blocks
+from model.categorical import Categorical
 from model.draws import Draws
-from model.objectives import Objective
+from model.objectives import Objective, mdlm, sundae
 from model.objectives.autoregressive import Autoregressive
+from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.objectives.udlm import Udlm
-from model.processes import absorbing, gaussian, uniform
+from model.processes import gaussian, uniform
 from model.processes.gaussian import Gaussian
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
@@ -89,14 +92,14 @@ def a_token_too_few(patch: Patch) -> None:
 
 def inverted_mask(patch: Patch) -> None:
     patch.setattr(
-        absorbing,
+        mdlm,
         "corrupt",
         lambda ids, alpha, uniform, mask: torch.where(uniform >= alpha, ids, mask),
     )
 
 
 def no_division_by_the_masked(patch: Patch) -> None:
-    patch.setattr(absorbing, "bound_weight", lambda alpha, dalpha: -dalpha)
+    patch.setattr(mdlm, "bound_weight", lambda alpha, dalpha: -dalpha)
 
 
 def other_bound_density(patch: Patch, change: Callable[..., Any]) -> None:
@@ -143,12 +146,14 @@ def one_bin(patch: Patch) -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_schedules() -> Any:
-    """Schedules are remembered; a broken one must not be."""
+    """Schedules and masks are remembered; a broken one must not be."""
     gaussian.betas.cache_clear()
     gaussian._alpha_bars.cache_clear()
+    attention_layouts.dense_mask.cache_clear()
     yield
     gaussian.betas.cache_clear()
     gaussian._alpha_bars.cache_clear()
+    attention_layouts.dense_mask.cache_clear()
 
 
 def capped_beta(patch: Patch) -> None:
@@ -186,6 +191,54 @@ def likeliest_ids(patch: Patch) -> None:
     patch.setattr(Draws, "uniform_at", lambda self, kind, x, y: 0.5 + 0.0 * y.double())
 
 
+def times_of_a_sample(patch: Patch) -> None:
+    """One t a sample where blocks have each their own; held out, blocks are one."""
+    patch.setattr(Bd3lm, "_num_blocks", lambda self, length: 1)
+
+
+def later_blocks_seen(patch: Patch) -> None:
+    """The clean copy is seen whole, so that it tells what is to be predicted."""
+    right = Blocks.rule
+
+    def wrong(self: Any, length: int, device: Any) -> Any:
+        rule = right(self, length, device)
+        return lambda q, k: rule(q, k) | ((q < length // 2) & (k >= length // 2) & (k % 2 == 0))
+
+    patch.setattr(Blocks, "rule", wrong)
+    attention_layouts.dense_mask.cache_clear()
+
+
+def copied_weight(patch: Patch) -> None:
+    right = Bd3lm._with_copy
+    patch.setattr(
+        Bd3lm,
+        "_with_copy",
+        lambda self, noisy: dataclasses.replace(
+            right(self, noisy), weight_BK=right(self, noisy).weight_BK * 1.0001
+        ),
+    )
+
+
+def first_token_in_the_loss(patch: Patch) -> None:
+    patch.setattr(
+        Bd3lm,
+        "corrupt",
+        lambda self, *arguments: self._with_copy(Mdlm.corrupt(self, *arguments)),
+    )
+
+
+def nothing_replaced(patch: Patch) -> None:
+    patch.setattr(uniform, "corrupt", lambda ids_BL, alpha, uniform_BL, model: ids_BL)
+
+
+def first_view_alone(patch: Patch) -> None:
+    patch.setattr(sundae, "stacked", lambda views: views[0])
+
+
+def first_id_picked(patch: Patch) -> None:
+    patch.setattr(Categorical, "pick", lambda self, uniform_M, temperature: (0 * uniform_M).long())
+
+
 BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: patch.setattr(draws, "_ROUNDS", 9), "draws: Philox4x32-10"),
     (lambda patch: patch.setattr(draws, "_WEYL", draws._WEYL[::-1]), "draws: Philox4x32-10"),
@@ -207,6 +260,14 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: training loss"),
     (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: uniform predictor"),
     (lambda patch: scaled(patch, Cosine, "dalpha"), "mdlm: training loss"),
+    (times_of_a_sample, "bd3lm: held-out bound"),
+    (later_blocks_seen, "bd3lm: held-out bound"),
+    (copied_weight, "bd3lm: held-out bound"),
+    (later_blocks_seen, "bd3lm: training loss"),
+    (copied_weight, "bd3lm: training loss"),
+    (first_token_in_the_loss, "bd3lm: training loss"),
+    (copied_weight, "bd3lm: uniform predictor"),
+    (first_token_in_the_loss, "bd3lm: one block"),
     (capped_beta, "gaussian: golden values"),
     (shifted_index, "gaussian: golden values"),
     (one_step_coefficients, "gaussian: any step"),
@@ -235,6 +296,13 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     ),
     (noise_never_hits_the_token, "udlm: uniform predictor"),
     (one_id_more, "udlm: reverse step"),
+    (nothing_replaced, "sundae: corruption"),
+    (one_id_more, "sundae: corruption"),
+    (nothing_replaced, "sundae: least loss"),
+    (first_view_alone, "sundae: uniform predictor"),
+    (first_view_alone, "sundae: two views by hand"),
+    (first_id_picked, "sundae: two views by hand"),
+    (first_id_picked, "sundae: fixed point"),
 ]
 
 

@@ -13,7 +13,8 @@ class Scripted(Draws):
     """At stream position r, row r of what it was given, whatever the draw is for.
 
     Args:
-        time_B1: times; uniform_BL: uniforms; normals: standard normals ``[B, num]`` by kind.
+        time_B1: times, ``[B, num]`` where there are several of a sample.
+        uniform_BL: uniforms; normals: standard normals ``[B, num]`` by kind.
     """
 
     seed: int = 0
@@ -23,9 +24,9 @@ class Scripted(Draws):
     uniform_BL: Tensor
     normals: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def times(self, position_B: Tensor, kind: str = "time") -> Tensor:
+    def times(self, position_B: Tensor, kind: str = "time", num: int = 1) -> Tensor:
         """See :meth:`model.draws.Draws.times`."""
-        return self.time_B1[position_B]
+        return self.time_B1[position_B, :num]
 
     def uniform(self, kind: str, position_B: Tensor, num: int) -> Tensor:
         """See :meth:`model.draws.Draws.uniform`."""

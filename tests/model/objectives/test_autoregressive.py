@@ -211,6 +211,7 @@ def test_the_probabilities_of_all_padded_texts_and_of_those_without_an_end_sum_t
     scope = OBJECTIVE.scope(padded=True)
     assert not scope.length_given
     assert scope.end_masked
+    assert scope.exact
     assert not OBJECTIVE.scope(padded=False).length_given
 
 

@@ -131,7 +131,7 @@ def test_an_objective_without_a_bound_has_a_held_out_loss(run: Path, said: Any) 
     assert 0 < found["loss"] < 10
     assert "nelbo" not in found
     assert found["bound_on"] is None
-    assert found["padding"] == "predicted and counted, as in training"
+    assert found["padding"] == "as in training"
     assert found["documents"] < found["samples"]  # which are spans of the same texts
     if found["documents"] < 10:
         assert found["loss_ci95"] is None

@@ -1,0 +1,251 @@
+"""What is known exactly about BD3-LM: its bound is tight where the denoiser is right.
+
+The stand-in for the network answers with the true conditionals of a small joint given what the
+attention layout lets a position see: its own noisy block, and the clean blocks before it. The
+bound of every sequence is then -log p whatever the size of the blocks (Arriola et al. 2025,
+eq. 8); with blocks of one token it is so for each draw of the noise (section 3, L_1 = NLL); with
+one block everything is MDLM's, bit by bit.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.load import Plugin
+from model.attention_layouts import FULL, dense_mask
+from model.categorical import Categorical
+from model.config import ModelConfig
+from model.draws import Draws
+from model.objectives import Batch, Noisy
+from model.objectives.bd3lm import Bd3lm
+from model.objectives.mdlm import Mdlm
+from model.prediction import Prediction
+from model.schedules.loglinear import LogLinear
+from tools.verify.check import Check, Comparison
+from tools.verify.joint import Conditionals, Joint
+from tools.verify.scripted import Scripted
+
+ALLOWED = 1e-6
+"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+
+NODES = 16
+"""Of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
+
+LENGTH = 4
+GIVEN: Sequence[Sequence[bool]] = (
+    [True] * 4,
+    [False, True, True, True],
+    [False, False, True, True],
+    [True, False, False, True],
+)
+"""Which positions are free: all, behind BOS or a prompt, and around what is given."""
+
+
+def oracles() -> Iterator[Check]:
+    """Checks of :class:`model.objectives.bd3lm.Bd3lm`."""
+    yield Check(name="bd3lm: held-out bound", compare=_held_out)
+    yield Check(name="bd3lm: training loss", compare=_training)
+    yield Check(name="bd3lm: one block", compare=_one_block)
+    yield Check(name="bd3lm: uniform predictor", compare=_uniform)
+
+
+def _joint() -> Joint:
+    return Joint.random(2, LENGTH)
+
+
+def _held_out() -> list[Comparison]:
+    """For each size of blocks, over every number and order of masked tokens in a block."""
+    joint, comparisons = _joint(), []
+    for size in range(1, LENGTH + 1):
+        cases = [_bound(joint, size, torch.tensor(free)) for free in GIVEN]
+        truth = torch.cat([_by_blocks(joint, size, torch.tensor(free)) for free in GIVEN])
+        means = torch.cat([losses_NW.mean(dim=1) for losses_NW in cases])
+        comparisons.append(_relative(f"-log p, blocks of {size}", means, truth))
+        if size == 1:
+            each = torch.cat([losses_NW.flatten() for losses_NW in cases])
+            known = truth.repeat_interleave(len(each) // len(truth))
+            comparisons.append(_relative("-log p by each draw, blocks of 1", each, known))
+    return comparisons
+
+
+def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
+    """The held-out loss of each outcome under each case of the noise, ``[N, W]``.
+
+    All blocks have the same time: the loss is a sum over blocks, none of which depends on the
+    noise of another.
+    """
+    order_PL = torch.tensor(list(itertools.permutations(range(LENGTH))))
+    cases = math.lcm(*range(1, size + 1))  # each number of masks of each block, equally often
+    time_K = (torch.arange(cases).double() + 0.5) / cases
+    batch, draws = _every_outcome(
+        joint,
+        time_K.repeat_interleave(len(order_PL)),
+        ((order_PL + 0.5) / LENGTH).double().repeat(cases, 1),
+    )
+    free_BL = free_L.expand(batch["tokens"].shape)
+    noisy = Bd3lm(block_size=size).bound_corrupt(batch, free_BL, draws, joint.config)
+    return row_losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
+
+
+def _by_blocks(joint: Joint, size: int, free_L: Tensor) -> Tensor:
+    """-log p of the free tokens of each outcome, given what their blocks see, ``[N]``."""
+    total_N = torch.zeros(len(joint.outcomes), dtype=torch.float64)
+    place_L = torch.arange(LENGTH)
+    for start in range(0, LENGTH, size):
+        later_L, here_L = place_L >= start + size, place_L >= start
+        told_NL = joint.outcomes.masked_fill(later_L | (here_L & free_L), joint.mask)
+        both_NL = joint.outcomes.masked_fill(later_L, joint.mask)
+        total_N += joint.masked_log_prob(told_NL) - joint.masked_log_prob(both_NL)
+    return total_N
+
+
+def _training() -> list[Comparison]:
+    """Without the schedules' small constants it integrates to -log p of what follows the first."""
+    joint, comparisons = _joint(), []
+    given_NL = joint.outcomes.clone()
+    given_NL[:, 1:] = joint.mask
+    after_first = joint.masked_log_prob(given_NL) - joint.log_prob
+    plugin = Plugin("model.schedules")
+    for name in plugin.names():
+        found, truth = [], []
+        for size in range(1, LENGTH + 1):
+            schedule = plugin.build(name).exact()
+            found.append(_integral(Bd3lm(block_size=size, schedule=schedule, t_min=0.0), joint))
+            truth.append(after_first if size < LENGTH else -joint.log_prob)
+        comparisons.append(_relative(f"-log p, {name}", torch.cat(found), torch.cat(truth)))
+    return comparisons
+
+
+def _integral(objective: Bd3lm, joint: Joint) -> Tensor:
+    """The expected training loss of each outcome, over all times and masks, ``[N]``."""
+    node, weight = np.polynomial.legendre.leggauss(NODES)
+    time_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
+    pattern_ZL = torch.tensor(list(itertools.product([0.0, 1.0], repeat=LENGTH))).double()
+    time_W = ((time_T + 1) / 2).repeat_interleave(len(pattern_ZL))
+    pattern_WL = pattern_ZL.repeat(NODES, 1)
+    alpha_W1 = objective.schedule.alpha(time_W)[:, None]
+    chance_W = torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
+    batch, draws = _every_outcome(joint, time_W, pattern_WL)
+    noisy = objective.corrupt(batch, draws, joint.config)
+    losses_NW = row_losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
+    return losses_NW @ ((weight_T / 2).repeat_interleave(len(pattern_ZL)) * chance_W)
+
+
+def _one_block() -> list[Comparison]:
+    """MDLM's noise: a block that is as long as the text, or longer."""
+    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    draws = Draws(seed=3, split="verify", batch=32)
+    uniform_BL = draws.uniform("text", torch.arange(32), 12)
+    batch = _batch((7 * uniform_BL).long())
+    batch["valid"] = torch.arange(12) < 1 + torch.arange(32)[:, None] % 12
+    batch["ending"] = ~batch["valid"]
+    free_BL = batch["valid"] & (uniform_BL < 0.9)
+    comparisons = []
+    for padding in ("masked", "generated", "visible"):
+        settings: dict[str, object] = {"padding": padding, "schedule": LogLinear(eps=0.1)}
+        apart = 0
+        for size in (12, 40):
+            one, other = Bd3lm(block_size=size, **settings), Mdlm(**settings)  # type: ignore[arg-type]
+            for method, more in (("corrupt", ()), ("bound_corrupt", (free_BL,))):
+                found, truth = (
+                    getattr(objective, method)(batch, *more, draws, model)
+                    for objective in (one, other)
+                )
+                apart += _differing(found, truth)
+        comparisons.append(Comparison(what=f"as MDLM's, padding {padding}", deviation=apart))
+    return comparisons
+
+
+def _differing(found: Noisy, truth: Noisy) -> int:
+    """How many fields are not the same, bit by bit."""
+    pairs = ((getattr(x, field.name) for x in (found, truth)) for field in fields(Noisy))
+    return sum(
+        not (torch.equal(one, other) if isinstance(one, Tensor) else one == other)
+        for one, other in pairs
+    )
+
+
+def _uniform() -> list[Comparison]:
+    """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
+    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    draws = Draws(seed=5, split="verify", batch=64)
+    position_B = torch.arange(64)
+    batch = _batch((7 * draws.uniform("text", position_B, 13)).long())
+    free_BL = draws.uniform("free", position_B, 13) < (position_B[:, None] + 1) / 64
+    free_BL[:, 0] = True
+    found, expected = [], []
+    for size in (1, 4, 5, 12):
+        objective = Bd3lm(block_size=size, schedule=LogLinear(eps=0.1), t_min=0.2, t_max=0.7)
+        noisy = objective.bound_corrupt(batch, free_BL, draws, model)
+        found.append(row_losses(noisy, _uniform_logits(noisy, model)) / free_BL.sum(dim=1))
+        noisy = objective.corrupt(batch, draws, model)
+        over_BL = noisy.over_BL
+        masked_BL = 1 - objective.schedule.alpha(noisy.level_BK.double())
+        expected.append((noisy.weight_BK * masked_BL)[over_BL] * math.log(7))
+    known = torch.tensor(math.log(7), dtype=torch.float64)
+    held_out, training = torch.cat(found), torch.cat(expected)
+    return [
+        _relative("log V, held out", held_out, known.expand(len(held_out))),
+        _relative("(1 - eps) log V, in training", training, (0.9 * known).expand(len(training))),
+    ]
+
+
+def _every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Batch, Draws]:
+    """Each of N outcomes under each of W cases of the noise, ``[N W, L]``; one time a case."""
+    num = len(joint.outcomes)
+    batch = _batch(joint.outcomes.repeat_interleave(len(time_W), dim=0))
+    time_BN = time_W.repeat(num)[:, None].expand(-1, LENGTH)
+    return batch, Scripted(time_B1=time_BN, uniform_BL=uniform_WL.repeat(num, 1))
+
+
+def _batch(tokens_BL: Tensor) -> Batch:
+    return {
+        "tokens": tokens_BL,
+        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
+        "position": torch.arange(len(tokens_BL)),
+    }
+
+
+def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
+    """The true conditionals of each predicted position given what it sees, ``[M, V + 1]``."""
+    row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+    read, length = noisy.ids_BL.shape[1], joint.outcomes.shape[1]
+    seen_ML = noisy.ids_BL[row_M]
+    if noisy.layout != FULL:
+        mask_LL = dense_mask(noisy.layout, read, read, noisy.ids_BL.device)
+        assert mask_LL is not None
+        seen_ML = seen_ML.masked_fill(~mask_LL[column_M], joint.mask)
+    # Of a position and its copy at most one is seen; [MASK] is the largest id.
+    seen_ML = seen_ML.unflatten(1, (-1, length)).amin(dim=1)
+    where_ML = torch.arange(length) == column_M[:, None]
+    return joint.denoise(seen_ML, noisy.level_BK, where_ML)
+
+
+def _uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
+    logits_MR = torch.zeros(int(noisy.where_BL.sum()), model.num_ids)
+    logits_MR[:, model.mask] = -torch.inf
+    return logits_MR
+
+
+def row_losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
+    """Of every sample, ``[B]`` float64."""
+    losses_M = Bd3lm().bound_losses(Prediction(logits=Categorical(logits_MR)), noisy).double()
+    zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
+    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
+
+
+def _relative(what: str, found: Tensor, truth: Tensor) -> Comparison:
+    # What has no free token costs nothing, and has nothing to be relative to.
+    apart = (found - truth).abs() / truth.abs().clamp(min=1e-6)
+    worst = int(apart.argmax())
+    return Comparison(
+        what=what,
+        deviation=float(apart.max()),
+        allowed=ALLOWED,
+        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
+    )

@@ -1,0 +1,278 @@
+"""What is known exactly about SUNDAE: its corruption, its loss, and where both come to rest.
+
+Corruption is enumerated: a rate's Gauss-Legendre rule is exact for polynomials, which the chances
+of all texts are, and at each position a token is kept or becomes any of V ids.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.categorical import Categorical
+from model.config import ModelConfig
+from model.draws import Draws
+from model.objectives import LOSS, Batch, Noisy, sum_losses
+from model.objectives.sundae import Sundae
+from model.prediction import Answer, Prediction, Read
+from model.query import Query
+from model.samplers import Job
+from model.samplers.unrolled import Unrolled
+from tools.verify.check import Check, Comparison
+from tools.verify.joint import Joint
+from tools.verify.scripted import Scripted
+
+ALLOWED = 1e-6
+"""Log-probabilities are computed in float32."""
+
+NODES = 4
+"""Of the rule over the rate: exact for texts of up to seven positions."""
+
+
+def oracles() -> Iterator[Check]:
+    """Checks of :class:`model.objectives.sundae.Sundae` and of its sampler."""
+    yield Check(name="sundae: corruption", compare=_corruption)
+    yield Check(name="sundae: least loss", compare=_least)
+    yield Check(name="sundae: uniform predictor", compare=_uniform)
+    yield Check(name="sundae: two views by hand", compare=_by_hand)
+    yield Check(name="sundae: fixed point", compare=_fixed_point)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Logits ``[M, R]`` by a function, in the place of a network."""
+
+    logits: Callable[[Query], Tensor]
+
+    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+        """See :class:`model.samplers.SampledNetwork`."""
+        return read(Prediction(logits=Categorical(self.logits(query))))
+
+    def remember(self, query: Query) -> Query:
+        """The query."""
+        return query
+
+
+# -- corruption -----------------------------------------------------------------------------
+
+
+def _corruption() -> list[Comparison]:
+    """The law of one token over all rates, with and without a [MASK] among the ids."""
+    comparisons = []
+    for model in (_model(3), _model(5, mask_id=2), _model(4, mask_id=3)):
+        ids_V = _ids(model)
+        num = len(ids_V)
+        noisy, chance_W = _enumerated(ids_V[:, None], model)
+        found_VV = torch.zeros(num, model.vocab_size, dtype=torch.float64)
+        row_B = torch.arange(num).repeat_interleave(len(chance_W))
+        found_VV.index_put_((row_B, noisy.ids_BL[:, 0]), chance_W.repeat(num), accumulate=True)
+        known_VV = torch.eye(num, dtype=torch.float64) / 2 + 1 / (2 * num)
+        apart = (found_VV[:, ids_V] - known_VV).abs().max()
+        changed = 1 - found_VV[:, ids_V].diagonal().mean()
+        known = (1 - 1 / num) / 2
+        comparisons += [
+            Comparison(what=f"law of one token, {num} ids", deviation=float(apart), allowed=1e-12),
+            _close(f"changed share, {num} ids", float(changed), known, 1e-12),
+        ]
+    return comparisons
+
+
+def _least() -> list[Comparison]:
+    """The loss is least, and is the entropy of what corruption hides, at Bayes' posterior."""
+    joint, model = Joint.random(3, 2), _model(3)
+    noisy, chance_W = _enumerated(joint.outcomes, model)
+    chance_B = (joint.probability[:, None] * chance_W).flatten()
+    code_B = (noisy.ids_BL * torch.tensor([3, 1])).sum(dim=1)
+
+    posterior_YLV, chance_Y = _posterior(joint)
+    table_YLV = posterior_YLV.log().requires_grad_()
+    logits_MR = torch.nn.functional.pad(table_YLV[code_B].flatten(0, 1), (0, 1), value=-torch.inf)
+    losses_M = Sundae(unrolls=1).losses(_told(logits_MR), noisy)[LOSS].double()
+    loss = (chance_B.repeat_interleave(joint.length) * losses_M).sum()
+    loss.backward()
+    assert table_YLV.grad is not None
+    entropy_Y = -(posterior_YLV * posterior_YLV.log()).sum(dim=(1, 2))
+    known = float((chance_Y * entropy_Y).sum())
+    slope = float(table_YLV.grad.abs().max())
+    return [
+        _close("entropy of the text given the corrupted one", float(loss.detach()), known, ALLOWED),
+        Comparison(what="slope there", deviation=slope, allowed=ALLOWED),
+    ]
+
+
+def _posterior(joint: Joint) -> tuple[Tensor, Tensor]:
+    """p(x_i | y) ``[Y, L, V]`` of every corrupted text y, and p(y) ``[Y]``, in closed form.
+
+    With c positions changed of two, the chances over all rates of keeping (1 - r) + r / V and
+    of becoming one other id, r / V, are integrals of polynomials.
+    """
+    kept, other = np.polynomial.Polynomial([1, 1 / 3 - 1]), np.polynomial.Polynomial([0, 1 / 3])
+    by_changes = [float((kept ** (2 - c) * other**c).integ()(1.0)) for c in range(3)]
+    apart_NY = (joint.outcomes[:, None] != joint.outcomes[None]).sum(dim=-1)
+    both_NY = joint.probability[:, None] * torch.tensor(by_changes).double()[apart_NY]
+    one_hot_NLV = torch.nn.functional.one_hot(joint.outcomes, joint.vocab).double()
+    marginal_YLV = torch.einsum("ny,nlv->ylv", both_NY, one_hot_NLV)
+    return marginal_YLV / marginal_YLV.sum(dim=-1, keepdim=True), both_NY.sum(dim=0)
+
+
+def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
+    """Every text under each of W corruptions, ``[N W, L]``, and the chance of each, ``[W]``."""
+    num, (texts, length) = len(_ids(model)), tokens_NL.shape
+    node, weight = np.polynomial.legendre.leggauss(NODES)
+    rate_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
+    rate_T, weight_T = (rate_T + 1) / 2, weight_T / 2
+    # At a rate r ids are drawn above 1 - r, each in r / V of the unit interval.
+    drawn_TC = 1 - rate_T[:, None] * (torch.arange(num) + 0.5) / num
+    uniform_TC = torch.cat([drawn_TC, (1 - rate_T[:, None]) / 2], dim=1)
+    chance_TC = torch.cat([(rate_T / num)[:, None].expand(-1, num), 1 - rate_T[:, None]], dim=1)
+    case_CL = torch.tensor(list(itertools.product(range(num + 1), repeat=length)))
+    uniform_WL = uniform_TC[:, case_CL].flatten(0, 1)
+    chance_W = (weight_T[:, None] * chance_TC[:, case_CL].prod(dim=-1)).flatten()
+    draws = Scripted(
+        time_B1=rate_T.repeat_interleave(len(case_CL)).repeat(texts)[:, None],
+        uniform_BL=uniform_WL.repeat(texts, 1),
+    )
+    batch = _batch(tokens_NL.repeat_interleave(len(chance_W), dim=0))
+    return Sundae().corrupt(batch, draws, model), chance_W
+
+
+# -- loss -----------------------------------------------------------------------------------
+
+
+def _uniform() -> list[Comparison]:
+    """Log V at every position of every view, whatever was drawn."""
+    comparisons = []
+    draws = Draws(seed=5, split="verify", batch=64)
+    position_B = torch.arange(64)
+    for model in (_model(7), _model(7, mask_id=3)):
+        ids_V = _ids(model)
+
+        def even(query: Query, model: ModelConfig = model) -> Tensor:
+            logits_MR = torch.zeros(int(query.where_BL.sum()), model.num_rows)
+            return logits_MR.masked_fill(model.excluded_rows.to(logits_MR.device), -torch.inf)
+
+        batch = _batch(ids_V[(len(ids_V) * draws.uniform("text", position_B, 12)).long()])
+        batch["valid"] = draws.uniform("valid", position_B, 12) < (position_B[:, None] + 1) / 64
+        batch["tokens"] = torch.where(batch["valid"], batch["tokens"], model.mask)
+        network, text = _Network(even), int(batch["valid"].sum())
+        for unrolls in (1, 2, 3):
+            objective = Sundae(unrolls=unrolls)
+            noisy = objective.corrupt(batch, draws, model)
+            noisy = objective.refine(noisy, network.ask, draws)
+            losses_M = objective.losses(_told(even(noisy)), noisy)[LOSS].double()
+            apart = float((losses_M / math.log(len(ids_V)) - 1).abs().max())
+            what = f"log {len(ids_V)}, {unrolls} views"
+            comparisons.append(Comparison(what=what, deviation=apart, allowed=ALLOWED))
+            missing = abs(len(losses_M) - unrolls * text) + abs(int(noisy.count()) - len(losses_M))
+            comparisons.append(Comparison(what=f"positions, {unrolls} views", deviation=missing))
+    return comparisons
+
+
+def _by_hand() -> list[Comparison]:
+    """Four tokens of five ids, of which a network that always adds one knows one in one view."""
+    model = _model(5)
+    batch = _batch(torch.tensor([[1, 1, 2, 3, 4]]))
+    batch["valid"] = torch.tensor([[True, True, True, True, False]])
+    uniform_BL = torch.tensor([[0.55, 0.8, 0.4, 0.1, 0.7]]).double()
+    draws = Scripted(time_B1=torch.tensor([[0.5]]).double(), uniform_BL=uniform_BL)
+
+    def next_id(query: Query) -> Tensor:
+        ids_M = (query.ids_BL[query.where_BL] + 1) % 5
+        return torch.nn.functional.pad(
+            2.0 * torch.nn.functional.one_hot(ids_M, 5), (0, 1), value=-torch.inf
+        )
+
+    objective = Sundae(temperature=0.0)
+    noisy = objective.corrupt(batch, draws, model)
+    noisy = objective.refine(noisy, _Network(next_id).ask, draws)
+    views = torch.tensor([[0, 3, 2, 3, 4], [1, 4, 3, 4, 4]])
+    differ = int((noisy.ids_BL != views).sum())
+    sums = sum_losses(objective, _told(next_id(noisy)), noisy)
+    found = float(sums.terms[LOSS]) / int(noisy.count())
+    known = math.log(math.exp(2) + 4) - 2 / 8  # -log p of the id it adds to, at one of eight
+    assert noisy.tokens is not None
+    return [
+        Comparison(what="ids of both views", deviation=differ),
+        _close("loss", found, known, ALLOWED),
+        Comparison(what="tokens", deviation=abs(int(noisy.tokens) - 4)),
+    ]
+
+
+def _fixed_point() -> list[Comparison]:
+    """A network that knows the text unrolls to it, and is sampled until it stands."""
+    model, draws = _model(7), Draws(seed=2, split="verify", batch=16)
+    position_B = torch.arange(16)
+    batch = _batch((7 * draws.uniform("text", position_B, 12)).long())
+
+    def known(query: Query) -> Tensor:
+        tokens_BL = batch["tokens"].repeat(len(query.ids_BL) // 16, 1)
+        one_hot_MV = torch.nn.functional.one_hot(tokens_BL[query.where_BL], 7).float()
+        return torch.nn.functional.pad(one_hot_MV, (0, 1)).log()
+
+    network, objective = _Network(known), Sundae(unrolls=3)
+    noisy = objective.refine(objective.corrupt(batch, draws, model), network.ask, draws)
+    wrong = noisy.ids_BL[16:] != batch["tokens"].repeat(2, 1)
+    loss = sum_losses(objective, _told(known(noisy)), noisy).terms[LOSS]
+    comparisons = [
+        Comparison(what="wrong ids in unrolled views", deviation=int(wrong.sum())),
+        Comparison(what="loss", deviation=float(loss.abs())),
+    ]
+    for sampler, evaluations in (
+        (Unrolled(proportion=1.0), 10),
+        (Unrolled(proportion=1.0, temperature=0.0, min_steps=2), 2),
+        (Unrolled(order="unsure", temperature=0.0), 10),
+        (Unrolled(min_steps=60), 60),
+    ):
+        job = Job(
+            ids_BL=torch.zeros_like(batch["tokens"]),
+            free_BL=batch["valid"],
+            position_B=position_B,
+            draws=draws,
+            objective=objective,
+            model=model,
+            network=network,
+        )
+        wrong = sampler.run(job) != batch["tokens"]
+        extra = abs(job.evaluations - evaluations)
+        comparisons += [
+            Comparison(
+                what="wrong ids in samples", deviation=int(wrong.sum()), figures=f"{sampler}"
+            ),
+            Comparison(what="evaluations", deviation=extra, figures=f"{sampler}"),
+        ]
+    return comparisons
+
+
+def _model(vocab: int, mask_id: int | None = None) -> ModelConfig:
+    return ModelConfig(vocab_size=vocab, mask_id=mask_id, width=2, num_heads=1)
+
+
+def _ids(model: ModelConfig) -> Tensor:
+    """Every id that is no [MASK]."""
+    ids_V = torch.arange(model.vocab_size)
+    return ids_V[ids_V != model.mask]
+
+
+def _batch(tokens_BL: Tensor) -> Batch:
+    return {
+        "tokens": tokens_BL,
+        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
+        "position": torch.arange(len(tokens_BL)),
+    }
+
+
+def _told(logits_MR: Tensor) -> Prediction:
+    return Prediction(logits=Categorical(logits_MR))
+
+
+def _close(what: str, found: float, known: float, allowed: float) -> Comparison:
+    return Comparison(
+        what=what,
+        deviation=abs(found / known - 1),
+        allowed=allowed,
+        figures=f"{found:.10g} in place of {known:.10g}",
+    )
