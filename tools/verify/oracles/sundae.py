@@ -18,7 +18,7 @@ from model.config import ModelConfig
 from model.draws import Draws
 from model.objectives import LOSS, Batch, Noisy, sum_losses
 from model.objectives.sundae import Sundae
-from model.prediction import Answer, Prediction, Read
+from model.prediction import Answer, Networks, Prediction, Read
 from model.query import Query
 from model.samplers import Job
 from model.samplers.unrolled import Unrolled
@@ -162,7 +162,7 @@ def _uniform() -> list[Comparison]:
         for unrolls in (1, 2, 3):
             objective = Sundae(unrolls=unrolls)
             noisy = objective.corrupt(batch, draws, model)
-            noisy = objective.refine(noisy, network.ask, draws)
+            noisy = objective.refine(noisy, Networks(network.ask), draws)
             losses_M = objective.losses(_told(even(noisy)), noisy)[LOSS].double()
             apart = float((losses_M / math.log(len(ids_V)) - 1).abs().max())
             what = f"log {len(ids_V)}, {unrolls} views"
@@ -188,7 +188,7 @@ def _by_hand() -> list[Comparison]:
 
     objective = Sundae(temperature=0.0)
     noisy = objective.corrupt(batch, draws, model)
-    noisy = objective.refine(noisy, _Network(next_id).ask, draws)
+    noisy = objective.refine(noisy, Networks(_Network(next_id).ask), draws)
     views = torch.tensor([[0, 3, 2, 3, 4], [1, 4, 3, 4, 4]])
     differ = int((noisy.ids_BL != views).sum())
     sums = sum_losses(objective, _told(next_id(noisy)), noisy)
@@ -214,7 +214,7 @@ def _fixed_point() -> list[Comparison]:
         return torch.nn.functional.pad(one_hot_MV, (0, 1)).log()
 
     network, objective = _Network(known), Sundae(unrolls=3)
-    noisy = objective.refine(objective.corrupt(batch, draws, model), network.ask, draws)
+    noisy = objective.refine(objective.corrupt(batch, draws, model), Networks(network.ask), draws)
     wrong = noisy.ids_BL[16:] != batch["tokens"].repeat(2, 1)
     loss = sum_losses(objective, _told(known(noisy)), noisy).terms[LOSS]
     comparisons = [
