@@ -18,7 +18,7 @@ from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
 from tools.verify.plain import PlainLoop
 from tools.verify.synthetic import OBJECTIVES, run_config
 
-STEPS = 12
+STEPS = 8
 TIE = 1e-5
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "adaln": ("mdlm", {}),
@@ -40,7 +40,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
                 "qk_norm": True,
                 "qkv_bias": True,
                 "shifted_output": True,
-                "causal_annealing_steps": 10,
+                "causal_annealing_steps": 6,
             }
         },
     ),

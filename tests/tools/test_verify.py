@@ -136,7 +136,7 @@ def test_one_rank_and_two_steps(capsys, tmp_path) -> None:
         names += ["recompute"] if objective == invariance.of_engine() else []
         checks += [f"{objective}: {name}" for name in names]
     rows = [line for line in out.splitlines() if line.startswith("✓")]
-    assert [row[2:34].strip() for row in rows] == checks
+    assert [row[2:46].strip() for row in rows] == checks
     assert f"all {len(checks)} checks hold" in out
     assert "not checked, since it takes more than --ranks 1: data 2; " in out
     record = json.loads(file.read_text())

@@ -76,8 +76,9 @@ def card(
 def _metadata(config: RunConfig, own: bool, about: About) -> str:
     """The YAML that the Hub reads; a library and a task only where our code lies beside."""
     seq2seq = config.model.seq2seq is not None
-    tags = ["palimpsest", "text-diffusion", to_plain(config)["objective"]["name"]]
-    tags += ["seq2seq"] if seq2seq else []
+    tags = ["palimpsest", "text-diffusion"]
+    tags += ["masked-diffusion"] if config.objective.noise == "mask" else []
+    tags += [to_plain(config)["objective"]["name"], *(["seq2seq"] if seq2seq else [])]
     found: dict[str, Any] = {"tags": tags}
     if own:
         task = "text2text-generation" if seq2seq else "fill-mask"

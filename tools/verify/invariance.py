@@ -101,9 +101,15 @@ def left_out(ranks: int) -> list[str]:
 def of_engine() -> str:
     """The objective that the engine's own layouts are run with.
 
-    The first one whose network sees the level, and so has every part that a block can have.
+    The first one whose network sees the level, and so has every part that a block can have, and
+    which reads each position once.
     """
-    return next(name for name in OBJECTIVES.names() if run_config(name).model.time_conditioning)
+    configs = {name: run_config(name) for name in OBJECTIVES.names()}
+    return next(
+        name
+        for name, config in configs.items()
+        if config.model.time_conditioning and config.objective.expansion == 1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from tools.verify.check import Comparison, Verdict
 
 PACKAGES = ("palimpsest", "torch", "deepspeed", "megatron-core")
-HEAD = f"  {'check':<32}{'time':>7}  {'nearest its bound':<28}{'deviation':>11}{'allowed':>10}"
+HEAD = f"  {'check':<44}{'time':>7}  {'nearest its bound':<28}{'deviation':>11}{'allowed':>10}"
 
 ADVICE = """\
 Run it again: python -m tools.verify {again}
@@ -58,7 +58,7 @@ def mark(holds: bool) -> str:
 def row(verdict: Verdict) -> str:
     """The comparison that is nearest its bound, or beyond it."""
     worst = verdict.worst
-    head = f"{mark(verdict.holds)} {verdict.name:<32}{verdict.seconds:6.1f}s"
+    head = f"{mark(verdict.holds)} {verdict.name:<44}{verdict.seconds:6.1f}s"
     if worst is None:
         return f"{head}  {verdict.error.strip().splitlines()[-1][:90]}"
     return f"{head}  {worst.what:<28}{_deviation(worst):>11}{_allowed(worst):>10}"

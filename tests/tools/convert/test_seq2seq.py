@@ -343,7 +343,7 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
         model(ids, decoder_inputs_embeds=x, level=torch.ones(1))
     with pytest.raises(TypeError, match="knows no temperature; ddpm has variance, clamp_below"):
         model.generate(ids, temperature=0.5)
-    with pytest.raises(ValueError, match="there is no sampler dpm; choose ddpm or ddim"):
+    with pytest.raises(ValueError, match="there is no sampler dpm; choose ddim or ddpm"):
         model.generate(ids, sampler="dpm")
     for words in ({"max_length": 0}, {"sampling_steps": 0}, {"num_return_sequences": 0}):
         with pytest.raises(ValueError, match="must be at least 1"):
