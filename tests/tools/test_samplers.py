@@ -51,8 +51,8 @@ def test_a_name_settings_or_both(mdlm: RunConfig, genie: RunConfig) -> None:
         (["steps=3", "parallel.tensor=2"], "parallel.tensor=2 is no setting of a sampler"),
         (
             ["ddim"],
-            "--sampler: sampler ddim undoes noise of kind gaussian, and that of objective mdlm is mask: "
-            "its own sampler is ancestral",
+            "--sampler: sampler ddim undoes noise of kind gaussian, and that of objective mdlm is "
+            "mask: its own sampler is ancestral",
         ),
     ],
 )
