@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import MODEL, random_weights, run_of, save_weights
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from configs.errors import UserError
+from model.config import ModelConfig
+from model.denoiser import Denoiser
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which
 from tools.convert import parity
@@ -198,6 +202,36 @@ def test_the_exported_code_is_the_projects_own_and_needs_two_packages(root: Path
             own, exported = source.read_text().splitlines(), text.splitlines()
             changed = [(a, b) for a, b in zip(own, exported, strict=True) if a != b]
             assert all(b == re.sub(r"from model\.(\w+\.)*", "from .", a) for a, b in changed)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("autoregressive", "its text is not written by filling in"),
+        ("udlm", "its text is not written by filling in"),
+        ("bd3lm", "it attends by a layout of its own"),
+    ],
+)
+def test_what_transformers_has_no_form_for_is_refused_by_name(
+    tmp_path: Path, objective: str, message: str
+) -> None:
+    denoiser = random_weights(Denoiser(ModelConfig(**MODEL)))
+    run = run_of(denoiser.config, objective={"name": objective})
+    save_weights(tmp_path / "ckpt", denoiser, run, 2**20)
+    told = f"objective {objective} has no form in transformers.*{message}"
+    with pytest.raises(UserError, match=told):
+        to_hf(tmp_path / "ckpt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_holds_its_own_method_and_no_other(tmp_path: Path) -> None:
+    denoiser = random_weights(Denoiser(ModelConfig(**MODEL)))
+    save_weights(tmp_path / "ckpt", denoiser, run_of(denoiser.config), 2**20)
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    method = (tmp_path / "out" / "method.py").read_text(encoding="utf-8")
+    assert 'OBJECTIVES: dict[str, Any] = {"mdlm": Mdlm}' in method
+    assert 'SAMPLERS: dict[str, Any] = {"ancestral": Ancestral}' in method
+    assert not (tmp_path / "out" / "genie.py").exists()
 
 
 SETTLE = """
