@@ -108,6 +108,8 @@ class Cluster:
         self.conf = root / "slurm.conf"
         self._port = _free_ports(nodes + 11)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Read here, once: scenarios run in threads, beside which pytest changes its variables.
+        self._kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
 
     # -- up and down ----------------------------------------------------------------------
 
@@ -236,8 +238,7 @@ class Cluster:
     @property
     def environ(self) -> dict[str, str]:
         """Of a user's commands."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-        return {**kept, "SLURM_CONF": str(self.conf), "OMP_NUM_THREADS": "1"}
+        return {**self._kept, "SLURM_CONF": str(self.conf), "OMP_NUM_THREADS": "1"}
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a user's command prints."""

@@ -394,7 +394,7 @@ def test_fine_tuning_with_the_trainer(tmp_path: Path, corpus: Path) -> None:
     assert "AutoModelForSeq2SeqLM" in card
     assert "| architecture | 2 encoder and 2 decoder layers of width 32, embeddings of 12 |" in card
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["objective"] == asdict(run.objective)
+    assert config["objective"] == {"name": "genie", **asdict(run.objective)}
     model = model_of(tmp_path / "out")
     words = AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True)
     trainer = Trainer(
