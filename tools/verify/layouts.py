@@ -182,7 +182,7 @@ def _short_sampler(config: RunConfig) -> Sampler:
     sampler: Sampler = SAMPLERS.build(
         {"name": name, **({"steps": 6} if "steps" in settings else {})}
     )
-    return sampler
+    return sampler.within(config.objective)
 
 
 DRAW = "check"
