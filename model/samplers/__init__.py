@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from model.config import ModelConfig
@@ -78,6 +79,18 @@ class Job:
     def remember(self, query: Query) -> Query:
         """The query with what is the same at every step encoded once, such as the source."""
         return self.network.remember(query)
+
+    def query(self, ids_BL: Tensor, level: float) -> Query:
+        """A question about all free positions at a level, given the source, which is encoded."""
+        return self.remember(
+            Query(
+                ids_BL=ids_BL,
+                level_BK=torch.full((len(ids_BL), 1), level, device=ids_BL.device),
+                where_BL=self.free_BL,
+                source_BS=self.source_BS,
+                source_valid_BS=self.source_valid_BS,
+            )
+        )
 
 
 class Sampler(ABC):
@@ -148,3 +161,9 @@ def check_temperature(temperature: float) -> None:
     """ValueError where it is negative."""
     if temperature < 0:
         raise ValueError(f"temperature must not be negative, not {temperature}")
+
+
+def check_top_p(top_p: float) -> None:
+    """ValueError where it is no share."""
+    if not 0.0 < top_p <= 1.0:
+        raise ValueError(f"top_p must lie in (0, 1], not {top_p}")

@@ -48,15 +48,7 @@ class Ancestral(Sampler):
         """The ids after the last step, when no free position is masked."""
         ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
         levels = self.levels().to(ids_BL.device)
-        query = job.remember(
-            Query(
-                ids_BL=ids_BL,
-                level_BK=torch.ones(len(ids_BL), 1, device=ids_BL.device),
-                where_BL=job.free_BL,
-                source_BS=job.source_BS,
-                source_valid_BS=job.source_valid_BS,
-            )
-        )
+        query = job.query(ids_BL, 1.0)
         for number in range(self.steps):
             ids_BL = self._step(job, query, ids_BL, number, levels[number], levels[number + 1])
             job.on_step(ids_BL)

@@ -20,7 +20,7 @@ from model.config import ModelConfig
 from model.prediction import Prediction
 from model.processes.absorbing import stay_masked
 from model.query import Query
-from model.samplers import Job, Sampler, check_steps, check_temperature
+from model.samplers import Job, Sampler, check_steps, check_temperature, check_top_p
 
 Step = tuple[Tensor, Tensor]
 """Which positions of a block are revealed ``[B, b]``, and the level at which they are asked for."""
@@ -55,8 +55,7 @@ class Blockwise(Sampler):
         if self.steps is not None:
             check_steps(self.steps)
         check_temperature(self.temperature)
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+        check_top_p(self.top_p)
 
     def num_steps(self, length: int) -> int:
         """One for each position, or all of every block: there may be as many as positions."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.attention_layouts import AttentionLayout, Cached, Causal
 from model.prediction import Prediction
 from model.query import Query
-from model.samplers import Job, Sampler, check_temperature
+from model.samplers import Job, Sampler, check_temperature, check_top_p
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,7 @@ class LeftToRight(Sampler):
         check_temperature(self.temperature)
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {self.top_k}")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+        check_top_p(self.top_p)
 
     def check_free(self, free_BL: Tensor, objective: Any) -> None:
         """ValueError where something is given behind a free position, but for the last one."""

@@ -14,8 +14,7 @@ from torch import Tensor
 from model.categorical import Categorical
 from model.prediction import Prediction
 from model.processes import uniform
-from model.query import Query
-from model.samplers import Job, Sampler, check_steps, check_temperature
+from model.samplers import Job, Sampler, check_steps, check_temperature, check_top_p
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,7 @@ class UniformAncestral(Sampler):
     def __post_init__(self) -> None:
         check_steps(self.steps)
         check_temperature(self.temperature)
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+        check_top_p(self.top_p)
 
     def num_steps(self, length: int) -> int:
         """All of them."""
@@ -56,15 +54,7 @@ class UniformAncestral(Sampler):
         noise_BL = job.draws.uniform("start", job.position_B, job.ids_BL.shape[1])
         start_BL = uniform.random_ids(noise_BL, job.model)
         ids_BL = torch.where(job.free_BL, start_BL, job.ids_BL)
-        query = job.remember(
-            Query(
-                ids_BL=ids_BL,
-                level_BK=torch.ones(len(ids_BL), 1, device=ids_BL.device),
-                where_BL=job.free_BL,
-                source_BS=job.source_BS,
-                source_valid_BS=job.source_valid_BS,
-            )
-        )
+        query = job.query(ids_BL, 1.0)
         levels = self.levels().to(ids_BL.device)
         for number in range(self.steps):
             if bool(job.free_BL.any()):

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from model.prediction import Prediction
 from model.processes.uniform import random_ids
-from model.query import Query
 from model.samplers import Job, Sampler, check_steps, check_temperature
 
 
@@ -55,15 +54,7 @@ class Unrolled(Sampler):
         """The ids after the last step, or once every text is finished."""
         uniform_BL = job.draws.uniform("start", job.position_B, job.ids_BL.shape[1])
         ids_BL = torch.where(job.free_BL, random_ids(uniform_BL, job.model), job.ids_BL)
-        query = job.remember(
-            Query(
-                ids_BL=ids_BL,
-                level_BK=torch.zeros(len(ids_BL), 1, device=ids_BL.device),
-                where_BL=job.free_BL,
-                source_BS=job.source_BS,
-                source_valid_BS=job.source_valid_BS,
-            )
-        )
+        query = job.query(ids_BL, 0.0)
         open_BL, sure_BL = job.free_BL, None
         for number in range(self.steps):
             if not bool(open_BL.any()):

@@ -4,6 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
+LOG_PROB = 1e-6
+"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -64,3 +69,19 @@ class Verdict:
     def worst(self) -> Comparison | None:
         """The comparison nearest its bound, or beyond it."""
         return max(self.comparisons, key=lambda one: one.strain, default=None)
+
+
+def relative(what: str, found: Tensor, truth: Tensor, measure: Tensor | None = None) -> Comparison:
+    """Numbers through log-probabilities beside the true ones.
+
+    Args:
+        measure: that deviations are a share of; by default ``truth``.
+    """
+    apart = ((found - truth) / (truth if measure is None else measure)).abs()
+    worst = int(apart.argmax())
+    return Comparison(
+        what=what,
+        deviation=float(apart.max()),
+        allowed=LOG_PROB,
+        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
+    )

@@ -16,17 +16,15 @@ from model.attention_layouts import AttentionLayout, Cached, Causal
 from model.categorical import Categorical
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import Batch, Noisy
+from model.objectives import Noisy
 from model.objectives.autoregressive import Autoregressive
 from model.prediction import Answer, Prediction, Read
 from model.query import Query
 from model.samplers import Job
 from model.samplers.left_to_right import LeftToRight
-from tools.verify.check import Check, Comparison
+from tools.verify.check import Check, Comparison, relative
 from tools.verify.joint import Conditionals, Joint, Texts
-
-ALLOWED = 1e-6
-"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+from tools.verify.texts import batch_of, by_text, uniform_logits
 
 SAMPLES = 4000
 DEVIATIONS = 4.5
@@ -102,7 +100,7 @@ def _likelihood() -> list[Comparison]:
     """In training and held out: all tokens, and some given the others before them."""
     trained, found, truth, truth_given = [], [], [], []
     for joint in _joints():
-        objective, batch = Autoregressive(), _batch(joint.outcomes)
+        objective, batch = Autoregressive(), batch_of(joint.outcomes)
         trained.append(_nats(objective.corrupt(batch, DRAWS, joint.config), joint))
         truth.append(-joint.log_prob)
         for given in range(joint.length):
@@ -112,8 +110,8 @@ def _likelihood() -> list[Comparison]:
             prompt_NL = joint.outcomes.masked_fill(free_BL, joint.mask)
             truth_given.append(joint.masked_log_prob(prompt_NL) - joint.log_prob)
     return [
-        _relative("-log p, in training", torch.cat(trained), torch.cat(truth)),
-        _relative("-log p, all or given a prompt", torch.cat(found), torch.cat(truth_given)),
+        relative("-log p, in training", torch.cat(trained), torch.cat(truth)),
+        relative("-log p, all or given a prompt", torch.cat(found), torch.cat(truth_given)),
     ]
 
 
@@ -121,7 +119,7 @@ def _lengths() -> list[Comparison]:
     """Padded texts: BOS is given, EOS is predicted and counted, padding neither."""
     texts, objective = Texts((0.5, 0.3, 0.2)), Autoregressive()
     ids_NL = texts.outcomes
-    batch = _batch(ids_NL)
+    batch = batch_of(ids_NL)
     batch["valid"] = ids_NL != texts.PAD
     place_L = torch.arange(ids_NL.shape[1])
     batch["ending"] = place_L >= batch["valid"].sum(dim=1, keepdim=True) - 1
@@ -130,7 +128,7 @@ def _lengths() -> list[Comparison]:
     noisy = objective.bound_corrupt(batch, counted_NL, DRAWS, texts.config)
     wrong = int((counted_NL.sum(dim=1) != texts.num_letters + 1).sum())
     return [
-        _relative("-log p, the length with it", _nats(noisy, texts), -texts.log_prob),
+        relative("-log p, the length with it", _nats(noisy, texts), -texts.log_prob),
         Comparison(what="tokens counted", deviation=wrong),
         Comparison(
             what="a length that is given",
@@ -142,13 +140,11 @@ def _lengths() -> list[Comparison]:
 def _uniform() -> list[Comparison]:
     """Log V a token, and no share of it for [MASK]."""
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
-    batch = _batch((7 * DRAWS.uniform("text", torch.arange(64), 12)).long())
+    batch = batch_of((7 * DRAWS.uniform("text", torch.arange(64), 12)).long())
     noisy = Autoregressive().corrupt(batch, DRAWS, model)
-    logits_MR = torch.zeros(int(noisy.where_BL.sum()), model.num_ids)
-    logits_MR[:, model.mask] = -torch.inf
-    nats_B = _summed(noisy, logits_MR)
+    nats_B = _summed(noisy, uniform_logits(noisy, model))
     known_B = torch.full((64,), 12 * math.log(7), dtype=torch.float64)
-    return [_relative("log V", nats_B, known_B)]
+    return [relative("log V", nats_B, known_B)]
 
 
 def _sampler() -> list[Comparison]:
@@ -190,14 +186,6 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator(device=torch.get_default_device()).manual_seed(seed)
 
 
-def _batch(tokens_BL: Tensor) -> Batch:
-    return {
-        "tokens": tokens_BL,
-        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
-        "position": torch.arange(len(tokens_BL)),
-    }
-
-
 def _nats(noisy: Noisy, joint: Conditionals) -> Tensor:
     """Of every sample under the chain rule, ``[B]`` float64."""
     _past(noisy.layout)
@@ -206,17 +194,4 @@ def _nats(noisy: Noisy, joint: Conditionals) -> Tensor:
 
 def _summed(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     prediction = Prediction(logits=Categorical(logits_MR))
-    losses_M = Autoregressive().bound_losses(prediction, noisy).double()
-    zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
-    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
-
-
-def _relative(what: str, found: Tensor, truth: Tensor) -> Comparison:
-    apart = ((found - truth) / truth).abs()
-    worst = int(apart.argmax())
-    return Comparison(
-        what=what,
-        deviation=float(apart.max()),
-        allowed=ALLOWED,
-        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
-    )
+    return by_text(Autoregressive().bound_losses(prediction, noisy), noisy)

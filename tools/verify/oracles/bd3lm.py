@@ -26,12 +26,10 @@ from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
 from model.schedules.loglinear import LogLinear
-from tools.verify.check import Check, Comparison
+from tools.verify.check import Check, Comparison, relative
 from tools.verify.joint import Conditionals, Joint
 from tools.verify.scripted import Scripted
-
-ALLOWED = 1e-6
-"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+from tools.verify.texts import batch_of, by_text, uniform_logits
 
 NODES = 16
 """Of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
@@ -65,12 +63,19 @@ def _held_out() -> list[Comparison]:
         cases = [_bound(joint, size, torch.tensor(free)) for free in GIVEN]
         truth = torch.cat([_by_blocks(joint, size, torch.tensor(free)) for free in GIVEN])
         means = torch.cat([losses_NW.mean(dim=1) for losses_NW in cases])
-        comparisons.append(_relative(f"-log p, blocks of {size}", means, truth))
+        comparisons.append(relative(f"-log p, blocks of {size}", means, truth, _least(truth)))
         if size == 1:
             each = torch.cat([losses_NW.flatten() for losses_NW in cases])
             known = truth.repeat_interleave(len(each) // len(truth))
-            comparisons.append(_relative("-log p by each draw, blocks of 1", each, known))
+            comparisons.append(
+                relative("-log p by each draw, blocks of 1", each, known, _least(known))
+            )
     return comparisons
+
+
+def _least(truth: Tensor) -> Tensor:
+    """What has no free token costs nothing, and has nothing to be relative to."""
+    return truth.abs().clamp(min=1e-6)
 
 
 def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
@@ -117,7 +122,7 @@ def _training() -> list[Comparison]:
             schedule = plugin.build(name).exact()
             found.append(_integral(Bd3lm(block_size=size, schedule=schedule, t_min=0.0), joint))
             truth.append(after_first if size < LENGTH else -joint.log_prob)
-        comparisons.append(_relative(f"-log p, {name}", torch.cat(found), torch.cat(truth)))
+        comparisons.append(relative(f"-log p, {name}", torch.cat(found), torch.cat(truth)))
     return comparisons
 
 
@@ -141,7 +146,7 @@ def _one_block() -> list[Comparison]:
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=3, split="verify", batch=32)
     uniform_BL = draws.uniform("text", torch.arange(32), 12)
-    batch = _batch((7 * uniform_BL).long())
+    batch = batch_of((7 * uniform_BL).long())
     batch["valid"] = torch.arange(12) < 1 + torch.arange(32)[:, None] % 12
     batch["ending"] = ~batch["valid"]
     free_BL = batch["valid"] & (uniform_BL < 0.9)
@@ -175,14 +180,14 @@ def _uniform() -> list[Comparison]:
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
-    batch = _batch((7 * draws.uniform("text", position_B, 13)).long())
+    batch = batch_of((7 * draws.uniform("text", position_B, 13)).long())
     free_BL = draws.uniform("free", position_B, 13) < (position_B[:, None] + 1) / 64
     free_BL[:, 0] = True
     found, expected = [], []
     for size in (1, 4, 5, 12):
         objective = Bd3lm(block_size=size, schedule=LogLinear(eps=0.1), t_min=0.2, t_max=0.7)
         noisy = objective.bound_corrupt(batch, free_BL, draws, model)
-        found.append(row_losses(noisy, _uniform_logits(noisy, model)) / free_BL.sum(dim=1))
+        found.append(row_losses(noisy, uniform_logits(noisy, model)) / free_BL.sum(dim=1))
         noisy = objective.corrupt(batch, draws, model)
         over_BL = noisy.over_BL
         masked_BL = 1 - objective.schedule.alpha(noisy.level_BK.double())
@@ -190,25 +195,17 @@ def _uniform() -> list[Comparison]:
     known = torch.tensor(math.log(7), dtype=torch.float64)
     held_out, training = torch.cat(found), torch.cat(expected)
     return [
-        _relative("log V, held out", held_out, known.expand(len(held_out))),
-        _relative("(1 - eps) log V, in training", training, (0.9 * known).expand(len(training))),
+        relative("log V, held out", held_out, known.expand(len(held_out))),
+        relative("(1 - eps) log V, in training", training, (0.9 * known).expand(len(training))),
     ]
 
 
 def _every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Batch, Draws]:
     """Each of N outcomes under each of W cases of the noise, ``[N W, L]``; one time a case."""
     num = len(joint.outcomes)
-    batch = _batch(joint.outcomes.repeat_interleave(len(time_W), dim=0))
+    batch = batch_of(joint.outcomes.repeat_interleave(len(time_W), dim=0))
     time_BN = time_W.repeat(num)[:, None].expand(-1, LENGTH)
     return batch, Scripted(time_B1=time_BN, uniform_BL=uniform_WL.repeat(num, 1))
-
-
-def _batch(tokens_BL: Tensor) -> Batch:
-    return {
-        "tokens": tokens_BL,
-        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
-        "position": torch.arange(len(tokens_BL)),
-    }
 
 
 def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
@@ -226,26 +223,7 @@ def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
     return joint.denoise(seen_ML, noisy.level_BK, where_ML)
 
 
-def _uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
-    logits_MR = torch.zeros(int(noisy.where_BL.sum()), model.num_ids)
-    logits_MR[:, model.mask] = -torch.inf
-    return logits_MR
-
-
 def row_losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     """Of every sample, ``[B]`` float64."""
-    losses_M = Bd3lm().bound_losses(Prediction(logits=Categorical(logits_MR)), noisy).double()
-    zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
-    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
-
-
-def _relative(what: str, found: Tensor, truth: Tensor) -> Comparison:
-    # What has no free token costs nothing, and has nothing to be relative to.
-    apart = (found - truth).abs() / truth.abs().clamp(min=1e-6)
-    worst = int(apart.argmax())
-    return Comparison(
-        what=what,
-        deviation=float(apart.max()),
-        allowed=ALLOWED,
-        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
-    )
+    prediction = Prediction(logits=Categorical(logits_MR))
+    return by_text(Bd3lm().bound_losses(prediction, noisy), noisy)

@@ -22,12 +22,10 @@ from model.objectives import Batch, Noisy
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
 from model.schedules.loglinear import LogLinear
-from tools.verify.check import Check, Comparison
+from tools.verify.check import Check, Comparison, relative
 from tools.verify.joint import Conditionals, Joint, Texts
 from tools.verify.scripted import Scripted
-
-ALLOWED = 1e-6
-"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+from tools.verify.texts import batch_of, by_text, uniform_logits
 
 NODES = 32
 """Of the Gauss-Legendre rule over time, whose error is far below float32's."""
@@ -55,7 +53,7 @@ def _held_out() -> list[Comparison]:
                 found.append(_bound(joint, free_L))
                 given_NL = joint.outcomes.masked_fill(free_L, joint.mask)
                 truth.append(joint.masked_log_prob(given_NL) - joint.log_prob)
-    return [_relative("-log p, all or given some", torch.cat(found), torch.cat(truth))]
+    return [relative("-log p, all or given some", torch.cat(found), torch.cat(truth))]
 
 
 def _bound(joint: Joint, free_L: Tensor) -> Tensor:
@@ -86,7 +84,7 @@ def _lengths() -> list[Comparison]:
     for padding, (what, truth, tokens) in known.items():
         objective = Mdlm(padding=padding)  # type: ignore[arg-type]
         found, counted = _padded_bound(objective, texts)
-        comparisons.append(_relative(f"{what}, padding {padding}", found, truth))
+        comparisons.append(relative(f"{what}, padding {padding}", found, truth))
         wrong = int((counted != tokens).sum())
         comparisons.append(Comparison(what=f"tokens counted, padding {padding}", deviation=wrong))
     # In any order it is a code for the text given its length, so on average no shorter than -log p.
@@ -108,7 +106,7 @@ def _padded_bound(objective: Mdlm, texts: Texts) -> tuple[Tensor, Tensor]:
         free_L = (place_L > 0) & (ids_L != texts.PAD)
         # As many hidden positions as there are: each number of them, equally often.
         hidden = int((free_L & ~ending_L).sum()) if objective.padding == "visible" else length
-        batch = _batch(ids_L.repeat(hidden * len(order_PL), 1))
+        batch = batch_of(ids_L.repeat(hidden * len(order_PL), 1))
         batch["ending"] = ending_L.expand_as(batch["tokens"])
         batch["valid"] = batch["tokens"] != texts.PAD
         time_K = (torch.arange(hidden).double() + 0.5) / hidden
@@ -149,7 +147,7 @@ def _training() -> list[Comparison]:
         objective = Mdlm(schedule=plugin.build(name).exact(), t_min=0.0)
         found = torch.cat([_integral(objective, joint) for joint in _joints()])
         truth = torch.cat([-joint.log_prob for joint in _joints()])
-        comparisons.append(_relative(f"-log p, {name} schedule", found, truth))
+        comparisons.append(relative(f"-log p, {name} schedule", found, truth))
     return comparisons
 
 
@@ -167,40 +165,32 @@ def _uniform() -> list[Comparison]:
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     held_out = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
-    batch = _batch((7 * held_out.uniform("text", position_B, 12)).long())
+    batch = batch_of((7 * held_out.uniform("text", position_B, 12)).long())
     free_BL = held_out.uniform("free", position_B, 12) < position_B[:, None] / 64
     free_BL[:, 0] = True
     noisy = Mdlm().bound_corrupt(batch, free_BL, held_out, model)
-    score_B = _losses(noisy, _uniform_logits(noisy, model)) / free_BL.sum(dim=1)
+    score_B = _losses(noisy, uniform_logits(noisy, model)) / free_BL.sum(dim=1)
 
     objective = Mdlm(schedule=LogLinear(eps=0.1), t_min=1e-3)
     time_W, pattern_WL, weight_W = _times_and_masks(length=4)
     draws = Scripted(time_B1=time_W[:, None], uniform_BL=pattern_WL)
-    noisy = objective.corrupt(_batch(torch.zeros_like(pattern_WL).long()), draws, model)
+    noisy = objective.corrupt(batch_of(torch.zeros_like(pattern_WL).long()), draws, model)
     time_W = objective.t_min + (1 - objective.t_min) * time_W
     chance_W = weight_W * _probability(objective, time_W, pattern_WL)
-    score = _losses(noisy, _uniform_logits(noisy, model)) @ chance_W / 4
+    score = _losses(noisy, uniform_logits(noisy, model)) @ chance_W / 4
     known = torch.tensor([math.log(7)], dtype=torch.float64)
     return [
-        _relative("log V, held out", score_B, known.expand(64)),
-        _relative("(1 - eps) log V, in training", score[None], 0.9 * known),
+        relative("log V, held out", score_B, known.expand(64)),
+        relative("(1 - eps) log V, in training", score[None], 0.9 * known),
     ]
 
 
 def _every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Batch, Draws]:
     """Each of N outcomes under each of W cases of the noise, ``[N W, L]``."""
     num = len(joint.outcomes)
-    batch = _batch(joint.outcomes.repeat_interleave(len(time_W), dim=0))
+    batch = batch_of(joint.outcomes.repeat_interleave(len(time_W), dim=0))
     time_B1 = time_W.repeat(num)[:, None]
     return batch, Scripted(time_B1=time_B1, uniform_BL=uniform_WL.repeat(num, 1))
-
-
-def _batch(tokens_BL: Tensor) -> Batch:
-    return {
-        "tokens": tokens_BL,
-        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
-        "position": torch.arange(len(tokens_BL)),
-    }
 
 
 def _times_and_masks(length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,25 +215,7 @@ def _denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
     return joint.denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
 
 
-def _uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
-    logits_MR = torch.zeros(int(noisy.where_BL.sum()), model.num_ids)
-    logits_MR[:, model.mask] = -torch.inf
-    return logits_MR
-
-
 def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     """Of every sample, ``[B]`` float64."""
-    losses_M = Mdlm().bound_losses(Prediction(logits=Categorical(logits_MR)), noisy).double()
-    zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
-    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
-
-
-def _relative(what: str, found: Tensor, truth: Tensor) -> Comparison:
-    apart = ((found - truth) / truth).abs()
-    worst = int(apart.argmax())
-    return Comparison(
-        what=what,
-        deviation=float(apart.max()),
-        allowed=ALLOWED,
-        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
-    )
+    prediction = Prediction(logits=Categorical(logits_MR))
+    return by_text(Mdlm().bound_losses(prediction, noisy), noisy)

@@ -16,18 +16,16 @@ from torch import Tensor
 from model.categorical import Categorical
 from model.config import ModelConfig
 from model.draws import Draws
-from model.objectives import LOSS, Batch, Noisy, sum_losses
+from model.objectives import LOSS, Noisy, sum_losses
 from model.objectives.sundae import Sundae
 from model.prediction import Answer, Networks, Prediction, Read
 from model.query import Query
 from model.samplers import Job
 from model.samplers.unrolled import Unrolled
-from tools.verify.check import Check, Comparison
+from tools.verify.check import LOG_PROB, Check, Comparison
 from tools.verify.joint import Joint
 from tools.verify.scripted import Scripted
-
-ALLOWED = 1e-6
-"""Log-probabilities are computed in float32."""
+from tools.verify.texts import batch_of
 
 NODES = 4
 """Of the rule over the rate: exact for texts of up to seven positions."""
@@ -99,8 +97,10 @@ def _least() -> list[Comparison]:
     known = float((chance_Y * entropy_Y).sum())
     slope = float(table_YLV.grad.abs().max())
     return [
-        _close("entropy of the text given the corrupted one", float(loss.detach()), known, ALLOWED),
-        Comparison(what="slope there", deviation=slope, allowed=ALLOWED),
+        _close(
+            "entropy of the text given the corrupted one", float(loss.detach()), known, LOG_PROB
+        ),
+        Comparison(what="slope there", deviation=slope, allowed=LOG_PROB),
     ]
 
 
@@ -136,7 +136,7 @@ def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
         time_B1=rate_T.repeat_interleave(len(case_CL)).repeat(texts)[:, None],
         uniform_BL=uniform_WL.repeat(texts, 1),
     )
-    batch = _batch(tokens_NL.repeat_interleave(len(chance_W), dim=0))
+    batch = batch_of(tokens_NL.repeat_interleave(len(chance_W), dim=0))
     return Sundae().corrupt(batch, draws, model), chance_W
 
 
@@ -155,7 +155,7 @@ def _uniform() -> list[Comparison]:
             logits_MR = torch.zeros(int(query.where_BL.sum()), model.num_rows)
             return logits_MR.masked_fill(model.excluded_rows.to(logits_MR.device), -torch.inf)
 
-        batch = _batch(ids_V[(len(ids_V) * draws.uniform("text", position_B, 12)).long()])
+        batch = batch_of(ids_V[(len(ids_V) * draws.uniform("text", position_B, 12)).long()])
         batch["valid"] = draws.uniform("valid", position_B, 12) < (position_B[:, None] + 1) / 64
         batch["tokens"] = torch.where(batch["valid"], batch["tokens"], model.mask)
         network, text = _Network(even), int(batch["valid"].sum())
@@ -166,7 +166,7 @@ def _uniform() -> list[Comparison]:
             losses_M = objective.losses(_told(even(noisy)), noisy)[LOSS].double()
             apart = float((losses_M / math.log(len(ids_V)) - 1).abs().max())
             what = f"log {len(ids_V)}, {unrolls} views"
-            comparisons.append(Comparison(what=what, deviation=apart, allowed=ALLOWED))
+            comparisons.append(Comparison(what=what, deviation=apart, allowed=LOG_PROB))
             missing = abs(len(losses_M) - unrolls * text) + abs(int(noisy.count()) - len(losses_M))
             comparisons.append(Comparison(what=f"positions, {unrolls} views", deviation=missing))
     return comparisons
@@ -175,7 +175,7 @@ def _uniform() -> list[Comparison]:
 def _by_hand() -> list[Comparison]:
     """Four tokens of five ids, of which a network that always adds one knows one in one view."""
     model = _model(5)
-    batch = _batch(torch.tensor([[1, 1, 2, 3, 4]]))
+    batch = batch_of(torch.tensor([[1, 1, 2, 3, 4]]))
     batch["valid"] = torch.tensor([[True, True, True, True, False]])
     uniform_BL = torch.tensor([[0.55, 0.8, 0.4, 0.1, 0.7]]).double()
     draws = Scripted(time_B1=torch.tensor([[0.5]]).double(), uniform_BL=uniform_BL)
@@ -197,7 +197,7 @@ def _by_hand() -> list[Comparison]:
     assert noisy.tokens is not None
     return [
         Comparison(what="ids of both views", deviation=differ),
-        _close("loss", found, known, ALLOWED),
+        _close("loss", found, known, LOG_PROB),
         Comparison(what="tokens", deviation=abs(int(noisy.tokens) - 4)),
     ]
 
@@ -206,7 +206,7 @@ def _fixed_point() -> list[Comparison]:
     """A network that knows the text unrolls to it, and is sampled until it stands."""
     model, draws = _model(7), Draws(seed=2, split="verify", batch=16)
     position_B = torch.arange(16)
-    batch = _batch((7 * draws.uniform("text", position_B, 12)).long())
+    batch = batch_of((7 * draws.uniform("text", position_B, 12)).long())
 
     def known(query: Query) -> Tensor:
         tokens_BL = batch["tokens"].repeat(len(query.ids_BL) // 16, 1)
@@ -255,14 +255,6 @@ def _ids(model: ModelConfig) -> Tensor:
     """Every id that is no [MASK]."""
     ids_V = torch.arange(model.vocab_size)
     return ids_V[ids_V != model.mask]
-
-
-def _batch(tokens_BL: Tensor) -> Batch:
-    return {
-        "tokens": tokens_BL,
-        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
-        "position": torch.arange(len(tokens_BL)),
-    }
 
 
 def _told(logits_MR: Tensor) -> Prediction:

@@ -21,12 +21,10 @@ from model.objectives import LOSS, Batch, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction
 from model.processes import uniform
-from tools.verify.check import Check, Comparison
+from tools.verify.check import LOG_PROB, Check, Comparison, relative
 from tools.verify.joint import Conditionals, Joint, Texts
 from tools.verify.scripted import Scripted
-
-ALLOWED = 1e-6
-"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+from tools.verify.texts import batch_of, by_text
 
 NODES = 24
 """Of the Gauss-Legendre rule over w, where a time is w^3: at 0 integrands have logarithms."""
@@ -58,7 +56,7 @@ def _held_out() -> list[Comparison]:
                 given_NL = joint.outcomes.masked_fill(free_NL, joint.mask)
                 truth.append(joint.masked_log_prob(given_NL) - joint.log_prob)
                 found.append(_bound(objective, joint, free_NL, lambda batch: {}))
-    return [_relative("-log p, all or given some", torch.cat(found), torch.cat(truth))]
+    return [relative("-log p, all or given some", torch.cat(found), torch.cat(truth))]
 
 
 def _lengths() -> list[Comparison]:
@@ -72,13 +70,13 @@ def _lengths() -> list[Comparison]:
         length_B1 = (tokens_BL != texts.PAD).sum(dim=1, keepdim=True)
         return {"valid": tokens_BL != texts.PAD, "ending": place_L > length_B1 - 2}
 
-    objective, batch = Udlm(), _batch(texts.outcomes) | {"ending": ending_NL}
+    objective, batch = Udlm(), batch_of(texts.outcomes) | {"ending": ending_NL}
     counted_NL = objective.counted(batch, free_NL, texts.config)
     wrong = int((counted_NL.sum(dim=1) != texts.num_letters).sum())
     truth = texts.log_prob_of_length - texts.log_prob
     found = _bound(objective, texts, counted_NL, padded)
     return [
-        _relative("-log p given the length", found, truth),
+        relative("-log p given the length", found, truth),
         Comparison(what="tokens counted", deviation=wrong),
     ]
 
@@ -92,7 +90,7 @@ def _bound(
     for ids_L, free_L in zip(law.outcomes, free_NL, strict=True):
         noise_ZL = _noise(law.vocab, free_L)
         root_W = node_T.repeat_interleave(len(noise_ZL))
-        batch = _batch(ids_L.repeat(len(root_W), 1))
+        batch = batch_of(ids_L.repeat(len(root_W), 1))
         batch |= more(batch["tokens"])
         share_W1 = (1 - root_W.square())[:, None]
         draws = _scripted(root_W, share_W1, noise_ZL.repeat(len(node_T), 1), law.vocab)
@@ -119,13 +117,13 @@ def _training() -> list[Comparison]:
         draws = _scripted(time_W, alpha_W1, noise_ZL.repeat(len(node_T), 1), joint.vocab)
         found = []
         for ids_L in joint.outcomes:
-            batch = _batch(ids_L.repeat(len(time_W), 1))
+            batch = batch_of(ids_L.repeat(len(time_W), 1))
             noisy = objective.corrupt(batch, draws, joint.config)
             loss_W = _losses(_only(objective), joint, noisy, alpha_W1)
             chance_W = weight_T.repeat_interleave(len(noise_ZL)) * _chance(joint, noisy, alpha_W1)
             found.append(loss_W @ chance_W)
         comparisons.append(
-            _relative(f"-log p, {name} schedule", torch.stack(found), -joint.log_prob)
+            relative(f"-log p, {name} schedule", torch.stack(found), -joint.log_prob)
         )
     return comparisons
 
@@ -142,9 +140,7 @@ def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Te
         (0, law.config.num_ids - law.vocab),
         value=-torch.inf,
     )
-    losses_M = loss(Prediction(logits=Categorical(logits_MR)), noisy).double()
-    zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
-    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M)
+    return by_text(loss(Prediction(logits=Categorical(logits_MR)), noisy), noisy)
 
 
 def others(law: Conditionals, ids_BL: Tensor, noised_BL: Tensor, alpha_B1: Tensor) -> Tensor:
@@ -201,9 +197,9 @@ def _integrand() -> list[Comparison]:
     return [
         _nats("as published", found, published / (num * alpha_M)),
         _nats("KL and Itakura-Saito", found, general),
-        Comparison(what="zero at the truth", deviation=float(exact.abs().max()), allowed=ALLOWED),
-        _relative("two ids by hand", by_hand, torch.tensor(known, dtype=torch.float64)),
-        _relative(
+        Comparison(what="zero at the truth", deviation=float(exact.abs().max()), allowed=LOG_PROB),
+        relative("two ids by hand", by_hand, torch.tensor(known, dtype=torch.float64)),
+        relative(
             "two ids, log(3)/2 on average",
             (by_hand @ torch.tensor([0.75, 0.25], dtype=torch.float64))[None],
             torch.tensor([math.log(3) / 2], dtype=torch.float64),
@@ -229,7 +225,7 @@ def _uniform() -> list[Comparison]:
     score = _bound(Udlm(), joint, free_NL, lambda batch: {}) / 2
     return [
         _nats("closed form at each alpha", torch.as_tensor(found), known),
-        _relative("log V a token", score, torch.full_like(score, math.log(num))),
+        relative("log V a token", score, torch.full_like(score, math.log(num))),
     ]
 
 
@@ -254,8 +250,8 @@ def _reverse() -> list[Comparison]:
             known = (alpha_t * p_V + (1 - alpha_t) / num).log()
             normaliser = max(normaliser, float((found.logsumexp() - known).abs().max()))
     return [
-        Comparison(what="by Bayes' rule, none on [MASK]", deviation=off, allowed=ALLOWED),
-        Comparison(what="sums to q(x_t)", deviation=normaliser, allowed=ALLOWED),
+        Comparison(what="by Bayes' rule, none on [MASK]", deviation=off, allowed=LOG_PROB),
+        Comparison(what="sums to q(x_t)", deviation=normaliser, allowed=LOG_PROB),
     ]
 
 
@@ -288,29 +284,6 @@ def _scripted(time_W: Tensor, alpha_W1: Tensor, noise_WL: Tensor, vocab: int) ->
     return Scripted(time_B1=time_W[:, None], uniform_BL=uniform_WL)
 
 
-def _batch(tokens_BL: Tensor) -> Batch:
-    return {
-        "tokens": tokens_BL,
-        "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
-        "position": torch.arange(len(tokens_BL)),
-    }
-
-
-def _relative(what: str, found: Tensor, truth: Tensor) -> Comparison:
-    return _compared(what, found, truth, truth)
-
-
 def _nats(what: str, found: Tensor, truth: Tensor) -> Comparison:
     """In nats where there are less than one, else relative."""
-    return _compared(what, found, truth, truth.clamp(min=1))
-
-
-def _compared(what: str, found: Tensor, truth: Tensor, measure: Tensor) -> Comparison:
-    apart = ((found - truth) / measure).abs()
-    worst = int(apart.argmax())
-    return Comparison(
-        what=what,
-        deviation=float(apart.max()),
-        allowed=ALLOWED,
-        figures=f"{float(found[worst]):.9g} in place of {float(truth[worst]):.9g}",
-    )
+    return relative(what, found, truth, truth.clamp(min=1))
