@@ -20,12 +20,12 @@ from pretrain.checkpoint.networks import Source
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
+from pretrain.checkpoint.weights import config_of
 from pretrain.config import RunConfig
 from pretrain.ema import Ema
 from pretrain.guard import NonFiniteError, non_finite
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
-from pretrain.stored import stored_config
 
 Names = Callable[[str], str | None]
 
@@ -246,7 +246,7 @@ class Checkpoints:
         note = f"beginning with the {config.fork_weights} weights of {path}"
         if reader.state.get("tokenizer_sha256") is None:
             note += "; their tokenizer is not recorded there: make sure that it is the corpus's"
-        theirs = stored_config(reader.state["config"], where=f"{path}/state.json").objective
+        theirs = config_of(reader).objective
         learnt = reader.objective_state() if theirs == config.objective else NO_STATE
         return steps, learnt, note
 
