@@ -1,7 +1,7 @@
 """Everything that defines the probabilistic model: pure PyTorch, one device.
 
 Nothing here knows of ranks, shards of the vocabulary or pipeline stages; parallelism
-enters through :mod:`model.linears` (which layers are built) and through the caller, who
+enters through :mod:`model.networks.linears` (which layers are built) and through the caller, who
 may run the denoiser's list of layers in pieces.
 
 Shape letters, used in names (``x_BLD``) and docstrings throughout the project:

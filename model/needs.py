@@ -7,7 +7,7 @@ The configuration is refused where something is wanted that is not there
 from collections.abc import Iterator
 from enum import Enum
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 
 
 class Need(Enum):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.attention_layouts import FULL, AttentionLayout
+from model.networks.attention_layouts import FULL, AttentionLayout
 
 
 @dataclass(frozen=True, kw_only=True)

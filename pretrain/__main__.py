@@ -1,6 +1,7 @@
 """``python -m pretrain CONFIG.yaml [more.yaml ...] [key.sub=value ...]``."""
 
-from pretrain import console, preemption
+from pretrain.launch import preemption
+from pretrain.run import console
 
 if __name__ == "__main__":
     console.survive()
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from configs import words
 from configs.errors import RunError, UserError, in_words
 from configs.load import load, merged, to_plain, to_yaml
-from pretrain import device, launch
-from pretrain.rank import train_rank
+from pretrain.launch import device
+from pretrain.launch import local as launch
+from pretrain.launch.rank import train_rank
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
@@ -130,12 +132,13 @@ def _run(arguments: argparse.Namespace) -> int:
         launch.preload(tensor=_asks_for_tensor_parallelism(asked))
 
     from pretrain.config import RunConfig
-    from pretrain.run_directory import RunDirectory, run_path
+    from pretrain.run.directory import RunDirectory, run_path
 
     config = load(RunConfig, files, overrides)
     path = run_path(config, files)
 
-    from pretrain import plan, preflight
+    from pretrain.launch import preflight
+    from pretrain.planner import plan
 
     ranks = world.size if world else None
     if arguments.fresh and arguments.dry_run:
@@ -201,7 +204,7 @@ def _list_keys(prefixes: Sequence[str]) -> int:
 
 
 def _move_aside(path: Path) -> None:
-    from pretrain.aside import move_aside
+    from pretrain.run.aside import move_aside
 
     aside = move_aside(path)
     if aside:
@@ -210,7 +213,7 @@ def _move_aside(path: Path) -> None:
 
 def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str, object]]:
     """For each number of ranks: does the run's own layout fit, and if not, why, and which does."""
-    from pretrain.elastic import report
+    from pretrain.planner.elastic import report
 
     return {ranks: report(config, ranks) for ranks in numbers}
 

@@ -13,12 +13,12 @@ from configs.build import Plugin
 from configs.checks import Checked, at_least, at_most
 from configs.load import to_plain
 from data_pipeline.paragraphs import ParagraphConfig
-from model.config import ModelConfig
 from model.needs import misfits
+from model.networks.config import ModelConfig
 from model.prediction import OWN
-from pretrain.device import Device
-from pretrain.layout import batch_misfits, each_misfit
-from pretrain.parallel_config import MOST, ParallelConfig
+from pretrain.launch.device import Device
+from pretrain.parallel.batch import batch_misfits, each_misfit
+from pretrain.parallel.config import MOST, ParallelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +314,7 @@ class RunConfig(Checked):
 
     def _check_frozen(self) -> Iterator[str]:
         if self.model.frozen:
-            from pretrain import frozen  # which reads this file
+            from pretrain.parallel import frozen_checks as frozen  # which reads this file
 
             length, stages = self.data.sequence_length, self.parallel.pipeline
             yield from frozen.misfits(self.model, length, stages)

@@ -12,8 +12,8 @@ from model.draws import Draws
 from model.facts import Facts
 from model.objectives import LEVEL_BUCKETS, Batch, LossSums, Noisy, training_layout
 from pretrain.config import RunConfig
-from pretrain.layout import positions
 from pretrain.optim import learning_rate
+from pretrain.parallel.batch import positions
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 

@@ -19,25 +19,26 @@ from configs.load import to_plain
 from configs.run_files import score
 from model.draws import Draws
 from model.objectives import Batch
-from pretrain import banner, preemption
-from pretrain.cautions import introduction, weights_of
 from pretrain.checkpoint.training import Checkpoints, SaveError
 from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus, other_tokenizer
 from pretrain.ema import Ema
-from pretrain.guard import Guard
-from pretrain.loggers import Loggers
-from pretrain.metrics import Metrics, Row, read_rows
+from pretrain.evaluation.validation import held_out_numbers
+from pretrain.launch import preemption
+from pretrain.launch.cautions import introduction, weights_of
+from pretrain.launch.watchdog import Watchdog
+from pretrain.nonfinite import Guard
 from pretrain.optim import learning_rate
-from pretrain.pace import Pace, peak_memory
 from pretrain.parallel import engine
 from pretrain.parallel.mesh import Mesh
-from pretrain.progress import Progress
-from pretrain.run_directory import RunDirectory, facts
+from pretrain.run import banner
+from pretrain.run.directory import RunDirectory, facts
+from pretrain.run.loggers import Loggers
+from pretrain.run.metrics import Metrics, Row, read_rows
+from pretrain.run.progress import Progress
+from pretrain.run.throughput import Pace, peak_memory
 from pretrain.step import Losses, TrainingStep
-from pretrain.validation import held_out_numbers
-from pretrain.watchdog import Watchdog
 
 
 def asked_to_stop(mesh: Mesh) -> bool:

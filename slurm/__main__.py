@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs.documentation import listing
+from slurm.job.supervisor import said
 from slurm.settings import Settings
-from slurm.supervisor import said
 
 EPILOG = """\
 examples:
@@ -89,7 +89,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parsed(list(sys.argv[1:] if argv is None else argv))
-    from slurm import follow, stop, submitting
+    from slurm.commands import cancel as stop
+    from slurm.commands import status as follow
+    from slurm.commands import submit as submitting
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "submit": submitting.run,

@@ -88,7 +88,7 @@ def places(submission: Submission, name: str) -> Options:
 def script(submission: Submission, python: str) -> str:
     """The script that a submission keeps."""
     chosen = options(submission.settings, submission.name) | places(submission, "%j")
-    command = [python, "-u", "-m", "slurm.supervisor", "--job", str(submission.path)]
+    command = [python, "-u", "-m", "slurm.job.supervisor", "--job", str(submission.path)]
     lines = [*setup(submission.settings), imports(submission), f"exec {quoting.line(command)}"]
     return _text([], chosen, lines)
 
@@ -104,7 +104,7 @@ def template(
     """
     chosen: Options = options(settings, name) | {"output": "%x-%j.out"}
     remark = ["python", "-m", "slurm", "submit", *before, "--print", "--", *words]
-    start = ["-u", "-m", "slurm.supervisor", f"--run={run}", *before, "--", *words]
+    start = ["-u", "-m", "slurm.job.supervisor", f"--run={run}", *before, "--", *words]
     find = [f"python={quoting.word(settings.python)}"] if settings.python else OWN_PYTHON
     lines = [*setup(settings), *find, f'exec "$python" {quoting.line(start)}']
     notes = [f"# {quoting.line(remark)}", "# From the top of a checkout: sbatch THIS-FILE"]

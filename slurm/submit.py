@@ -14,11 +14,11 @@ from configs.errors import RunError
 from configs.run_files import process
 from slurm import quoting
 from slurm.durations import seconds
+from slurm.job.supervisor import Supervise
 from slurm.records import Records
 from slurm.script import imports, options, places, script, setup
 from slurm.settings import Settings
 from slurm.submission import Submission
-from slurm.supervisor import Supervise
 
 
 def forget_surrounding_job() -> None:
@@ -41,7 +41,7 @@ It replaces ``%j`` and its like wherever they stand, in the run's own directory 
 
 def entry(submission: Submission) -> list[str]:
     """What comes before submitit's own entry: an interpreter, and us."""
-    return [python(submission.settings), "-u", "-m", "slurm.first", str(submission.path)]
+    return [python(submission.settings), "-u", "-m", "slurm.job.first", str(submission.path)]
 
 
 def before(submission: Submission) -> list[str]:

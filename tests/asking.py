@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.network import Network
+from model.networks.base import Network
 from model.query import Query
 
 

@@ -13,12 +13,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 from configs.load import load
 from data_pipeline.demo import prepare_demo
-from pretrain import launch
 from pretrain.config import RunConfig
-from pretrain.plan import plan
-from pretrain.pool import Pool
-from pretrain.rank import train_rank
-from pretrain.run_directory import RunDirectory, run_path
+from pretrain.launch import local as launch
+from pretrain.launch.pool import Pool
+from pretrain.launch.rank import train_rank
+from pretrain.planner.plan import plan
+from pretrain.run.directory import RunDirectory, run_path
 
 # Small tensors gain nothing from threads, and lose much where other work shares the cores.
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.checkpoint import store
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools.crash.__main__ import main
 from tools.crash.disk import SmallDisk
 from tools.crash.evidence import Evidence, compare_bits, compare_near

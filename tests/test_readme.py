@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain.evaluate import mean_losses
-from tools.verify.plain import PlainLoop
+from pretrain.evaluation.bound import mean_losses
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import SyntheticStream, run_config
 
 

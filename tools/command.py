@@ -19,11 +19,12 @@ from configs.documentation import without_markup
 from configs.errors import RunError, UserError, in_words
 from configs.hints import plain
 from configs.load import merged, validate
-from pretrain import device, launch
 from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
 from pretrain.config import ParallelConfig
-from pretrain.launch import World
-from pretrain.progress import Counter
+from pretrain.launch import device
+from pretrain.launch import local as launch
+from pretrain.launch.local import World
+from pretrain.run.progress import Counter
 
 
 def run(command: Callable[[], int]) -> int:

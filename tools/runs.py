@@ -19,9 +19,9 @@ from typing import Any
 from configs.errors import UserError
 from configs.load import read_yaml
 from configs.run_files import objects, score
-from pretrain.metrics import number
-from pretrain.ownership import LAUNCHER
-from pretrain.run_directory import RunDirectory
+from pretrain.run.directory import RunDirectory
+from pretrain.run.metrics import number
+from pretrain.run.ownership import LAUNCHER
 from tools import command
 
 TAIL = 2**17

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from model.attention_layouts import FULL, AttentionLayout, Opening
-from model.config import ModelConfig
 from model.draws import Draws
 from model.facts import Facts
 from model.needs import Need
+from model.networks.attention_layouts import FULL, AttentionLayout, Opening
+from model.networks.config import ModelConfig
 from model.prediction import Ask, Prediction
 from model.query import Query
 

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from model.attention_layouts import AttentionLayout, Causal
-from model.config import ModelConfig
 from model.draws import Draws
 from model.needs import Need
+from model.networks.attention_layouts import AttentionLayout, Causal
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
 from model.prediction import Prediction
 

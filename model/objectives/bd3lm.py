@@ -6,7 +6,7 @@ A text of B blocks is bounded block by block (eq. 8), each given the clean block
     -log p(x_0 | x_t of block b, clean blocks before b)
 
 All blocks are predicted in one pass. The network reads the noisy text and its clean copy behind
-it, whose positions are the same; who sees whom is :class:`model.attention_layouts.Blocks`. Each
+it, whose positions are the same; who sees whom is :class:`Blocks`. Each
 block has a time of its own. One block of the whole length is MDLM, and is computed as MDLM is;
 blocks of one token make the exact likelihood of an autoregressive model.
 
@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.attention_layouts import FULL, AttentionLayout, Blocks
-from model.config import ModelConfig
 from model.draws import Draws
 from model.needs import Need
+from model.networks.attention_layouts import FULL, AttentionLayout, Blocks
+from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, Batch, Noisy, State
 from model.objectives.mdlm import Mdlm
 from model.processes.absorbing import some_of

@@ -17,14 +17,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.draws import Draws
 from model.facts import Facts
 from model.needs import Need
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
 from model.prediction import Ask, Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, ScheduleName, target
-from model.times import SecondMoment
+from model.time_sampling import SecondMoment
 
 MOST_STEPS = 100_000
 """Losses are kept of each, in memory and in checkpoints."""

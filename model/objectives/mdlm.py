@@ -21,8 +21,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
 from model.prediction import Prediction
 from model.processes.absorbing import bound_weight, corrupt, some_of

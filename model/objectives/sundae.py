@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.draws import Draws
 from model.needs import Need
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State, stacked
 from model.prediction import Ask, Prediction
 from model.processes import uniform

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
 from model.prediction import Prediction
 from model.processes import uniform

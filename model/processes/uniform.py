@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.categorical import Categorical
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 
 EDGE = 1e-12
 """How near to 0 or 1 an alpha may come in the bound, whose logarithms end there."""

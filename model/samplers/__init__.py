@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.draws import Draws
 from model.needs import Need
+from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, Noise, State
 from model.prediction import Answer, Read
 from model.query import Query

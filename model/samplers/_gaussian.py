@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from model.prediction import Prediction
 from model.processes.gaussian import Gaussian, to_x0
 from model.query import Query

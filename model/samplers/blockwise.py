@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.attention_layouts import Blocks, Cached
-from model.config import ModelConfig
+from model.networks.attention_layouts import Blocks, Cached
+from model.networks.config import ModelConfig
 from model.prediction import Prediction
 from model.processes.absorbing import stay_masked
 from model.query import Query

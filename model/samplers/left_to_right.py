@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.attention_layouts import AttentionLayout, Cached, Causal
+from model.networks.attention_layouts import AttentionLayout, Cached, Causal
 from model.prediction import Prediction
 from model.query import Query
 from model.samplers import Job, Sampler, check_temperature, check_top_p

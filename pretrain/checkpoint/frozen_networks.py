@@ -7,10 +7,10 @@ from pretrain.checkpoint import networks
 from pretrain.checkpoint.networks import Source, kind_of
 from pretrain.checkpoint.pieces import pieces_of
 from pretrain.config import RunConfig
-from pretrain.guard import non_finite
+from pretrain.nonfinite import non_finite
 from pretrain.parallel.frozen_network import FrozenNetwork
 from pretrain.parallel.mesh import Mesh
-from pretrain.ranges import Flats
+from pretrain.parallel.ranges import Flats
 
 
 def named(config: RunConfig, mesh: Mesh) -> dict[str, FrozenNetwork]:

@@ -13,12 +13,12 @@ import torch
 
 from configs.errors import UserError
 from configs.load import to_plain, validate
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from model.prediction import Ask, Networks
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Loaded, config_of, find, load_network
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.layout import misfits
+from pretrain.parallel.batch import misfits
 
 STATE = "networks"
 """The key of ``state.json`` that tells what each of them is."""

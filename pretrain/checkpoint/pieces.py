@@ -2,7 +2,7 @@
 
 DCP's planners think in boxes of whole tensors: what a rank holds, what a checkpoint
 holds, and which boxes of the one lie in the other. A rank's range of a parameter is at
-most a few boxes (:mod:`pretrain.ranges`); :class:`Piece` tells the planners which, and
+most a few boxes (:mod:`pretrain.parallel.ranges`); :class:`Piece` tells the planners which, and
 hands them the values, which are views into the rank's flat masters.
 """
 
@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import ReadItem, TensorWriteData, WriteItem, WriteItemType
 
-from pretrain.ranges import Flats, Range
+from pretrain.parallel.ranges import Flats, Range
 
 
 class Piece(torch.Tensor):

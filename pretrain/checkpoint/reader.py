@@ -27,7 +27,7 @@ from model.objectives import State
 from pretrain.checkpoint import contents, objective_state, store
 from pretrain.checkpoint.manifest import File
 from pretrain.checkpoint.pieces import Piece, to_read
-from pretrain.ranges import Range
+from pretrain.parallel.ranges import Range
 
 
 class Reader:

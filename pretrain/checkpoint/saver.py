@@ -23,8 +23,8 @@ from model.objectives import NO_STATE, State
 from pretrain.checkpoint import objective_state, store
 from pretrain.checkpoint.pieces import Piece, pieces_of, to_write
 from pretrain.checkpoint.reader import crc32, key
-from pretrain.guard import NonFiniteError, non_finite
-from pretrain.ranges import Flats, Fragment
+from pretrain.nonfinite import NonFiniteError, non_finite
+from pretrain.parallel.ranges import Flats, Fragment
 
 
 class Job:

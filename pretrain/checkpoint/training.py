@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from configs.errors import RunError, UserError
+from model.networks.encoder_decoder import name_in_encoder
 from model.objectives import NO_STATE, State
-from model.seq2seq import name_in_encoder
 from pretrain.checkpoint import frozen_networks, networks, retention, store
 from pretrain.checkpoint.networks import Source
 from pretrain.checkpoint.pieces import Piece
@@ -23,7 +23,7 @@ from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.weights import config_of
 from pretrain.config import RunConfig
 from pretrain.ema import Ema
-from pretrain.guard import NonFiniteError, non_finite
+from pretrain.nonfinite import NonFiniteError, non_finite
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from model.build import build
-from model.config import ModelConfig
-from model.network import Network
+from model.networks.base import Network
+from model.networks.build import build
+from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, State
-from pretrain import console
 from pretrain.checkpoint import store
 from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.evaluate import Share
-from pretrain.layout import misfits
-from pretrain.parallel.forward import Forward, local_denoiser
-from pretrain.parallel.places import places
-from pretrain.stored import stored_config
+from pretrain.evaluation.bound import Share
+from pretrain.parallel.batch import misfits
+from pretrain.parallel.network import Forward, local_denoiser
+from pretrain.parallel.shards import places
+from pretrain.run import console
+from pretrain.run.stored_config import stored_config
 
 if TYPE_CHECKING:
     from data_pipeline.tokenizer import Tokenizer

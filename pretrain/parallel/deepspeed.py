@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pretrain import device
+from pretrain.launch import device
 
 if not device.num_gpus():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.attention_layouts import AttentionLayout
+from model.networks.attention_layouts import AttentionLayout
 from model.objectives import LEVEL_BUCKETS, LossSums, Noisy, Objective, sum_losses
 from model.prediction import OWN, Answer, Networks, Prediction, Read
 from model.query import Query
 from pretrain.config import RunConfig
-from pretrain.layout import micro_batch, positions
-from pretrain.memory import PERSISTENT, bucket_elements
 from pretrain.optim import adamw
-from pretrain.parallel.forward import Forward, local_denoiser
+from pretrain.parallel.batch import micro_batch, positions
 from pretrain.parallel.frozen_network import FrozenNetwork
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.owned import Owned
-from pretrain.parallel.places import places
+from pretrain.parallel.network import Forward, local_denoiser
+from pretrain.parallel.optimizer_shards import Owned
+from pretrain.parallel.shards import places
+from pretrain.planner.memory import PERSISTENT, bucket_elements
 
 
 class Engine(ABC):

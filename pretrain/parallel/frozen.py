@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.places import Place
-from pretrain.ranges import Fragment
+from pretrain.parallel.ranges import Fragment
+from pretrain.parallel.shards import Place
 
 
 class Frozen:

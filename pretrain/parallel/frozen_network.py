@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from model.prediction import Answer, Read
 from model.query import Query
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.parallel.forward import Forward, local_denoiser
 from pretrain.parallel.frozen import Frozen
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.places import places
-from pretrain.ranges import Flats
+from pretrain.parallel.network import Forward, local_denoiser
+from pretrain.parallel.ranges import Flats
+from pretrain.parallel.shards import places
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

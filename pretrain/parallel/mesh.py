@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain import device
-from pretrain.host_memory import keep_freed_memory
-from pretrain.launch import World
+from pretrain.launch import device
+from pretrain.launch.host_memory import keep_freed_memory
+from pretrain.launch.local import World
 from pretrain.parallel import deepspeed
 
 TIMEOUT = datetime.timedelta(minutes=10)

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.layers import Stream
-from model.network import Network
+from model.networks.base import Network
+from model.networks.layers import Stream
 from model.objectives import Noisy
 from pretrain.config import RunConfig
 from pretrain.parallel import deepspeed

@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.linears import Head
+from model.networks.linears import Head
 from pretrain.parallel import megatron, sequence
 from pretrain.parallel.mesh import Mesh
 

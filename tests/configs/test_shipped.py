@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from configs.load import load
-from model.build import build
-from model.denoiser import Denoiser
+from model.networks.build import build
+from model.networks.dit import Denoiser
 from pretrain.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "configs"

@@ -16,13 +16,17 @@ from mutations import tame, word
 from test_configurations import FOLDER, KEYS, in_time, status_of
 
 from configs.load import load
-from pretrain import launch
 from pretrain.config import RunConfig
-from tools import command, evaluate, inspect, plan, report, sample
+from pretrain.launch import local as launch
+from tools import command, inspect
 from tools.bench import __main__ as bench
 from tools.convert import __main__ as convert
 from tools.crash import __main__ as crash
 from tools.demo import __main__ as demo
+from tools.evaluate import __main__ as evaluate
+from tools.plan import __main__ as plan
+from tools.report import __main__ as report
+from tools.sample import __main__ as sample
 from tools.verify import __main__ as verify
 
 Main = Callable[[Sequence[str]], int]

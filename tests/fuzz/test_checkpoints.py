@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from configs.errors import RunError, UserError
-from pretrain import preflight
 from pretrain.__main__ import main as pretrain
 from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.config import RunConfig
-from pretrain.metrics import Metrics, read_rows
-from pretrain.run_directory import RunDirectory
+from pretrain.launch import preflight
+from pretrain.run.directory import RunDirectory
+from pretrain.run.metrics import Metrics, read_rows
 from tools import inspect
 
 NUM = 300

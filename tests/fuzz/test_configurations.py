@@ -17,9 +17,9 @@ from configs.errors import UserError
 from configs.load import load, to_plain, to_yaml, validate
 from pretrain.__main__ import main as pretrain
 from pretrain.config import RunConfig
-from pretrain.plan import plan
+from pretrain.planner.plan import plan
 from slurm import settings
-from tools.plan import main as plan_main
+from tools.plan.__main__ import main as plan_main
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 RUNS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("mdlm/*.yaml"), *FOLDER.glob("genie/*.yaml")])

@@ -14,7 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 from test_configurations import survive
 
-from tools import report, runs
+from tools import runs
+from tools.report import __main__ as report
 
 ODD = [
     "null", "true", '"x"', "[1]", "{}", "-1", "0.5", "1e999", "NaN", "-Infinity", "1e308", "0",

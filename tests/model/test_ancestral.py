@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives.mdlm import Mdlm
 from model.prediction import Answer, Prediction, Read
 from model.query import Query

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from model.attention import attention, block_mask
-from model.attention_layouts import AttentionLayout, Blocks, Causal, Full, Opening
 from model.draws import Draws
+from model.networks.attention import attention, block_mask
+from model.networks.attention_layouts import AttentionLayout, Blocks, Causal, Full, Opening
 
 
 def heads(num: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:

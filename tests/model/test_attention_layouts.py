@@ -8,11 +8,11 @@ import torch
 from asking import logits_of, query_of
 from torch import Tensor
 
-from model.attention_layouts import FULL, AttentionLayout, Blocks, Cached, Causal, Opening
-from model.attention_layouts import dense_mask as mask_of
-from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
+from model.networks.attention_layouts import FULL, AttentionLayout, Blocks, Cached, Causal, Opening
+from model.networks.attention_layouts import dense_mask as mask_of
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from model.objectives import training_layout
 from model.objectives.mdlm import Mdlm
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from asking import logits_of
 from torch import Tensor, nn
 
 from model.categorical import Categorical
-from model.config import ModelConfig
-from model.denoiser import Denoiser
-from model.layers import Block, Norm, rotate, sinusoid
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from model.networks.layers import Block, Norm, rotate, sinusoid
 
 VOCAB, LENGTH = 11, 7
 

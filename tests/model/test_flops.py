@@ -6,11 +6,11 @@ from asking import logits_of
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
-from model.flops import block_parameters, per_token_parameters, training_flops_per_token
-from model.layers import Block
-from model.linears import DenseFactory
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from model.networks.flops import block_parameters, per_token_parameters, training_flops_per_token
+from model.networks.layers import Block
+from model.networks.linears import DenseFactory
 
 TINY: dict[str, Any] = {"vocab_size": 5, "width": 4, "num_heads": 1, "num_layers": 2}
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from configs.load import Plugin
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import LEVEL_BUCKETS, Noisy, sum_losses
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction

@@ -2,8 +2,8 @@
 
 import pytest
 
-from model.config import ModelConfig, Seq2SeqConfig
 from model.needs import Need, misfits, offered
+from model.networks.config import ModelConfig, Seq2SeqConfig
 
 DENOISER = ModelConfig(vocab_size=8, width=8, num_heads=2, num_layers=1)
 ENCODER_DECODER = ModelConfig(

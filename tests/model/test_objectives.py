@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from configs.build import Plugin
-from model.build import build
 from model.draws import Draws
+from model.networks.build import build
 from model.objectives import Bounded, Objective, training_layout
 from tools.verify import synthetic
 from tools.verify.synthetic import OBJECTIVES, NoTrialError, batch, run_config, trial

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
-from model.build import build
 from model.draws import Draws
-from model.initialize import initial_value
-from model.network import Network
+from model.networks.base import Network
+from model.networks.build import build
+from model.networks.initialize import initial_value
 from model.prediction import Answer, Read
 from model.query import Query
 from model.samplers import Job, Sampler

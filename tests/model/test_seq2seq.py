@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.build import build
 from model.categorical import Categorical
-from model.config import ModelConfig, Seq2SeqConfig
 from model.draws import Draws
-from model.initialize import initial_value
+from model.networks.build import build
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.encoder_decoder import Seq2Seq
+from model.networks.initialize import initial_value
 from model.objectives.genie import Genie
 from model.prediction import Answer, Prediction, Read, Table
 from model.query import Query
 from model.samplers import Job
 from model.samplers.ddpm import Ddpm
-from model.seq2seq import Seq2Seq
 
 SHAPES: dict[str, dict[str, Any]] = {
     "modern": {},

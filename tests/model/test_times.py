@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.times import SecondMoment
+from model.time_sampling import SecondMoment
 
 SAMPLER = SecondMoment(num_steps=5, history=3)
 

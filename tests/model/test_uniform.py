@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.processes.uniform import bound_density, corrupt, num_ids, posterior, random_ids
 
 INSIDE = ModelConfig(vocab_size=7, mask_id=2, width=2, num_heads=1)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from model.objectives.mdlm import Mdlm
-from pretrain import plan
 from pretrain.config import DataConfig, ParallelConfig, RunConfig
-from pretrain.launch import World
+from pretrain.launch.local import World
+from pretrain.planner import plan
 
 CONFIG = RunConfig(
     steps=1,

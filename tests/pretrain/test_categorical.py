@@ -13,9 +13,9 @@ from torch import Tensor
 from model.categorical import AllRows, Categorical, Rows
 from model.draws import Draws
 from model.processes import uniform
-from pretrain.launch import World
+from pretrain.launch.local import World
+from pretrain.launch.pool import Pool
 from pretrain.parallel.mesh import Mesh
-from pretrain.pool import Pool
 
 M, R, E = 6, 16, 5
 EXCLUDED = [13, 14, 15]

@@ -11,13 +11,13 @@ import torch
 from configs.load import load
 from data_pipeline.__main__ import main as prepare
 from model.draws import Draws
-from pretrain.available_memory import available_bytes
-from pretrain.banner import closing, opening, size
-from pretrain.cautions import cautions, weights_of
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus
-from pretrain.device import cpu_has_bf16
-from pretrain.plan import plan
+from pretrain.launch.available_memory import available_bytes
+from pretrain.launch.cautions import cautions, weights_of
+from pretrain.launch.device import cpu_has_bf16
+from pretrain.planner.plan import plan
+from pretrain.run.banner import closing, opening, size
 
 GIB = 2**30
 

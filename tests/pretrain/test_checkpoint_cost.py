@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig
-from pretrain.launch import World
-from pretrain.pool import Pool
+from pretrain.launch.local import World
+from pretrain.launch.pool import Pool
 from tools.bench.checkpoint_ranks import State, plain_state
 from tools.bench.whole_step import run_config
 

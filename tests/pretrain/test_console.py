@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import console
-from pretrain.progress import Progress
-from pretrain.run_directory import RunDirectory
+from pretrain.run import console
+from pretrain.run.directory import RunDirectory
+from pretrain.run.progress import Progress
 
 CODE = """
 import contextlib, os, sys
-from pretrain import console
+from pretrain.run import console
 console.survive()
 for round in range(3):
     print("to standard output", flush=True)

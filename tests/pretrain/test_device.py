@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 
 from configs.errors import UserError
-from pretrain import device, launch
 from pretrain.__main__ import main
+from pretrain.launch import device
+from pretrain.launch import local as launch
 
 COUNTED = """
 import importlib, sys, torch

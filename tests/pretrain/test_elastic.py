@@ -7,7 +7,7 @@ import pytest
 
 from pretrain.__main__ import main
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.elastic import report
+from pretrain.planner.elastic import report
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from data_pipeline.packing import held_out
 from model.categorical import Categorical
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from model.objectives import Bounded
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.prediction import Ask, Prediction
 from model.query import Query
-from pretrain.evaluate import GIVEN_LENGTH, Tally, document_losses, summarise, unigram_nats
-from pretrain.interval import ratio_interval
-from tools.evaluate import plain
+from pretrain.evaluation.bound import GIVEN_LENGTH, Tally, document_losses, summarise, unigram_nats
+from pretrain.evaluation.interval import ratio_interval
+from tools.evaluate.__main__ import plain
 
 BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
 MODEL = ModelConfig(vocab_size=5, width=2, num_heads=1)

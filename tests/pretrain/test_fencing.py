@@ -6,13 +6,14 @@ import pytest
 
 from configs.errors import RunError
 from configs.load import load
-from pretrain import attempt, trainer
+from pretrain import trainer
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig
-from pretrain.launch import World
-from pretrain.metrics import read_rows
+from pretrain.launch import attempt
+from pretrain.launch.local import World
 from pretrain.parallel import deepspeed
-from pretrain.run_directory import RunDirectory
+from pretrain.run.directory import RunDirectory
+from pretrain.run.metrics import read_rows
 
 
 def test_an_earlier_attempt_has_no_say_in_the_status(

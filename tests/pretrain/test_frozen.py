@@ -8,16 +8,16 @@ import torch
 
 from configs.errors import UserError
 from configs.load import to_plain
-from model.build import build
-from model.config import from_fields
+from model.networks.build import build
+from model.networks.config import from_fields
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools.verify import layouts
 from tools.verify.layouts import assemble, deviation
-from tools.verify.plain import PlainLoop
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import run_config
 
 STEPS = 3

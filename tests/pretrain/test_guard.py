@@ -2,7 +2,7 @@
 
 import pytest
 
-from pretrain.guard import Guard, NonFiniteError
+from pretrain.nonfinite import Guard, NonFiniteError
 
 
 def test_skipped_steps_are_counted_in_a_row() -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, Batch, Noisy, Objective, State, stacked, sum_losses
 from model.prediction import Answer, Ask, Prediction, Read
 from model.query import Query
-from pretrain.evaluate import Share, mean_losses
+from pretrain.evaluation.bound import Share, mean_losses
 
 MODEL = ModelConfig(vocab_size=5, width=8, num_heads=2, num_layers=1)
 LENGTHS = (1, 4, 2, 3, 4)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pretrain.interval import LEAST, ratio_interval
-from tools.evaluate import by_document
+from pretrain.evaluation.interval import LEAST, ratio_interval
+from tools.evaluate.__main__ import by_document
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 

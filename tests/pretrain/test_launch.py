@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import launch
 from pretrain.__main__ import main
-from pretrain.launch import external_world, num_threads
+from pretrain.launch import local as launch
+from pretrain.launch.local import external_world, num_threads
 
 SOURCE = """
 import torch
@@ -49,7 +49,7 @@ def test_a_plain_start_obeys_omp_num_threads(tiny, monkeypatch) -> None:
 
 def test_ranks_compute_with_the_threads_they_are_given(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(SOURCE)
-    code = "import sys; from pretrain.launch import run_local; import work; "
+    code = "import sys; from pretrain.launch.local import run_local; import work; "
     code += "sys.exit(run_local(1, work.rank, sys.argv[1], threads=3))"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, check=True)
     assert (tmp_path / "0").read_text() == "3"

@@ -12,10 +12,10 @@ import torch
 
 from configs.load import merge
 from pretrain.config import RunConfig
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools.verify import layouts
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
-from tools.verify.plain import PlainLoop
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import OBJECTIVES, run_config
 
 STEPS = 8

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from configs.load import load
-from pretrain import loggers
 from pretrain.config import RunConfig
-from pretrain.loggers import Loggers
-from pretrain.loggers.csv_file import CsvFile
-from pretrain.loggers.logger import Opening
-from pretrain.loggers.tensorboard_events import TensorboardEvents
-from pretrain.loggers.wandb_run import WandbRun, name
-from pretrain.metrics import read_rows
+from pretrain.run import loggers
+from pretrain.run.loggers import Loggers
+from pretrain.run.loggers.csv_file import CsvFile
+from pretrain.run.loggers.logger import Opening
+from pretrain.run.loggers.tensorboard_events import TensorboardEvents
+from pretrain.run.loggers.wandb_run import WandbRun, name
+from pretrain.run.metrics import read_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -306,7 +306,7 @@ def test_a_missing_library_is_named(started, monkeypatch, words: str, library: s
 def test_a_wandb_that_does_not_end_is_left(started, monkeypatch, wandb: FakeWandb) -> None:
     import threading
 
-    from pretrain.loggers import wandb_run
+    from pretrain.run.loggers import wandb_run
 
     monkeypatch.setattr(wandb_run, "CLOSE_S", 0.05)
     monkeypatch.setattr(wandb, "finish", threading.Event().wait)

@@ -6,11 +6,11 @@ import torch
 from asking import logits_of
 from torch import Tensor
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from pretrain.config import ParallelConfig
-from pretrain.memory import Memory, activation_bytes, active_share, memory, num_recomputed
-from pretrain.stages import stages
+from pretrain.planner.memory import Memory, activation_bytes, active_share, memory, num_recomputed
+from pretrain.planner.stages import stages
 
 MODEL = ModelConfig(vocab_size=1000, width=64, num_layers=4, num_heads=4)
 LENGTH = 64

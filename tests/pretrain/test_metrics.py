@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.metrics import Metrics, read_rows
+from pretrain.run.metrics import Metrics, read_rows
 
 
 def write(path: Path, steps: range, resumed: int) -> None:

@@ -18,32 +18,32 @@ import torch
 import model.objectives
 from configs.errors import UserError
 from configs.load import load
-from model.build import build
 from model.draws import Draws
+from model.networks.build import build
 from model.objectives import Noisy
 from model.prediction import Networks, Prediction
-from pretrain import preflight
 from pretrain.checkpoint import frozen_networks, manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.evaluate import mean_losses
-from pretrain.launch import World
-from pretrain.metrics import read_rows
+from pretrain.evaluation.bound import mean_losses
+from pretrain.launch import preflight
+from pretrain.launch.local import World
+from pretrain.launch.pool import Pool
+from pretrain.launch.rank import train_rank
 from pretrain.parallel.frozen_network import DTYPES
 from pretrain.parallel.mesh import Mesh
-from pretrain.plan import plan
-from pretrain.pool import Pool
-from pretrain.rank import train_rank
-from pretrain.run_directory import RunDirectory, run_path
-from tools import evaluate
+from pretrain.planner.plan import plan
+from pretrain.run.directory import RunDirectory, run_path
+from pretrain.run.metrics import read_rows
 from tools.convert import write
 from tools.convert.strip import strip_checkpoint
 from tools.convert.tensors import of_dict
+from tools.evaluate import __main__ as evaluate
 from tools.inspect import describe
 from tools.verify import layouts
 from tools.verify.layouts import deviation
-from tools.verify.plain import PlainLoop
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import SyntheticStream, batch, run_config
 
 METHODS = str(Path(__file__).with_name("methods"))

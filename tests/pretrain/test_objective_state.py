@@ -24,14 +24,14 @@ from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.data import open_corpus
-from pretrain.evaluate import document_losses, mean_losses
-from pretrain.pool import RankError
-from pretrain.ranges import Fragment, Range
+from pretrain.evaluation.bound import document_losses, mean_losses
+from pretrain.launch.pool import RankError
+from pretrain.parallel.ranges import Fragment, Range
 from tools.convert.average import average
 from tools.convert.from_hf import from_hf
 from tools.convert.strip import strip_checkpoint
 from tools.convert.to_hf import to_hf
-from tools.verify.plain import PlainLoop
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import SyntheticStream, SyntheticWindows, batch, run_config
 
 STEPS = 30_000

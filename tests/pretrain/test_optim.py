@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from pretrain.config import OptimConfig, ScheduleConfig
 from pretrain.optim import adamw, learning_rate, parameter_groups
 

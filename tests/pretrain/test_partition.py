@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.config import ModelConfig
-from pretrain.partition import balanced, layer_costs
+from model.networks.config import ModelConfig
+from pretrain.planner.partition import balanced, layer_costs
 
 costs = st.lists(st.floats(0.0, 100.0), min_size=1, max_size=9)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from pretrain import place
 from pretrain.__main__ import main
 from pretrain.checkpoint import store
 from pretrain.checkpoint.contents import State
+from pretrain.run import writable as place
 
 
 def refusal(path: Path) -> str:

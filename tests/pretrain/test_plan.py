@@ -6,10 +6,10 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load
-from pretrain import plan
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.hardware import GPUS, LINK_SHARE, Cluster, find
-from pretrain.speed import bubble
+from pretrain.planner import plan
+from pretrain.planner.hardware import GPUS, LINK_SHARE, Cluster, find
+from pretrain.planner.speed import bubble
 from tools.verify.synthetic import run_config
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pretrain.launch import World
+from pretrain.launch.local import World
+from pretrain.launch.pool import Pool, RankError
 from pretrain.parallel.mesh import Mesh
-from pretrain.pool import Pool, RankError
 
 
 def sum_of_ranks(world: World) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import pytest
 NOTES = "from pretrain import preemption; preemption.install(); print(preemption.reason())"
 DEAF = """
 import os, signal
-from pretrain import preemption
+from pretrain.launch import preemption
 preemption.install()
 preemption.ignore()
 os.kill(os.getpid(), signal.SIGUSR2)

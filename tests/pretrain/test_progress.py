@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from pretrain.pace import Smoothed
-from pretrain.progress import Counter, Progress, clock
+from pretrain.run.progress import Counter, Progress, clock
+from pretrain.run.throughput import Smoothed
 
 
 class Terminal(io.StringIO):

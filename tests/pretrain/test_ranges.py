@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain.ranges import Box, Range, copy_overlap, overlap
+from pretrain.parallel.ranges import Box, Range, copy_overlap, overlap
 
 SHAPES = st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)
 

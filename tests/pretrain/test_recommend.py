@@ -6,9 +6,9 @@ import pytest
 from configs.errors import UserError
 from configs.load import load
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.hardware import Cluster, find
-from pretrain.plan import plan
-from pretrain.recommend import candidates, choose, recommend, usable
+from pretrain.planner.hardware import Cluster, find
+from pretrain.planner.plan import plan
+from pretrain.planner.search import candidates, choose, recommend, usable
 
 EIGHT = ["model.width=4096", "model.num_layers=32", "model.num_heads=32"]
 SEVENTY = [

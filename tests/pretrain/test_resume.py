@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.config import ModelConfig, Seq2SeqConfig
-from model.seq2seq import name_in_encoder
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.encoder_decoder import name_in_encoder
 from pretrain.__main__ import main
 from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
-from pretrain.metrics import read_rows
-from pretrain.pool import RankError
+from pretrain.launch.pool import RankError
+from pretrain.run.metrics import read_rows
 from tools.convert import write
 from tools.convert.tensors import Tensors
 

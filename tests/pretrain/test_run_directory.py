@@ -17,7 +17,7 @@ from configs.run_files import this_process
 from pretrain.checkpoint import store
 from pretrain.checkpoint.manifest import INDEX, STATE
 from pretrain.config import RunConfig
-from pretrain.run_directory import RunDirectory
+from pretrain.run.directory import RunDirectory
 
 CALLS = [(os, "mkdir"), (os, "open"), (os, "replace"), (os, "fsync"), (io, "open")]
 

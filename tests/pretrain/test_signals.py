@@ -18,7 +18,7 @@ import pytest
 
 from configs.run_files import standing
 from pretrain.checkpoint import store
-from pretrain.metrics import read_rows
+from pretrain.run.metrics import read_rows
 
 LONG = ("steps=100000", "eval.every=0", "checkpoint.every=100000", "log.every=1")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

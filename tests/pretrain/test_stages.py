@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
-from model.flops import training_flops_per_token
-from pretrain.partition import ACTIVE_SHARE
-from pretrain.plan import count_parameters
-from pretrain.stages import stages
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from model.networks.flops import training_flops_per_token
+from pretrain.planner.partition import ACTIVE_SHARE
+from pretrain.planner.plan import count_parameters
+from pretrain.planner.stages import stages
 
 MODEL = ModelConfig(vocab_size=1000, width=32, num_layers=6, num_heads=4, conditioning_width=16)
 MODELS = {

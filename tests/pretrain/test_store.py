@@ -18,7 +18,7 @@ from pretrain.checkpoint import manifest, retention, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.config import CheckpointConfig
-from pretrain.ranges import Fragment, Range
+from pretrain.parallel.ranges import Fragment, Range
 
 SHAPE = (4, 5)
 VALUES = torch.arange(20.0)

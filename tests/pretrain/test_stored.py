@@ -9,8 +9,8 @@ import yaml
 from configs.errors import UserError
 from configs.load import to_plain, to_yaml
 from pretrain.config import RunConfig, differences
-from pretrain.run_directory import RunDirectory
-from pretrain.stored import stored_config
+from pretrain.run.directory import RunDirectory
+from pretrain.run.stored_config import stored_config
 from tools.verify.synthetic import run_config
 
 

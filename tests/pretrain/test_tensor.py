@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
-from model.initialize import initial_value
-from model.network import Network
+from model.networks.base import Network
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from model.networks.initialize import initial_value
 from model.query import Query
 from pretrain.config import ParallelConfig
-from pretrain.launch import World
-from pretrain.parallel.forward import local_denoiser
+from pretrain.launch.local import World
+from pretrain.launch.pool import Pool
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.places import places
-from pretrain.pool import Pool
-from pretrain.ranges import Range
+from pretrain.parallel.network import local_denoiser
+from pretrain.parallel.ranges import Range
+from pretrain.parallel.shards import places
 from tools.verify.layouts import assemble
 
 LENGTH, BATCH = 8, 3

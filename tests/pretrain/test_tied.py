@@ -10,10 +10,10 @@ from model.objectives import LOSS, Noisy
 from model.objectives.genie import Genie
 from model.prediction import Prediction
 from pretrain.config import RunConfig
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools.verify import layouts
 from tools.verify.layouts import deviation
-from tools.verify.plain import PlainLoop
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import run_config
 
 STEPS = 3

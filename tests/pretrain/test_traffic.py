@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from pretrain.config import ParallelConfig
-from pretrain.stages import stages
-from pretrain.traffic import Traffic, traffic
+from pretrain.planner.stages import stages
+from pretrain.planner.traffic import Traffic, traffic
 
 MODEL = ModelConfig(vocab_size=1000, width=64, num_layers=4, num_heads=4)
 LENGTH, MICRO_BATCHES = 64, 4

@@ -10,7 +10,7 @@ import torch
 
 from pretrain.__main__ import main
 from pretrain.checkpoint import store
-from pretrain.metrics import read_rows
+from pretrain.run.metrics import read_rows
 
 TIMES = ("perf/",)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pretrain.metrics import read_rows
-from tools import evaluate, sample
+from pretrain.run.metrics import read_rows
+from tools.evaluate import __main__ as evaluate
+from tools.sample import __main__ as sample
 from tools.verify.synthetic import OBJECTIVES, trial
 
 

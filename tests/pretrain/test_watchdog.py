@@ -11,11 +11,11 @@ import pytest
 
 from configs.load import load
 from pretrain.config import RunConfig
-from pretrain.launch import World
-from pretrain.pool import Pool
-from pretrain.rank import train_rank
-from pretrain.run_directory import RunDirectory
-from pretrain.watchdog import HUNG, Watchdog
+from pretrain.launch.local import World
+from pretrain.launch.pool import Pool
+from pretrain.launch.rank import train_rank
+from pretrain.launch.watchdog import HUNG, Watchdog
+from pretrain.run.directory import RunDirectory
 
 
 def here_it_stands(seconds: float) -> None:
@@ -45,7 +45,7 @@ def test_progress_keeps_it_silent(capsys: pytest.CaptureFixture[str]) -> None:
 def run(tmp_path: Path, source: str) -> tuple[subprocess.CompletedProcess[str], float]:
     """A module whose ``rank(world)`` runs on three local ranks."""
     (tmp_path / "work.py").write_text(source)
-    main = "import sys; from pretrain.launch import run_local; import work; "
+    main = "import sys; from pretrain.launch.local import run_local; import work; "
     command = [sys.executable, "-c", main + "sys.exit(run_local(3, work.rank))"]
     started = time.monotonic()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90)
@@ -57,7 +57,7 @@ def test_when_one_rank_stalls_all_of_them_say_where(tmp_path: Path) -> None:
     source = """
 import time
 from pretrain.parallel.mesh import Mesh
-from pretrain.watchdog import Watchdog
+from pretrain.launch.watchdog import Watchdog
 
 def stalls():
     time.sleep(4)
@@ -101,7 +101,7 @@ def rank(world):
 
 
 def test_where_it_is_to_leave_a_stall_ends_the_process(tmp_path: Path) -> None:
-    source = "import time; from pretrain.watchdog import Watchdog\n"
+    source = "import time; from pretrain.launch.watchdog import Watchdog\n"
     source += "with Watchdog(1, 0.2, leave=True): time.sleep(60)"
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False
@@ -121,8 +121,8 @@ def train_while_the_first_rank_is_slow(world: World, config: RunConfig, path: Pa
         return call
 
     from pretrain.checkpoint import store
-    from pretrain.loggers import Loggers
-    from pretrain.metrics import Metrics
+    from pretrain.run.loggers import Loggers
+    from pretrain.run.metrics import Metrics
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Metrics, "__init__", slowly(Metrics.__init__))
@@ -146,7 +146,7 @@ def test_named_work_without_a_beat_has_patience(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A start, a first step, a save: they may take longer than a step ever does."""
-    monkeypatch.setattr("pretrain.watchdog.PATIENCE_S", 0.8)
+    monkeypatch.setattr("pretrain.launch.watchdog.PATIENCE_S", 0.8)
     with Watchdog(1, 0.2) as watchdog:
         with watchdog.during("its last save"):
             time.sleep(0.5)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster import Cluster
 
-from pretrain.metrics import read_rows
+from pretrain.run.metrics import read_rows
 from slurm.records import Records, Start
 
 ROOT = Path(__file__).resolve().parents[2]

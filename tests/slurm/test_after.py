@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from slurm import after, signals
-from slurm.after import After
 from slurm.controller import RefusedError, UnreachableError
+from slurm.job import next_start as after
+from slurm.job import signals
+from slurm.job.next_start import After
+from slurm.job.verdict import Verdict
 from slurm.records import Records
-from slurm.verdict import Verdict
 
 STOPPED = Verdict(kind="stopped", reason="saved on request (SIGUSR2)")
 TERMINATED = Verdict(kind="terminated", reason="saved on request (SIGTERM)")

@@ -12,11 +12,12 @@ import pytest
 
 from configs.errors import UserError
 from configs.run_files import process
-from slurm import controller, follow
+from slurm import controller
+from slurm.commands import status as follow
+from slurm.commands.status import state_of, summary, table
+from slurm.commands.sweep import MOST_BYTES, names, note, points, results
 from slurm.controller import Job, RefusedError, UnreachableError
-from slurm.follow import state_of, summary, table
 from slurm.records import Records, write_json
-from slurm.sweep import MOST_BYTES, names, note, points, results
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.metrics import read_rows
+from pretrain.run.metrics import read_rows
 from slurm.records import Records
 
 ROOT = Path(__file__).parents[2]

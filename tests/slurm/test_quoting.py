@@ -10,9 +10,12 @@ import pytest
 from test_script import dry_run, settings
 
 from configs.errors import UserError
-from slurm import controller, preflight, quoting, ranks, submitting
+from slurm import controller, quoting
 from slurm import submission as submissions
 from slurm.__main__ import main
+from slurm.commands import preflight
+from slurm.commands import submit as submitting
+from slurm.job import ranks
 from slurm.records import Start
 from slurm.script import script, template
 from slurm.settings import load

@@ -13,19 +13,20 @@ import submitit
 
 from configs.errors import RunError, UserError
 from configs.load import validate
-from slurm import preflight, template
 from slurm import submission as submissions
 from slurm import submit as submitter
 from slurm.__main__ import main
+from slurm.commands import preflight
+from slurm.commands.preflight import _fits
 from slurm.controller import clean
-from slurm.preflight import _fits
+from slurm.job import template
+from slurm.job.site import exclusions
+from slurm.job.template import adopt
 from slurm.records import Records
 from slurm.script import options, script
 from slurm.settings import Settings
-from slurm.site import exclusions
 from slurm.submission import Submission
 from slurm.submit import executor, shell
-from slurm.template import adopt
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,7 +144,7 @@ def test_a_rehearsal_runs_what_a_job_runs(tmp_path: Path) -> None:
     # submitit takes it apart again.
     command = shlex.split(shlex.join([*shell(made), "-u", "-m", "x y"]))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    first = ["-u", "-m", "slurm.first", str(made.path)]
+    first = ["-u", "-m", "slurm.job.first", str(made.path)]
     assert done.stdout.splitlines() == [str(tmp_path), f"{tmp_path}/c d", *first, "-u", "-m", "x y"]
 
 

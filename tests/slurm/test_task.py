@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from slurm import hosts
+from slurm.job.task import meet, place, torchrun_variables
 from slurm.records import Records
-from slurm.task import meet, place, torchrun_variables
 
 STEP = {
     "SLURM_PROCID": "3",

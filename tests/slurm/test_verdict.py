@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from slurm.controller import Job, accounted, shown
-from slurm.progress import Progress
+from slurm.job.progress import Progress
+from slurm.job.site import fate_of
+from slurm.job.verdict import judge
 from slurm.records import Records, write_json
-from slurm.site import fate_of
-from slurm.verdict import judge
 
 
 def exits(*codes: int, signals: tuple[str, ...] = ()) -> dict[int, dict[str, Any]]:

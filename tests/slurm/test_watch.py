@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from slurm import watch
+from slurm.job import signs_of_life as watch
+from slurm.job.signs_of_life import Watch
 from slurm.records import Records, Start
-from slurm.watch import Watch
 
 
 class Clock:

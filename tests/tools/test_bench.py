@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from tools.bench import reference, steps, train
 from tools.bench.__main__ import main
 

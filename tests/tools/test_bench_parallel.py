@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain.hardware import GPUS
-from pretrain.plan import count_parameters
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
+from pretrain.planner.hardware import GPUS
+from pretrain.planner.plan import count_parameters
 from tools.bench import gpu, parallel, ranks
 from tools.bench.__main__ import main
 from tools.bench.parallel import Bench, Shape

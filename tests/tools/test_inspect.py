@@ -12,9 +12,10 @@ from pretrain.__main__ import main as pretrain
 from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
-from tools import evaluate, sample
 from tools.convert.__main__ import main as convert
+from tools.evaluate import __main__ as evaluate
 from tools.inspect import PARTS, main, verify
+from tools.sample import __main__ as sample
 
 
 @pytest.fixture(scope="module")

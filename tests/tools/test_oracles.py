@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from model import attention_layouts, draws
-from model.attention_layouts import Blocks
+from model import draws
 from model.categorical import Categorical
 from model.draws import Draws
+from model.networks import attention_layouts
+from model.networks.attention_layouts import Blocks
 from model.objectives import Objective, mdlm, sundae
 from model.objectives.autoregressive import Autoregressive
 from model.objectives.bd3lm import Bd3lm

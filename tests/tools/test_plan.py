@@ -5,8 +5,8 @@ import pytest
 
 from configs.load import load
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.plan import plan
-from tools.plan import main, words
+from pretrain.planner.plan import plan
+from tools.plan.__main__ import main, words
 
 OWT = "configs/mdlm/owt.yaml"
 SEVENTY = [

@@ -6,7 +6,7 @@ import pytest
 from configs.errors import UserError
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from pretrain.config import RunConfig
-from tools.prompt import hints, length_hints, parse
+from tools.sample.prompt import hints, length_hints, parse
 
 MASK = 1024
 

@@ -10,8 +10,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from tools import plots, report
-from tools.curves import differences, read_runs, smooth
+from tools.report import __main__ as report
+from tools.report import plots
+from tools.report.curves import differences, read_runs, smooth
 
 
 def rows(num: int, spike: int | None = None) -> list[dict[str, Any]]:

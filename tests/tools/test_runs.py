@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from pretrain.aside import move_aside
+from pretrain.run.aside import move_aside
 from tools import runs
 
 ROW = {"step": 40, "tokens_seen": 1, "loss": 5.25, "perf/tokens_per_second": 1234.5}

@@ -10,8 +10,9 @@ from model.samplers.ancestral import Ancestral
 from model.samplers.ddim import Ddim
 from model.samplers.ddpm import Ddpm
 from pretrain.config import RunConfig
-from tools import evaluate, sample
-from tools.samplers import SAMPLERS, asks_for_help, listing, sampler_of
+from tools.evaluate import __main__ as evaluate
+from tools.sample import __main__ as sample
+from tools.sample.options import SAMPLERS, asks_for_help, listing, sampler_of
 
 
 @pytest.fixture(scope="module")

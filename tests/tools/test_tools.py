@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from data_pipeline.shards import open_split
-from tools import evaluate, report, sample
 from tools.demo import __main__ as demo
+from tools.evaluate import __main__ as evaluate
+from tools.report import __main__ as report
+from tools.sample import __main__ as sample
 
 
 def small_demo(root: Path, demo_dir: Path, path: Path) -> list[str]:

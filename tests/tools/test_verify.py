@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from model import draws
-from pretrain.pool import Pool, RankError
+from pretrain.launch.pool import Pool, RankError
 from tools.verify import __main__ as verify
 from tools.verify import invariance, layouts, oracles, table
 from tools.verify.check import Check, Comparison, Verdict
 from tools.verify.invariance import CASES, Invariance
 from tools.verify.layouts import Outcome
-from tools.verify.plain import PlainLoop
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import OBJECTIVES, run_config
 
 Patch = pytest.MonkeyPatch

@@ -21,10 +21,10 @@ import torch
 from tqdm import tqdm
 
 from configs.documentation import without_markup
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from pretrain.checkpoint import store
 from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools.bench.measure import machine_facts
 from tools.bench.whole_step import run_config
 from tools.command import positive

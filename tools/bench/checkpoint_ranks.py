@@ -12,7 +12,7 @@ from pretrain.checkpoint import store
 from pretrain.checkpoint.training import Checkpoints
 from pretrain.config import RunConfig
 from pretrain.ema import Ema
-from pretrain.launch import World
+from pretrain.launch.local import World
 from pretrain.parallel import engine
 from pretrain.parallel.mesh import Mesh
 

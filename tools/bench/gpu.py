@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
-from pretrain.hardware import GIB, GPUS, Gpu, find
-from pretrain.plan import plan
+from pretrain.planner.hardware import GIB, GPUS, Gpu, find
+from pretrain.planner.plan import plan
 from tools.bench.measure import interleaved, machine_facts
 from tools.bench.whole_step import plain_step, run_config
 from tools.command import positive

@@ -21,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from configs.documentation import without_markup
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from pretrain.config import ParallelConfig, RunConfig
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools.bench.measure import machine_facts, ratio
 from tools.bench.train import DTYPES
 from tools.bench.whole_step import run_config

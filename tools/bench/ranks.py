@@ -14,7 +14,7 @@ import torch.distributed as dist
 from model.facts import facts_of
 from model.objectives import Batch
 from pretrain.config import RunConfig
-from pretrain.launch import World
+from pretrain.launch.local import World
 from pretrain.parallel import engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.step import TrainingStep

@@ -4,7 +4,7 @@ It does what the public code of Sahoo et al. (2024) does (github.com/kuleshov-gr
 times and masks from the stepping generator, the head at every position, a softmax over
 the vocabulary at every position, then the log-probabilities of the targets, times the
 mask and the weight. It is written from the papers' equations over the same parameters as
-ours, so that it also checks :mod:`model.layers` and :mod:`model.objectives.mdlm`; nothing
+ours, so that it also checks :mod:`model.networks.layers` and :mod:`model.objectives.mdlm`; nothing
 in it is slower than it need be. Only what MDLM's own configuration uses is here:
 LayerNorm, GELU, an untied head, a [MASK] of our own, no padding.
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.denoiser import Denoiser
+from model.networks.dit import Denoiser
 
 EPS = 1e-3
 """MDLM's noise eps and sampling eps: alpha(1), and the least time."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from configs import defaults
 from configs.build import Plugin
-from model.denoiser import Denoiser
 from model.draws import Draws
+from model.networks.dit import Denoiser
 from model.objectives import Noisy
 from model.prediction import Read
 from model.query import Query

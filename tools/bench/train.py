@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
-from pretrain.host_memory import keep_freed_memory
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from pretrain.launch.host_memory import keep_freed_memory
 from tools.bench import reference
 from tools.bench.measure import interleaved, machine_facts, ratio
 from tools.bench.steps import MasterWeights, OurStep, ReferenceStep, our_corrupt, our_loss

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from model.prediction import Read
 from model.query import Query
 from pretrain.config import DataConfig, RunConfig

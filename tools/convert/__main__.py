@@ -23,13 +23,13 @@ from pretrain.checkpoint import store
 from tools import command
 from tools.convert.average import average
 from tools.convert.card import About
+from tools.convert.format import Options
+from tools.convert.formats import LAYOUTS
 from tools.convert.from_hf import from_hf
-from tools.convert.layout import Options
-from tools.convert.layouts import LAYOUTS
 from tools.convert.parity import summary
-from tools.convert.plain import to_safetensors
 from tools.convert.strip import strip_checkpoint, strip_file
 from tools.convert.to_hf import to_hf
+from tools.convert.to_safetensors import to_safetensors
 
 CKPT, OUT = "checkpoint or run directory", "where to write; must not exist"
 WEIGHTS = "averaged over training (default), or as they were last"

@@ -15,11 +15,11 @@ from configs.errors import UserError
 from configs.load import to_plain
 from data_pipeline.manifest import Manifest, read_manifest
 from data_pipeline.tokenizer import load_tokenizer, tokenizer_file
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
-from pretrain.plan import count_parameters
+from pretrain.planner.plan import count_parameters
 from tools.convert.usage import usage
-from tools.samplers import suiting
+from tools.sample.options import suiting
 
 DEMO = "the Python language reference that ships with CPython (`pydoc_data.topics`)"
 UNKNOWN = "unknown"

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
-from model.build import build
-from model.config import ModelConfig
+from model.networks.build import build
+from model.networks.config import ModelConfig
 from tools.convert.tensors import Shape, Tensors
 
 

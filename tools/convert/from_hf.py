@@ -13,14 +13,15 @@ from configs.defaults import OBJECTIVE
 from configs.errors import UserError
 from configs.load import to_plain, to_yaml, validate
 from data_pipeline.tokenizer import load_tokenizer
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, State
 from pretrain.checkpoint import objective_state, store
 from pretrain.config import RunConfig
-from pretrain.stored import stored_config
-from tools.convert import layouts, parity, tensors, tokenizer_files, write
+from pretrain.run.stored_config import stored_config
+from tools.convert import formats as layouts
+from tools.convert import parity, tensors, tokenizer_files, write
 from tools.convert.foreign import checked
-from tools.convert.layout import Incoming, Layout, Options
+from tools.convert.format import Incoming, Layout, Options
 from tools.convert.staging import staged
 from tools.convert.to_hf import RUN_FILE
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from configs.errors import RunError
-from model.build import build
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.build import build
+from model.networks.config import ModelConfig
 from model.query import Query
 from tools.convert.tensors import Tensors
 

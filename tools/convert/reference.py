@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
 

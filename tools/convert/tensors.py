@@ -16,7 +16,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from pretrain.checkpoint.reader import Reader
-from pretrain.ranges import Range
+from pretrain.parallel.ranges import Range
 from tools.convert import pickled
 
 Shape = tuple[int, ...]

@@ -5,7 +5,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import to_plain
-from model.attention_layouts import FULL
+from model.networks.attention_layouts import FULL
 from pretrain.checkpoint import objective_state, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
@@ -13,10 +13,10 @@ from pretrain.config import RunConfig
 from pretrain.data import other_tokenizer
 from tools.convert import parity, tensors, tokenizer_files, write
 from tools.convert.card import About, card
-from tools.convert.layouts import named
-from tools.convert.layouts.palimpsest import Palimpsest
+from tools.convert.formats import named
+from tools.convert.formats.palimpsest import Palimpsest
 from tools.convert.staging import staged
-from tools.samplers import sampler_of
+from tools.sample.options import sampler_of
 
 RUN_FILE = "palimpsest_run.json"
 """What :mod:`tools.convert.from_hf` needs of the run."""

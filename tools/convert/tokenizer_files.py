@@ -18,7 +18,7 @@ from tokenizers import AddedToken
 from configs.errors import UserError
 from data_pipeline.huggingface import HuggingFaceTokenizer
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer, tokenizer_file
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from tools.convert.json_files import from_json
 from tools.convert.sentencepiece_files import from_sentencepiece
 from tools.convert.tokenizer_check import Scores, require_same_ids

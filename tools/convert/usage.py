@@ -5,7 +5,7 @@ Every block of Python runs as it stands from within the directory; a test runs t
 
 from collections.abc import Sequence
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 
 _LOAD = """\
 ## Use

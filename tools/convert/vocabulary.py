@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from tools.convert.layout import Options
+from tools.convert.format import Options
 from tools.convert.parity import Inputs
 
 

@@ -23,7 +23,7 @@ import torch
 from configs.errors import UserError
 from configs.load import merged
 from configs.words import parse, split
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools import command
 from tools.crash.faults import Faults
 from tools.crash.kills import chains

@@ -10,8 +10,8 @@ import torch
 from configs.errors import UserError
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
-from pretrain.metrics import read_rows
-from pretrain.run_directory import RunDirectory
+from pretrain.run.directory import RunDirectory
+from pretrain.run.metrics import read_rows
 from tools.crash.start import Violation
 
 KEEP_LAST = 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pretrain.run_directory import facts
+from pretrain.run.directory import facts
 from tools.bench.measure import machine_facts
 from tools.crash.evidence import NEAR
 from tools.crash.faults import Survived

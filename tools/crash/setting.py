@@ -9,11 +9,11 @@ from pathlib import Path
 
 from configs.load import load
 from pretrain.config import RunConfig
-from pretrain.launch import World
-from pretrain.metrics import read_rows
-from pretrain.plan import plan
-from pretrain.pool import Pool
-from pretrain.rank import train_rank
+from pretrain.launch.local import World
+from pretrain.launch.pool import Pool
+from pretrain.launch.rank import train_rank
+from pretrain.planner.plan import plan
+from pretrain.run.metrics import read_rows
 from tools.crash.evidence import KEEP_LAST, Evidence, Row
 from tools.crash.start import Start
 

@@ -5,7 +5,7 @@ and pictures, and says what was made. Every step is one of the ordinary commands
 again, it goes on where it was, or says that it is done.
 """
 
-from pretrain import preemption
+from pretrain.launch import preemption
 
 if __name__ == "__main__":
     preemption.install()
@@ -24,8 +24,8 @@ from configs.load import is_override, load
 from configs.words import parse, split
 from pretrain.__main__ import main as pretrain
 from pretrain.config import RunConfig
-from pretrain.metrics import read_rows
-from pretrain.run_directory import RunDirectory, run_path, write_json
+from pretrain.run.directory import RunDirectory, run_path, write_json
+from pretrain.run.metrics import read_rows
 
 
 def demo(words: Sequence[str]) -> int:
@@ -66,7 +66,7 @@ def _finish(run: Path, config: RunConfig, part: ModuleType) -> dict[str, Any]:
     """Evaluate, sample and draw; the summary."""
     from pretrain.checkpoint.weights import load_denoiser
     from pretrain.data import corpus_path
-    from tools.report import report
+    from tools.report.__main__ import report
 
     loaded = load_denoiser(run, "ema")
     _say("2/4  evaluating on the held-out documents")

@@ -9,9 +9,9 @@ from data_pipeline.tokenizer import load_tokenizer
 from model.draws import Draws
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path, open_corpus
-from tools.recovery import recovery
-from tools.samplers import sampler_of
-from tools.seq2seq.candidates import draw_candidates, text_of
+from tools.evaluate.recovery import recovery
+from tools.sample.candidates import draw_candidates, text_of
+from tools.sample.options import sampler_of
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 HARD = 0.3

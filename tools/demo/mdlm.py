@@ -5,9 +5,9 @@ from typing import Any
 from data_pipeline.tokenizer import load_tokenizer
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path
-from tools.evaluate import evaluate
-from tools.sample import sample
-from tools.samplers import sampler_of
+from tools.evaluate.__main__ import evaluate
+from tools.sample.__main__ import sample
+from tools.sample.options import sampler_of
 
 PROMPT = 'The "___" statement is used to ___.'
 

@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 
 from configs.errors import UserError
-from pretrain import launch
-from pretrain.pool import Pool, RankError
+from pretrain.launch import local as launch
+from pretrain.launch.pool import Pool, RankError
 from tools import command
 from tools.verify import oracles, table
 from tools.verify.check import Check, Comparison, Verdict

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.pool import Pool
+from pretrain.launch.pool import Pool
 from tools.verify import layouts
 from tools.verify.check import Check, Comparison
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise, near_ties
-from tools.verify.plain import PlainLoop
+from tools.verify.reference_loop import PlainLoop
 from tools.verify.synthetic import OBJECTIVES, run_config
 
 LOSS, NORM, FIRST_NORM, NATS, TIE = 1e-5, 1e-4, 1e-6, 1e-5, 1e-5

@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 
 
 class Conditionals(ABC):

@@ -13,14 +13,14 @@ from model.prediction import Prediction
 from model.samplers import Job, Sampler
 from pretrain.checkpoint import frozen_networks
 from pretrain.config import RunConfig
-from pretrain.evaluate import Share, document_losses, mean_losses
-from pretrain.launch import World
+from pretrain.evaluation.bound import Share, document_losses, mean_losses
+from pretrain.launch.local import World
 from pretrain.parallel import engine
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
-from pretrain.ranges import Box, Range, copy_overlap
+from pretrain.parallel.ranges import Box, Range, copy_overlap
 from pretrain.step import TrainingStep
-from tools.samplers import SAMPLERS
+from tools.sample.options import SAMPLERS
 from tools.verify.synthetic import SyntheticStream, SyntheticWindows, batch, facts
 
 

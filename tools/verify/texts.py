@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from model.objectives import Batch, Noisy
 
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention_layouts import Causal
-from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
-from model.initialize import initial_value
 from model.needs import misfits
+from model.networks.attention_layouts import Causal
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from model.networks.initialize import initial_value
 from model.objectives import LOSS, Batch, Bounded, Noisy, sum_losses
 from model.objectives.autoregressive import Autoregressive
 from model.query import Query
-from pretrain.evaluate import document_losses
+from pretrain.evaluation.bound import document_losses
 from tools.verify.synthetic import SyntheticWindows, run_config
 
 DRAWS = Draws(seed=0, split="train", batch=4)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from model.build import build
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.build import build
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, Bounded, Noisy, sum_losses
 from model.objectives.sundae import Sundae
 from model.prediction import Answer, Prediction, Read
@@ -21,7 +21,7 @@ from model.processes.uniform import random_ids
 from model.query import Query
 from model.samplers import Job
 from model.samplers.unrolled import Unrolled
-from pretrain.evaluate import mean_losses
+from pretrain.evaluation.bound import mean_losses
 from tools.verify.joint import Joint
 from tools.verify.synthetic import run_config
 

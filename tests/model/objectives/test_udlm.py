@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import Bounded, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction

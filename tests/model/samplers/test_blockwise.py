@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention_layouts import Blocks, Cached
-from model.build import build
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
-from model.initialize import initial_value
-from model.network import Network
+from model.networks.attention_layouts import Blocks, Cached
+from model.networks.base import Network
+from model.networks.build import build
+from model.networks.config import ModelConfig
+from model.networks.initialize import initial_value
 from model.objectives.bd3lm import Bd3lm
 from model.prediction import Answer, Prediction, Read
 from model.query import Query

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention_layouts import FULL, Cached
-from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.draws import Draws
-from model.initialize import initial_value
+from model.networks.attention_layouts import FULL, Cached
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from model.networks.initialize import initial_value
 from model.objectives.autoregressive import Autoregressive
 from model.prediction import Answer, Read
 from model.query import Query

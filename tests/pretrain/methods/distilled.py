@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
 from model.objectives.mdlm import Mdlm
 from model.prediction import Ask, Prediction

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import dynamic_module_utils
 
 from data_pipeline.tokenizer import load_tokenizer
-from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from pretrain.checkpoint.weights import load_denoiser
 
 

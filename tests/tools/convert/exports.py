@@ -8,9 +8,9 @@ from small_models import MODEL, random_weights, run_of, save_weights
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from model.config import ModelConfig, Seq2SeqConfig
-from model.denoiser import Denoiser
-from model.seq2seq import Seq2Seq
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.dit import Denoiser
+from model.networks.encoder_decoder import Seq2Seq
 from tools.convert.to_hf import to_hf
 
 LLAMA: dict[str, Any] = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm"}

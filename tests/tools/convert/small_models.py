@@ -8,9 +8,9 @@ import torch
 
 from configs.load import validate
 from data_pipeline.tokenizer import load_tokenizer
-from model.config import ModelConfig, Seq2SeqConfig
-from model.denoiser import Denoiser
-from model.seq2seq import Seq2Seq
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.dit import Denoiser
+from model.networks.encoder_decoder import Seq2Seq
 from pretrain.config import RunConfig
 from tools.convert import write
 from tools.convert.tensors import of_dict

@@ -10,7 +10,7 @@ from exports import export_denoiser, export_genie
 from small_models import run_of, save_weights, small_genie
 
 from data_pipeline.tokenizer import load_tokenizer
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from tools.convert.__main__ import main
 from tools.convert.card import About, card
 from tools.convert.to_hf import to_hf

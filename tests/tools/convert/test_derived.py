@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 from configs.errors import UserError
 from configs.load import validate
-from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from pretrain.__main__ import main as pretrain
 from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader

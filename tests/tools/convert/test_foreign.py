@@ -14,8 +14,8 @@ from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausa
 from configs.errors import RunError, UserError
 from pretrain.checkpoint.weights import configuration
 from tools.convert.__main__ import main
+from tools.convert.format import Options
 from tools.convert.from_hf import from_hf
-from tools.convert.layout import Options
 from tools.convert.tensors import of_path
 from tools.convert.to_hf import RUN_FILE, to_hf
 

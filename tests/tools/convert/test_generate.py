@@ -14,8 +14,8 @@ from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.samplers.ancestral import Ancestral
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
-from tools.prompt import parse
-from tools.sample import sample
+from tools.sample.__main__ import sample
+from tools.sample.prompt import parse
 
 STEPS = 5
 
@@ -82,8 +82,8 @@ def test_samples_are_those_of_our_own_command(
 def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: Tokenizer) -> None:
     from small_models import MODEL, random_weights, run_of, save_weights
 
-    from model.config import ModelConfig
-    from model.denoiser import Denoiser
+    from model.networks.config import ModelConfig
+    from model.networks.dit import Denoiser
     from tools.convert.from_hf import from_hf
     from tools.convert.to_hf import to_hf
 
@@ -115,8 +115,8 @@ def test_a_model_of_padded_texts_ends_them_as_our_own_command_does(
 ) -> None:
     from small_models import MODEL, random_weights, run_of, save_weights
 
-    from model.config import ModelConfig
-    from model.denoiser import Denoiser
+    from model.networks.config import ModelConfig
+    from model.networks.dit import Denoiser
     from tools.convert.from_hf import from_hf
     from tools.convert.to_hf import to_hf
 

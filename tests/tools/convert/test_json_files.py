@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from configs.errors import UserError
 from data_pipeline.adopt import adopt_tokenizer
 from data_pipeline.tokenizer import load_tokenizer
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from tools.convert.tokenizer_check import NAMES, PLACES, TEXTS
 from tools.convert.tokenizer_files import files
 

@@ -11,11 +11,11 @@ from small_models import MODEL, random_weights, run_of, save_weights
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from model.config import ModelConfig, Seq2SeqConfig
-from model.layers import rotate
-from model.linears import Head
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.encoder_decoder import Seq2Seq
+from model.networks.layers import rotate
+from model.networks.linears import Head
 from model.processes.gaussian import Gaussian
-from model.seq2seq import Seq2Seq
 from tools.convert.to_hf import to_hf
 
 PLAIN: dict[str, Any] = {"qkv_bias": True}

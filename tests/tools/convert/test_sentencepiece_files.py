@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from configs.errors import RunError, UserError
 from data_pipeline.tokenizer import load_tokenizer
-from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from tools.convert import tokenizer_files
 from tools.convert.to_hf import to_hf
 from tools.convert.tokenizer_check import NAMES, PLACES, TEXTS

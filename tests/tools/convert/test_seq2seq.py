@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from configs.errors import UserError
-from model.config import ModelConfig, Seq2SeqConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.encoder_decoder import Seq2Seq
 from model.objectives.genie import Genie
 from model.prediction import Prediction
 from model.processes.gaussian import Gaussian, Parameterisation, target, to_x0
@@ -30,7 +31,6 @@ from model.query import Query
 from model.samplers import Job
 from model.samplers.ddim import Ddim
 from model.samplers.ddpm import Ddpm
-from model.seq2seq import Seq2Seq
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from tools.convert.from_hf import from_hf

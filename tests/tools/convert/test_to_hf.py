@@ -13,15 +13,15 @@ from small_models import MODEL, random_weights, run_of, save_weights
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from configs.errors import UserError
-from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which
 from tools.convert import parity
 from tools.convert.__main__ import main
 from tools.convert.code import flat_files
+from tools.convert.format import Options
 from tools.convert.from_hf import from_hf
-from tools.convert.layout import Options
 from tools.convert.to_hf import to_hf
 
 GROUPED = {"num_kv_heads": 2, "qk_norm": True, "qkv_bias": True}
@@ -239,8 +239,8 @@ import sys, threading, time
 from pathlib import Path
 from tools.convert.to_hf import to_hf
 from tools.convert.from_hf import from_hf
-from tools.convert.layout import Options
-import tools.convert.layouts.palimpsest, tools.convert.code
+from tools.convert.format import Options
+import tools.convert.formats.palimpsest, tools.convert.code
 
 def anonymous():
     for line in open("/proc/self/status"):

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
-from model.config import ModelConfig, Seq2SeqConfig
+from model.networks.config import ModelConfig, Seq2SeqConfig
 from tools.convert.tokenizer_files import files
 
 TEXTS = [

@@ -8,10 +8,10 @@ import torch
 from small_models import random_weights, small_genie
 
 from data_pipeline.tokenizer import load_tokenizer
+from model.networks.encoder_decoder import Seq2Seq
 from model.samplers.ddpm import Ddpm
-from model.seq2seq import Seq2Seq
 from pretrain.checkpoint.weights import Loaded
-from tools.seq2seq.candidates import Candidates, draw_candidates
+from tools.sample.candidates import Candidates, draw_candidates
 
 
 @pytest.mark.parametrize("sees_padding", [False, True])

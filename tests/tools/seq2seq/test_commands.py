@@ -14,13 +14,14 @@ from model.draws import Draws
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
 from pretrain.data import open_corpus
-from pretrain.plan import plan
-from pretrain.pool import Pool
-from pretrain.rank import train_rank
-from pretrain.run_directory import RunDirectory
-from tools import evaluate, sample
+from pretrain.launch.pool import Pool
+from pretrain.launch.rank import train_rank
+from pretrain.planner.plan import plan
+from pretrain.run.directory import RunDirectory
 from tools.demo import __main__ as demo
-from tools.recovery import recovery
+from tools.evaluate import __main__ as evaluate
+from tools.evaluate.recovery import recovery
+from tools.sample import __main__ as sample
 
 WORDS = (
     "model.seq2seq.num_encoder_layers=1",

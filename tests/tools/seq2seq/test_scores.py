@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from tools.seq2seq.choose import choose
-from tools.seq2seq.pairs import (
+from tools.evaluate.choose import choose
+from tools.evaluate.pairs import (
     References,
     Said,
     nearest_targets,
@@ -14,7 +14,7 @@ from tools.seq2seq.pairs import (
     read_references,
     said,
 )
-from tools.seq2seq.scores import bleu, distinct, rouge, self_bleu
+from tools.evaluate.text_scores import bleu, distinct, rouge, self_bleu
 
 TRAINING = References(
     sources=["name : A B | food : fish", "name : C | food : meat"],

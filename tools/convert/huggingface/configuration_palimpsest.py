@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from model.config import from_fields
+from model.networks.config import from_fields
 
 
 class PalimpsestConfig(PretrainedConfig):

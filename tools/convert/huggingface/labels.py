@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 
 IGNORED = -100
 """Where no loss is wanted, as in all of transformers."""

@@ -16,9 +16,9 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
 )
 
-from model.config import from_fields
-from model.denoiser import Denoiser
-from model.linears import Head
+from model.networks.config import from_fields
+from model.networks.dit import Denoiser
+from model.networks.linears import Head
 from model.query import Query
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestConfig
 from tools.convert.huggingface.infilling import InfillingGenerationMixin

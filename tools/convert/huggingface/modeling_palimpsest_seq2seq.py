@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from model.config import from_fields
 from model.draws import Draws
+from model.networks.config import from_fields
+from model.networks.encoder_decoder import Seq2Seq
+from model.networks.encoder_decoder_layers import shape_of
 from model.objectives import LOSS, Noisy
 from model.prediction import Networks, Prediction
 from model.processes.gaussian import to_x0
 from model.query import Query
-from model.seq2seq import Seq2Seq
-from model.seq2seq_layers import shape_of
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestSeq2SeqConfig
 from tools.convert.huggingface.labels import IGNORED, check_ids
 from tools.convert.huggingface.padding import TextFirst, text_first

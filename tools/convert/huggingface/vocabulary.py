@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.config import ROWS_MULTIPLE, ModelConfig
-from model.linears import DenseFactory, Head
+from model.networks.config import ROWS_MULTIPLE, ModelConfig
+from model.networks.linears import DenseFactory, Head
 
 
 def resized(model: ModelConfig, num_ids: int | None, multiple_of: int | None) -> ModelConfig:

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from model.config import ModelConfig
-from model.layers import Recomputed
-from model.linears import Head
+from model.networks.config import ModelConfig
+from model.networks.layers import Recomputed
+from model.networks.linears import Head
 from tools.convert.huggingface.vocabulary import check_table, resize, resized, resized_head
 
 Recorded = list[Tensor]

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from model.attention_layouts import AttentionLayout, Cached, Causal
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.attention_layouts import AttentionLayout, Cached, Causal
+from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.autoregressive import Autoregressive
 from model.prediction import Answer, Prediction, Read

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
-from model.attention_layouts import FULL, dense_mask
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.attention_layouts import FULL, dense_mask
+from model.networks.config import ModelConfig
 from model.objectives import Batch, Noisy
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm

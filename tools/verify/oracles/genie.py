@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_pipeline.paragraphs import sample_arrays
 from model.categorical import Categorical
-from model.config import ModelConfig, Seq2SeqConfig
+from model.networks.config import ModelConfig, Seq2SeqConfig
 from model.objectives import LOSS, Noisy
 from model.objectives.genie import Genie
 from model.prediction import Prediction

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, Noisy, sum_losses
 from model.objectives.sundae import Sundae
 from model.prediction import Answer, Networks, Prediction, Read

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from configs.load import Plugin
 from model.categorical import Categorical
-from model.config import ModelConfig
 from model.draws import Draws
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, Batch, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction

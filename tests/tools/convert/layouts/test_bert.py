@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
 from configs.errors import UserError
-from model.build import build
-from model.config import ModelConfig, Seq2SeqConfig
+from model.networks.build import build
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.encoder_decoder import Seq2Seq, name_in_encoder
 from model.query import Query
-from model.seq2seq import Seq2Seq, name_in_encoder
+from tools.convert.format import Options
 from tools.convert.from_hf import from_hf
-from tools.convert.layout import Options
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,

@@ -19,10 +19,10 @@ from transformers import (
 
 from configs.errors import UserError
 from configs.load import load
-from model.denoiser import Denoiser
+from model.networks.dit import Denoiser
 from pretrain.config import RunConfig
+from tools.convert.format import Options
 from tools.convert.from_hf import from_hf
-from tools.convert.layout import Options
 
 SIZES: dict[str, Any] = {
     "vocab_size": 70,

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from configs.errors import RunError, UserError
-from model.config import ModelConfig
+from model.networks.config import ModelConfig
 from pretrain.checkpoint.reader import Reader
+from tools.convert.format import Options
+from tools.convert.formats import mdlm
 from tools.convert.from_hf import from_hf
-from tools.convert.layout import Options
-from tools.convert.layouts import mdlm
 from tools.convert.tensors import Tensors, of_checkpoint
 from tools.convert.to_hf import to_hf
 

@@ -1,0 +1,1 @@
+"""Networks: lists of layers that answer queries, one architecture a file."""

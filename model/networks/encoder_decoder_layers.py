@@ -1,0 +1,282 @@
+"""The layers of the encoder-decoder: entry, encoder block, decoder block, way out.
+
+The stream is ``(memory_BSD, h_BLD, c_BKC, source_valid_BS)`` up to the last decoder block,
+which leaves ``(h_BLD, c_BKC)``; without adaLN there is no ``c``. Memory and target travel
+together, so that a pipeline may cut between any two layers. The letter S stands for the
+positions of the source, E for the width of the embeddings that are noised.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.layers import (
+    FREQUENCIES,
+    Attention,
+    HasTable,
+    Mlp,
+    Norm,
+    Recomputed,
+    Stream,
+    embedded,
+    modulate,
+    sinusoid,
+)
+from model.networks.linears import LayerFactory
+from model.networks.transformer import PlainBlock
+from model.prediction import Outputs
+
+
+def shape_of(config: ModelConfig) -> Seq2SeqConfig:
+    """The part of the configuration that makes a model an encoder-decoder."""
+    assert config.seq2seq is not None
+    return config.seq2seq
+
+
+class Projection(nn.Module):
+    """Between embeddings and stream: linear, or Linear-Tanh-Linear (Li et al. 2022, code)."""
+
+    def __init__(self, num_in: int, num_out: int, how: str) -> None:
+        super().__init__()
+        inside = max(num_in, num_out)
+        self.first = nn.Linear(num_in, inside) if how == "tanh" else None
+        self.last = nn.Linear(inside if how == "tanh" else num_in, num_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` to ``[..., out]``."""
+        if self.first is not None:
+            x = torch.tanh(self.first(x))
+        out: Tensor = self.last(x)
+        return out
+
+
+class Entry(HasTable):
+    """The first layer: source ids and noisy target embeddings into the stream."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        shape = shape_of(config)
+        width, embedding_width = config.width, shape.embedding_width
+        self.source_tokens = factory.embedding(config.num_rows, width)
+        self.tokens = factory.embedding(config.num_rows, embedding_width)
+        drafted = 2 if shape.self_conditioning else 1
+        self.up = Projection(drafted * embedding_width, width, shape.projection)
+        self.time_in = nn.Linear(FREQUENCIES, config.conditioning_width)
+        self.time_out = nn.Linear(
+            config.conditioning_width, config.conditioning_width if shape.time == "adaln" else width
+        )
+        is_bert = shape.encoder == "bert"
+        self.source_norm = Norm(config.bert_encoder if is_bert else config)
+        self.norm = Norm(config)
+        learned = shape.positions == "learned"
+        self.source_positions = (
+            nn.Embedding(shape.max_positions, width) if learned or is_bert else None
+        )
+        self.positions = nn.Embedding(shape.max_positions, width) if learned else None
+        self.additive = shape.time == "additive"
+        self.cut = factory.cut
+
+    def source(self, source_BS: Tensor) -> Tensor:
+        """The stream of the source, ``[B, S, D]``; of its ids, or of their embeddings."""
+        h_BSD = _placed(embedded(self.source_tokens, source_BS), self.source_positions)
+        return self.cut(self.source_norm(h_BSD))
+
+    def noisy(self, noise_BLE: Tensor, signal_BK: Tensor, ids_BL: Tensor) -> Tensor:
+        """``signal * embedding(ids) + noise``, float32."""
+        return torch.addcmul(noise_BLE, self.tokens(ids_BL).float(), signal_BK[..., None])
+
+    def target(
+        self,
+        noise_BLE: Tensor,
+        signal_BK: Tensor,
+        level_BK: Tensor,
+        draft_BLE: Tensor | None,
+        ids_BL: Tensor,
+    ) -> Stream:
+        """``(h_BLD, c_BKC)`` of the noisy target, formed in float32."""
+        dtype = self.time_in.weight.dtype
+        x_BLE = self.noisy(noise_BLE, signal_BK, ids_BL)
+        if draft_BLE is not None:
+            x_BLE = torch.cat((x_BLE, draft_BLE), dim=-1)
+        time = self.time_out(F.silu(self.time_in(sinusoid(1000.0 * level_BK).to(dtype))))
+        h_BLD = _placed(self.up(x_BLE.to(dtype)), self.positions)
+        if self.additive:
+            return (self.cut(self.norm(h_BLD + time)),)
+        return (self.cut(self.norm(h_BLD)), F.silu(time))
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
+        """``(noise, signal, level[, draft], ids, source, source_valid)`` to the stream."""
+        noise_BLE, signal_BK, level_BK, *draft, ids_BL, source_BS, source_valid_BS = inputs
+        target = self.target(noise_BLE, signal_BK, level_BK, draft[0] if draft else None, ids_BL)
+        return (self.source(source_BS), *target, source_valid_BS)
+
+
+def _placed(h_BLD: Tensor, positions: nn.Embedding | None) -> Tensor:
+    """With learned positions added.
+
+    Raises:
+        ValueError: where the text is longer than there are positions.
+    """
+    if positions is None:
+        return h_BLD
+    length = h_BLD.shape[1]
+    if length > positions.num_embeddings:
+        raise ValueError(
+            f"a text of {length} positions, but model.seq2seq.max_positions is "
+            f"{positions.num_embeddings}"
+        )
+    return h_BLD + positions(torch.arange(length, device=h_BLD.device))
+
+
+class EncoderBlock(Recomputed):
+    """Bidirectional attention over the source, then the MLP; pre-norm.
+
+    Args:
+        last: norm the memory once more, for all decoder blocks.
+    """
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory, *, last: bool) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.spread = factory.spread
+        rotary = shape_of(config).positions == "rotary"
+        self.attention_norm, self.mlp_norm = Norm(config), Norm(config)
+        self.attention = Attention(config, factory, rotary=rotary)
+        self.mlp = Mlp(config, factory)
+        self.memory_norm = Norm(config) if last else None
+
+    def _forward(self, stream: Stream) -> Stream:
+        memory, *rest = stream
+        seen_BS = rest[-1].bool()
+        normed = self.attention_norm(memory, self.spread)
+        memory = memory + self.dropout(self.attention(normed, seen_BS))
+        normed = self.mlp_norm(memory, self.spread)
+        memory = memory + self.dropout(self.mlp(normed))
+        if self.memory_norm is not None:
+            memory = self.memory_norm(memory, self.spread)
+        return (memory, *rest)
+
+
+class BertBlock(PlainBlock):
+    """A block of BERT over the source."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__(config.bert_encoder, factory)
+
+    def _forward(self, stream: Stream) -> Stream:
+        memory, *rest = stream
+        memory, _ = super()._forward((memory, rest[-1]))
+        return (memory, *rest)
+
+
+class DecoderBlock(Recomputed):
+    """Self-attention, attention to the memory, MLP; each modulated and gated if adaLN.
+
+    Args:
+        last: leave the memory behind, which nothing reads any more.
+    """
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory, *, last: bool) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.spread = factory.spread
+        shape = shape_of(config)
+        self.attention_norm, self.cross_norm, self.mlp_norm = (Norm(config) for _ in range(3))
+        self.attention = Attention(config, factory, rotary=shape.positions == "rotary")
+        self.cross = Attention(config, factory, rotary=False)
+        self.mlp = Mlp(config, factory)
+        self.modulation = (
+            nn.Linear(config.conditioning_width, 9 * config.width)
+            if shape.time == "adaln"
+            else None
+        )
+        self.sees_padding = shape.ignore_source_padding
+        self.last = last
+
+    def _forward(self, stream: Stream) -> Stream:
+        memory, x, *condition, source_valid_BS = stream
+        seen_BS = None if self.sees_padding else source_valid_BS.bool()
+        turns: tuple[tuple[Norm, Callable[[Tensor], Tensor]], ...] = (
+            (self.attention_norm, lambda h: self.attention(h, None)),
+            (self.cross_norm, lambda h: self.cross(h, seen_BS, memory)),
+            (self.mlp_norm, self.mlp),
+        )
+        if self.modulation is None:
+            for norm, branch in turns:
+                x = x + self.dropout(branch(norm(x, self.spread)))
+        else:
+            parts = self.spread(self.modulation(condition[0])).chunk(9, dim=-1)
+            for number, (norm, branch) in enumerate(turns):
+                shift, scale, gate = parts[3 * number : 3 * number + 3]
+                changed = branch(modulate(norm(x, self.spread), shift, scale))
+                x = torch.addcmul(x, gate, self.dropout(changed))
+        if self.last:
+            return (x, *condition)
+        return (memory, x, *condition, source_valid_BS)
+
+
+class Exit(HasTable):
+    """The last layer: what the network predicts at the wanted positions, and the way to ids.
+
+    It holds the table of the first layer: the embedding of a token is the row of the
+    classifier that recognises it (Li et al. 2022, Diffusion-LM, section 4.2).
+    """
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        shape = shape_of(config)
+        self.norm = Norm(config)
+        self.modulation = (
+            nn.Linear(config.conditioning_width, 2 * config.width)
+            if shape.time == "adaln"
+            else None
+        )
+        self.down = Projection(config.width, shape.embedding_width, shape.projection)
+        self.tokens = factory.embedding(config.num_rows, shape.embedding_width)
+        self.head = factory.head(
+            shape.embedding_width, config.num_rows, config.excluded_rows, bias=True
+        )
+        self.head.weight = self.tokens.weight
+        self.mixture = shape.output == "mixture"
+        self.whole, self.rows = factory.whole, factory.rows
+
+    def forward(
+        self,
+        stream: Stream,
+        where_BL: Tensor,
+        ids_BL: Tensor | None = None,
+        start_noise_BLE: Tensor | None = None,
+    ) -> Outputs:
+        """``vector_ME``; with ids and noise also ``clean_ME``, the embeddings of the ids, and
+        ``rounding``, logits ``[M, R]`` of them with the noise.
+        """
+        x, *condition = stream
+        x = self.norm(self.whole(x)[where_BL])
+        if self.modulation is not None:
+            shift, scale = self.modulation(condition[0]).chunk(2, dim=-1)
+            row_M, column_M = where_BL.nonzero(as_tuple=True)
+            column_M = column_M if shift.shape[1] > 1 else torch.zeros_like(column_M)
+            x = modulate(x, shift[row_M, column_M], scale[row_M, column_M])
+        output_ME = self.down(x)
+        if self.mixture:
+            output_ME = self.head(output_ME, give="mean")
+        if ids_BL is None or start_noise_BLE is None:
+            return {"vector_ME": output_ME}
+        clean_ME = self.tokens(ids_BL[where_BL])
+        noised_ME = clean_ME + start_noise_BLE[where_BL].to(clean_ME.dtype)
+        return {"vector_ME": output_ME, "clean_ME": clean_ME, "rounding": self.head(noised_ME)}
+
+    def round(self, x_ME: Tensor) -> Tensor:
+        """The likeliest id of each embedding, ``[M]`` (rounding, Diffusion-LM, eq. 2)."""
+        return self._best(self.head(x_ME.to(self.weight.dtype)).float())
+
+    def nearest(self, x_ME: Tensor) -> Tensor:
+        """The embedding ``[M, E]`` nearest to each vector (clamping, section 4.3)."""
+        nearest_ME: Tensor = self.tokens(self._best(self.head(x_ME, give="nearest")))
+        return nearest_ME.float()
+
+    def _best(self, scores_MR: Tensor) -> Tensor:
+        return self.rows(scores_MR.shape[-1]).best(scores_MR)

@@ -1,0 +1,102 @@
+"""Transformer layers without adaLN, as the weights of other models need them.
+
+Pre-norm blocks are Llama's (Touvron et al. 2023): ``x + f(norm(x))``. Post-norm ones are
+BERT's (Devlin et al. 2019): ``norm(x + f(x))``, with a norm after the embedding as well, and
+a transform, in place of the last norm, before the head. They see no noise level: a masked
+model needs none (Ou et al. 2024, section 3).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.networks.config import ModelConfig
+from model.networks.layers import (
+    Attention,
+    HasHead,
+    HasLayout,
+    HasTable,
+    Mlp,
+    Norm,
+    Recomputed,
+    Stream,
+    embedded,
+)
+from model.networks.linears import LayerFactory
+from model.prediction import Outputs
+
+
+class PlainEmbedding(HasTable, HasLayout):
+    """Ids into the stream, ``(h_BLD[, keys_BL])``: the first layer."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.tokens = factory.embedding(config.num_rows, config.width)
+        learned, post = config.num_positions, config.block == "post_norm"
+        self.positions = nn.Embedding(learned, config.width) if learned else None
+        self.norm = Norm(config) if post else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.cut = factory.cut
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
+        """``(level_BK, ids_BL[, keys_BL])`` to the stream; the level is not used.
+
+        Raises:
+            ValueError: more positions than there are learned vectors for.
+        """
+        _, ids_BL, *keys = inputs
+        x = embedded(self.tokens, ids_BL)
+        if self.positions is not None:
+            length, most = ids_BL.shape[1], self.positions.num_embeddings
+            places = self.layout.places(length) or range(length)
+            if places.stop > most:
+                raise ValueError(f"{places.stop} positions, but the model has learned only {most}")
+            place_L = torch.arange(places.start, places.stop, device=ids_BL.device)
+            place_L = place_L.repeat(length // len(places))
+            x = x + self.positions(place_L.expand(ids_BL.shape[:2]))
+        if self.norm is not None:
+            x = self.dropout(self.norm(x))
+        return (self.cut(x), *keys)
+
+
+class PlainBlock(Recomputed):
+    """Attention, then the MLP, each with its norm."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config)
+        self.attention = Attention(config, factory)
+        self.mlp_norm = Norm(config)
+        self.mlp = Mlp(config, factory)
+        self.dropout = nn.Dropout(config.dropout)
+        self.post_norm = config.block == "post_norm"
+        self.spread = factory.spread
+
+    def _forward(self, stream: Stream) -> Stream:
+        x, *rest = stream
+        keys = rest[0] if rest else None
+        if self.post_norm:
+            x = x + self.dropout(self.attention(x, keys))
+            x = self.attention_norm(x, self.spread)
+            x = self.mlp_norm(x + self.dropout(self.mlp(x)), self.spread)
+            return (x, *rest)
+        x = x + self.dropout(self.attention(self.attention_norm(x, self.spread), keys))
+        x = x + self.dropout(self.mlp(self.mlp_norm(x, self.spread)))
+        return (x, *rest)
+
+
+class PlainOutput(HasHead):
+    """The stream into logits, at the wanted positions only: the last layer."""
+
+    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+        super().__init__(config, factory)
+        post = config.block == "post_norm"
+        self.transform = nn.Linear(config.width, config.width) if post else None
+        self.approximate = "tanh" if config.gelu == "tanh" else "none"
+
+    def forward(self, stream: Stream, where_BL: Tensor) -> Outputs:
+        """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
+        x_MD = self.whole(stream[0])[self.read_at(where_BL)]
+        if self.transform is not None:
+            x_MD = F.gelu(self.transform(x_MD), approximate=self.approximate)
+        return {"logits": self.head(self.norm(x_MD))}

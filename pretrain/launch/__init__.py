@@ -1,0 +1,1 @@
+"""Starting ranks on this machine, and what stands around a rank: signals, watchdog, devices."""

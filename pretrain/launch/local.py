@@ -1,0 +1,256 @@
+"""The one spawner of local ranks: plain starts, the demo and the tests use it.
+
+On a CPU ranks are forked from a server process that has imported the engines once, so that
+four of them start in about the time of one. Where there may be a GPU each is a process from
+scratch, as under torchrun: a fork of a process that has asked the CUDA runtime anything cannot
+use it, and what some package asks while it is imported is nobody's to promise.
+
+Ranks live in sessions of their own: a Ctrl-C at the terminal reaches the parent only, which
+passes every signal on once. Children are born with all requests to stop blocked: the server
+stays so, a rank notes them from its first lines on. A rank whose parent is gone leaves by
+itself; when one rank fails the others are ended and its traceback is the first thing that is
+printed.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from configs.errors import RunError, UserError
+from pretrain.launch import device, preemption
+from pretrain.run import console
+
+GRACE_S = 10.0
+"""How long the other ranks may live on after one has failed."""
+
+SERVER_GONE = 255
+"""What multiprocessing says of a rank whose end it cannot know: its server has ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Where a process stands among the ranks.
+
+    Args:
+        init_method: how they find each other, as torch.distributed takes it.
+        local_size: ranks that share this machine, and so its cores.
+        threads: of a rank that computes on a CPU; by default its share of the cores.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    init_method: str
+    threads: int | None = None
+
+
+def external_world(environ: Mapping[str, str]) -> World | None:
+    """The rank that torchrun, or a SLURM task, made of this process; None if started plainly."""
+    if "RANK" not in environ:
+        return None
+    try:
+        return World(
+            rank=int(environ["RANK"]),
+            size=int(environ["WORLD_SIZE"]),
+            local_rank=int(environ["LOCAL_RANK"]),
+            local_size=int(environ.get("LOCAL_WORLD_SIZE", "1")),
+            init_method="env://",
+            threads=num_threads(environ),
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"RANK is set, but {error} is missing or no number: start with torchrun, "
+            "or unset RANK to start ranks here"
+        ) from error
+
+
+def num_threads(environ: Mapping[str, str]) -> int | None:
+    """Threads that OMP_NUM_THREADS asks for, outermost level; None if it names no number."""
+    outermost = environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(outermost) if outermost.isdecimal() and int(outermost) else None
+
+
+PRELOADED = ("pretrain.launch.attempt", "pretrain.parallel.tensor")
+"""What the server imports; the second one is Megatron-core, which takes seconds."""
+
+
+def preload(*, tensor: bool = False) -> None:
+    """Start importing the engines in the server process, while the caller goes on.
+
+    Args:
+        tensor: Megatron-core too, which only tensor parallelism needs.
+    """
+    started = context()
+    if isinstance(started, ForkServerContext):
+        started.set_forkserver_preload(list(PRELOADED if tensor else PRELOADED[:1]))
+        # The tracker's start would unblock what is blocked, so it comes first.
+        with preemption.held():
+            multiprocessing.resource_tracker.ensure_running()
+        with preemption.held():
+            multiprocessing.forkserver.ensure_running()
+
+
+def context() -> ForkServerContext | SpawnContext:
+    """How ranks are started here."""
+    if device.may_have_gpu():
+        return multiprocessing.get_context("spawn")
+    return multiprocessing.get_context("forkserver")
+
+
+def start(process: BaseProcess) -> None:
+    """Start a rank (or the server first), deaf to signals until it installs its handlers."""
+    with preemption.held():
+        multiprocessing.resource_tracker.ensure_running()
+    with preemption.held():
+        process.start()
+
+
+def run_local(size: int, target: Callable[..., int], *args: Any, threads: int | None = None) -> int:
+    """Run ``target(world, *args)`` on ``size`` ranks of this machine; return the exit status.
+
+    Signals noted by :mod:`pretrain.launch.preemption` in this process are passed on to all ranks.
+
+    Args:
+        threads: of each rank on a CPU; by default its share of the cores.
+
+    Returns:
+        The status that the ranks returned, or that of the first one to fail.
+    """
+    alive_reader, alive_writer = context().Pipe(duplex=False)
+    with tempfile.TemporaryDirectory(prefix="palimpsest-") as scratch, alive_writer:
+        ranks = []
+        for rank in range(size):
+            world = World(
+                rank=rank,
+                size=size,
+                local_rank=rank,
+                local_size=size,
+                init_method=f"file://{scratch}/rendezvous",
+                threads=threads,
+            )
+            process = context().Process(
+                target=_rank_main,
+                args=(world, alive_reader, Path(scratch), target, args),
+                name=f"rank-{rank}",
+            )
+            start(process)
+            ranks.append(process)
+        try:
+            return _watch(ranks, Path(scratch))
+        finally:
+            for process in ranks:
+                process.kill()
+                process.join()
+
+
+def _watch(ranks: Sequence[BaseProcess], scratch: Path) -> int:
+    """Wait for all ranks, passing signals on; end them all once one has failed."""
+    passed = 0
+    deadline: float | None = None
+    failed: dict[int, int] = {}
+    running = dict(enumerate(ranks))
+    while running and (deadline is None or time.monotonic() < deadline):
+        multiprocessing.connection.wait([p.sentinel for p in running.values()], timeout=0.1)
+        for number in preemption.received()[passed:]:
+            passed += 1
+            for process in running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid or 0, number)
+        for rank, process in list(running.items()):
+            if process.exitcode is None:
+                continue
+            del running[rank]
+            if process.exitcode not in (0, preemption.STOPPED):
+                failed[rank] = process.exitcode
+                deadline = deadline or time.monotonic() + GRACE_S
+    if not failed:
+        return max(process.exitcode or 0 for process in ranks)
+    rank = _first_to_fail(failed, scratch)
+    return _report(rank, failed[rank], scratch)
+
+
+def _first_to_fail(failed: dict[int, int], scratch: Path) -> int:
+    """The rank because of which the others failed.
+
+    One that a signal killed left no account, and the others lost their peer; else it is the
+    one whose account is the oldest.
+    """
+    for rank, code in failed.items():
+        if code < 0:
+            return rank
+    accounts = sorted(scratch.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime_ns)
+    named = [int(path.stem.removeprefix("rank-")) for path in accounts]
+    return next((rank for rank in named if rank in failed), next(iter(failed)))
+
+
+def _report(rank: int, code: int, scratch: Path) -> int:
+    account = scratch / f"rank-{rank}.txt"
+    if account.exists():
+        console.say(account.read_text(encoding="utf-8").rstrip())
+    if code == 2:
+        return 2
+    if code == preemption.INTERRUPTED:
+        return code
+    if code == SERVER_GONE:
+        console.say("the process that started the ranks was killed; the run has ended")
+        return 1
+    how = f"was killed by signal {-code}" if code < 0 else "failed"
+    console.say(f"rank {rank} {how}; the run has ended")
+    return 1
+
+
+def _rank_main(
+    world: World,
+    alive: Connection,
+    scratch: Path,
+    target: Callable[..., int],
+    args: tuple[Any, ...],
+) -> None:
+    """The life of one rank."""
+    os.setsid()
+    console.survive()
+    preemption.install()
+    threading.Thread(target=leave_with_parent, args=(alive,), daemon=True).start()
+    try:
+        code = target(world, *args)
+    except UserError as error:
+        code = 2
+        _account(scratch, world.rank, f"error: {error}")
+    except RunError as error:
+        code = 1
+        _account(scratch, world.rank, f"error: {error}")
+    except BaseException:
+        code = 1
+        _account(scratch, world.rank, f"[rank {world.rank}] {traceback.format_exc()}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of gloo and wandb may still run; nothing of theirs is owed to anyone.
+    os._exit(code)
+
+
+def _account(scratch: Path, rank: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        (scratch / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
+
+
+def leave_with_parent(alive: Connection) -> None:
+    """End this process once nobody holds the other end of ``alive`` any more."""
+    with contextlib.suppress(EOFError, OSError):
+        alive.recv_bytes()
+    os._exit(1)

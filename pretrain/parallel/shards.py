@@ -1,0 +1,60 @@
+"""What a rank holds of each parameter: a box of the whole, by its place on the tensor axis."""
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from model.networks.base import Network
+from pretrain.parallel.ranges import Fragment, Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What this rank's tensor-parallel part of a parameter is: a box of the whole of it."""
+
+    name: str
+    shape: tuple[int, ...]
+    corner: tuple[int, ...]
+    sizes: tuple[int, ...]
+    is_copy: bool
+
+    @property
+    def part(self) -> Range:
+        """All of what this rank holds of it."""
+        return self._range(0, math.prod(self.sizes))
+
+    def fragment(self, start: int, num: int, group: int, offset: int) -> Fragment:
+        """The range [start, start + num) of the flattened part."""
+        owned = self._range(start, num)
+        return Fragment(range=owned, group=group, offset=offset, is_copy=self.is_copy)
+
+    def _range(self, start: int, num: int) -> Range:
+        return Range(
+            name=self.name,
+            shape=self.shape,
+            corner=self.corner,
+            sizes=self.sizes,
+            start=start,
+            num=num,
+        )
+
+
+def places(denoiser: Network, tensor_rank: int = 0) -> dict[nn.Parameter, Place]:
+    """The place of each parameter; to be asked before DeepSpeed changes their shapes.
+
+    Args:
+        tensor_rank: this rank's number on the tensor axis.
+    """
+    found = {}
+    tied_copy = denoiser.config.shares_embedding and 0 not in denoiser.span
+    for parameter, name in denoiser.parameter_names().items():
+        sizes = tuple(parameter.shape)
+        shape = tuple(denoiser.factory.whole_shape(parameter))
+        corner = tuple(tensor_rank * n if n != m else 0 for n, m in zip(sizes, shape, strict=True))
+        replicated = shape == sizes and tensor_rank > 0
+        tied = tied_copy and name == "layers.0.tokens.weight"
+        found[parameter] = Place(
+            name=name, shape=shape, corner=corner, sizes=sizes, is_copy=replicated or tied
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Sizes, memory, traffic and speed of a layout, known before anything runs."""

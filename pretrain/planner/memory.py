@@ -1,0 +1,193 @@
+"""Memory of a rank by kind, in bytes: what DeepSpeed allocates, and what backward keeps.
+
+State follows Rajbhandari et al. 2020 (ZeRO, section 3) with the paddings of DeepSpeed
+0.19: stages 1 and 2 pad the flat decayed parameters, and the others, to multiples of 2 D;
+stage 3 pads each parameter to a multiple of D and keeps small ones whole besides. Masters
+are apart from the weights in fp32 too. Activations follow Korthikanti et al. 2022 (section
+4), counted tensor by tensor as :mod:`model.networks.layers` saves them on a GPU; they are an
+estimate, since kernels and allocators differ.
+"""
+
+import math
+from dataclasses import dataclass
+
+from model.networks.config import ModelConfig
+from pretrain.config import ParallelConfig
+from pretrain.planner.partition import ACTIVE_SHARE
+from pretrain.planner.stages import Stage
+
+ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+"""Of weights and activations, by the precision of the run."""
+
+PERSISTENT = 100_000
+"""ZeRO 3 keeps parameters of at most so many elements whole on every rank."""
+
+LIVE = 1_000_000_000
+"""ZeRO 3 gathers at most so many elements at a time (DeepSpeed's ``max_live_parameters``)."""
+
+
+def bucket_elements(parameters: int) -> int:
+    """Gradients that are reduced together, of a rank that holds so many parameters."""
+    return min(parameters, 500_000_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one rank.
+
+    Args:
+        weights: those of frozen parameters in fp32 besides.
+        optimizer: fp32 masters and Adam's two moments. ema: the averaged masters.
+        buffers: of gradient reduction, and of weights that ZeRO 3 has gathered.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    ema: int
+    activations: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(vars(self).values())
+
+
+def memory(
+    model: ModelConfig,
+    stage: Stage,
+    layout: ParallelConfig,
+    precision: str,
+    length: int,
+    micro_batches: int,
+    head_share: float = ACTIVE_SHARE,
+) -> Memory:
+    """Of a rank of ``stage``.
+
+    Args:
+        head_share: of the positions, at which the head runs on average.
+        layout: with ``data`` and ``micro_batch`` set.
+        micro_batches: of a rank and step.
+    """
+    assert layout.data is not None
+    assert layout.micro_batch is not None
+    data, zero = layout.data, max(1, layout.zero_stage)
+    weight = ELEMENT_BYTES[precision]
+    held, owned, kept_whole = _elements(stage, data, zero)
+    frozen = sum(num * math.ceil(size / data) for size, num in stage.tensors.frozen)
+    still = frozen if zero == 3 else stage.parameters - stage.trained
+    accumulated = 2 if precision == "fp16" else 4
+    tokens = layout.micro_batch * length
+    in_flight = min(layout.pipeline - stage.index, micro_batches)
+    activations = activation_bytes(model, stage, layout, weight, tokens, in_flight, head_share)
+    return Memory(
+        weights=weight * (held + kept_whole + still) + 4 * frozen,
+        gradients=accumulated * (held if zero == 1 else owned),
+        optimizer=12 * owned,
+        ema=4 * owned,
+        activations=activations,
+        buffers=_buffer_bytes(stage, data, zero, precision, kept_whole, activations),
+    )
+
+
+def _elements(stage: Stage, data: int, zero: int) -> tuple[int, int, int]:
+    """Parameters that a rank holds, those whose state it owns, and whole ones besides."""
+    if zero < 3:
+        groups = (stage.tensors.decayed, stage.trained - stage.tensors.decayed)
+        owned = sum(2 * math.ceil(group / (2 * data)) for group in groups)
+        return owned * data, owned, 0
+    owned = sum(num * math.ceil(size / data) for size, num in stage.tensors.sizes)
+    sizes = (*stage.tensors.sizes, *stage.tensors.frozen)
+    small = sum(num * size for size, num in sizes if size <= PERSISTENT)
+    return owned, owned, small if data > 1 else 0
+
+
+def _buffer_bytes(
+    stage: Stage, data: int, zero: int, precision: str, kept_whole: int, activations: int
+) -> int:
+    weight = ELEMENT_BYTES[precision]
+    if zero == 1 and precision == "bf16":
+        # The sums are rounded into a copy to be reduced, when the activations are gone.
+        return max(0, weight * stage.parameters - activations) if data > 1 else 0
+    bucket = weight * bucket_elements(stage.parameters)
+    if zero < 3 or data == 1:
+        return bucket
+    return bucket + weight * min(stage.parameters - kept_whole, LIVE)
+
+
+def active_share(micro_batch: int, head_share: float = ACTIVE_SHARE) -> float:
+    """Share of the positions at which the head runs in an unlucky micro-batch.
+
+    A sample's level is uniform, and so is the share of its positions that are noisy; this
+    is three standard deviations above the mean of so many of them.
+    """
+    return min(1.0, head_share + 3 * (12 * micro_batch) ** -0.5)
+
+
+def activation_bytes(
+    model: ModelConfig,
+    stage: Stage,
+    layout: ParallelConfig,
+    element: int,
+    tokens: int,
+    in_flight: int,
+    head_share: float = ACTIVE_SHARE,
+) -> int:
+    """What backward keeps of ``tokens`` positions each of the micro-batches in flight.
+
+    Also counted are one block's gradients, one recomputed block, and the logits' gradient.
+    """
+    block = _block_bytes(model, layout, element)
+    recomputed = num_recomputed(stage, layout)
+    stream_parts = layout.tensor if layout.sequence_parallel else 1
+    kept = (len(stage.blocks) - recomputed) * block
+    kept += recomputed * element * model.width / stream_parts
+    total = in_flight * kept
+    if len(stage.blocks):
+        total += element * (2 * model.width + 2 * model.hidden_width / layout.tensor)
+    if recomputed:
+        total += block
+    if stage.has_head:
+        total += _head_bytes(model, layout, element, head_share)
+    return int(tokens * total)
+
+
+def num_recomputed(stage: Stage, layout: ParallelConfig) -> int:
+    """Blocks of a stage that backward computes again."""
+    if not layout.recompute_every:
+        return 0
+    return sum(index % layout.recompute_every == 0 for index in stage.blocks)
+
+
+def _block_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> float:
+    """Bytes that one block keeps for a position.
+
+    Of the stream's width are the inputs of both norms, both normed, both modulated (the
+    inputs of the matrices, whole even under sequence parallelism) and both branches'
+    outputs; split over T are queries, keys, values, attention's output and the MLP's insides.
+    """
+    width, tensor = model.width, layout.tensor
+    stream_parts = tensor if layout.sequence_parallel else 1
+    mlp = 2 if model.mlp == "gelu" else 4
+    queries, keys = model.attention_width, max(model.kv_heads, tensor) * model.head_width
+    split = (2 * queries + 2 * keys + mlp * model.hidden_width) / tensor
+    masks = 2 * width if model.dropout else 0  # a byte each
+    if model.seq2seq:
+        # Attention to the memory: a third branch of the kind of the first, in the decoder.
+        split += 4 * width / tensor
+    return element * (6 * width / stream_parts + 2 * width + split) + masks
+
+
+def _head_bytes(
+    model: ModelConfig, layout: ParallelConfig, element: int, head_share: float
+) -> float:
+    """Per position: the head's inputs, the logits and their gradient.
+
+    Split logits are widened to fp32 besides; whole ones are so by chunks only.
+    """
+    assert layout.micro_batch is not None
+    logit = 2 * element + (4 if layout.tensor > 1 else 0)
+    active = 3 * element * model.width + logit * model.num_rows / layout.tensor
+    gathered = element * model.width if layout.sequence_parallel else 0
+    return active_share(layout.micro_batch, head_share) * active + gathered

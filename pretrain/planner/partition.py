@@ -1,0 +1,72 @@
+"""How a pipeline cuts the list of layers: contiguous stages, the dearest as cheap as can be.
+
+A pipeline is as slow as its slowest stage, so the largest sum of costs is what is
+minimised (the linear partition problem; by bisection over the bound and a greedy fill).
+"""
+
+from collections.abc import Sequence
+
+from model.networks.config import ModelConfig
+from model.networks.flops import block_parameters
+
+ACTIVE_SHARE = 0.5
+"""Share of the positions at which the head is taken to run where layers are cut into stages."""
+
+
+def layer_costs(config: ModelConfig, length: int) -> list[float]:
+    """Operations of each layer per position: embedding, blocks, head.
+
+    An encoder's blocks come first, each over a source as long as the target; a decoder's
+    have attention to the memory besides.
+
+    A look-up costs next to nothing: it counts as one block's share of bookkeeping, so that
+    a stage of nothing but the embedding is never the cheapest answer.
+    """
+    block = 6.0 * block_parameters(config) + 12.0 * config.attention_width * length
+    head = 6.0 * ACTIVE_SHARE * config.num_rows * config.width
+    if config.seq2seq is None:
+        return [0.01 * block, *[block] * config.num_layers, head]
+    cross = 24.0 * config.width**2 + 12.0 * config.width * length
+    rounding = 6.0 * config.num_rows * config.table_width
+    encoder = [block] * config.seq2seq.num_encoder_layers
+    return [0.01 * block, *encoder, *[block + cross] * config.num_layers, rounding]
+
+
+def balanced(costs: Sequence[float], parts: int) -> list[int]:
+    """Bounds ``[parts + 1]`` of contiguous, non-empty parts with the least dearest sum.
+
+    Part p holds the items from ``bounds[p]`` to ``bounds[p + 1]``, the latter excluded.
+
+    Raises:
+        ValueError: if there are fewer items than parts.
+    """
+    if not 1 <= parts <= len(costs):
+        raise ValueError(f"{len(costs)} layers cannot be cut into {parts} stages")
+    low, high = max(costs), float(sum(costs))
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _greedy(costs, parts, middle) is None:
+            low = middle
+        else:
+            high = middle
+    bounds = _greedy(costs, parts, high * (1 + 1e-12))
+    assert bounds is not None
+    return bounds
+
+
+def _greedy(costs: Sequence[float], parts: int, bound: float) -> list[int] | None:
+    """Fill each part as far as ``bound`` allows, leaving an item for every part to come."""
+    bounds, total = [0], 0.0
+    for index, cost in enumerate(costs):
+        parts_left = parts - len(bounds)
+        must_close = len(costs) - index <= parts_left and index > bounds[-1]
+        if index > bounds[-1] and (must_close or total + cost > bound):
+            if parts_left == 0:
+                return None
+            bounds.append(index)
+            total = 0.0
+        total += cost
+        if total > bound:
+            return None
+    assert len(bounds) == parts
+    return [*bounds, len(costs)]

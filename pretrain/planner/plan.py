@@ -1,0 +1,196 @@
+"""What a configuration amounts to, before anything runs: sizes, memory, traffic, operations."""
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from model.networks.config import ModelConfig
+from model.networks.flops import training_flops_per_token
+from pretrain.config import ParallelConfig, RunConfig
+from pretrain.parallel.batch import data_size, micro_batch
+from pretrain.planner.hardware import GIB, Cluster
+from pretrain.planner.memory import Memory, memory
+from pretrain.planner.speed import DEFAULT_MFU, Speed, bubble, speed
+from pretrain.planner.stages import Stage, stages
+from pretrain.planner.traffic import Traffic, traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Numbers of a run under one layout.
+
+    Args:
+        layout: with ``data`` and ``micro_batch`` set, and ZeRO from 1.
+        accumulation: micro-batches of a rank and step.
+        tokens_per_step: positions of the global batch.
+        flops_per_token: forward and backward of the whole model, attention counted whole.
+        expansion, head_share: of the objective: positions that the network reads for each of a
+            sample, and at which share of them the head runs.
+        stages, stage_memory, stage_traffic: of each of P pipeline stages; bytes are a rank's.
+    """
+
+    parameters: int
+    layout: ParallelConfig
+    accumulation: int
+    tokens_per_step: int
+    flops_per_token: float
+    expansion: int
+    head_share: float
+    precision: str
+    stages: tuple[Stage, ...]
+    stage_memory: tuple[Memory, ...]
+    stage_traffic: tuple[Traffic, ...]
+
+    @property
+    def ranks(self) -> int:
+        """D x T x P."""
+        return self.data * self.layout.tensor * self.layout.pipeline
+
+    @property
+    def data(self) -> int:
+        """D."""
+        assert self.layout.data is not None
+        return self.layout.data
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of a rank per forward pass."""
+        assert self.layout.micro_batch is not None
+        return self.layout.micro_batch
+
+    @property
+    def bubble(self) -> float:
+        """The share of a step in which a rank waits for other stages."""
+        return bubble(self.layout.pipeline, self.accumulation)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Of the fullest stage, which must fit."""
+        return max(self.stage_memory, key=lambda memory: memory.total)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """Of the stage that sends most."""
+        return max(self.stage_traffic, key=lambda traffic: traffic.total)
+
+    def speed(self, cluster: Cluster, mfu: float = DEFAULT_MFU) -> Speed:
+        """Predicted seconds of a step, of the slowest stage."""
+        return speed(
+            list(zip(self.stages, self.stage_memory, self.stage_traffic, strict=True)),
+            self.layout,
+            self.precision,
+            self.expansion * self.tokens_per_step // self.data,
+            self.accumulation,
+            cluster,
+            mfu,
+        )
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Parameters of the denoiser, the padded rows of its embedding included."""
+    return sum(stage.parameters for stage in stages(config, 1, 1, 1))
+
+
+def plan(config: RunConfig, ranks: int | None) -> Plan:
+    """The plan of a run on so many ranks (None: as many as the layout asks for).
+
+    Raises:
+        UserError: where the layout does not divide ranks or batch.
+    """
+    size = data_size(config, ranks)
+    layout = replace(config.parallel, data=size, micro_batch=micro_batch(config, size))
+    return lay_out(config, layout)
+
+
+def lay_out(config: RunConfig, layout: ParallelConfig) -> Plan:
+    """The plan of a run under a layout, in place of its own, whose sizes are all set."""
+    layout = replace(layout, zero_stage=max(1, layout.zero_stage))
+    assert layout.data is not None
+    assert layout.micro_batch is not None
+    model, length = config.model, config.data.sequence_length
+    accumulation = config.global_batch // (layout.data * layout.micro_batch)
+    parts = stages(model, length, layout.tensor, layout.pipeline)
+    expansion = config.objective.expansion
+    share = config.objective.head_share
+    rest = (layout, config.precision, expansion * length, accumulation, share)
+    flops = training_flops_per_token(model, length, head_share=share)
+    return Plan(
+        parameters=count_parameters(model),
+        layout=layout,
+        accumulation=accumulation,
+        tokens_per_step=config.global_batch * length,
+        expansion=expansion,
+        head_share=share,
+        flops_per_token=expansion * flops,
+        precision=config.precision,
+        stages=parts,
+        stage_memory=tuple(memory(model, stage, *rest) for stage in parts),
+        stage_traffic=tuple(traffic(model, stage, *rest) for stage in parts),
+    )
+
+
+def describe(config: RunConfig, ranks: int | None) -> str:
+    """The plan as lines for a reader."""
+    numbers = plan(config, ranks)
+    layout, memory, moved = numbers.layout, numbers.memory, numbers.traffic
+    extras = ", sequence parallel" if layout.sequence_parallel else ""
+    if layout.recompute_every:
+        extras += f", every {layout.recompute_every}. block recomputed"
+    unit, size = ("GiB", GIB) if memory.total > 10 * GIB else ("MiB", 2**20)
+    stage = " of the fullest stage" if layout.pipeline > 1 else ""
+    return "\n".join(
+        [
+            f"parameters       {numbers.parameters:,}",
+            f"layout           {numbers.ranks} ranks: data {numbers.data} x tensor "
+            f"{layout.tensor} x pipeline {layout.pipeline}, ZeRO {layout.zero_stage}, "
+            f"{config.precision}{extras}",
+            f"batch            {config.global_batch} samples = {numbers.data} data-parallel ranks "
+            f"x {numbers.accumulation} micro-batches of {numbers.micro_batch}",
+            f"tokens per step  {numbers.tokens_per_step:,}; of the run "
+            f"{numbers.tokens_per_step * config.steps:,}",
+            f"operations       {numbers.flops_per_token:.3g} per token, "
+            f"{numbers.flops_per_token * numbers.tokens_per_step:.3g} per step, forward and "
+            "backward",
+            f"memory per rank  about {memory.total / size:,.0f} {unit}{stage}"
+            + _kinds(memory, size),
+            f"sent per rank    about {moved.total / size:,.0f} {unit} per step"
+            + _kinds(moved, size),
+            f"pipeline bubble  {numbers.bubble:.1%} of a step",
+        ]
+    )
+
+
+def _kinds(numbers: Memory | Traffic, unit: int) -> str:
+    """What a total consists of, with three digits or so."""
+    sizes = {kind: value / unit for kind, value in vars(numbers).items() if value}
+    texts = (f"{k} {v:,.0f}" if v >= 100 else f"{k} {v:.3g}" for k, v in sizes.items())
+    return ": " + ", ".join(texts) if sizes else ""
+
+
+def as_json(config: RunConfig, ranks: int | None) -> dict[str, Any]:
+    """The plan for programs; memory and traffic are in bytes."""
+    return to_plain(plan(config, ranks))
+
+
+def to_plain(numbers: Plan) -> dict[str, Any]:
+    """A plan as dictionaries and scalars."""
+    return {
+        "parameters": numbers.parameters,
+        "ranks": numbers.ranks,
+        "layout": asdict(numbers.layout),
+        "micro_batch": numbers.micro_batch,
+        "accumulation": numbers.accumulation,
+        "tokens_per_step": numbers.tokens_per_step,
+        "flops_per_token": numbers.flops_per_token,
+        "bubble": numbers.bubble,
+        "memory_bytes": {**vars(numbers.memory), "total": numbers.memory.total},
+        "traffic_bytes": {**vars(numbers.traffic), "total": numbers.traffic.total},
+        "stages": [
+            {
+                "layers": [stage.layers.start, stage.layers.stop],
+                "parameters": stage.parameters,
+                "memory_bytes": {**vars(memory), "total": memory.total},
+            }
+            for stage, memory in zip(numbers.stages, numbers.stage_memory, strict=True)
+        ],
+    }

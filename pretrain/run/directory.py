@@ -1,0 +1,176 @@
+"""A run directory: where it is, whose it is, how it stands, and the facts of its start.
+
+config.yaml     the resolved configuration      run.json      code, packages, hardware
+status.json     state, step, attempt, reason    metrics.jsonl one row per logged step
+checkpoints/    samples/    plots/              attempts/     one file for each start
+slurm/          what a launcher keeps here, if one started the run
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from configs.load import to_yaml
+from configs.run_files import DIED, RUNNING, standing, this_process
+from pretrain.checkpoint import store
+from pretrain.config import RunConfig
+from pretrain.run import ownership
+
+State = Literal["running", "stopped", "done", "failed"]
+
+_NUMBER = re.compile("[0-9]+")
+
+PACKAGES = ("torch", "deepspeed", "megatron-core", "datasets", "sentencepiece", "numpy")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON row per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        """How the run stands."""
+        return self.path / "status.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints, one directory each."""
+        return self.path / "checkpoints"
+
+    def check(self, config: RunConfig) -> None:
+        """UserError if the directory belongs to another run, or cannot be a run directory."""
+        ownership.require(self, config)
+
+    def begin(self, config: RunConfig) -> int:
+        """Make the directory if it is new and record this start; return the attempt's number.
+
+        config.yaml comes first, and whole: from then on the directory is the run's.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        aside = self.config.with_name(".config.yaml")
+        store.write(aside, to_yaml(config))
+        aside.replace(self.config)
+        store.flush(self.path)
+        for name in ownership.FOLDERS:
+            (self.path / name).mkdir(exist_ok=True)
+        attempt = self._next_attempt()
+        write_json(self.path / "run.json", facts())
+        return attempt
+
+    def _next_attempt(self) -> int:
+        """The number of this start, which no other start can have: it makes a file of that name."""
+        attempts = self.path / "attempts"
+        numbers = [int(file.name) for file in attempts.iterdir() if _NUMBER.fullmatch(file.name)]
+        number = 1 + max([store.newest_attempt(self.checkpoints), *numbers])
+        while True:
+            try:
+                (attempts / str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                number += 1
+            else:
+                return number
+
+    def superseded(self, attempt: int) -> bool:
+        """Whether a newer attempt has begun: this one may publish nothing any more."""
+        return (self.path / "attempts" / str(attempt + 1)).exists()
+
+    def read_status(self) -> dict[str, Any]:
+        """See :func:`configs.run_files.standing`."""
+        return standing(self.path)
+
+    def last_start(self) -> str | None:
+        """What to tell of a start before this one that did not end in order."""
+        status = self.read_status()
+        if status.get("state") == DIED:
+            return f"the last start ended at step {status.get('step')} or later: {status['reason']}"
+        if status.get("state") == RUNNING:
+            process = status.get("process") or {}
+            who = f"process {process.get('pid')} on {process.get('host')}"
+            return f"another start of this run lives ({who}); it leaves now, this one goes on"
+        return None
+
+    def bury(self, reason: str) -> None:
+        """Where a start's processes are gone and none of them could say so: it failed."""
+        status = self.read_status()
+        if status.get("state") == DIED:
+            with contextlib.suppress(OSError):
+                step, attempt = status.get("step"), status.get("attempt")
+                self.write_status("failed", step or 0, attempt or 0, reason)
+
+    def write_status(self, state: State, step: int, attempt: int, reason: str) -> None:
+        """Say how the run stands; an attempt that is not the newest has no say."""
+        if self.superseded(attempt):
+            return
+        row = {"state": state, "step": step, "attempt": attempt, "reason": reason}
+        when = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "process": this_process()}
+        write_json(self.status, {**row, **when})
+
+
+def run_path(config: RunConfig, files: Sequence[Path]) -> Path:
+    """``run_dir``, or runs/<name of the last configuration file>."""
+    return Path(config.run_dir) if config.run_dir else Path("runs") / files[-1].stem
+
+
+def facts() -> dict[str, Any]:
+    """What a result depends on besides its configuration: code, packages, hardware."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+    }
+
+
+COMMIT = "commit.txt"
+"""Beside copied packages: the commit they were copied from, as :func:`git_commit` says it."""
+
+
+def git_commit() -> str | None:
+    """The commit of this code, and whether it was changed; None where that is not known."""
+    here = Path(__file__).resolve().parent
+    with contextlib.suppress(OSError):
+        return (here.parent / COMMIT).read_text(encoding="utf-8").strip() or None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

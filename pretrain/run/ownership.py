@@ -1,0 +1,116 @@
+"""Whose a run directory is: nobody's yet, this run's, or another's.
+
+A start that was killed, or found the disk full, in its first moment leaves a directory that
+is still nobody's. A run is known by its config.yaml, and where that is damaged or gone, by
+the configuration in its newest checkpoint: the next start writes config.yaml anew. That
+checkpoint also settles it where a value in config.yaml has become another.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import UserError
+from configs.load import read_yaml
+from pretrain.checkpoint import store
+from pretrain.config import RunConfig, differences
+from pretrain.run import console
+from pretrain.run.stored_config import stored_config
+
+if TYPE_CHECKING:
+    from pretrain.run.directory import RunDirectory
+
+LAUNCHER = "slurm"
+"""A folder that may be there before the run is: its launcher's own records."""
+
+FILES = ("config.yaml", ".config.yaml", "run.json", "status.json", "metrics.jsonl")
+FOLDERS = ("checkpoints", "samples", "plots", "attempts")
+BYSTANDERS = (".DS_Store", "lost+found")
+"""What systems put into directories; and ``.nfs*``, which stands for files still open."""
+
+_LAST_KEY = "wandb"
+"""Of every version's config.yaml, which is written in the order of the fields."""
+
+
+def require(run: "RunDirectory", config: RunConfig) -> None:
+    """UserError if the directory belongs to another run, or cannot be a run directory."""
+    if not run.path.exists():
+        return
+    if not run.path.is_dir():
+        raise UserError(f"run_dir {run.path} is a file; choose another run_dir")
+    _require_kinds(run.path)
+    recorded = _recorded(run)
+    if recorded is None:
+        strange = sorted(path.name for path in run.path.iterdir() if not is_left_over(path))
+        if strange:
+            raise UserError(
+                f"{run.path} is not empty and holds no run ({strange[0]} is in it); "
+                "choose another run_dir=PATH"
+            )
+        return
+    found = differences(recorded, config)
+    if not found:
+        return
+    saved, _ = _saved(run)
+    if saved and not differences(saved[1], config):
+        console.say_once(f"{run.config} was changed: {'; '.join(found)}; taking {saved[0]}'s")
+        return
+    raise UserError(
+        f"{run.path} belongs to another run:\n  "
+        + "\n  ".join(found)
+        + "\nchoose another run_dir=PATH, or the configuration the run began with"
+    )
+
+
+def _require_kinds(path: Path) -> None:
+    """UserError where a directory is in the place of a file, or the other way round."""
+    for name in FILES:
+        if (path / name).exists() and not (path / name).is_file():
+            raise UserError(f"{path / name} is no file, as a run keeps it there; move it away")
+    for name in FOLDERS:
+        if (path / name).exists() and not (path / name).is_dir():
+            raise UserError(f"{path / name} is no directory, as a run keeps it; move it away")
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether it may lie in a directory that is still nobody's."""
+    if path.name in (LAUNCHER, ".config.yaml", *BYSTANDERS) or path.name.startswith(".nfs"):
+        return True
+    return path.name in FOLDERS and not any(path.iterdir())
+
+
+def _recorded(run: "RunDirectory") -> RunConfig | None:
+    """The configuration of the run that lives there; None if none does."""
+    if not run.config.exists():
+        problem = "is missing"
+    else:
+        try:
+            return _whole(run.config)
+        except (ValueError, RecursionError) as error:
+            problem = f"is empty, cut or damaged ({error})"
+    saved, problems = _saved(run)
+    if saved:
+        console.say_once(f"{run.config} {problem}; taking the configuration of {saved[0]} for it")
+        return saved[1]
+    if not run.config.exists() and not problems:
+        return None
+    raise UserError(
+        f"{run.config} {problem}, and no checkpoint tells whose it is: write the run's "
+        f"configuration there again, or move {run.path} away to begin anew"
+    )
+
+
+def _saved(run: "RunDirectory") -> tuple[tuple[Path, RunConfig] | None, list[str]]:
+    """The newest sound checkpoint with its configuration, and why not a newer one."""
+    newest, problems = store.newest(run.checkpoints)
+    if newest is None:
+        return None, problems
+    told = store.check(newest).state["config"]
+    return (newest, stored_config(told, where=f"{newest}/state.json")), problems
+
+
+def _whole(file: Path) -> RunConfig:
+    """The configuration in a file that we wrote; ValueError if it ends too early."""
+    plain = read_yaml(file)
+    if not file.read_bytes().endswith(b"\n") or _LAST_KEY not in plain:
+        raise ValueError("it ends too early")
+    return stored_config(plain, where=str(file))

@@ -1,0 +1,175 @@
+"""Progress of a long job: one live line on a terminal, plain lines elsewhere.
+
+A job that says nothing looks like one that hangs: the first step is told at once, and while
+it lasts longer than :data:`PATIENCE_S` a line says so, again after twice as long and so on.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from typing import Any, Self, TextIO
+
+from tqdm import tqdm
+
+from pretrain.run import console
+from pretrain.run.throughput import Smoothed
+
+# tqdm's own lock holds a semaphore of the system, which ranks that exit at once would leak.
+tqdm.set_lock(threading.RLock())
+
+PATIENCE_S = 15.0
+"""How long a first step may last without a word."""
+
+LIVE_LINE = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {spent}, {left} left{postfix}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss, with the days where there are any."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days} d " if days else "") + f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+class Progress:
+    """Step, loss, tokens per second and time left, on standard error.
+
+    Args:
+        shown: false for silence.
+        every: seconds between plain lines where there is no terminal.
+        patience: seconds until a first step that lasts is spoken of.
+    """
+
+    def __init__(self, *, shown: bool, every: float = 10.0, patience: float = PATIENCE_S) -> None:
+        self._stream = console.stderr()
+        self._live = shown and self._stream.isatty()
+        self._plain = shown and not self._live
+        self._every, self._said, self._patience = every, 0.0, patience
+        self._total = self._step = self._first = 0
+        self._loss = ""
+        self._speed = Smoothed()
+        self._bar: _Line | None = None
+        self._first_step_over = threading.Event()
+
+    def start(self, total: int, initial: int) -> None:
+        """Steps begin now: ``initial`` are done before, and ``total`` will be."""
+        self._total = total
+        self._step = self._first = initial
+        self._started = time.monotonic()
+        self._bar = _Line(
+            total=total, initial=initial, unit="step", desc="train", disable=not self._live,
+            bar_format=LIVE_LINE, file=self._stream, **_width(self._stream),
+        )  # fmt: skip
+        if (self._live or self._plain) and initial < total:
+            threading.Thread(target=self._wait_for_first_step, daemon=True).start()
+
+    def _wait_for_first_step(self) -> None:
+        begun, wait = time.monotonic(), self._patience
+        while not self._first_step_over.wait(wait):
+            spent = clock(time.monotonic() - begun)
+            self.say(f"first step still running after {spent}; a request to stop waits for it")
+            wait = time.monotonic() - begun
+
+    def note(self, loss: float) -> None:
+        """The newest loss, to be shown from now on."""
+        self._loss = f", loss {loss:.4f}"
+
+    def advance(self, tokens: int, seconds: float) -> None:
+        """One step is done, of so many tokens and seconds."""
+        self._first_step_over.set()
+        self._step += 1
+        if self._step == self._first + 2:
+            self._speed = Smoothed()  # the first step warms up, and tells little of the others
+        self._speed.add(tokens, seconds)
+        facts = f"{self._loss}, {self._speed.tokens_per_second:,.0f} tokens/s"
+        left = (self._total - self._step) * self._speed.seconds_per_step
+        assert self._bar is not None
+        self._bar.left = clock(left)
+        self._bar.set_postfix_str(facts.removeprefix(", "), refresh=False)
+        self._bar.update()
+        if self._live and self._loss and self._step == self._first + 1:
+            self.say(f"first loss{self._loss.removeprefix(', loss')}, of step {self._step}")
+        now = time.monotonic()
+        if self._plain and (now - self._said >= self._every or self._step == self._total):
+            self._said = now
+            self.say(
+                f"step {self._step}/{self._total}{facts}, {clock(now - self._started)} elapsed, "
+                f"{clock(left)} left"
+            )
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the live one."""
+        if self._live:
+            tqdm.write(text, file=self._stream)
+        elif self._plain:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it should be."""
+        self._first_step_over.set()
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Counter:
+    """Progress of a job of many like items, as a context: a live line, or plain ones.
+
+    Args:
+        shown: false for silence.
+        every: seconds between plain lines where there is no terminal.
+    """
+
+    def __init__(
+        self, total: int, unit: str, name: str, *, shown: bool, every: float = 30.0
+    ) -> None:
+        self._total, self._unit, self._name, self._done = total, unit, name, 0
+        stream = console.stderr()
+        live = shown and stream.isatty()
+        self._plain, self._every = shown and not live, every
+        self._started = self._said = time.monotonic()
+        self._bar = _Line(
+            total=total, unit=unit, desc=name, disable=not live, bar_format=LIVE_LINE,
+            file=stream, **_width(stream),
+        )  # fmt: skip
+
+    def update(self, num: int) -> None:
+        """So many more are done."""
+        self._done += num
+        now = time.monotonic()
+        spent = now - self._started
+        left = clock(max(0, self._total - self._done) * spent / max(1, self._done))
+        self._bar.left = left
+        self._bar.update(num)
+        if self._plain and now - self._said >= self._every:
+            self._said = now
+            console.say(
+                f"{self._name} {self._done}/{self._total} {self._unit}s, {clock(spent)} elapsed, "
+                f"{left} left"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+
+def _width(stream: TextIO) -> dict[str, Any]:
+    """The live line is as wide as its window, or 80 columns where that has none, as in `script`."""
+    with contextlib.suppress(OSError, ValueError):
+        if not os.get_terminal_size(stream.fileno()).columns:
+            return {"ncols": 80}
+    return {"dynamic_ncols": True}
+
+
+class _Line(tqdm):
+    """A bar whose times are h:mm:ss, and whose time left is the one that it is told."""
+
+    left = "?"
+
+    @property
+    def format_dict(self) -> Any:
+        """What the format of the line may name."""
+        facts = super().format_dict
+        return {**facts, "spent": clock(facts["elapsed"]), "left": self.left}

@@ -1,0 +1,1 @@
+"""The commands of ``python -m slurm``: submit, status, logs, cancel, requeue."""

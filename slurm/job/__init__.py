@@ -1,0 +1,1 @@
+"""What runs inside a job: the supervisor, and the parent of each rank."""

@@ -1,0 +1,1 @@
+"""``python -m tools.evaluate``: held-out numbers and scores of a run."""

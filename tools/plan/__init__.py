@@ -1,0 +1,1 @@
+"""``python -m tools.plan``: what a run needs on a cluster."""

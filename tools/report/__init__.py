@@ -1,0 +1,1 @@
+"""``python -m tools.report``: pictures of runs, from their metrics."""

@@ -1,0 +1,1 @@
+"""``python -m tools.sample``: text from a run or checkpoint."""
