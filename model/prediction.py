@@ -30,7 +30,7 @@ class Prediction:
     Args:
         logits: over ids.
         vector_ME: in the space of the embeddings: clean ones, noise or velocity.
-        clean_ME: embeddings of the clean ids, with gradient; of queries with ``start_noise_BLE``.
+        clean_ME: embeddings of the clean ids, with gradient; of queries with ``x0_noise_BLE``.
         rounding: over the ids of the noised clean embeddings, likewise.
         table: of the embeddings, where the network predicts vectors.
     """

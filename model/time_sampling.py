@@ -25,7 +25,7 @@ class SecondMoment:
     num_steps: int
     history: int = 10
 
-    def begin(self) -> dict[str, Tensor]:
+    def init_state(self) -> dict[str, Tensor]:
         """Nothing seen."""
         return {
             "losses": torch.zeros(self.num_steps, self.history, dtype=torch.float64),
@@ -49,7 +49,7 @@ class SecondMoment:
         weight_B1 = 1 / (self.num_steps * p[index_B1])
         return index_B1.to(u_B1.device), weight_B1.to(u_B1.device)
 
-    def learn(
+    def update_state(
         self, state: Mapping[str, Tensor], index_N: Tensor, losses_N: Tensor
     ) -> dict[str, Tensor]:
         """The state with more losses, in the order given; the oldest of an index go."""

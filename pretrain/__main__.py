@@ -104,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except UserError as error:
         if first:
-            console.say(f"error: {error}")
+            console.log(f"error: {error}")
         return 2
     except RunError as error:
-        console.say(f"error: {error}")
+        console.log(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         return preemption.INTERRUPTED
@@ -181,12 +181,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError(in_words(error)) from error
     if nothing_to_do:
         if first:
-            console.say(nothing_to_do)
+            console.log(nothing_to_do)
         return 0
     if world is not None:
         return train_rank(world, config, path)
     if preemption.reason():
-        console.say(preemption.STOPPED_EARLY)
+        console.log(preemption.STOPPED_EARLY)
         return preemption.STOPPED
     threads = launch.num_threads(os.environ)
     code = launch.run_local(numbers.ranks, train_rank, config, path, threads=threads)
@@ -208,7 +208,7 @@ def _move_aside(path: Path) -> None:
 
     aside = move_aside(path)
     if aside:
-        console.say(f"--fresh: the run that was in {path} is in {aside} now")
+        console.log(f"--fresh: the run that was in {path} is in {aside} now")
 
 
 def _layouts(config: "RunConfig", numbers: Sequence[int]) -> dict[int, dict[str, object]]:

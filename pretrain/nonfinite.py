@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from configs.errors import RunError
-from pretrain.parallel.ranges import Fragment
+from pretrain.parallel.ranges import OwnedRange
 
 
 class NonFiniteError(RunError):
     """Gradients were not finite too often, or the weights are not."""
 
 
-def non_finite(kinds: Mapping[str, Sequence[Tensor]], fragments: Sequence[Fragment]) -> str | None:
+def non_finite(
+    kinds: Mapping[str, Sequence[Tensor]], owned_ranges: Sequence[OwnedRange]
+) -> str | None:
     """The first parameter of a kind (master, exp_avg, ...) that is not finite; None if all are.
 
     Args:
@@ -28,9 +30,9 @@ def non_finite(kinds: Mapping[str, Sequence[Tensor]], fragments: Sequence[Fragme
     for kind, flats in kinds.items():
         if all(_is_finite(flat) for flat in flats):
             continue
-        for fragment in fragments:
-            if fragment.is_in(flats) and not _is_finite(fragment.of(flats)):
-                return f"{kind} of {fragment.range.name}"
+        for owned_range in owned_ranges:
+            if owned_range.is_in(flats) and not _is_finite(owned_range.of(flats)):
+                return f"{kind} of {owned_range.range.name}"
     return None
 
 
@@ -41,7 +43,7 @@ def _is_finite(values: Tensor) -> bool:
     return bool(torch.stack(torch.aminmax(values)).isfinite().all())
 
 
-class Guard:
+class NonFiniteGuard:
     """Counts skipped steps in a row.
 
     Args:

@@ -68,7 +68,7 @@ class TrainingStep:
         self._config, self._engine, self._mesh, self._read = config, engine, mesh, read
         self._objective, self._length = config.objective, config.data.sequence_length
         self.draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-        self.state = config.objective.begin(facts)
+        self.state = config.objective.init_state(facts)
 
     def read(self, number: int) -> list[Batch]:
         """This rank's micro-batches; none on a rank that has no use for them."""
@@ -89,14 +89,16 @@ class TrainingStep:
         ask = self._engine.ask
         return [objective.refine(noisy, ask, self.draws, self.state) for noisy in made]
 
-    def agree(self, micro_batches: Sequence[Noisy], *others: int) -> tuple[Counts, list[int]]:
+    def all_reduce_counts(
+        self, micro_batches: Sequence[Noisy], *others: int
+    ) -> tuple[Counts, list[int]]:
         """The counts of all ranks, and the sums of other numbers; in one reduction."""
         names = list(self._objective.terms)
         own = torch.zeros(1 + len(names), dtype=torch.int64, device=self._mesh.device)
         for noisy in micro_batches:
             text = noisy.over_BL.sum() if noisy.tokens is None else noisy.tokens
             own += torch.stack([text, *(noisy.count(name) for name in names)])
-        tokens, *sums = self._mesh.agree(own, *others)
+        tokens, *sums = self._mesh.all_reduce_counts(own, *others)
         terms = dict(zip(names, sums[: len(names)], strict=True))
         return Counts(tokens=tokens, terms=terms), sums[len(names) :]
 
@@ -112,7 +114,7 @@ class TrainingStep:
             first = (number - 1) * config.global_batch
             position_N = torch.arange(first, first + config.global_batch, device=self._mesh.device)
             seen_NK = self._engine.seen(config, number, sums)
-            self.state = self._objective.learn(self.state, seen_NK, position_N, self.draws)
+            self.state = self._objective.update_state(self.state, seen_NK, position_N, self.draws)
         return sums
 
     def losses(self, sums: LossSums, counts: Counts) -> Losses:

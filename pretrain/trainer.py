@@ -28,16 +28,16 @@ from pretrain.evaluation.validation import held_out_numbers
 from pretrain.launch import preemption
 from pretrain.launch.cautions import introduction, weights_of
 from pretrain.launch.watchdog import Watchdog
-from pretrain.nonfinite import Guard
+from pretrain.nonfinite import NonFiniteGuard
 from pretrain.optim import learning_rate
 from pretrain.parallel import engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.run import banner
-from pretrain.run.directory import RunDirectory, facts
+from pretrain.run.directory import RunDirectory, provenance
 from pretrain.run.loggers import Loggers
 from pretrain.run.metrics import Metrics, Row, read_rows
 from pretrain.run.progress import Progress
-from pretrain.run.throughput import Pace, peak_memory
+from pretrain.run.throughput import Throughput, peak_memory
 from pretrain.step import Losses, TrainingStep
 
 
@@ -67,18 +67,18 @@ class Trainer:
         draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.corpus = open_corpus(config, draws)
         for line in introduction(config, self.corpus, mesh, directory.path):
-            self.progress.say(line)
+            self.progress.log(line)
         self.engine = engine.build(config, mesh)
-        self.ema = Ema(config.ema, self.engine.owned.masters)
+        self.ema = Ema(config.ema, self.engine.shards.masters)
         self.training = TrainingStep(config, self.engine, mesh, self._read, self.corpus.facts)
         self.step = 0
         self.tokens_seen = 0
         self.optimizer_step = 0
-        self.guard = Guard(config.max_skipped_steps, config.global_batch)
+        self.guard = NonFiniteGuard(config.max_skipped_steps, config.global_batch)
         self.saved_step = -1
         self.saved_rows: int | None = None
         self.elapsed_before = 0.0
-        self.code = facts() if mesh.is_first else {}
+        self.code = provenance() if mesh.is_first else {}
         self.score: float | None = None
         self.validated_step = -1
         self.owes_validation = False
@@ -89,19 +89,19 @@ class Trainer:
         if config.compile:
             self.engine.compile()
         for note in notes:
-            self.progress.say(note)
+            self.progress.log(note)
         if mesh.is_first:
             self._fence()
             self.metrics = Metrics(directory.metrics, self.step, self.saved_rows)
             for note in self.metrics.notes:
-                self.progress.say(note)
+                self.progress.log(note)
             self.checkpoints.before_commit = self.metrics.to_disk
             self.loggers = Loggers(
                 config,
                 directory.path,
                 self.step,
                 lambda: read_rows(directory.metrics),
-                self.progress.say,
+                self.progress.log,
             )
 
     # -- the loop -------------------------------------------------------------------------
@@ -112,44 +112,46 @@ class Trainer:
         self._status("running", "")
         self._began = time.perf_counter()
         stopping = self.owes_validation and not self._validate()
-        pace, first_step = Pace(self.tokens_seen), self.step + 1
+        throughput, first_step = Throughput(self.tokens_seen), self.step + 1
         self.progress.start(config.last_step, self.step)
         while self.step < config.last_step and not stopping:
             self.step += 1
             self._fence()
             first = "its first step", self.step == first_step  # which compiles, on cold data
-            pace.step_begins()
+            throughput.step_begins()
             with self.watchdog.during(*first):
                 batches = self.training.read(self.step)
-                pace.data_is_there()
+                throughput.data_is_there()
                 micro_batches = self.training.corrupt(self.step, batches)
                 asked, reported = int(preemption.reason() is not None), self.checkpoints.report()
-                counts, (askers, *saved) = self.training.agree(micro_batches, asked, *reported)
+                counts, (askers, *saved) = self.training.all_reduce_counts(
+                    micro_batches, asked, *reported
+                )
             stopping = askers > 0
-            self._say(self.checkpoints.settle(*saved))
+            self._log(self.checkpoints.settle(*saved))
             with self._profiler(), self.watchdog.during(*first):
                 sums = self.training.run(self.step, micro_batches, counts)
             self.tokens_seen += counts.tokens
             skipped = self.engine.skipped
             has_loss = not skipped or math.isfinite(self.training.losses(sums, counts).total)
-            self._say(self.guard.check(self.step, skipped, has_loss))
+            self._log(self.guard.check(self.step, skipped, has_loss))
             if not skipped:
                 self.optimizer_step += 1
-                self.ema.update(self.engine.owned.masters, self.optimizer_step)
+                self.ema.update(self.engine.shards.masters, self.optimizer_step)
             due = self._due(config.log.every)
             if due or self.step == first_step:
                 row = self._training_row(self.training.losses(sums, counts))
                 self.progress.note(row["loss"])
                 if due:
-                    row |= pace.measured(self.tokens_seen)
+                    row |= throughput.measured(self.tokens_seen)
                     row["perf/elapsed_s"] = self._elapsed()
                     row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
                     self._write(row)
-            self.progress.advance(counts.tokens, pace.step_seconds)
+            self.progress.advance(counts.tokens, throughput.step_seconds)
             if config.eval.every and self._due(config.eval.every):
                 self.owes_validation = stopping
                 stopping = stopping or not self._validate()
-                pace.restart(self.tokens_seen)
+                throughput.restart(self.tokens_seen)
             if self.step % config.checkpoint.every == 0 and not self.guard.loss_is_lost:
                 self._save()
         return self._finish(stopping)
@@ -166,7 +168,7 @@ class Trainer:
         if self.step != self.config.profile_step or not self.mesh.is_first:
             return nullcontext()
         trace = self.directory.path / f"profile-{self.step}.json"
-        self.progress.say(f"profiling step {self.step} into {trace}")
+        self.progress.log(f"profiling step {self.step} into {trace}")
         return torch.profiler.profile(
             on_trace_ready=lambda profile: profile.export_chrome_trace(str(trace))
         )
@@ -196,7 +198,7 @@ class Trainer:
         self.owes_validation = True
         patience = self.watchdog.during("its first validation", self.validated_step < 0)
         try:
-            with patience, self.ema.applied(self.engine.owned):
+            with patience, self.ema.applied(self.engine.shards):
                 numbers = held_out_numbers(
                     self.engine,
                     self.corpus,
@@ -216,7 +218,7 @@ class Trainer:
         self._write(row)
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
         which = weights_of(self.config, self.step)
-        self.progress.say(f"step {self.step}: held-out {told} ({which})")
+        self.progress.log(f"step {self.step}: held-out {told} ({which})")
         return True
 
     def _go_on_validating(self) -> None:
@@ -250,8 +252,8 @@ class Trainer:
         if reader is None:
             if self.config.fork_from:
                 path = find(Path(self.config.fork_from))
-                self.optimizer_step, learnt, note = self.checkpoints.fork(path)
-                self.training.state = learnt or self.training.state
+                self.optimizer_step, objective_state, note = self.checkpoints.fork(path)
+                self.training.state = objective_state or self.training.state
                 return [*notes, note]
             return [*notes, *self.checkpoints.begin()]
         state = reader.state
@@ -284,19 +286,19 @@ class Trainer:
             "config": to_plain(self.config),
         }
         with self.watchdog.during("a save"):
-            self._say(self.checkpoints.save(state, self.training.state))
+            self._log(self.checkpoints.save(state, self.training.state))
         self.saved_step = self.step
 
-    def _say(self, note: str | None) -> None:
+    def _log(self, note: str | None) -> None:
         if note:
-            self.progress.say(note)
+            self.progress.log(note)
 
     def _finish(self, stopping: bool) -> int:
         if self.saved_step != self.step:
             self._save()
         with self.watchdog.during("its last save"):
-            self._say(self.checkpoints.finish())
-        failures = [text for text in self.mesh.everyone(self.checkpoints.failure) if text]
+            self._log(self.checkpoints.finish())
+        failures = [text for text in self.mesh.all_gather_object(self.checkpoints.failure) if text]
         if failures:
             raise SaveError(failures[0])
         self.checkpoints.close()
@@ -314,7 +316,7 @@ class Trainer:
         else:
             lines = banner.closing(self.config, self.directory.path, *counts)
         for line in lines:
-            self.progress.say(line)
+            self.progress.log(line)
         with self.watchdog.during("its end"):
             if self.mesh.is_first:
                 self.metrics.close()

@@ -139,7 +139,7 @@ def jobs(ids: Sequence[str]) -> dict[str, Job | None]:
         UnreachableError: the controller does not answer.
     """
     queue = {job.id: job for job in _queue()}
-    return {number: queue.get(number) or remembered(number) for number in ids}
+    return {number: queue.get(number) or finished_job(number) for number in ids}
 
 
 def _queue() -> Iterator[Job]:
@@ -149,7 +149,7 @@ def _queue() -> Iterator[Job]:
         yield Job(id=number, state=state, reason="" if reason == "None" else reason, nodes=nodes)
 
 
-def remembered(number: str) -> Job | None:
+def finished_job(number: str) -> Job | None:
     """A job as ``scontrol show job`` tells it, or as accounting does."""
     try:
         return shown(call("scontrol", "show", "job", "-o", number), number)

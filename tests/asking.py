@@ -10,13 +10,15 @@ from model.query import Query
 def query_of(
     ids_BL: Tensor,
     level_BK: Tensor,
-    where_BL: Tensor | None = None,
+    predict_mask_BL: Tensor | None = None,
     valid_BL: Tensor | None = None,
 ) -> Query:
-    """Asks for the positions of ``where_BL``, by default for all of them."""
+    """Asks for the positions of ``predict_mask_BL``, by default for all of them."""
     everywhere = torch.ones(ids_BL.shape[:2], dtype=torch.bool)
-    where_BL = everywhere if where_BL is None else where_BL
-    return Query(ids_BL=ids_BL, level_BK=level_BK, where_BL=where_BL, valid_BL=valid_BL)
+    predict_mask_BL = everywhere if predict_mask_BL is None else predict_mask_BL
+    return Query(
+        ids_BL=ids_BL, level_BK=level_BK, predict_mask_BL=predict_mask_BL, valid_BL=valid_BL
+    )
 
 
 def logits_of(network: Network, *given: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from model.networks.attention_layouts import FULL, AttentionLayout, Cached, Caus
 from model.networks.config import ModelConfig
 from model.networks.frozen import freeze
 from model.networks.initialize import initialize
-from model.networks.layers import HasLayout, HasTable, Recomputed, Stream
+from model.networks.layers import Checkpointed, HasLayout, HasTable, Stream
 from model.networks.linears import DenseFactory, LayerFactory
 from model.prediction import CATEGORICALS, Answer, Outputs, Prediction, Table
 from model.query import Query
@@ -51,7 +51,7 @@ class Network(nn.Module, ABC):
             self._share()
         for index in self.span:
             layer = self.layers[str(index)]
-            if isinstance(layer, Recomputed) and recompute_every:
+            if isinstance(layer, Checkpointed) and recompute_every:
                 layer.recompute = index % recompute_every == 0
         names = self.parameter_names()
         initialize(names, self.factory, seed, config.initial_embedding_std)
@@ -91,7 +91,7 @@ class Network(nn.Module, ABC):
         """The way from vectors to ids, of a network that predicts vectors."""
         return None
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """The query with what is the same at every level worked out: here nothing is."""
         return query
 

@@ -54,4 +54,4 @@ class Denoiser(Network):
 
     def wanted(self, query: Query) -> Stream:
         """What the last layer reads beside the stream."""
-        return (query.where_BL,)
+        return (query.predict_mask_BL,)

@@ -17,8 +17,8 @@ from model.networks.encoder_decoder_layers import (
     BertBlock,
     DecoderBlock,
     EncoderBlock,
-    Entry,
-    Exit,
+    EncoderDecoderInput,
+    EncoderDecoderOutput,
     shape_of,
 )
 from model.networks.layers import Stream
@@ -56,9 +56,9 @@ class Seq2Seq(Network):
 
     def _build(self, index: int) -> nn.Module:
         if index == 0:
-            return Entry(self.config, self.factory)
+            return EncoderDecoderInput(self.config, self.factory)
         if index == self.last:
-            return Exit(self.config, self.factory)
+            return EncoderDecoderOutput(self.config, self.factory)
         if index < self.first_decoder and shape_of(self.config).encoder == "bert":
             return BertBlock(self.config, self.factory)
         if index < self.first_decoder:
@@ -67,17 +67,17 @@ class Seq2Seq(Network):
         return DecoderBlock(self.config, self.factory, last=index == self.last - 1)
 
     @property
-    def embedding(self) -> Entry:
+    def embedding(self) -> EncoderDecoderInput:
         """The first layer, where the span has it."""
-        return cast(Entry, self.layers["0"])
+        return cast(EncoderDecoderInput, self.layers["0"])
 
     @property
-    def output(self) -> Exit:
+    def output(self) -> EncoderDecoderOutput:
         """The last layer, where the span has it."""
-        return cast(Exit, self.layers[str(self.last)])
+        return cast(EncoderDecoderOutput, self.layers[str(self.last)])
 
     @property
-    def table(self) -> Exit:
+    def table(self) -> EncoderDecoderOutput:
         """The last layer has it."""
         return self.output
 
@@ -107,19 +107,19 @@ class Seq2Seq(Network):
         if not shape_of(self.config).self_conditioning:
             return ()
         assert query.noise_BLE is not None
-        if query.draft_BLE is None:
+        if query.self_cond_BLE is None:
             return (torch.zeros_like(query.noise_BLE),)
-        return (query.draft_BLE,)
+        return (query.self_cond_BLE,)
 
     def wanted(self, query: Query) -> Stream:
         """What the last layer reads beside the stream."""
-        if query.start_noise_BLE is None:
-            return (query.where_BL,)
-        return (query.where_BL, query.ids_BL, query.start_noise_BLE)
+        if query.x0_noise_BLE is None:
+            return (query.predict_mask_BL,)
+        return (query.predict_mask_BL, query.ids_BL, query.x0_noise_BLE)
 
     # -- what is done ---------------------------------------------------------------------
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """The query with its source encoded, which is the same at every level."""
         assert query.source_BS is not None
         assert query.source_valid_BS is not None
@@ -132,15 +132,15 @@ class Seq2Seq(Network):
         return replace(query, memory_BSD=stream[0])
 
     def forward(self, query: Query) -> Outputs:
-        """The tensors of :meth:`Exit.forward`, from the memory of :meth:`remember` if there is."""
+        """The output layer's tensors, from the encoded source where the query has it."""
         if query.memory_BSD is None:
             return super().forward(query)
         self.attend(query.layout)
-        noise_BLE, signal_BK, level_BK, *draft, ids_BL, _, valid_BS = self.inputs(query)
+        noise_BLE, signal_BK, level_BK, *self_cond, ids_BL, _, valid_BS = self.inputs(query)
         stream = (
             query.memory_BSD,
             *self.embedding.target(
-                noise_BLE, signal_BK, level_BK, draft[0] if draft else None, ids_BL
+                noise_BLE, signal_BK, level_BK, self_cond[0] if self_cond else None, ids_BL
             ),
             valid_BS,
         )

@@ -16,10 +16,10 @@ from model.networks.config import ModelConfig, Seq2SeqConfig
 from model.networks.layers import (
     FREQUENCIES,
     Attention,
+    Checkpointed,
     HasTable,
     Mlp,
     Norm,
-    Recomputed,
     Stream,
     embedded,
     modulate,
@@ -53,7 +53,7 @@ class Projection(nn.Module):
         return out
 
 
-class Entry(HasTable):
+class EncoderDecoderInput(HasTable):
     """The first layer: source ids and noisy target embeddings into the stream."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
@@ -93,14 +93,14 @@ class Entry(HasTable):
         noise_BLE: Tensor,
         signal_BK: Tensor,
         level_BK: Tensor,
-        draft_BLE: Tensor | None,
+        self_cond_BLE: Tensor | None,
         ids_BL: Tensor,
     ) -> Stream:
         """``(h_BLD, c_BKC)`` of the noisy target, formed in float32."""
         dtype = self.time_in.weight.dtype
         x_BLE = self.noisy(noise_BLE, signal_BK, ids_BL)
-        if draft_BLE is not None:
-            x_BLE = torch.cat((x_BLE, draft_BLE), dim=-1)
+        if self_cond_BLE is not None:
+            x_BLE = torch.cat((x_BLE, self_cond_BLE), dim=-1)
         time = self.time_out(F.silu(self.time_in(sinusoid(1000.0 * level_BK).to(dtype))))
         h_BLD = _placed(self.up(x_BLE.to(dtype)), self.positions)
         if self.additive:
@@ -109,8 +109,10 @@ class Entry(HasTable):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
         """``(noise, signal, level[, draft], ids, source, source_valid)`` to the stream."""
-        noise_BLE, signal_BK, level_BK, *draft, ids_BL, source_BS, source_valid_BS = inputs
-        target = self.target(noise_BLE, signal_BK, level_BK, draft[0] if draft else None, ids_BL)
+        noise_BLE, signal_BK, level_BK, *self_cond, ids_BL, source_BS, source_valid_BS = inputs
+        target = self.target(
+            noise_BLE, signal_BK, level_BK, self_cond[0] if self_cond else None, ids_BL
+        )
         return (self.source(source_BS), *target, source_valid_BS)
 
 
@@ -131,7 +133,7 @@ def _placed(h_BLD: Tensor, positions: nn.Embedding | None) -> Tensor:
     return h_BLD + positions(torch.arange(length, device=h_BLD.device))
 
 
-class EncoderBlock(Recomputed):
+class EncoderBlock(Checkpointed):
     """Bidirectional attention over the source, then the MLP; pre-norm.
 
     Args:
@@ -172,7 +174,7 @@ class BertBlock(PlainBlock):
         return (memory, *rest)
 
 
-class DecoderBlock(Recomputed):
+class DecoderBlock(Checkpointed):
     """Self-attention, attention to the memory, MLP; each modulated and gated if adaLN.
 
     Args:
@@ -218,7 +220,7 @@ class DecoderBlock(Recomputed):
         return (memory, x, *condition, source_valid_BS)
 
 
-class Exit(HasTable):
+class EncoderDecoderOutput(HasTable):
     """The last layer: what the network predicts at the wanted positions, and the way to ids.
 
     It holds the table of the first layer: the embedding of a token is the row of the
@@ -246,27 +248,27 @@ class Exit(HasTable):
     def forward(
         self,
         stream: Stream,
-        where_BL: Tensor,
+        predict_mask_BL: Tensor,
         ids_BL: Tensor | None = None,
-        start_noise_BLE: Tensor | None = None,
+        x0_noise_BLE: Tensor | None = None,
     ) -> Outputs:
         """``vector_ME``; with ids and noise also ``clean_ME``, the embeddings of the ids, and
         ``rounding``, logits ``[M, R]`` of them with the noise.
         """
         x, *condition = stream
-        x = self.norm(self.whole(x)[where_BL])
+        x = self.norm(self.whole(x)[predict_mask_BL])
         if self.modulation is not None:
             shift, scale = self.modulation(condition[0]).chunk(2, dim=-1)
-            row_M, column_M = where_BL.nonzero(as_tuple=True)
+            row_M, column_M = predict_mask_BL.nonzero(as_tuple=True)
             column_M = column_M if shift.shape[1] > 1 else torch.zeros_like(column_M)
             x = modulate(x, shift[row_M, column_M], scale[row_M, column_M])
         output_ME = self.down(x)
         if self.mixture:
             output_ME = self.head(output_ME, give="mean")
-        if ids_BL is None or start_noise_BLE is None:
+        if ids_BL is None or x0_noise_BLE is None:
             return {"vector_ME": output_ME}
-        clean_ME = self.tokens(ids_BL[where_BL])
-        noised_ME = clean_ME + start_noise_BLE[where_BL].to(clean_ME.dtype)
+        clean_ME = self.tokens(ids_BL[predict_mask_BL])
+        noised_ME = clean_ME + x0_noise_BLE[predict_mask_BL].to(clean_ME.dtype)
         return {"vector_ME": output_ME, "clean_ME": clean_ME, "rounding": self.head(noised_ME)}
 
     def round(self, x_ME: Tensor) -> Tensor:

@@ -252,7 +252,7 @@ def sinusoid(x_BK: Tensor) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
-class Recomputed(nn.Module):
+class Checkpointed(nn.Module):
     """A block, whose insides backward may compute again.
 
     Attributes:
@@ -275,7 +275,7 @@ class Recomputed(nn.Module):
         raise NotImplementedError
 
 
-class Block(Recomputed):
+class Block(Checkpointed):
     """One DiT block: attention, then the MLP, each modulated and gated by the level."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
@@ -324,9 +324,9 @@ class HasHead(nn.Module):
         """Give hidden states ``[M, D]`` from here on: what the head would read."""
         self.head = nn.Identity()
 
-    def read_at(self, where_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns ``[M]`` at which the predictions for ``where_BL`` are read off."""
-        row_M, column_M = where_BL.nonzero(as_tuple=True)
+    def read_at(self, predict_mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns ``[M]`` from which the predictions at ``predict_mask_BL`` are read."""
+        row_M, column_M = predict_mask_BL.nonzero(as_tuple=True)
         return row_M, (column_M - self.shift).clamp(min=0)
 
 
@@ -337,11 +337,11 @@ class OutputLayer(HasHead):
         super().__init__(config, factory)
         self.modulation = nn.Linear(config.conditioning_width, 2 * config.width)
 
-    def forward(self, stream: Stream, where_BL: Tensor) -> Outputs:
-        """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
+    def forward(self, stream: Stream, predict_mask_BL: Tensor) -> Outputs:
+        """Logits ``[M, R]`` at the M true positions of ``predict_mask_BL`` (bool), in row order."""
         x, c, *_ = stream
         x = self.whole(x)
-        row_M, column_M = self.read_at(where_BL)
+        row_M, column_M = self.read_at(predict_mask_BL)
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         if c.shape[1] == 1:
             shift_MD, scale_MD = shift[row_M, 0], scale[row_M, 0]

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from model.networks.config import ModelConfig
 from model.networks.layers import (
     Attention,
+    Checkpointed,
     HasHead,
     HasLayout,
     HasTable,
     Mlp,
     Norm,
-    Recomputed,
     Stream,
     embedded,
 )
@@ -59,7 +59,7 @@ class PlainEmbedding(HasTable, HasLayout):
         return (self.cut(x), *keys)
 
 
-class PlainBlock(Recomputed):
+class PlainBlock(Checkpointed):
     """Attention, then the MLP, each with its norm."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
@@ -94,9 +94,9 @@ class PlainOutput(HasHead):
         self.transform = nn.Linear(config.width, config.width) if post else None
         self.approximate = "tanh" if config.gelu == "tanh" else "none"
 
-    def forward(self, stream: Stream, where_BL: Tensor) -> Outputs:
-        """Logits ``[M, R]`` at the M true positions of ``where_BL`` (bool), in row order."""
-        x_MD = self.whole(stream[0])[self.read_at(where_BL)]
+    def forward(self, stream: Stream, predict_mask_BL: Tensor) -> Outputs:
+        """Logits ``[M, R]`` at the M true positions of ``predict_mask_BL`` (bool), in row order."""
+        x_MD = self.whole(stream[0])[self.read_at(predict_mask_BL)]
         if self.transform is not None:
             x_MD = F.gelu(self.transform(x_MD), approximate=self.approximate)
         return {"logits": self.head(self.norm(x_MD))}

@@ -58,7 +58,7 @@ class Noisy(Query):
         over_BL: bool, the positions that the loss is a mean over, if ``counts`` says no other.
         counts: by term, what it is a mean over: int64 scalars.
         tokens: int64 scalar, the text that was read for it; by default ``over_BL``'s.
-        end_noise_BLE: float32, the Gaussian noise that was mixed in, where there is any.
+        eps_BLE: float32, the Gaussian noise that was mixed in, where there is any.
     """
 
     position_B: Tensor
@@ -67,7 +67,7 @@ class Noisy(Query):
     over_BL: Tensor
     counts: Mapping[str, Tensor] | None = None
     tokens: Tensor | None = None
-    end_noise_BLE: Tensor | None = None
+    eps_BLE: Tensor | None = None
 
     def count(self, term: str = LOSS) -> Tensor:
         """What a term of the loss is a mean over: an int64 scalar."""
@@ -97,7 +97,7 @@ class LossSums:
         terms: by name, the sum over the micro-batch, a scalar with gradient.
         level_loss, level_count: ``[LEVEL_BUCKETS]``, the weighted terms that have a loss at each
             position by range of the level, without gradient, and the positions of ``over_BL``.
-        seen: ``[B, K]``, what :meth:`Objective.learn` gets of each sample, without gradient.
+        seen: ``[B, K]``, what :meth:`Objective.update_state` gets of each sample, without gradient.
     """
 
     terms: Mapping[str, Tensor]
@@ -199,7 +199,7 @@ class Objective(ABC):
         return 0
 
     def seen(self, losses: Mapping[str, Tensor], noisy: Noisy) -> Tensor:
-        """Of these losses what :meth:`learn` gets, ``[samples, K]``: by default nothing."""
+        """Of these losses what :meth:`update_state` gets, ``[samples, K]``: by default nothing."""
         return noisy.level_BK.new_zeros(1, 0)
 
     @property
@@ -220,11 +220,13 @@ class Objective(ABC):
         """
         return noisy
 
-    def begin(self, facts: Facts) -> State:
+    def init_state(self, facts: Facts) -> State:
         """The state before the first step, from what is known of the corpus."""
         return NO_STATE
 
-    def learn(self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws) -> State:
+    def update_state(
+        self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws
+    ) -> State:
         """The state after a step, from what was :meth:`seen` of its batch in stream order."""
         return state
 
@@ -279,7 +281,7 @@ class Bounded(Protocol):
 def sum_losses(objective: Objective, prediction: Prediction, noisy: Noisy) -> LossSums:
     """Sums of the losses: by term, by range of the level, and what is seen of each sample."""
     losses = objective.losses(prediction, noisy)
-    row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+    row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
     bucket_BL = (noisy.level_BK * LEVEL_BUCKETS).long().clamp(0, LEVEL_BUCKETS - 1)
     bucket_BL = bucket_BL.expand(noisy.ids_BL.shape)
     bucket_M, counted = bucket_BL[row_M, column_M], bucket_BL[noisy.over_BL]

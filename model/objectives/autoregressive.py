@@ -79,7 +79,7 @@ class Autoregressive(Objective):
         return Noisy(
             ids_BL=torch.cat([tokens.new_full((num, 1), model.mask), tokens[:, :-1]], dim=1),
             level_BK=torch.zeros(num, 1, device=tokens.device),
-            where_BL=predicted_BL,
+            predict_mask_BL=predicted_BL,
             valid_BL=valid,
             layout=self.layout(tokens.shape[1]),
             segment_BL=batch.get("segment"),
@@ -97,4 +97,4 @@ class Autoregressive(Objective):
     def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
         """-log p(x_j | what stands before it), ``[M]`` float32."""
         assert prediction.logits is not None
-        return -prediction.logits.log_prob(noisy.target_BL[noisy.where_BL])
+        return -prediction.logits.log_prob(noisy.target_BL[noisy.predict_mask_BL])

@@ -100,7 +100,7 @@ class Bd3lm(Mdlm):
         noisy = replace(
             noisy,
             ids_BL=torch.where(first_L, noisy.target_BL, noisy.ids_BL),
-            where_BL=noisy.where_BL & ~first_L,
+            predict_mask_BL=noisy.predict_mask_BL & ~first_L,
             over_BL=noisy.over_BL & ~first_L,
             tokens=noisy.count(),
         )
@@ -153,7 +153,10 @@ class Bd3lm(Mdlm):
     def _with_copy(self, noisy: Noisy) -> Noisy:
         """The clean text behind the noisy one: at level 0, and nothing of it is predicted."""
         clean_BL = noisy.target_BL
-        none_BL, level_BL = torch.zeros_like(noisy.where_BL), torch.zeros_like(noisy.level_BK)
+        none_BL, level_BL = (
+            torch.zeros_like(noisy.predict_mask_BL),
+            torch.zeros_like(noisy.level_BK),
+        )
 
         def behind(x_BL: Tensor, y_BL: Tensor) -> Tensor:
             return torch.cat([x_BL, y_BL], dim=1)
@@ -165,7 +168,7 @@ class Bd3lm(Mdlm):
             noisy,
             ids_BL=behind(noisy.ids_BL, clean_BL),
             level_BK=behind(noisy.level_BK, level_BL),
-            where_BL=behind(noisy.where_BL, none_BL),
+            predict_mask_BL=behind(noisy.predict_mask_BL, none_BL),
             valid_BL=twice(noisy.valid_BL),
             segment_BL=twice(noisy.segment_BL),
             layout=self.layout(clean_BL.shape[1]),

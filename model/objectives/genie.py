@@ -99,9 +99,9 @@ class Genie(Objective):
 
     # -- corruption -----------------------------------------------------------------------
 
-    def begin(self, facts: Facts) -> State:
+    def init_state(self, facts: Facts) -> State:
         """The last losses of each index, where times follow them."""
-        return self._sampler.begin() if self.times == "loss_second_moment" else NO_STATE
+        return self._sampler.init_state() if self.times == "loss_second_moment" else NO_STATE
 
     @property
     def _sampler(self) -> SecondMoment:
@@ -134,14 +134,14 @@ class Genie(Objective):
         return Noisy(
             ids_BL=tokens,
             level_BK=self.process.level(index_B1).float(),
-            where_BL=batch["valid"],
+            predict_mask_BL=batch["valid"],
             valid_BL=batch["valid"],
             signal_BK=signal_B1,
             noise_BLE=torch.addcmul(end_BLE * noise_B1[..., None], start_BLE, signal_B1[..., None]),
             source_BS=batch["source"],
             source_valid_BS=batch["source_valid"],
-            start_noise_BLE=start_BLE,
-            end_noise_BLE=end_BLE,
+            x0_noise_BLE=start_BLE,
+            eps_BLE=end_BLE,
             position_B=position,
             target_BL=tokens,
             weight_BK=weight_B1.float(),
@@ -158,11 +158,11 @@ class Genie(Objective):
         if not self.refines:
             return noisy
         assert noisy.noise_BLE is not None
-        draft_BLE = torch.zeros_like(noisy.noise_BLE)
+        self_cond_BLE = torch.zeros_like(noisy.noise_BLE)
         # Without a draft, for the output alone.
-        draft_BLE[noisy.where_BL] = ask(replace(noisy, start_noise_BLE=None), _clean)
+        self_cond_BLE[noisy.predict_mask_BL] = ask(replace(noisy, x0_noise_BLE=None), _clean)
         drafted_B1 = draws.uniform("draft", noisy.position_B, 1) < self.self_conditioning
-        return replace(noisy, draft_BLE=draft_BLE * drafted_B1[..., None])
+        return replace(noisy, self_cond_BLE=self_cond_BLE * drafted_B1[..., None])
 
     # -- loss -----------------------------------------------------------------------------
 
@@ -183,24 +183,25 @@ class Genie(Objective):
         """Ids, weights, squared errors and noised embeddings at each position."""
         assert prediction.vector_ME is not None
         assert prediction.clean_ME is not None
-        assert noisy.start_noise_BLE is not None
-        assert noisy.end_noise_BLE is not None
-        where_BL = noisy.where_BL
+        assert noisy.x0_noise_BLE is not None
+        assert noisy.eps_BLE is not None
+        predict_mask_BL = noisy.predict_mask_BL
         embedding_ME = prediction.clean_ME.float()
-        x0_ME = embedding_ME + noisy.start_noise_BLE[where_BL]
+        x0_ME = embedding_ME + noisy.x0_noise_BLE[predict_mask_BL]
         level_M, weight_M = (
-            x_BK.expand(where_BL.shape)[where_BL] for x_BK in (noisy.level_BK, noisy.weight_BK)
+            x_BK.expand(predict_mask_BL.shape)[predict_mask_BL]
+            for x_BK in (noisy.level_BK, noisy.weight_BK)
         )
         index_M = self.process.index(level_M.double())
         clean_M1 = torch.where(index_M[:, None] == 0, embedding_ME, x0_ME)
         wanted_ME = target(
             self.prediction,
             clean_M1,
-            noisy.end_noise_BLE[where_BL],
+            noisy.eps_BLE[predict_mask_BL],
             self.process.abar(index_M)[:, None].float(),
         )
         error_M = (prediction.vector_ME.float() - wanted_ME).square().mean(dim=1)
-        return noisy.target_BL[where_BL], weight_M, error_M, x0_ME
+        return noisy.target_BL[predict_mask_BL], weight_M, error_M, x0_ME
 
     @property
     def num_seen(self) -> int:
@@ -209,18 +210,20 @@ class Genie(Objective):
 
     def seen(self, losses: Mapping[str, Tensor], noisy: Noisy) -> Tensor:
         """The mean loss of each sample, without its importance weight."""
-        row_M, _ = noisy.where_BL.nonzero(as_tuple=True)
-        weight_M = noisy.weight_BK.expand(noisy.where_BL.shape)[noisy.where_BL]
+        row_M, _ = noisy.predict_mask_BL.nonzero(as_tuple=True)
+        weight_M = noisy.weight_BK.expand(noisy.predict_mask_BL.shape)[noisy.predict_mask_BL]
         plain_M = losses[LOSS] / weight_M
         sum_B = plain_M.new_zeros(len(noisy.ids_BL)).index_add(0, row_M, plain_M)
-        return (sum_B / noisy.where_BL.sum(dim=1).clamp(min=1))[:, None]
+        return (sum_B / noisy.predict_mask_BL.sum(dim=1).clamp(min=1))[:, None]
 
-    def learn(self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws) -> State:
+    def update_state(
+        self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws
+    ) -> State:
         """The losses of a step among the last ones of their indices."""
         if not state:
             return state
         index_N1, _ = self.indices(position_N, draws, state)
-        return self._sampler.learn(state, index_N1[:, 0], seen_NK[:, 0])
+        return self._sampler.update_state(state, index_N1[:, 0], seen_NK[:, 0])
 
 
 def _clean(prediction: Prediction) -> Tensor:

@@ -81,7 +81,7 @@ class Mdlm(Objective):
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=t_BK.float(),
-            where_BL=masked_BL & text_BL,
+            predict_mask_BL=masked_BL & text_BL,
             valid_BL=text_BL,
             segment_BL=batch.get("segment"),
             position_B=position,
@@ -140,7 +140,7 @@ class Mdlm(Objective):
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=self.schedule.exact().time(1 - t_BK).float(),
-            where_BL=masked_BL & predicted_BL,
+            predict_mask_BL=masked_BL & predicted_BL,
             valid_BL=torch.ones_like(hidden_BL) if self.padding == "generated" else batch["valid"],
             segment_BL=batch.get("segment"),
             position_B=position,
@@ -163,6 +163,6 @@ class Mdlm(Objective):
     def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
         """-weight log p(x_0) of each masked token, ``[M]`` float32."""
         assert prediction.logits is not None
-        row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+        row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
         weight_M = noisy.weight_BK.expand(noisy.ids_BL.shape)[row_M, column_M]
         return -weight_M * prediction.logits.log_prob(noisy.target_BL[row_M, column_M])

@@ -77,7 +77,7 @@ class Sundae(Objective):
         return Noisy(
             ids_BL=torch.where(text_BL, noisy_BL, tokens),
             level_BK=rate_B1.float(),
-            where_BL=text_BL,
+            predict_mask_BL=text_BL,
             valid_BL=batch["valid"],
             layout=self.layout(tokens.shape[1]),
             segment_BL=batch.get("segment"),
@@ -98,14 +98,14 @@ class Sundae(Objective):
         for number in range(1, self.unrolls):
             last = views[-1]
             drawn_M = ask(last, partial(self._drawn, last, draws, number))
-            ids_BL = last.ids_BL.masked_scatter(last.where_BL, drawn_M)
+            ids_BL = last.ids_BL.masked_scatter(last.predict_mask_BL, drawn_M)
             views.append(replace(last, ids_BL=ids_BL))
         return stacked(views) if self.refines else noisy
 
     def _drawn(self, noisy: Noisy, draws: Draws, number: int, prediction: Prediction) -> Tensor:
         """An id for every position of the text, ``[M]``."""
         assert prediction.logits is not None
-        row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+        row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
         position_M = noisy.position_B[row_M]
         uniform_M = draws.uniform_at(f"unroll/{number}", position_M, column_M)
         return prediction.logits.pick(uniform_M, self.temperature)
@@ -113,4 +113,4 @@ class Sundae(Objective):
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
         """-log p of the clean token at each position of each view, ``[M]`` float32."""
         assert prediction.logits is not None
-        return {LOSS: -prediction.logits.log_prob(noisy.target_BL[noisy.where_BL])}
+        return {LOSS: -prediction.logits.log_prob(noisy.target_BL[noisy.predict_mask_BL])}

@@ -116,7 +116,7 @@ class Udlm(Objective):
         return Noisy(
             ids_BL=torch.where(noised_BL, corrupted_BL, tokens),
             level_BK=level_B1,
-            where_BL=noised_BL,
+            predict_mask_BL=noised_BL,
             valid_BL=batch["valid"],
             segment_BL=batch.get("segment"),
             position_B=position,
@@ -136,7 +136,7 @@ class Udlm(Objective):
     @staticmethod
     def _losses(prediction: Prediction, noisy: Noisy, schedule: Schedule) -> Tensor:
         assert prediction.logits is not None
-        row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+        row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
         alpha_M = schedule.alpha(noisy.level_BK.double())[row_M, 0]
         density_M = uniform.bound_density(
             prediction.logits,

@@ -28,7 +28,7 @@ class SampledNetwork(Protocol):
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
         """What ``read`` makes of the prediction."""
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """The query with what is the same at every step encoded once."""
 
 
@@ -76,17 +76,17 @@ class Job:
         self.evaluations += 1
         return self.network.ask(query, read)
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """The query with what is the same at every step encoded once, such as the source."""
-        return self.network.remember(query)
+        return self.network.encode(query)
 
     def query(self, ids_BL: Tensor, level: float) -> Query:
         """A question about all free positions at a level, given the source, which is encoded."""
-        return self.remember(
+        return self.encode(
             Query(
                 ids_BL=ids_BL,
                 level_BK=torch.full((len(ids_BL), 1), level, device=ids_BL.device),
-                where_BL=self.free_BL,
+                predict_mask_BL=self.free_BL,
                 source_BS=self.source_BS,
                 source_valid_BS=self.source_valid_BS,
             )

@@ -100,25 +100,25 @@ class GaussianSampler(Sampler):
         def normal(kind: str) -> Tensor:
             return job.draws.normal(kind, job.position_B, shape[1] * shape[2]).view(shape)
 
-        base = job.remember(
+        base = job.encode(
             Query(
                 ids_BL=torch.zeros_like(job.ids_BL),
                 level_BK=torch.ones(shape[0], 1, device=device),
-                where_BL=job.free_BL,
+                predict_mask_BL=job.free_BL,
                 signal_BK=torch.zeros(shape[0], 1, device=device),
                 source_BS=job.source_BS,
                 source_valid_BS=job.source_valid_BS,
             )
         )
         process, ids_BL = job.objective.process, base.ids_BL
-        x, draft = normal("prior"), None
+        x, self_cond = normal("prior"), None
         indices = self.indices(process, shape[1]).to(device)
         for number, (i_BK, j_BK) in enumerate(pairwise(indices)):
             level_BK = process.level(i_BK).expand(shape[0], -1)
-            query = replace(base, level_BK=level_BK, noise_BLE=x, draft_BLE=draft)
+            query = replace(base, level_BK=level_BK, noise_BLE=x, self_cond_BLE=self_cond)
             read = partial(self._moved, job.objective, i_BK, j_BK, x)
             x, seen, ids_BL = job.ask(query, partial(read, partial(normal, f"step/{number}")))
-            draft = seen if job.objective.refines else None
+            self_cond = seen if job.objective.refines else None
             job.on_step(ids_BL)
         return ids_BL
 
@@ -137,10 +137,10 @@ class GaussianSampler(Sampler):
         process = objective.process
         abar_i, abar_j = (process.abar(index_BK)[..., None] for index_BK in (i_BK, j_BK))
         output = found.vector_ME.float().view(x.shape)
-        draft = x0 = to_x0(objective.prediction, output, x, abar_i.float())
+        self_cond = x0 = to_x0(objective.prediction, output, x, abar_i.float())
         clamped_BK1 = process.level(i_BK)[..., None] <= self.clamp_below
         if bool(clamped_BK1.any()):
             nearest = found.table.nearest(x0.flatten(0, 1)).view(x.shape)
             x0 = torch.where(clamped_BK1, nearest, x0)
         x = self.move(x, x0, abar_i, abar_j, normal)
-        return x, draft, found.table.round(x.flatten(0, 1)).view(x.shape[:2])
+        return x, self_cond, found.table.round(x.flatten(0, 1)).view(x.shape[:2])

@@ -68,7 +68,7 @@ class Ancestral(Sampler):
             query,
             ids_BL=ids_BL,
             level_BK=t.float().expand(len(ids_BL), 1),
-            where_BL=reveal_BL,
+            predict_mask_BL=reveal_BL,
         )
         drawn_M = job.ask(query, partial(self._drawn, job, reveal_BL, number))
         return ids_BL.masked_scatter(reveal_BL, drawn_M)

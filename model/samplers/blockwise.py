@@ -140,14 +140,14 @@ class Blockwise(Sampler):
             return Query(
                 ids_BL=ids_BL[:, block],
                 level_BK=level_B1,
-                where_BL=where_Bb,
+                predict_mask_BL=where_Bb,
                 layout=Cached(past=block.start, keep=False),
             )
         before, whole_BL = (block.start, block.stop), ids_BL[:, : block.stop]
         return Query(
             ids_BL=torch.cat([whole_BL, whole_BL], dim=1),
             level_BK=F.pad(level_B1.expand(where_Bb.shape), before),
-            where_BL=F.pad(where_Bb, before),
+            predict_mask_BL=F.pad(where_Bb, before),
             layout=Blocks(size=job.objective.block_size),
         )
 
@@ -157,7 +157,7 @@ class Blockwise(Sampler):
         query = Query(
             ids_BL=ids_Bb,
             level_BK=torch.zeros(len(ids_Bb), 1, device=ids_Bb.device),
-            where_BL=torch.zeros_like(ids_Bb, dtype=torch.bool),
+            predict_mask_BL=torch.zeros_like(ids_Bb, dtype=torch.bool),
             layout=Cached(past=block.start),
         )
         job.ask(query, _nothing)

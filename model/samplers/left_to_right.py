@@ -76,14 +76,14 @@ class LeftToRight(Sampler):
     def _write(self, job: Job, ids_BL: Tensor, read: int, column: int) -> Tensor:
         """Draw the tokens of one column; columns before ``read`` are cached."""
         free_B = job.free_BL[:, column]
-        where_BL = torch.zeros_like(job.free_BL[:, read : column + 1])
-        where_BL[:, -1] = free_B
+        predict_mask_BL = torch.zeros_like(job.free_BL[:, read : column + 1])
+        predict_mask_BL[:, -1] = free_B
         layout: AttentionLayout = Cached(past=read, causal=True) if self.cache else Causal()
         start_B1 = torch.full_like(ids_BL[:, :1], job.model.mask)
         query = Query(
             ids_BL=torch.cat([start_B1, ids_BL], dim=1)[:, read : column + 1],
             level_BK=torch.zeros(len(ids_BL), 1, device=ids_BL.device),
-            where_BL=where_BL,
+            predict_mask_BL=predict_mask_BL,
             layout=layout,
         )
         drawn_M = job.ask(query, partial(self._drawn, job, free_B, column))

@@ -60,12 +60,12 @@ class Unrolled(Sampler):
             if not bool(open_BL.any()):
                 break
             revised_BL = self._revised(job, open_BL, number, sure_BL)
-            where_BL = revised_BL if self.order == "random" else open_BL
-            query = replace(query, ids_BL=ids_BL, where_BL=where_BL)
-            drawn_M, log_p_M = job.ask(query, partial(self._drawn, job, where_BL, number))
+            predict_mask_BL = revised_BL if self.order == "random" else open_BL
+            query = replace(query, ids_BL=ids_BL, predict_mask_BL=predict_mask_BL)
+            drawn_M, log_p_M = job.ask(query, partial(self._drawn, job, predict_mask_BL, number))
             before_BL = ids_BL
-            drawn_BL = ids_BL.masked_scatter(where_BL, drawn_M)
-            sure_BL = torch.zeros_like(uniform_BL).masked_scatter(where_BL, log_p_M.double())
+            drawn_BL = ids_BL.masked_scatter(predict_mask_BL, drawn_M)
+            sure_BL = torch.zeros_like(uniform_BL).masked_scatter(predict_mask_BL, log_p_M.double())
             ids_BL = torch.where(revised_BL, drawn_BL, ids_BL)
             job.on_step(ids_BL)
             if number + 1 >= self.min_steps:
@@ -86,11 +86,11 @@ class Unrolled(Sampler):
         return open_BL & (rank_BL < count_B1.round().clamp(min=1))
 
     def _drawn(
-        self, job: Job, where_BL: Tensor, number: int, prediction: Prediction
+        self, job: Job, predict_mask_BL: Tensor, number: int, prediction: Prediction
     ) -> tuple[Tensor, Tensor]:
         """An id for each position that is asked for and its log p, ``[M]`` each."""
         assert prediction.logits is not None
-        row_M, column_M = where_BL.nonzero(as_tuple=True)
+        row_M, column_M = predict_mask_BL.nonzero(as_tuple=True)
         position_M = job.position_B[row_M]
         uniform_M = job.draws.uniform_at(f"token/{number}", position_M, column_M)
         ids_M = prediction.logits.pick(uniform_M, self.temperature)

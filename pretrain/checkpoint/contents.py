@@ -96,7 +96,7 @@ class StateShape(TypedDict):
     config: NotRequired[ConfigFacts]
 
 
-class Box(TypedDict):
+class Slice(TypedDict):
     """Which part of a tensor lies in which file, and the CRC-32 of its values there."""
 
     offsets: list[NonNegativeInt]
@@ -109,7 +109,7 @@ class Entry(TypedDict):
     """A tensor."""
 
     shape: list[NonNegativeInt]
-    boxes: list[Box]
+    boxes: list[Slice]
 
 
 Index = dict[str, Entry]

@@ -24,10 +24,10 @@ from torch.distributed.checkpoint.planner import ReadItem
 
 from configs.errors import UserError
 from model.objectives import State
-from pretrain.checkpoint import contents, objective_state, store
+from pretrain.checkpoint import contents, objective_tensors, store
+from pretrain.checkpoint.dcp import DcpShard, to_read
 from pretrain.checkpoint.manifest import File
-from pretrain.checkpoint.pieces import Piece, to_read
-from pretrain.parallel.ranges import Range
+from pretrain.parallel.ranges import FlatRange
 
 
 class Reader:
@@ -64,17 +64,17 @@ class Reader:
         return "ema" if which == "ema" and "ema" in self.kinds() else "master"
 
     def objective_state(self) -> State:
-        """See :func:`pretrain.checkpoint.objective_state.read`."""
-        return objective_state.read(self.path, self.files, self.state)
+        """See :func:`pretrain.checkpoint.objective_tensors.read`."""
+        return objective_tensors.read(self.path, self.files, self.state)
 
-    def read_into(self, pieces: Mapping[str, Piece]) -> None:
+    def read_into(self, pieces: Mapping[str, DcpShard]) -> None:
         """Fill pieces, by ``kind/name``, in place.
 
         Raises:
             UserError: tensors are missing or have other shapes (all are named), or a file
                 cannot be read.
         """
-        self.require({name: piece.owned.shape for name, piece in pieces.items()})
+        self.require({name: piece.shards.shape for name, piece in pieces.items()})
         boxes = _Boxes(self.path, self.files, self._sound)
         filled = dict.fromkeys(pieces, 0)
         for item, target in self._items(pieces):
@@ -85,20 +85,20 @@ class Reader:
             target.copy_(boxes.read(name, self._box(name, tuple(offset)), index))
             filled[name] += target.numel()
         for name, piece in pieces.items():
-            if filled[name] != piece.owned.num:
-                raise self._gap(name, filled[name], piece.owned.num)
+            if filled[name] != piece.shards.num:
+                raise self._gap(name, filled[name], piece.shards.num)
 
-    def read(self, kind: str, wanted: Range) -> Tensor:
+    def read(self, kind: str, wanted: FlatRange) -> Tensor:
         """The elements of ``wanted``, flat ``[num]`` fp32; raises as :meth:`read_into`."""
         self._require_no_gap(f"{kind}/{wanted.name}")
         value = torch.empty(wanted.num)
-        self.read_into({f"{kind}/{wanted.name}": Piece(wanted, value)})
+        self.read_into({f"{kind}/{wanted.name}": DcpShard(wanted, value)})
         return value
 
     def whole(self, kind: str) -> Iterator[tuple[str, Tensor]]:
         """Every parameter whole, one after the other, in its own shape."""
         for name, shape in self.shapes(kind).items():
-            yield name, self.read(kind, Range.whole(name, shape)).view(shape)
+            yield name, self.read(kind, FlatRange.whole(name, shape)).view(shape)
 
     def require(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
         """UserError that names all of these tensors that are missing or have another shape."""
@@ -123,14 +123,14 @@ class Reader:
     def _gap(self, name: str, held: int, wanted: int) -> UserError:
         return UserError(f"{self.path} holds {held} of {wanted} elements of {name}")
 
-    def _items(self, pieces: Mapping[str, Piece]) -> Iterator[tuple[ReadItem, Tensor]]:
+    def _items(self, pieces: Mapping[str, DcpShard]) -> Iterator[tuple[ReadItem, Tensor]]:
         """What to read, by DCP's planner, and where to."""
         try:
             yield from to_read(dict(pieces), self._metadata(pieces))
         except (RuntimeError, ValueError, IndexError) as error:
             raise UserError(f"{self.path} cannot be read: {error}") from error
 
-    def _metadata(self, names: Mapping[str, Piece]) -> Metadata:
+    def _metadata(self, names: Mapping[str, DcpShard]) -> Metadata:
         """What DCP's load planner is told of the tensors asked for."""
         return Metadata(
             {
@@ -146,7 +146,7 @@ class Reader:
             }
         )
 
-    def _box(self, name: str, offsets: tuple[int, ...]) -> contents.Box:
+    def _box(self, name: str, offsets: tuple[int, ...]) -> contents.Slice:
         boxes = self._index[name]["boxes"]
         return next(box for box in boxes if tuple(box["offsets"]) == offsets)
 
@@ -163,7 +163,7 @@ class _Boxes:
         self._opened: dict[str, Any] = {}
         self._last: tuple[str, Tensor] | None = None
 
-    def read(self, name: str, box: contents.Box, index: tuple[slice, ...]) -> Tensor:
+    def read(self, name: str, box: contents.Slice, index: tuple[slice, ...]) -> Tensor:
         """Part of a box; UserError where its values are not those that were written."""
         file, inside = box["file"], key(name, tuple(box["offsets"]))
         try:
@@ -179,7 +179,7 @@ class _Boxes:
         except (SafetensorError, OSError) as error:
             raise UserError(f"{self._path / file} cannot be read: {error}") from error
 
-    def _checked(self, value: Tensor, inside: str, box: contents.Box) -> Tensor:
+    def _checked(self, value: Tensor, inside: str, box: contents.Slice) -> Tensor:
         if crc32(value) != box["crc32"]:
             raise UserError(
                 f"{self._path} is damaged: {box['file']} does not have the checksum of {inside} "
@@ -187,7 +187,7 @@ class _Boxes:
             )
         return value
 
-    def _open(self, file: str, box: contents.Box) -> Any:
+    def _open(self, file: str, box: contents.Slice) -> Any:
         if file not in self._opened:
             if file not in self._sound and "crc32" not in box:  # of format 4
                 store.require_checksum(self._path, file, self._files[file])

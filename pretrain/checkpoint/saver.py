@@ -2,7 +2,7 @@
 
 Training waits for a copy to host memory. A thread of every rank then writes the rank's
 own file; that it is done, or failed, travels with the reduction that every step makes
-anyway (:meth:`Mesh.agree`), so that no thread communicates and no rank polls a file
+anyway (:meth:`Mesh.all_reduce_counts`), so that no thread communicates and no rank polls a file
 system. Once all have written, a thread of the first rank commits. One save is in flight
 at most.
 """
@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.objectives import NO_STATE, State
-from pretrain.checkpoint import objective_state, store
-from pretrain.checkpoint.pieces import Piece, pieces_of, to_write
+from pretrain.checkpoint import objective_tensors, store
+from pretrain.checkpoint.dcp import DcpShard, pieces_of, to_write
 from pretrain.checkpoint.reader import crc32, key
 from pretrain.nonfinite import NonFiniteError, non_finite
-from pretrain.parallel.ranges import Flats, Fragment
+from pretrain.parallel.ranges import Flats, OwnedRange
 
 
 class Job:
@@ -102,8 +102,8 @@ class Saver:
         self,
         state: Mapping[str, Any],
         kinds: Mapping[str, Sequence[Tensor]],
-        fragments: Sequence[Fragment],
-        learnt: State = NO_STATE,
+        owned_ranges: Sequence[OwnedRange],
+        objective_state: State = NO_STATE,
         others: Sequence[Flats] = (),
     ) -> None:
         """Copy what this rank owns, and write it from there; :meth:`settle` must be idle.
@@ -118,13 +118,15 @@ class Saver:
         assert not self.busy, "one save at a time"
         self._state = dict(state)
         if self._rank == 0:
-            self._objective_state = objective_state.copied(learnt)
+            self._objective_state = objective_tensors.copied(objective_state)
         self._staging = store.staging_of(self._directory, self._attempt, state["step"])
-        all_flats = [Flats(kinds=kinds, fragments=fragments), *others]
+        all_flats = [Flats(kinds=kinds, owned_ranges=owned_ranges), *others]
         copies = [
             Flats(
                 kinds={kind: self._copied(kind, flats) for kind, flats in one.kinds.items()},
-                fragments=[fragment for fragment in one.fragments if not fragment.is_copy],
+                owned_ranges=[
+                    owned_range for owned_range in one.owned_ranges if not owned_range.is_copy
+                ],
             )
             for one in all_flats
         ]
@@ -149,9 +151,9 @@ class Saver:
         Raises:
             NonFiniteError: they are not to be kept, let alone in the place of others.
         """
-        pieces: dict[str, Piece] = {}
+        pieces: dict[str, DcpShard] = {}
         for one in held:
-            if culprit := non_finite(one.kinds, one.fragments):
+            if culprit := non_finite(one.kinds, one.owned_ranges):
                 raise NonFiniteError(culprit)
             pieces |= pieces_of(one)
         self._staging.mkdir(exist_ok=True)
@@ -164,7 +166,7 @@ class Saver:
             boxes.append(
                 {
                     "name": name,
-                    "shape": list(pieces[name].owned.shape),
+                    "shape": list(pieces[name].shards.shape),
                     "box": {"offsets": offsets, "sizes": tuple(chunk.sizes), "file": file.name},
                 }
             )
@@ -247,7 +249,7 @@ class Saver:
     def _complete(self) -> None:
         """Index, states, manifest, and the rename."""
         index: dict[str, dict[str, Any]] = {}
-        files = objective_state.write(self._staging, self._objective_state)
+        files = objective_tensors.write(self._staging, self._objective_state)
         for rank in range(self._size):
             note = json.loads(self._note(rank).read_text(encoding="utf-8"))
             files[note["file"]] = note["facts"]

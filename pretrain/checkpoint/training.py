@@ -16,8 +16,8 @@ from configs.errors import RunError, UserError
 from model.networks.encoder_decoder import name_in_encoder
 from model.objectives import NO_STATE, State
 from pretrain.checkpoint import frozen_networks, networks, retention, store
+from pretrain.checkpoint.dcp import DcpShard
 from pretrain.checkpoint.networks import Source
-from pretrain.checkpoint.pieces import Piece
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.weights import config_of
@@ -55,7 +55,7 @@ class Checkpoints:
         self.failure: str | None = None
         self.before_commit: Callable[[], None] = lambda: None
         self._told: set[str] = set()
-        self._engine, self._owned, self._ema = engine, engine.owned, ema
+        self._engine, self._shards, self._ema = engine, engine.shards, ema
         self._saver = Saver(
             directory,
             rank=mesh.rank,
@@ -78,15 +78,15 @@ class Checkpoints:
     def _kinds(self) -> dict[str, list[Tensor]]:
         """What is trained, and the frozen values, which are no one's average or moment."""
         return {
-            "master": self._owned.weights,
-            "exp_avg": self._owned.moments("exp_avg"),
-            "exp_avg_sq": self._owned.moments("exp_avg_sq"),
+            "master": self._shards.weights,
+            "exp_avg": self._shards.moments("exp_avg"),
+            "exp_avg_sq": self._shards.moments("exp_avg_sq"),
             "ema": self._ema.shadows,
         }
 
     # -- save -----------------------------------------------------------------------------
 
-    def save(self, state: dict[str, Any], learnt: State = NO_STATE) -> str | None:
+    def save(self, state: dict[str, Any], objective_state: State = NO_STATE) -> str | None:
         """Begin to save; what to tell the user of the save before, which is finished first."""
         note = self.finish()
         layout = {"data": self._mesh.data_size, "tensor": self._mesh.tensor_size}
@@ -94,12 +94,12 @@ class Checkpoints:
         full = {**state, "layout": layout, "loss_scaler": self._engine.loss_scaler}
         self.failure = None
         # A frozen parameter's average is itself.
-        kinds = self._kinds() | {"ema": [*self._ema.shadows, *self._owned.frozen.flats]}
+        kinds = self._kinds() | {"ema": [*self._ema.shadows, *self._shards.frozen.flats]}
         asked = self._engine.networks
         if asked:
             full[networks.STATE] = {name: network.facts for name, network in asked.items()}
         others = [network.flats for network in asked.values()]
-        self._saver.begin(full, kinds, self._owned.fragments, learnt, others)
+        self._saver.begin(full, kinds, self._shards.owned_ranges, objective_state, others)
         if not self._config.checkpoint.asynchronous:
             note = self.finish() or note
         return note
@@ -117,7 +117,7 @@ class Checkpoints:
         note = self._saver.settle(written, failed)
         lost = note.text if note and note.lost else None
         if failed and written + failed == self._mesh.size:
-            notes = [one for one in self._mesh.everyone(note) if one and one.lost]
+            notes = [one for one in self._mesh.all_gather_object(note) if one and one.lost]
             self._require_finite([one.text for one in notes if one.fatal])
             lost = notes[0].text
         self.failure = lost or self.failure
@@ -169,9 +169,9 @@ class Checkpoints:
             if problem or reader is None:
                 notes.append(f"{problem}; passed over")
                 continue
-            self._owned.set_optimizer_step(reader.state["optimizer_step"])
+            self._shards.set_optimizer_step(reader.state["optimizer_step"])
             self._engine.loss_scaler = reader.state["loss_scaler"]
-            self._owned.refresh()
+            self._shards.refresh()
             frozen_networks.refresh(self._engine.networks.values())
             return reader, [*notes, f"resuming from {path}"]
         if unfit:
@@ -196,7 +196,7 @@ class Checkpoints:
             problem = None
         except UserError as error:
             problem = str(error)
-        problems = [text for text in self._mesh.everyone(problem) if text]
+        problems = [text for text in self._mesh.all_gather_object(problem) if text]
         return problems[0] if problems else self._not_finite(reader.path)
 
     def _sources(self, reader: Reader) -> dict[str, Source]:
@@ -231,13 +231,13 @@ class Checkpoints:
         if config.fork_optimizer == "kept":
             steps = reader.state["optimizer_step"]
             self._read(reader, {kind: kind for kind in self._kinds()})
-            self._owned.set_optimizer_step(steps)
+            self._shards.set_optimizer_step(steps)
         else:
             weights = reader.weights(config.fork_weights)
             self._read(reader, {"master": weights, "ema": weights}, fork_names(config))
         if problem := self._not_finite(path):
             raise UserError(f"{problem}; begin with another checkpoint")
-        self._owned.refresh()
+        self._shards.refresh()
         if networks.holds(config, reader):
             self._read_networks(self._sources(reader))
             frozen_networks.refresh(self._engine.networks.values())
@@ -247,8 +247,8 @@ class Checkpoints:
         if reader.state.get("tokenizer_sha256") is None:
             note += "; their tokenizer is not recorded there: make sure that it is the corpus's"
         theirs = config_of(reader).objective
-        learnt = reader.objective_state() if theirs == config.objective else NO_STATE
-        return steps, learnt, note
+        objective_state = reader.objective_state() if theirs == config.objective else NO_STATE
+        return steps, objective_state, note
 
     def _opened(self, path: Path, *, in_place: bool = False) -> tuple[Reader | None, str | None]:
         """A checkpoint whose every byte some rank has found sound; else what is wrong with it.
@@ -263,12 +263,12 @@ class Checkpoints:
                 store.require_own_step(path, reader.state)
         except UserError as error:
             problem = str(error)
-        problems = [text for text in self._mesh.everyone(problem) if text]
+        problems = [text for text in self._mesh.all_gather_object(problem) if text]
         return (None, problems[0]) if problems else (reader, None)
 
     def _not_finite(self, path: Path) -> str | None:
         """What of the present state is not finite, on whatever rank; the same on all."""
-        found = self._mesh.everyone(non_finite(self._kinds(), self._owned.fragments))
+        found = self._mesh.all_gather_object(non_finite(self._kinds(), self._shards.owned_ranges))
         culprit = next((text for text in found if text), None)
         return f"{path} is not finite ({culprit})" if culprit else None
 
@@ -285,10 +285,10 @@ class Checkpoints:
         for kind, source in sources.items():
             reader.read_into(
                 {
-                    f"{source}/{name}": Piece(fragment.range, fragment.of(kinds[kind]))
-                    for fragment in self._owned.fragments
-                    if fragment.is_in(kinds[kind])
-                    and (name := names(fragment.range.name)) is not None
+                    f"{source}/{name}": DcpShard(owned_range.range, owned_range.of(kinds[kind]))
+                    for owned_range in self._shards.owned_ranges
+                    if owned_range.is_in(kinds[kind])
+                    and (name := names(owned_range.range.name)) is not None
                 }
             )
 

@@ -15,12 +15,12 @@ from model.networks.build import build
 from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, State
 from pretrain.checkpoint import store
-from pretrain.checkpoint.pieces import Piece
+from pretrain.checkpoint.dcp import DcpShard
 from pretrain.checkpoint.reader import Reader
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.evaluation.bound import Share
 from pretrain.parallel.batch import misfits
-from pretrain.parallel.network import Forward, local_denoiser
+from pretrain.parallel.network import DistributedNetwork, local_denoiser
 from pretrain.parallel.shards import places
 from pretrain.run import console
 from pretrain.run.stored_config import stored_config
@@ -67,9 +67,9 @@ class Loaded:
         return tokenizer
 
     @cached_property
-    def network(self) -> Forward | Network:
+    def network(self) -> DistributedNetwork | Network:
         """The denoiser as samplers ask it; the ranks of a model ask together."""
-        return self.denoiser if self.mesh is None else Forward(self.denoiser, self.mesh)
+        return self.denoiser if self.mesh is None else DistributedNetwork(self.denoiser, self.mesh)
 
     @property
     def is_first(self) -> bool:
@@ -170,14 +170,14 @@ def load_network(
     *,
     layout: ParallelConfig | None = None,
     mesh: "Mesh | None" = None,
-) -> Forward | Network:
+) -> DistributedNetwork | Network:
     """A network in evaluation mode as it is asked, from the tensors of a kind.
 
     Args:
         model: the network's; config: of the run whose text it reads.
     """
     network = _filled(reader, kind, model, config, device, layout, mesh)
-    return network if mesh is None else Forward(network, mesh)
+    return network if mesh is None else DistributedNetwork(network, mesh)
 
 
 def _filled(
@@ -197,7 +197,7 @@ def _filled(
         network = local_denoiser(model, layout or ParallelConfig(), length, mesh, config.seed)
     reader.read_into(
         {
-            f"{kind}/{place.name}": Piece(place.part, parameter.detach().view(-1))
+            f"{kind}/{place.name}": DcpShard(place.part, parameter.detach().view(-1))
             for parameter, place in places(network, mesh.tensor_rank if mesh else 0).items()
         }
     )

@@ -122,7 +122,7 @@ def document_losses(
             noisy = objective.bound_corrupt(inputs, counted, draws, model, state)
             losses_M = ask(noisy, partial(objective.bound_losses, noisy=noisy)).double().cpu()
             if mine:
-                row_M, column_M = noisy.where_BL.cpu().nonzero(as_tuple=True)
+                row_M, column_M = noisy.predict_mask_BL.cpu().nonzero(as_tuple=True)
                 # What is read may be several copies of a text, one behind the other.
                 owner_M = owner[row_M, column_M % owner.shape[1]]
                 sums[:, 0].index_add_(0, owner_M, losses_M)
@@ -210,7 +210,7 @@ def mean_losses(
         losses = ask(noisy, partial(_all_terms, objective, noisy=noisy))
         if mine:
             # Views of one sample stand len(positions) rows apart.
-            row_M = noisy.where_BL.nonzero()[:, 0].cpu() % len(positions)
+            row_M = noisy.predict_mask_BL.nonzero()[:, 0].cpu() % len(positions)
             row_B = torch.arange(len(noisy.ids_BL)) % len(positions)
             for term, (name, loss) in enumerate(zip(names, losses, strict=True)):
                 own = loss.double().cpu()

@@ -42,12 +42,12 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
     if asked_to_stop(mesh):
         # A rank that left alone, during its imports, would keep the others waiting for it.
         if mesh.is_first:
-            console.say(preemption.STOPPED_EARLY)
+            console.log(preemption.STOPPED_EARLY)
         mesh.barrier()
         mesh.close()
         return preemption.STOPPED
     last = directory.last_start() if mesh.is_first else None
-    attempt = max(mesh.everyone(directory.begin(config) if mesh.is_first else 0))
+    attempt = max(mesh.all_gather_object(directory.begin(config) if mesh.is_first else 0))
     trainer = None
     beating = Heartbeat(directory, attempt) if mesh.is_first else nullcontext()
     watchdog = Watchdog(mesh.rank, config.watchdog_s, leave=config.watchdog_leave)
@@ -56,7 +56,7 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
             with watchdog.during("its start"):
                 trainer = Trainer(config, directory, mesh, attempt, watchdog)
             if last:
-                trainer.progress.say(last)
+                trainer.progress.log(last)
             return trainer.run()
     except BaseException as error:
         if mesh.is_first:

@@ -202,16 +202,16 @@ def _first_to_fail(failed: dict[int, int], scratch: Path) -> int:
 def _report(rank: int, code: int, scratch: Path) -> int:
     account = scratch / f"rank-{rank}.txt"
     if account.exists():
-        console.say(account.read_text(encoding="utf-8").rstrip())
+        console.log(account.read_text(encoding="utf-8").rstrip())
     if code == 2:
         return 2
     if code == preemption.INTERRUPTED:
         return code
     if code == SERVER_GONE:
-        console.say("the process that started the ranks was killed; the run has ended")
+        console.log("the process that started the ranks was killed; the run has ended")
         return 1
     how = f"was killed by signal {-code}" if code < 0 else "failed"
-    console.say(f"rank {rank} {how}; the run has ended")
+    console.log(f"rank {rank} {how}; the run has ended")
     return 1
 
 

@@ -17,8 +17,8 @@ from pretrain.optim import adamw
 from pretrain.parallel.batch import micro_batch, positions
 from pretrain.parallel.frozen_network import FrozenNetwork
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.network import Forward, local_denoiser
-from pretrain.parallel.optimizer_shards import Owned
+from pretrain.parallel.network import DistributedNetwork, local_denoiser
+from pretrain.parallel.optimizer_shards import OptimizerShards
 from pretrain.parallel.shards import places
 from pretrain.planner.memory import PERSISTENT, bucket_elements
 
@@ -46,9 +46,9 @@ class Engine(ABC):
         optimizer = adamw(self._denoiser.parameter_names(), config.optim)
         num_parameters = sum(parameter.numel() for parameter in where)
         self._engine = self._initialize(optimizer, settings(config, mesh, num_parameters))
-        self.owned = Owned(self._engine.optimizer, where, mesh)
-        self.owned.begin(config.seed, model.initial_embedding_std)
-        self._forward = Forward(self._denoiser, mesh)
+        self.shards = OptimizerShards(self._engine.optimizer, where, mesh)
+        self.shards.begin(config.seed, model.initial_embedding_std)
+        self._forward = DistributedNetwork(self._denoiser, mesh)
 
     @abstractmethod
     def _initialize(self, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
@@ -75,7 +75,7 @@ class Engine(ABC):
                 averages over data-parallel ranks, so each micro-batch's sum is scaled by both:
                 the gradient is that of one sum divided once by one count.
         """
-        self.owned.set_learning_rate(learning_rate)
+        self.shards.set_learning_rate(learning_rate)
         self._denoiser.attend(layout)
         parts = self._mesh.data_size * self._num_micro_batches
         scales = {
@@ -85,7 +85,7 @@ class Engine(ABC):
         return self._run(micro_batches, scales).total
 
     def ask(self, query: Query, read: Read[Answer], network: str = OWN) -> Answer:
-        """See :meth:`Forward.ask`: with the present weights, by all ranks of a model together."""
+        """See :meth:`DistributedNetwork.ask`; with the present weights, on all ranks of a model."""
         others = {name: frozen.ask for name, frozen in self.networks.items()}
         return Networks(self._ask_own, others)(query, read, network)
 
@@ -96,10 +96,10 @@ class Engine(ABC):
     def _no_sums(self) -> "Sums":
         return Sums(self._objective, self._mesh.device, self._num_micro_batches, self._samples)
 
-    def remember(self, query: Query) -> Query:
-        """See :meth:`Forward.remember`."""
+    def encode(self, query: Query) -> Query:
+        """See :meth:`DistributedNetwork.encode`."""
         self._denoiser.eval()
-        return self._forward.remember(query)
+        return self._forward.encode(query)
 
     def seen(self, config: RunConfig, step: int, sums: LossSums) -> Tensor:
         """What was seen of each sample of a step's global batch, ``[N, K]`` in stream order."""

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.ranges import Fragment
-from pretrain.parallel.shards import Place
+from pretrain.parallel.ranges import OwnedRange
+from pretrain.parallel.shards import ParameterShard
 
 
 class Frozen:
@@ -25,9 +25,11 @@ class Frozen:
         group: the number of :attr:`flats` behind those of the trained parameters.
     """
 
-    def __init__(self, where: Mapping[nn.Parameter, Place], mesh: Mesh, group: int) -> None:
+    def __init__(
+        self, where: Mapping[nn.Parameter, ParameterShard], mesh: Mesh, group: int
+    ) -> None:
         self._mesh = mesh
-        self._parts: dict[nn.Parameter, Fragment] = {}
+        self._parts: dict[nn.Parameter, OwnedRange] = {}
         offset = 0
         for parameter, place in where.items():
             if parameter.requires_grad:
@@ -35,15 +37,15 @@ class Frozen:
             size = _even(place.part.num, mesh.data_size)
             start = min(mesh.data_rank * size, place.part.num)
             num = min(size, place.part.num - start)
-            self._parts[parameter] = place.fragment(start, num, group, offset)
+            self._parts[parameter] = place.owned_range(start, num, group, offset)
             offset += num
         values = torch.zeros(offset, device=mesh.device)
         self.flats = [values] if self._parts else []
 
     @property
-    def fragments(self) -> Iterator[Fragment]:
+    def owned_ranges(self) -> Iterator[OwnedRange]:
         """What lies where in the flat tensor."""
-        return (fragment for fragment in self._parts.values() if fragment.range.num)
+        return (owned_range for owned_range in self._parts.values() if owned_range.range.num)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -68,8 +70,8 @@ class Frozen:
 
     def _part(self, parameter: nn.Parameter) -> Tensor:
         """What this rank has of it, ``[num]``."""
-        fragment = self._parts[parameter]
-        return self.flats[0].narrow(0, fragment.offset, fragment.range.num)
+        owned_range = self._parts[parameter]
+        return self.flats[0].narrow(0, owned_range.offset, owned_range.range.num)
 
     def _gathered(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
         """All ranks' parts of one parameter, of which ``value`` is this one's, in its shape."""

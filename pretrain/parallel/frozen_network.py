@@ -22,7 +22,7 @@ from model.query import Query
 from pretrain.config import ParallelConfig, RunConfig
 from pretrain.parallel.frozen import Frozen
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.network import Forward, local_denoiser
+from pretrain.parallel.network import DistributedNetwork, local_denoiser
 from pretrain.parallel.ranges import Flats
 from pretrain.parallel.shards import places
 
@@ -54,8 +54,10 @@ class FrozenNetwork:
         network = local_denoiser(model, layout, length, mesh, config.seed)
         network.requires_grad_(False).eval().to(mesh.device, DTYPES[config.precision])
         self._values = Frozen(places(network, mesh.tensor_rank), mesh, group=0)
-        self._forward = Forward(network, mesh)
-        self.flats = Flats(kinds={kind: self._values.flats}, fragments=[*self._values.fragments])
+        self._forward = DistributedNetwork(network, mesh)
+        self.flats = Flats(
+            kinds={kind: self._values.flats}, owned_ranges=[*self._values.owned_ranges]
+        )
         self._ends: list[nn.Parameter] = []
         self._is_cut = config.parallel.zero_stage == 3 and mesh.data_size > 1
         if self._is_cut:
@@ -72,7 +74,7 @@ class FrozenNetwork:
             self._values.refresh()
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """See :meth:`Forward.ask`; under ZeRO 3 all data-parallel ranks ask together."""
+        """See :meth:`DistributedNetwork.ask`; under ZeRO 3 all data-parallel ranks ask together."""
         with self._ends_gathered():
             return self._forward.ask(query, read)
 

@@ -127,7 +127,7 @@ class Mesh:
         dist.all_reduce(total)
         return total
 
-    def agree(self, counts_K: Tensor, *others: int) -> list[int]:
+    def all_reduce_counts(self, counts_K: Tensor, *others: int) -> list[int]:
         """The totals of counts, and the sums of other numbers over all ranks; in one reduction."""
         own_K = counts_K if self.counts else torch.zeros_like(counts_K)
         return self._sums(torch.cat([own_K, own_K.new_tensor(others)]))
@@ -141,7 +141,7 @@ class Mesh:
         dist.all_reduce(values)
         return [int(value) for value in values.tolist()]
 
-    def everyone(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """The plain values of all ranks, on every rank."""
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
@@ -156,8 +156,10 @@ class Mesh:
 
     def gather(self, value: Any) -> list[Any]:
         """The plain values of all parts of the batch, in their order, on every rank."""
-        everyone = self.everyone((self.counts, self.data_rank, value))
-        return [value for counts, _, value in sorted(everyone, key=lambda x: x[1]) if counts]
+        all_gather_object = self.all_gather_object((self.counts, self.data_rank, value))
+        return [
+            value for counts, _, value in sorted(all_gather_object, key=lambda x: x[1]) if counts
+        ]
 
     def barrier(self) -> None:
         """Wait for every rank."""

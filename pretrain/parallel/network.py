@@ -55,7 +55,7 @@ def local_denoiser(
     )
 
 
-class Forward:
+class DistributedNetwork:
     """A network in parts, asked like one that is whole; its ranks call together."""
 
     def __init__(self, network: Network, mesh: "Mesh") -> None:
@@ -80,12 +80,12 @@ class Forward:
         return self._answer(read(network.prediction(outputs)))
 
     @torch.no_grad()
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """The query with what is the same at every level worked out, where one stage can."""
         if self._mesh.pipe_size > 1:
             return query
         with self._network.factory.all_positions():
-            return self._network.remember(query)
+            return self._network.encode(query)
 
     def _answer(self, answer: Any) -> Any:
         """The last stage's answer, a tensor or a tuple of them, on every stage."""

@@ -15,23 +15,25 @@ from torch import Tensor, nn
 from model.networks.initialize import initial_value
 from pretrain.parallel.frozen import Frozen
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.ranges import Fragment
-from pretrain.parallel.shards import Place
+from pretrain.parallel.ranges import OwnedRange
+from pretrain.parallel.shards import ParameterShard
 
 
-class Owned:
+class OptimizerShards:
     """This rank's masters, moments and their fragments, under any of the optimizers.
 
     Attributes:
         frozen: the parameters that are not trained, whose fragments come last.
     """
 
-    def __init__(self, optimizer: Any, where: Mapping[nn.Parameter, Place], mesh: Mesh) -> None:
+    def __init__(
+        self, optimizer: Any, where: Mapping[nn.Parameter, ParameterShard], mesh: Mesh
+    ) -> None:
         self._optimizer, self._inner = optimizer, optimizer.optimizer
         self._is_stage3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
         find = self._stage3_fragments if self._is_stage3 else self._mapped_fragments
         self.frozen = Frozen(where, mesh, len(self._master_parameters))
-        self.fragments = [*find(where), *self.frozen.fragments]
+        self.owned_ranges = [*find(where), *self.frozen.owned_ranges]
         self._create_moments()
 
     @property
@@ -84,12 +86,12 @@ class Owned:
             for moment in self.moments(key):
                 moment.zero_()
         self.set_optimizer_step(0)
-        for fragment in self.fragments:
-            owned = fragment.range
-            whole = initial_value(owned.name, torch.Size(owned.shape), seed, embedding_std)
-            index = (slice(a, a + n) for a, n in zip(owned.corner, owned.sizes, strict=True))
+        for owned_range in self.owned_ranges:
+            shards = owned_range.range
+            whole = initial_value(shards.name, torch.Size(shards.shape), seed, embedding_std)
+            index = (slice(a, a + n) for a, n in zip(shards.corner, shards.sizes, strict=True))
             box = whole[tuple(index)].flatten()
-            fragment.of(self.weights).copy_(box[owned.start : owned.start + owned.num])
+            owned_range.of(self.weights).copy_(box[shards.start : shards.start + shards.num])
         self.refresh()
 
     @property
@@ -99,7 +101,9 @@ class Owned:
                 return list(getattr(self._optimizer, name))
         return list(self._optimizer.fp32_groups_flat_partition)
 
-    def _mapped_fragments(self, where: Mapping[nn.Parameter, Place]) -> Iterator[Fragment]:
+    def _mapped_fragments(
+        self, where: Mapping[nn.Parameter, ParameterShard]
+    ) -> Iterator[OwnedRange]:
         for parameter, place in where.items():
             if not parameter.requires_grad:
                 continue
@@ -107,9 +111,11 @@ class Owned:
             if mapping is None:  # another rank owns all of it
                 continue
             local, flat = mapping.lp_fragment_address, mapping.hp_fragment_address
-            yield place.fragment(local.start, local.numel, mapping.param_group_index, flat.start)
+            yield place.owned_range(local.start, local.numel, mapping.param_group_index, flat.start)
 
-    def _stage3_fragments(self, where: Mapping[nn.Parameter, Place]) -> Iterator[Fragment]:
+    def _stage3_fragments(
+        self, where: Mapping[nn.Parameter, ParameterShard]
+    ) -> Iterator[OwnedRange]:
         """Each data rank owns an even part of every parameter, the last one padded."""
         for number, parameters in enumerate(self._optimizer.fp16_groups):
             rank = torch.distributed.get_rank(self._optimizer.sub_group_process_groups[number])
@@ -119,7 +125,7 @@ class Owned:
                 start = rank * size
                 num = min(size, parameter.ds_numel - start)
                 if num > 0:
-                    yield where[parameter].fragment(start, num, number, offset)
+                    yield where[parameter].owned_range(start, num, number, offset)
                 offset += size
 
     def _create_moments(self) -> None:

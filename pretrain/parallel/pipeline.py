@@ -104,9 +104,9 @@ class Stages(deepspeed.PipelineModule):
     def _tie(self, denoiser: Network, mesh: Mesh) -> None:
         """One weight on first and last stage: its gradients are summed, its norm counted once."""
         ends = torch.tensor([mesh.stage(0), mesh.stage(mesh.pipe_size - 1)])
-        everyone = [torch.empty_like(ends) for _ in range(mesh.size)]
-        dist.all_gather(everyone, ends)
-        pairs = sorted({tuple(pair.tolist()) for pair in everyone})
+        all_gather_object = [torch.empty_like(ends) for _ in range(mesh.size)]
+        dist.all_gather(all_gather_object, ends)
+        pairs = sorted({tuple(pair.tolist()) for pair in all_gather_object})
         for pair in pairs:
             group = dist.new_group(pair)
             if mesh.rank in pair:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Box:
+class Slice:
     """A box of a whole parameter, and where its elements lie in a flat range.
 
     Args:
@@ -33,7 +33,7 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class FlatRange:
     """Elements ``start`` to ``start + num`` of a box of a parameter, flattened row by row.
 
     Args:
@@ -49,32 +49,32 @@ class Range:
     num: int
 
     @classmethod
-    def whole(cls, name: str, shape: tuple[int, ...]) -> "Range":
+    def whole(cls, name: str, shape: tuple[int, ...]) -> "FlatRange":
         """All elements of a parameter."""
         num, corner = math.prod(shape), (0,) * len(shape)
         return cls(name=name, shape=shape, corner=corner, sizes=shape, start=0, num=num)
 
-    def boxes(self) -> Iterator[Box]:
+    def boxes(self) -> Iterator[Slice]:
         """The boxes of the whole parameter that make up the range, in its order."""
         for box in _boxes(self.sizes, self.start, self.num, 0):
             corner = tuple(a + b for a, b in zip(self.corner, box.corner, strict=True))
-            yield Box(corner=corner, sizes=box.sizes, at=box.at)
+            yield Slice(corner=corner, sizes=box.sizes, at=box.at)
 
 
-def _boxes(sizes: tuple[int, ...], start: int, num: int, at: int) -> Iterator[Box]:
+def _boxes(sizes: tuple[int, ...], start: int, num: int, at: int) -> Iterator[Slice]:
     """Boxes of an array of ``sizes`` that hold its flat elements [start, start + num)."""
     if num == 0:
         return
     if len(sizes) <= 1:
         corner, extent = ((start,), (num,)) if sizes else ((), ())
-        yield Box(corner=corner, sizes=extent, at=at)
+        yield Slice(corner=corner, sizes=extent, at=at)
         return
     inner = math.prod(sizes[1:])
     while num:
         row, column = divmod(start, inner)
         if column == 0 and num >= inner:
             rows = num // inner
-            yield Box(
+            yield Slice(
                 corner=(row, *(0 for _ in sizes[1:])),
                 sizes=(rows, *sizes[1:]),
                 at=at,
@@ -83,11 +83,11 @@ def _boxes(sizes: tuple[int, ...], start: int, num: int, at: int) -> Iterator[Bo
         else:
             done = min(num, inner - column)
             for box in _boxes(sizes[1:], column, done, at):
-                yield Box(corner=(row, *box.corner), sizes=(1, *box.sizes), at=box.at)
+                yield Slice(corner=(row, *box.corner), sizes=(1, *box.sizes), at=box.at)
         start, num, at = start + done, num - done, at + done
 
 
-def overlap(one: Box, other: Box) -> tuple[slice, ...] | None:
+def overlap(one: Slice, other: Slice) -> tuple[slice, ...] | None:
     """The indices of the whole parameter that two boxes share; None where they share none."""
     found = []
     for a, n, b, m in zip(one.corner, one.sizes, other.corner, other.sizes, strict=True):
@@ -98,7 +98,7 @@ def overlap(one: Box, other: Box) -> tuple[slice, ...] | None:
     return tuple(found)
 
 
-def copy_overlap(target: Tensor, wanted: Box, source: Tensor, held: Box) -> int:
+def copy_overlap(target: Tensor, wanted: Slice, source: Tensor, held: Slice) -> int:
     """Copy what two boxes share from one flat tensor to another; how many elements it was.
 
     Args:
@@ -118,7 +118,7 @@ def copy_overlap(target: Tensor, wanted: Box, source: Tensor, held: Box) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fragment:
+class OwnedRange:
     """A range whose master this rank owns, and where it lies in the rank's flat masters.
 
     Args:
@@ -127,7 +127,7 @@ class Fragment:
             such a copy is read from a checkpoint and not written into it.
     """
 
-    range: Range
+    range: FlatRange
     group: int
     offset: int
     is_copy: bool = False
@@ -146,4 +146,4 @@ class Flats:
     """Flat tensors by kind (master, exp_avg, ...), laid out alike, and what lies where in them."""
 
     kinds: Mapping[str, Sequence[Tensor]]
-    fragments: Sequence[Fragment]
+    owned_ranges: Sequence[OwnedRange]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from model.networks.base import Network
-from pretrain.parallel.ranges import Fragment, Range
+from pretrain.parallel.ranges import FlatRange, OwnedRange
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ParameterShard:
     """What this rank's tensor-parallel part of a parameter is: a box of the whole of it."""
 
     name: str
@@ -20,17 +20,17 @@ class Place:
     is_copy: bool
 
     @property
-    def part(self) -> Range:
+    def part(self) -> FlatRange:
         """All of what this rank holds of it."""
         return self._range(0, math.prod(self.sizes))
 
-    def fragment(self, start: int, num: int, group: int, offset: int) -> Fragment:
+    def owned_range(self, start: int, num: int, group: int, offset: int) -> OwnedRange:
         """The range [start, start + num) of the flattened part."""
-        owned = self._range(start, num)
-        return Fragment(range=owned, group=group, offset=offset, is_copy=self.is_copy)
+        shards = self._range(start, num)
+        return OwnedRange(range=shards, group=group, offset=offset, is_copy=self.is_copy)
 
-    def _range(self, start: int, num: int) -> Range:
-        return Range(
+    def _range(self, start: int, num: int) -> FlatRange:
+        return FlatRange(
             name=self.name,
             shape=self.shape,
             corner=self.corner,
@@ -40,7 +40,7 @@ class Place:
         )
 
 
-def places(denoiser: Network, tensor_rank: int = 0) -> dict[nn.Parameter, Place]:
+def places(denoiser: Network, tensor_rank: int = 0) -> dict[nn.Parameter, ParameterShard]:
     """The place of each parameter; to be asked before DeepSpeed changes their shapes.
 
     Args:
@@ -54,7 +54,7 @@ def places(denoiser: Network, tensor_rank: int = 0) -> dict[nn.Parameter, Place]
         corner = tuple(tensor_rank * n if n != m else 0 for n, m in zip(sizes, shape, strict=True))
         replicated = shape == sizes and tensor_rank > 0
         tied = tied_copy and name == "layers.0.tokens.weight"
-        found[parameter] = Place(
+        found[parameter] = ParameterShard(
             name=name, shape=shape, corner=corner, sizes=sizes, is_copy=replicated or tied
         )
     return found

@@ -74,7 +74,7 @@ def memory(
     assert layout.micro_batch is not None
     data, zero = layout.data, max(1, layout.zero_stage)
     weight = ELEMENT_BYTES[precision]
-    held, owned, kept_whole = _elements(stage, data, zero)
+    held, shards, kept_whole = _elements(stage, data, zero)
     frozen = sum(num * math.ceil(size / data) for size, num in stage.tensors.frozen)
     still = frozen if zero == 3 else stage.parameters - stage.trained
     accumulated = 2 if precision == "fp16" else 4
@@ -83,9 +83,9 @@ def memory(
     activations = activation_bytes(model, stage, layout, weight, tokens, in_flight, head_share)
     return Memory(
         weights=weight * (held + kept_whole + still) + 4 * frozen,
-        gradients=accumulated * (held if zero == 1 else owned),
-        optimizer=12 * owned,
-        ema=4 * owned,
+        gradients=accumulated * (held if zero == 1 else shards),
+        optimizer=12 * shards,
+        ema=4 * shards,
         activations=activations,
         buffers=_buffer_bytes(stage, data, zero, precision, kept_whole, activations),
     )
@@ -95,12 +95,12 @@ def _elements(stage: Stage, data: int, zero: int) -> tuple[int, int, int]:
     """Parameters that a rank holds, those whose state it owns, and whole ones besides."""
     if zero < 3:
         groups = (stage.tensors.decayed, stage.trained - stage.tensors.decayed)
-        owned = sum(2 * math.ceil(group / (2 * data)) for group in groups)
-        return owned * data, owned, 0
-    owned = sum(num * math.ceil(size / data) for size, num in stage.tensors.sizes)
+        shards = sum(2 * math.ceil(group / (2 * data)) for group in groups)
+        return shards * data, shards, 0
+    shards = sum(num * math.ceil(size / data) for size, num in stage.tensors.sizes)
     sizes = (*stage.tensors.sizes, *stage.tensors.frozen)
     small = sum(num * size for size, num in sizes if size <= PERSISTENT)
-    return owned, owned, small if data > 1 else 0
+    return shards, shards, small if data > 1 else 0
 
 
 def _buffer_bytes(

@@ -85,7 +85,7 @@ def stderr() -> TextIO:
     return _undying(sys.stderr)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A line for the user, on standard error."""
     print(text, file=stderr(), flush=True)
 
@@ -93,7 +93,7 @@ def say(text: str) -> None:
 def say_once(text: str) -> None:
     """The same, by the one of all processes that a launcher started."""
     if os.environ.get("RANK", "0") == "0":
-        say(text)
+        log(text)
 
 
 def survive() -> None:

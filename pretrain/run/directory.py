@@ -84,7 +84,7 @@ class RunDirectory:
         for name in ownership.FOLDERS:
             (self.path / name).mkdir(exist_ok=True)
         attempt = self._next_attempt()
-        write_json(self.path / "run.json", facts())
+        write_json(self.path / "run.json", provenance())
         return attempt
 
     def _next_attempt(self) -> int:
@@ -141,7 +141,7 @@ def run_path(config: RunConfig, files: Sequence[Path]) -> Path:
     return Path(config.run_dir) if config.run_dir else Path("runs") / files[-1].stem
 
 
-def facts() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """What a result depends on besides its configuration: code, packages, hardware."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {

@@ -68,7 +68,7 @@ class Progress:
         begun, wait = time.monotonic(), self._patience
         while not self._first_step_over.wait(wait):
             spent = clock(time.monotonic() - begun)
-            self.say(f"first step still running after {spent}; a request to stop waits for it")
+            self.log(f"first step still running after {spent}; a request to stop waits for it")
             wait = time.monotonic() - begun
 
     def note(self, loss: float) -> None:
@@ -89,16 +89,16 @@ class Progress:
         self._bar.set_postfix_str(facts.removeprefix(", "), refresh=False)
         self._bar.update()
         if self._live and self._loss and self._step == self._first + 1:
-            self.say(f"first loss{self._loss.removeprefix(', loss')}, of step {self._step}")
+            self.log(f"first loss{self._loss.removeprefix(', loss')}, of step {self._step}")
         now = time.monotonic()
         if self._plain and (now - self._said >= self._every or self._step == self._total):
             self._said = now
-            self.say(
+            self.log(
                 f"step {self._step}/{self._total}{facts}, {clock(now - self._started)} elapsed, "
                 f"{clock(left)} left"
             )
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line of its own, above the live one."""
         if self._live:
             tqdm.write(text, file=self._stream)
@@ -143,7 +143,7 @@ class Counter:
         self._bar.update(num)
         if self._plain and now - self._said >= self._every:
             self._said = now
-            console.say(
+            console.log(
                 f"{self._name} {self._done}/{self._total} {self._unit}s, {clock(spent)} elapsed, "
                 f"{left} left"
             )

@@ -33,7 +33,7 @@ class Smoothed:
         return self._seconds / max(self._steps, 1e-9)
 
 
-class Pace:
+class Throughput:
     """Times between logged rows; ``tokens`` is what had been seen when it was made."""
 
     def __init__(self, tokens: int) -> None:

@@ -119,17 +119,17 @@ def summary(records: Records) -> dict[str, Any]:
     row = records.last_row()
     submitted = read_json(records.submission(records.newest_submission()) / "job.json")
     step, last = row.get("step", 0), submitted.get("steps", 0)
-    pace = row.get("perf/tokens_per_second")
+    throughput = row.get("perf/tokens_per_second")
     left = None
-    if step and pace and step < last:
-        left = (last - step) * row["tokens_seen"] / step / pace
+    if step and throughput and step < last:
+        left = (last - step) * row["tokens_seen"] / step / throughput
     state = records.state
     return {
         "state": state.get("state", ""),
         "step": f"{step}/{last}" if last else str(step),
         "saved": records.saved_step(),
         "loss": row.get("loss"),
-        "tokens/s": pace,
+        "tokens/s": throughput,
         "left": spoken(left) if left is not None else "",
         "restarts": max(0, len(records.starts()) - 1),
         "reason": state.get("reason", ""),

@@ -18,7 +18,7 @@ PATIENCE_S: dict[Fate, float] = {"grace": 3600.0, "unknown": 300.0}
 """How long the end of a preemption's grace, and a controller's answer, is waited for."""
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A line of the supervisor's log."""
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
 
@@ -50,7 +50,7 @@ class After:
         facts = self._records.starts()[-1].facts
         late = time.time() - facts["time"] < LATE_S
         if late:
-            say("that was meant for the job's former start; the ranks start again here")
+            log("that was meant for the job's former start; the ranks start again here")
         return late
 
     def act(self, verdict: Verdict) -> int:
@@ -72,7 +72,7 @@ class After:
         """Requeue, or submit a successor where that is refused."""
         if self._site.fate() == "requeued":
             # This may even be the process of a node that SLURM has given up.
-            say("SLURM has requeued the job already")
+            log("SLURM has requeued the job already")
             return 1
         refusal = self._progress.refusal()
         if refusal:
@@ -88,7 +88,7 @@ class After:
         self._records.note(state="requeued", reason=verdict.reason)
         refused = self._site.requeue(excluded)
         if refused is None or self._site.fate() == "requeued":
-            say("requeued")
+            log("requeued")
             return 0
         return self._succeed(f"{verdict.reason}; no requeue ({refused})", excluded)
 
@@ -98,10 +98,10 @@ class After:
         except (RefusedError, UnreachableError) as error:
             advice = f"go on with: python -m slurm requeue {quoting.word(str(self._records.run))}"
             return self.end("stopped", f"{reason}; no other job ({error}); {advice}", 1)
-        log = str(self._submission.log(job))
-        self._records.add_job(job, self._submission.number, "successor", log=log)
+        log_file = str(self._submission.log(job))
+        self._records.add_job(job, self._submission.number, "successor", log=log_file)
         self._records.note(state="requeued", reason=reason)
-        say(f"job {job} goes on after this one: {reason}")
+        log(f"job {job} goes on after this one: {reason}")
         return 0
 
     def _exclude(self, verdict: Verdict) -> list[str]:
@@ -146,7 +146,7 @@ class After:
             self._settled = self._settle(fate, "SIGTERM", self._records.state.get("excluded", []))
 
     def _settle(self, fate: Fate, reason: str, excluded: Sequence[str]) -> int:
-        say(f"the job's fate: {fate}")
+        log(f"the job's fate: {fate}")
         if fate == "requeued":
             self._records.note(state="requeued", reason="by SLURM")
             return 143
@@ -169,5 +169,5 @@ class After:
     def end(self, state: str, reason: str, code: int) -> int:
         """Note how the run stands, now that this job does nothing more for it."""
         self._records.note(state=state, reason=reason)
-        say(f"{state}{': ' if reason else ''}{reason}")
+        log(f"{state}{': ' if reason else ''}{reason}")
         return code

@@ -94,7 +94,7 @@ class InJob:
     def fate(self) -> Fate:
         """As the controller tells it; the job's state itself is COMPLETING in all cases."""
         try:
-            job = controller.remembered(self.job)
+            job = controller.finished_job(self.job)
         except UnreachableError:
             job = None
         return "unknown" if job is None else fate_of(job, self.restart)

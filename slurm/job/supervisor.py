@@ -28,7 +28,7 @@ from typing import NoReturn
 from configs.errors import RunError, UserError
 from slurm import submission as submissions
 from slurm.job.first import BEGAN
-from slurm.job.next_start import After, say
+from slurm.job.next_start import After, log
 from slurm.job.ranks import Ranks
 from slurm.job.signs_of_life import Watch
 from slurm.job.site import InJob, Rehearsal, Site
@@ -54,7 +54,7 @@ class Supervisor:
         while True:
             state = self._records.state
             if state.get("state") in OVER and state.get("submission") == self._submission.number:
-                say(f"nothing to do: {state['state']} {state.get('reason', '')}")
+                log(f"nothing to do: {state['state']} {state.get('reason', '')}")
                 return 0 if state["state"] == "done" else 1
             refusal = self._after.refusal()
             if refusal:
@@ -63,7 +63,7 @@ class Supervisor:
             verdict = self._asked_already() or self._watched(start)
             self._close(start, verdict)
             if start.superseded:
-                say("a newer start of the run has begun; leaving it alone")
+                log("a newer start of the run has begun; leaving it alone")
                 return 1
             if not self._after.goes_on_here(verdict):
                 return self._after.act(verdict)
@@ -90,7 +90,7 @@ class Supervisor:
             job=self._site.job,
             pid=os.getpid(),
         )
-        say(
+        log(
             f"start {start.number} of {self._records.run}: job {self._site.job}, restart "
             f"{self._site.restart}, {self._nodes} x {settings.per_node} ranks on "
             f"{','.join(self._site.nodes[: self._nodes])}, from step {step}"
@@ -132,7 +132,7 @@ class Supervisor:
     def _ask(self, start: Start, ranks: Ranks, number: int) -> None:
         """Tell the ranks, by a file (their tasks may not be there yet) and by srun."""
         name = signal.Signals(number).name
-        say(f"{name}: the ranks save and leave")
+        log(f"{name}: the ranks save and leave")
         start.stop.write_text(name, encoding="utf-8")
         ranks.ask(number)
         if signals.ending():
@@ -157,7 +157,7 @@ class Supervisor:
         end = {"kind": verdict.kind, "reason": verdict.reason, "step": step}
         end["reached"] = self._records.status.get("step", step)
         write_json(start.outcome, {**end, "nodes": verdict.nodes, "time": time.time()})
-        say(f"{verdict.kind} at step {step}: {verdict.reason}")
+        log(f"{verdict.kind} at step {step}: {verdict.reason}")
 
     def _asked_already(self) -> Verdict | None:
         """The verdict where a request came before any rank was started."""

@@ -31,10 +31,10 @@ class Scripted:
         self.denoise = denoise
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        logits_MR = self.denoise(query.ids_BL, query.level_BK, query.where_BL)
+        logits_MR = self.denoise(query.ids_BL, query.level_BK, query.predict_mask_BL)
         return read(Prediction(logits=Categorical(logits_MR)))
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         return query
 
 
@@ -156,10 +156,10 @@ def test_the_network_is_asked_at_the_current_level_and_once_for_every_token(
 ) -> None:
     asked: list[tuple[Tensor, Tensor]] = []
 
-    def denoise(ids_BL: Tensor, level_B1: Tensor, where_BL: Tensor) -> Tensor:
-        assert (ids_BL[where_BL] == three_tokens.mask).all()
-        asked.append((level_B1, where_BL))
-        return three_tokens.denoise(ids_BL, level_B1, where_BL)
+    def denoise(ids_BL: Tensor, level_B1: Tensor, predict_mask_BL: Tensor) -> Tensor:
+        assert (ids_BL[predict_mask_BL] == three_tokens.mask).all()
+        asked.append((level_B1, predict_mask_BL))
+        return three_tokens.denoise(ids_BL, level_B1, predict_mask_BL)
 
     start = masks(three_tokens, 100)
     _, evaluations = states(three_tokens, start, Ancestral(steps=5), denoise=denoise)

@@ -49,7 +49,7 @@ def noisy_of(tokens: Tensor, where: Tensor, weight: Tensor, mask: int) -> Noisy:
     return Noisy(
         ids_BL=torch.where(where, mask, tokens),
         level_BK=torch.full((len(tokens), 1), 0.5),
-        where_BL=where,
+        predict_mask_BL=where,
         position_B=torch.arange(len(tokens)),
         target_BL=tokens,
         weight_BK=weight,
@@ -59,10 +59,10 @@ def noisy_of(tokens: Tensor, where: Tensor, weight: Tensor, mask: int) -> Noisy:
 
 def row_losses(denoise: Callable[..., Tensor], noisy: Noisy) -> Tensor:
     """The loss of every sample, ``[B]`` float64."""
-    logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
+    logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.predict_mask_BL)
     losses = Mdlm().bound_losses(Prediction(logits=Categorical(logits)), noisy)
     zeros = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
-    return zeros.index_add(0, noisy.where_BL.nonzero()[:, 0], losses.double())
+    return zeros.index_add(0, noisy.predict_mask_BL.nonzero()[:, 0], losses.double())
 
 
 def subsets(num: int, size: int) -> list[tuple[int, ...]]:
@@ -86,11 +86,11 @@ def enumerated_bound(joint: Any, denoise: Callable[..., Tensor], x_L: Tensor, fr
 def arbitrary_denoise(joint: Any) -> Callable[..., Tensor]:
     """A network that is wrong: its logits depend on all it sees, in no sensible way."""
 
-    def denoise(ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor) -> Tensor:
+    def denoise(ids_BL: Tensor, level_BK: Tensor, predict_mask_BL: Tensor) -> Tensor:
         code_B = (ids_BL * 5 ** torch.arange(ids_BL.shape[1])).sum(1)
         place_LV = torch.arange(ids_BL.shape[1] * joint.vocab).view(-1, joint.vocab)
         logits_BLV = torch.sin(code_B[:, None, None] + 1.7 * place_LV).double()
-        return torch.nn.functional.pad(logits_BLV[where_BL], (0, 1), value=-torch.inf)
+        return torch.nn.functional.pad(logits_BLV[predict_mask_BL], (0, 1), value=-torch.inf)
 
     return denoise
 
@@ -187,10 +187,10 @@ def test_the_evaluation_masks_a_uniform_subset_of_uniform_size(
     assert free[0].sum() == num
     tokens = some_tokens(rows, length)
     noisy = Mdlm().bound_corrupt(batch(tokens), free, draws(rows), MODEL)
-    size = noisy.where_BL.sum(1)
+    size = noisy.predict_mask_BL.sum(1)
     assert torch.bincount(size, minlength=num + 1).tolist() == [0] + [rows // num] * num
-    assert not (noisy.where_BL & ~free).any()
-    code = (noisy.where_BL * 2 ** torch.arange(length)).sum(1)
+    assert not (noisy.predict_mask_BL & ~free).any()
+    code = (noisy.predict_mask_BL * 2 ** torch.arange(length)).sum(1)
     for k in range(1, num + 1):
         chosen = torch.bincount(code[size == k], minlength=2**length)
         chosen = chosen[chosen > 0]
@@ -206,10 +206,10 @@ def test_evaluation_rows_of_different_free_counts_do_not_mix() -> None:
     free = torch.stack([torch.tensor(free_pattern(int(n), length)) for n in num])
     assert torch.equal(free.sum(1), num)
     noisy = Mdlm().bound_corrupt(batch(tokens), free, draws(rows), MODEL)
-    size = noisy.where_BL.sum(1)
+    size = noisy.predict_mask_BL.sum(1)
     assert ((size >= 1) == (num >= 1)).all()
-    assert not (noisy.where_BL & ~free).any()
-    assert torch.equal(noisy.ids_BL, torch.where(noisy.where_BL, MODEL.mask, tokens))
+    assert not (noisy.predict_mask_BL & ~free).any()
+    assert torch.equal(noisy.ids_BL, torch.where(noisy.predict_mask_BL, MODEL.mask, tokens))
     assert torch.equal(noisy.target_BL, tokens)
     assert noisy.count() == num.sum()
     assert noisy.weight_BK.isfinite().all()
@@ -241,7 +241,7 @@ def test_the_level_of_an_evaluation_is_a_beta_order_statistic(schedule: Any) -> 
         batch(some_tokens(rows, length)), free, draws(rows), MODEL
     )
     masked_share = 1 - schedule.exact().alpha(noisy.level_BK[:, 0].double())
-    size = noisy.where_BL.sum(1)
+    size = noisy.predict_mask_BL.sum(1)
     for k in range(1, num + 1):
         share = masked_share[size == k]
         mean = k / (num + 1)
@@ -287,7 +287,7 @@ def test_training_masks_with_probability_one_minus_alpha(
     )
     masked = 1 - schedule.alpha(t)
     for group in t.argsort().chunk(4):
-        difference = noisy.where_BL[group].sum() - length * masked[group].sum()
+        difference = noisy.predict_mask_BL[group].sum() - length * masked[group].sum()
         spread = (length * masked[group] * (1 - masked[group])).sum().sqrt()
         assert abs(difference) < 4 * spread
     expected = bound_weight(schedule.alpha(t), schedule.dalpha(t))
@@ -301,16 +301,16 @@ def test_training_masks_padding_as_text_unless_it_stays_visible(padding: Any) ->
     plain = Mdlm().corrupt(batch(tokens), draws(200), MODEL)
     noisy = Mdlm(padding=padding).corrupt(batch(tokens, valid), draws(200), MODEL)
     masked = noisy.ids_BL == MODEL.mask
-    assert (plain.where_BL & ~valid).any()
-    assert torch.equal(masked, plain.where_BL & (valid | torch.tensor(padding != "visible")))
+    assert (plain.predict_mask_BL & ~valid).any()
+    assert torch.equal(masked, plain.predict_mask_BL & (valid | torch.tensor(padding != "visible")))
     assert torch.equal(noisy.ids_BL[~masked], tokens[~masked])
     assert torch.equal(noisy.target_BL, tokens)
     text = torch.ones_like(valid) if padding == "generated" else valid
-    assert torch.equal(noisy.where_BL, masked & text)
+    assert torch.equal(noisy.predict_mask_BL, masked & text)
     assert noisy.valid_BL is not None
     assert torch.equal(noisy.valid_BL, text)
     assert noisy.count() == text.sum()
-    assert noisy.where_BL.any(0)[:11].all()
+    assert noisy.predict_mask_BL.any(0)[:11].all()
 
 
 @pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
@@ -320,7 +320,7 @@ def test_without_padding_it_is_the_same_whatever_becomes_of_it(padding: Any) -> 
     for method, more in (("corrupt", ()), ("bound_corrupt", (free,))):
         plain = getattr(Mdlm(), method)(data, *more, draws(50), MODEL)
         other = getattr(Mdlm(padding=padding), method)(data, *more, draws(50), MODEL)
-        for name in ("ids_BL", "level_BK", "where_BL", "valid_BL", "weight_BK", "over_BL"):
+        for name in ("ids_BL", "level_BK", "predict_mask_BL", "valid_BL", "weight_BK", "over_BL"):
             assert torch.equal(getattr(plain, name), getattr(other, name)), name
 
 
@@ -329,9 +329,9 @@ def test_a_mask_token_of_the_text_itself_is_never_a_target() -> None:
     tokens = some_tokens(200, 12)
     noisy = Mdlm().corrupt(batch(tokens), draws(200), model)
     assert (tokens == 3).any()
-    assert (noisy.target_BL[noisy.where_BL] != 3).all()
-    assert (noisy.ids_BL[noisy.where_BL] == 3).all()
-    assert torch.equal(noisy.ids_BL[~noisy.where_BL], tokens[~noisy.where_BL])
+    assert (noisy.target_BL[noisy.predict_mask_BL] != 3).all()
+    assert (noisy.ids_BL[noisy.predict_mask_BL] == 3).all()
+    assert torch.equal(noisy.ids_BL[~noisy.predict_mask_BL], tokens[~noisy.predict_mask_BL])
 
 
 @pytest.mark.parametrize("method", ["corrupt", "bound_corrupt"])
@@ -346,11 +346,11 @@ def test_noise_depends_on_the_stream_position_alone(method: str) -> None:
 
     whole = run(data)
     part = run({key: value[kept] for key, value in data.items()})
-    for name in ("ids_BL", "level_BK", "where_BL", "weight_BK"):
+    for name in ("ids_BL", "level_BK", "predict_mask_BL", "weight_BK"):
         assert torch.equal(getattr(whole, name)[kept], getattr(part, name))
     moved = run({**data, "position": data["position"] + 16})
-    assert not torch.equal(whole.where_BL, moved.where_BL)
-    assert not torch.equal(whole.where_BL, run(data, seed=1).where_BL)
+    assert not torch.equal(whole.predict_mask_BL, moved.predict_mask_BL)
+    assert not torch.equal(whole.predict_mask_BL, run(data, seed=1).predict_mask_BL)
 
 
 @pytest.mark.parametrize("method", ["corrupt", "bound_corrupt"])
@@ -405,9 +405,9 @@ def test_a_unigram_predictor_scores_the_cross_entropy() -> None:
 def test_a_perfect_predictor_scores_zero() -> None:
     tokens = some_tokens(50, 8)
     noisy = Mdlm().corrupt(batch(tokens), draws(50), MODEL)
-    logits = 1e4 * torch.nn.functional.one_hot(tokens[noisy.where_BL], VOCAB + 1).double()
+    logits = 1e4 * torch.nn.functional.one_hot(tokens[noisy.predict_mask_BL], VOCAB + 1).double()
     losses = Mdlm().bound_losses(Prediction(logits=Categorical(logits)), noisy)
-    assert len(losses) == noisy.where_BL.sum()
+    assert len(losses) == noisy.predict_mask_BL.sum()
     assert (losses == 0).all()
 
 
@@ -441,7 +441,7 @@ def test_losses_by_level_add_up_to_the_whole(per_token: bool) -> None:
     noisy = Noisy(
         ids_BL=tokens,
         level_BK=level,
-        where_BL=where,
+        predict_mask_BL=where,
         valid_BL=valid,
         position_B=torch.arange(rows),
         target_BL=tokens,
@@ -480,6 +480,6 @@ def test_a_mask_token_of_the_text_itself_is_neither_scored_nor_predicted() -> No
         Mdlm().bound_corrupt(batch, free, draws, model),
         Mdlm().corrupt(batch, draws, model),
     ):
-        assert noisy.where_BL.any()
-        assert not (noisy.where_BL & (tokens == 2)).any()
+        assert noisy.predict_mask_BL.any()
+        assert not (noisy.predict_mask_BL & (tokens == 2)).any()
     assert int(Mdlm().bound_corrupt(batch, free, draws, model).count()) == 100

@@ -72,7 +72,7 @@ def test_what_is_not_valid_changes_no_loss(name: str) -> None:
     first, second = (objective.corrupt(one, draws, config.model) for one in (samples, others))
     for term in objective.terms:
         assert first.count(term) == second.count(term)
-    assert (first.where_BL == second.where_BL).all()
+    assert (first.predict_mask_BL == second.predict_mask_BL).all()
 
 
 PACKED = [name for name in OBJECTIVES.names() if not run_config(name).data.has_source]
@@ -100,7 +100,7 @@ def test_documents_that_share_a_window_do_not_see_each_other(name: str) -> None:
         noisy = objective.corrupt(given, draws, config.model)
         # What is seen is compared, not what is asked for.
         outputs = denoiser(noisy)
-        second = noisy.where_BL.nonzero()[:, 1] % length >= length // 2
+        second = noisy.predict_mask_BL.nonzero()[:, 1] % length >= length // 2
         return outputs["logits"][second][:, : config.model.vocab_size]
 
     # An EOS ends the first document, and may start the second.

@@ -59,8 +59,8 @@ class Counted:
         self.asked += 1
         return self.network.ask(query, read)
 
-    def remember(self, query: Query) -> Query:
-        return self.network.remember(query)
+    def encode(self, query: Query) -> Query:
+        return self.network.encode(query)
 
 
 def job_of(name: str, rows: list[int], length: int = 8) -> Job:

@@ -62,7 +62,7 @@ def query(**changes: Any) -> Query:
     found = Query(
         ids_BL=ids,
         level_BK=torch.tensor([[0.2], [0.5], [0.9]]),
-        where_BL=torch.ones_like(ids, dtype=torch.bool),
+        predict_mask_BL=torch.ones_like(ids, dtype=torch.bool),
         signal_BK=torch.tensor([[0.9], [0.6], [0.1]]),
         noise_BLE=DRAWS.normal("noise", POSITION, 30).view(3, 5, 6),
         source_BS=(DRAWS.uniform("source", POSITION, 7) * 50).long(),
@@ -78,9 +78,9 @@ def output(model: Seq2Seq, asked: Query) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_is_remembered_answers_alike(shape: str) -> None:
     model, asked = network(shape), query()
-    remembered = model.remember(asked)
-    assert remembered.memory_BSD is not None
-    assert torch.equal(output(model, remembered), output(model, asked))
+    encoded = model.encode(asked)
+    assert encoded.memory_BSD is not None
+    assert torch.equal(output(model, encoded), output(model, asked))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -105,11 +105,11 @@ def test_each_position_enters_and_leaves_at_its_own_level(shape: str) -> None:
     h_BLD = DRAWS.normal("h", POSITION, 5 * 16).view(3, 5, 16)
 
     def ends(one: Query) -> tuple[Tensor, Tensor]:
-        noise_BLE, signal_BK, level_BK, *draft, ids_BL, _, _ = model.inputs(one)
+        noise_BLE, signal_BK, level_BK, *self_cond, ids_BL, _, _ = model.inputs(one)
         h, *condition = first.target(
-            noise_BLE, signal_BK, level_BK, draft[0] if draft else None, ids_BL
+            noise_BLE, signal_BK, level_BK, self_cond[0] if self_cond else None, ids_BL
         )
-        return h, last((h_BLD, *condition), one.where_BL)["vector_ME"].view(3, 5, 6)
+        return h, last((h_BLD, *condition), one.predict_mask_BL)["vector_ME"].view(3, 5, 6)
 
     entered, left = ends(asked)
     for place in range(5):
@@ -148,7 +148,7 @@ def test_the_loss_of_a_position_is_that_of_its_level(prediction: Any) -> None:
     assert one.signal_BK is not None and other.signal_BK is not None  # noqa: PT018
     noises = {
         name: torch.where(first_BL[..., None], getattr(one, name), getattr(other, name))
-        for name in ("noise_BLE", "start_noise_BLE", "end_noise_BLE")
+        for name in ("noise_BLE", "x0_noise_BLE", "eps_BLE")
     }
     mixed = replace(
         one,
@@ -174,11 +174,11 @@ def test_the_loss_of_a_position_is_that_of_its_level(prediction: Any) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_memory_depends_on_the_source_alone(shape: str) -> None:
     model, asked = network(shape), query()
-    memory = model.remember(asked).memory_BSD
+    memory = model.encode(asked).memory_BSD
     other = replace(
         asked, level_BK=1 - asked.level_BK, ids_BL=asked.ids_BL + 1, noise_BLE=torch.zeros(3, 5, 6)
     )
-    again = model.remember(other).memory_BSD
+    again = model.encode(other).memory_BSD
     assert memory is not None and again is not None  # noqa: PT018
     assert torch.equal(memory, again)
 
@@ -217,9 +217,9 @@ def test_the_decoder_sees_all_of_the_target() -> None:
 
 def test_a_draft_is_read_and_none_is_zeros() -> None:
     model, asked = network("drafts"), query()
-    zeros = replace(asked, draft_BLE=torch.zeros(3, 5, 6))
+    zeros = replace(asked, self_cond_BLE=torch.zeros(3, 5, 6))
     assert torch.equal(output(model, asked), output(model, zeros))
-    ones = replace(asked, draft_BLE=torch.ones(3, 5, 6))
+    ones = replace(asked, self_cond_BLE=torch.ones(3, 5, 6))
     assert not torch.allclose(output(model, asked), output(model, ones), atol=1e-3)
 
 
@@ -282,7 +282,7 @@ class Telling:
         self.model, self.ids_BL, self.config = model, ids_BL, model.config
         self.levels: list[float] = []
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         return query
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:

@@ -88,11 +88,11 @@ def allocated(engine: Any) -> dict[str, int]:
     """
     parameters = list(engine._denoiser.parameters())
     parts = [p.ds_tensor for p in parameters if hasattr(p, "ds_tensor")]
-    frozen = engine.owned.frozen.flats
-    moments = [t for key in ("exp_avg", "exp_avg_sq") for t in engine.owned.moments(key)]
+    frozen = engine.shards.frozen.flats
+    moments = [t for key in ("exp_avg", "exp_avg_sq") for t in engine.shards.moments(key)]
     return {
         "weights": storage_bytes([*(p.data for p in parameters), *parts, *frozen]),
-        "optimizer": storage_bytes([*engine.owned.masters, *moments]),
+        "optimizer": storage_bytes([*engine.shards.masters, *moments]),
     }
 
 

@@ -43,10 +43,10 @@ def status(key: str) -> int:
 
 def share_of(state: State) -> tuple[int, int]:
     """Bytes of this rank's masters, moments and average, and of its largest tensor."""
-    owned = state.engine.owned
-    flats = [*owned.masters, *owned.moments("exp_avg"), *owned.moments("exp_avg_sq")]
+    shards = state.engine.shards
+    flats = [*shards.masters, *shards.moments("exp_avg"), *shards.moments("exp_avg_sq")]
     flats += state.ema.shadows
-    largest = max(fragment.range.num for fragment in owned.fragments)
+    largest = max(owned_range.range.num for owned_range in shards.owned_ranges)
     return sum(flat.numel() for flat in flats) * 4, largest * 4
 
 

@@ -81,7 +81,7 @@ def best(query: Query) -> Tensor:
     length_N = torch.arange(1, MOST + 1)
     may_BN = (length_N >= least_B[:, None]) & (length_N <= most_B[:, None])
     share_BN = may_BN / may_BN.sum(dim=1, keepdim=True)
-    row_M, column_M = query.where_BL.nonzero(as_tuple=True)
+    row_M, column_M = query.predict_mask_BL.nonzero(as_tuple=True)
     share_MN = share_BN[row_M].double()
     text_M = (share_MN * (length_N >= column_M[:, None])).sum(dim=1)
     ends_M = (share_MN * (length_N == column_M[:, None] - 1)).sum(dim=1)
@@ -147,7 +147,7 @@ def test_in_a_stream_the_length_is_part_of_the_number() -> None:
     logits = torch.from_numpy(np.append(np.log(np.maximum(counts, 1e-9)), -np.inf))
 
     def unigram(query: Query) -> Tensor:
-        return logits.expand(int(query.where_BL.sum()), -1)
+        return logits.expand(int(query.predict_mask_BL.sum()), -1)
 
     summary, _ = found(documents, Mdlm(), "wrap", unigram)
     assert (summary["length_given"], summary["padding"]) == (False, "none")
@@ -179,7 +179,7 @@ def test_of_cut_documents_every_end_is_predicted_but_only_their_own_is_counted(
     documents = letters([1, 9, 3, 25])
 
     def even(query: Query) -> Tensor:
-        logits = torch.zeros(int(query.where_BL.sum()), 6)
+        logits = torch.zeros(int(query.predict_mask_BL.sum()), 6)
         logits[:, MASK] = -torch.inf
         return logits
 
@@ -207,7 +207,7 @@ def test_a_mask_token_in_the_text_is_given_and_not_counted() -> None:
     documents: Any = Documents([[A, B, A], [B, B], [A]])
 
     def even(query: Query) -> Tensor:
-        logits = torch.zeros(int(query.where_BL.sum()), 5)
+        logits = torch.zeros(int(query.predict_mask_BL.sum()), 5)
         logits[:, B] = -torch.inf
         return logits
 
@@ -237,7 +237,7 @@ def test_genie_claims_no_bound() -> None:
 def leaning(query: Query) -> Tensor:
     """Surer of an A the more is visible: how much is masked, and where, decides the loss."""
     share_B = (query.ids_BL == MASK).double().mean(dim=1)
-    row_M, _ = query.where_BL.nonzero(as_tuple=True)
+    row_M, _ = query.predict_mask_BL.nonzero(as_tuple=True)
     lean_M = 0.9 * (1 - share_B[row_M])
     rest_M = 0.1 * torch.ones_like(lean_M)
     columns = [0 * rest_M, rest_M, 0 * rest_M, (0.9 + lean_M) / 2, (0.9 - lean_M) / 2, 0 * rest_M]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from pretrain.nonfinite import Guard, NonFiniteError
+from pretrain.nonfinite import NonFiniteError, NonFiniteGuard
 
 
 def test_skipped_steps_are_counted_in_a_row() -> None:
-    guard = Guard(3, 8)
+    guard = NonFiniteGuard(3, 8)
     assert guard.check(1, False, True) is None
     said = "step 2: the gradient is not finite, skipped (stream positions 8 to 15)"
     assert guard.check(2, True, True) == said
@@ -18,7 +18,7 @@ def test_skipped_steps_are_counted_in_a_row() -> None:
 
 
 def test_a_run_does_not_end_with_weights_that_give_no_loss() -> None:
-    guard = Guard(3, 8)
+    guard = NonFiniteGuard(3, 8)
     guard.check(1, True, True)  # as fp16 overflows
     assert not guard.loss_is_lost
     guard.require_loss(1)

@@ -33,7 +33,7 @@ class TwoTerms(Objective):
         return Noisy(
             ids_BL=batch["tokens"],
             level_BK=batch["position"][:, None] / 10,
-            where_BL=even,
+            predict_mask_BL=even,
             valid_BL=valid,
             position_B=batch["position"],
             target_BL=batch["tokens"],
@@ -56,7 +56,7 @@ class TwoTerms(Objective):
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
         assert prediction.logits is not None
-        ids_M = noisy.target_BL[noisy.where_BL]
+        ids_M = noisy.target_BL[noisy.predict_mask_BL]
         return {
             "even": -prediction.logits.log_prob(ids_M),
             "level": noisy.level_BK.double().square(),
@@ -76,7 +76,7 @@ class Samples:
 def answer(query: Query, read: Read[Answer]) -> Answer:
     """A network that gives each id its own logits."""
     table = torch.linspace(-1, 2, 25).view(5, 5).sin()
-    return read(Prediction(logits=Categorical(table[query.ids_BL[query.where_BL]])))
+    return read(Prediction(logits=Categorical(table[query.ids_BL[query.predict_mask_BL]])))
 
 
 def by_hand() -> tuple[dict[str, float], list[float]]:

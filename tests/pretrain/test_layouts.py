@@ -294,10 +294,10 @@ def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
 
 def test_pieces_of_a_parameter_that_disagree_are_found(one: Any) -> None:
     pieces = one("adaln").initial
-    changed = [(owned, value + 1) for owned, value in pieces[:1]]
+    changed = [(shards, value + 1) for shards, value in pieces[:1]]
     with pytest.raises(ValueError, match="two ranks hold different values"):
         assemble([*pieces, *changed])
-    owned, value = pieces[0]
-    short = dataclasses.replace(owned, num=owned.num - 1)
+    shards, value = pieces[0]
+    short = dataclasses.replace(shards, num=shards.num - 1)
     with pytest.raises(ValueError, match="no rank holds all of"):
         assemble([(short, value[:-1])])

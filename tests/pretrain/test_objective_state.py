@@ -19,14 +19,14 @@ from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.prediction import Ask, Prediction
 from pretrain.checkpoint import manifest, store
-from pretrain.checkpoint.objective_state import NAME
+from pretrain.checkpoint.objective_tensors import NAME
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.data import open_corpus
 from pretrain.evaluation.bound import document_losses, mean_losses
 from pretrain.launch.pool import RankError
-from pretrain.parallel.ranges import Fragment, Range
+from pretrain.parallel.ranges import FlatRange, OwnedRange
 from tools.convert.average import average
 from tools.convert.from_hf import from_hf
 from tools.convert.strip import strip_checkpoint
@@ -62,15 +62,15 @@ def same(one: State, other: State) -> bool:
     )
 
 
-def save(directory: Path, learnt: State) -> Path:
+def save(directory: Path, objective_state: State) -> Path:
     """A checkpoint of two ranks, of which the second one's state is of no account."""
     store.fence(directory, 1)
     ranks = [Saver(directory, rank=rank, size=2, attempt=1) for rank in range(2)]
     for rank, saver in enumerate(ranks):
-        half = Range(name="w", shape=(2,), corner=(0,), sizes=(2,), start=rank, num=1)
-        own = learnt if rank == 0 else {"other": torch.zeros(1)}
-        fragment = Fragment(range=half, group=0, offset=0)
-        saver.begin({"step": 1}, {"master": [torch.ones(1)]}, [fragment], own)
+        half = FlatRange(name="w", shape=(2,), corner=(0,), sizes=(2,), start=rank, num=1)
+        own = objective_state if rank == 0 else {"other": torch.zeros(1)}
+        owned_range = OwnedRange(range=half, group=0, offset=0)
+        saver.begin({"step": 1}, {"master": [torch.ones(1)]}, [owned_range], own)
         for value in own.values() if rank == 0 else ():
             value.zero_()  # what is saved is what was there when it began
     for _ in range(2):
@@ -186,7 +186,7 @@ class Counting(Mdlm):
 
     given: list[State] = dataclasses.field(default_factory=list)
 
-    def begin(self, facts: Facts) -> State:
+    def init_state(self, facts: Facts) -> State:
         return {"counts": facts.counts_V, "lengths": facts.lengths_N}
 
     def corrupt(self, batch: Any, draws: Draws, model: Any, state: State = NO_STATE) -> Noisy:
@@ -217,7 +217,7 @@ def test_an_objective_begins_with_facts_and_is_given_its_state() -> None:
     assert objective.given == [loop.state, loop.state]
 
     def ask(noisy: Any, read: Any) -> Any:
-        rows = int(noisy.where_BL.sum())
+        rows = int(noisy.predict_mask_BL.sum())
         return read(Prediction(logits=Categorical(torch.zeros(rows, config.model.num_rows))))
 
     more: Any = {"seed": 0, "batch": 4, "state": loop.state}
@@ -241,18 +241,21 @@ def test_the_facts_of_a_run_are_its_corpus_and_cost_nothing_unread(tiny_config) 
     def unread() -> Tensor:
         raise AssertionError("nothing was to be counted")
 
-    assert Mdlm().begin(Facts(unread, unread)) == {}
-    assert set(Genie(times="loss_second_moment").begin(Facts(unread, unread))) == {"losses", "seen"}
+    assert Mdlm().init_state(Facts(unread, unread)) == {}
+    assert set(Genie(times="loss_second_moment").init_state(Facts(unread, unread))) == {
+        "losses",
+        "seen",
+    }
 
 
 def test_held_out_times_are_even_whatever_has_been_learnt() -> None:
     config = run_config("genie", objective={"num_steps": 4, "times": "loss_second_moment"})
     losses = torch.tensor([1.0, 2.0, 30.0, 4.0]).double()[:, None].expand(4, 10)
-    learnt = {"losses": losses, "seen": torch.full((4,), 10)}
+    objective_state = {"losses": losses, "seen": torch.full((4,), 10)}
     samples = batch(config, Draws(seed=1, split="windows", batch=16), range(16))
     for split, follows in (("valid", False), ("train", True)):
         draws = Draws(seed=0, split=split, batch=16)
         even = config.objective.corrupt(samples, draws, config.model)
-        found = config.objective.corrupt(samples, draws, config.model, learnt)
+        found = config.objective.corrupt(samples, draws, config.model, objective_state)
         assert torch.equal(even.level_BK, found.level_BK) != follows
         assert bool((found.weight_BK == 1).all()) != follows

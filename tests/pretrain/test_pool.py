@@ -78,7 +78,7 @@ def places(world: World, tensor: int, pipeline: int) -> dict[str, Any]:
         "stages": [mesh.stage(index) for index in range(pipeline)],
         "total": float(mesh.total(torch.tensor(1.0 + mesh.data_rank))),
         "gathered": mesh.gather(mesh.data_rank),
-        "agreed": mesh.agree(torch.tensor([mesh.data_rank + 1]), 1, mesh.rank),
+        "agreed": mesh.all_reduce_counts(torch.tensor([mesh.data_rank + 1]), 1, mesh.rank),
     }
     mesh.close()
     return found

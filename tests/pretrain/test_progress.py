@@ -56,7 +56,7 @@ def test_on_a_terminal_the_line_has_hours_too(monkeypatch) -> None:
     progress.note(2.5)
     time.sleep(0.15)  # tqdm draws no more often
     progress.advance(5000, 100.0)
-    progress.say("a word")
+    progress.log("a word")
     progress.close()
     text = terminal.getvalue()
     assert "a word\n" in text
@@ -130,8 +130,8 @@ def test_a_short_first_step_or_a_silent_rank_says_nothing_of_it(capsys, shown: b
 
 
 def test_lines_may_be_said_before_any_step(capsys) -> None:
-    Progress(shown=True).say("early")
-    Progress(shown=False).say("never")
+    Progress(shown=True).log("early")
+    Progress(shown=False).log("never")
     assert capsys.readouterr().err == "early\n"
 
 

@@ -149,10 +149,10 @@ def test_what_an_objective_has_learnt_goes_on_under_other_layouts(train, tmp_pat
     assert training(run, "loss") == pytest.approx(training(whole, "loss"), rel=1e-5)
     assert training(run, "grad_norm") == pytest.approx(training(whole, "grad_norm"), rel=1e-4)
     newest = [Reader(store.newest(path / "checkpoints")[0]) for path in (run, whole)]
-    learnt, truth = (reader.objective_state() for reader in newest)
-    assert torch.equal(learnt["seen"], truth["seen"])
+    objective_state, truth = (reader.objective_state() for reader in newest)
+    assert torch.equal(objective_state["seen"], truth["seen"])
     assert int(truth["seen"].min()) >= 10  # times have followed the losses for a while
-    torch.testing.assert_close(learnt["losses"], truth["losses"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(objective_state["losses"], truth["losses"], rtol=1e-5, atol=0)
 
 
 def test_a_run_may_change_its_precision(train, tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ from pretrain.checkpoint import manifest, retention, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.config import CheckpointConfig
-from pretrain.parallel.ranges import Fragment, Range
+from pretrain.parallel.ranges import FlatRange, OwnedRange
 
 SHAPE = (4, 5)
 VALUES = torch.arange(20.0)
 
 
-def part(start: int, num: int, name: str = "w") -> Range:
-    return Range(name=name, shape=SHAPE, corner=(0, 0), sizes=SHAPE, start=start, num=num)
+def part(start: int, num: int, name: str = "w") -> FlatRange:
+    return FlatRange(name=name, shape=SHAPE, corner=(0, 0), sizes=SHAPE, start=start, num=num)
 
 
 def savers(directory: Path, size: int, attempt: int = 1, **settings: Any) -> list[Saver]:
@@ -54,9 +54,9 @@ def finish(ranks: list[Saver]) -> list[str]:
 def begin(ranks: list[Saver], step: int, cuts: list[int], **state: Any) -> None:
     """One parameter, whose flattened range is cut among ranks at ``cuts``."""
     for saver, (low, high) in zip(ranks, itertools.pairwise([0, *cuts, 20]), strict=True):
-        fragment = Fragment(range=part(low, high - low), group=0, offset=0)
+        owned_range = OwnedRange(range=part(low, high - low), group=0, offset=0)
         flat = VALUES[low:high] + step
-        saver.begin({"step": step, **state}, {"master": [flat], "ema": [-flat]}, [fragment])
+        saver.begin({"step": step, **state}, {"master": [flat], "ema": [-flat]}, [owned_range])
 
 
 def save(directory: Path, step: int, cuts: list[int], **state: Any) -> Path:
@@ -75,7 +75,7 @@ def test_any_range_is_put_together_from_any_cut(
     reader = Reader(save(tmp_path, 3, cuts))
     assert torch.equal(reader.read("master", part(start, num)), VALUES[start : start + num] + 3)
     assert torch.equal(reader.read("ema", part(start, num)), -VALUES[start : start + num] - 3)
-    column = Range(name="w", shape=SHAPE, corner=(0, 2), sizes=(4, 2), start=1, num=6)
+    column = FlatRange(name="w", shape=SHAPE, corner=(0, 2), sizes=(4, 2), start=1, num=6)
     assert reader.read("master", column).tolist() == [6, 10, 11, 15, 16, 20]
 
 
@@ -87,7 +87,7 @@ def test_whole_gives_parameters_in_their_shape(tmp_path: Path) -> None:
 
 def test_wrong_shapes_and_names_are_all_named(tmp_path: Path) -> None:
     reader = Reader(save(tmp_path, 1, []))
-    other = Range.whole("w", (5, 4))
+    other = FlatRange.whole("w", (5, 4))
     with pytest.raises(UserError, match=r"master/w has shape \[4, 5\], not \[5, 4\]"):
         reader.read("master", other)
     with pytest.raises(UserError, match="master/v is missing"):
@@ -96,8 +96,8 @@ def test_wrong_shapes_and_names_are_all_named(tmp_path: Path) -> None:
 
 def test_what_no_rank_wrote_is_not_made_up(tmp_path: Path) -> None:
     (saver,) = savers(tmp_path, 1)
-    fragment = Fragment(range=part(0, 19), group=0, offset=0)
-    saver.begin({"step": 1}, {"master": [VALUES[:19]]}, [fragment])
+    owned_range = OwnedRange(range=part(0, 19), group=0, offset=0)
+    saver.begin({"step": 1}, {"master": [VALUES[:19]]}, [owned_range])
     finish([saver])
     with pytest.raises(UserError, match="holds 19 of 20 elements of master/w"):
         Reader(store.path_of(tmp_path, 1)).read("master", part(0, 20))
@@ -107,8 +107,8 @@ def test_copies_are_not_written_twice(tmp_path: Path) -> None:
     ranks = savers(tmp_path, 2)
     for saver in ranks:
         is_copy = saver is ranks[1]
-        fragment = Fragment(range=part(0, 20), group=0, offset=0, is_copy=is_copy)
-        saver.begin({"step": 1}, {"master": [VALUES]}, [fragment])
+        owned_range = OwnedRange(range=part(0, 20), group=0, offset=0, is_copy=is_copy)
+        saver.begin({"step": 1}, {"master": [VALUES]}, [owned_range])
     finish(ranks)
     boxes = json.loads((store.path_of(tmp_path, 1) / "index.json").read_text())["master/w"]["boxes"]
     assert [box["file"] for box in boxes] == ["rank-00000.safetensors"]
@@ -117,7 +117,7 @@ def test_copies_are_not_written_twice(tmp_path: Path) -> None:
 def test_a_save_holds_what_was_there_when_it_began(tmp_path: Path) -> None:
     (saver,) = savers(tmp_path, 1)
     flat = VALUES.clone()
-    saver.begin({"step": 1}, {"master": [flat]}, [Fragment(range=part(0, 20), group=0, offset=0)])
+    saver.begin({"step": 1}, {"master": [flat]}, [OwnedRange(range=part(0, 20), group=0, offset=0)])
     flat.zero_()
     finish([saver])
     assert torch.equal(Reader(store.path_of(tmp_path, 1)).read("master", part(0, 20)), VALUES)
@@ -360,7 +360,7 @@ def test_an_index_that_asks_for_the_impossible_is_refused(tmp_path: Path) -> Non
         files[file.name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
         (path / store.MANIFEST).write_text(manifest.text_of(files))
         with pytest.raises(UserError, match=message):
-            Reader(path).read("master", Range.whole("w", tuple(index["master/w"]["shape"])))
+            Reader(path).read("master", FlatRange.whole("w", tuple(index["master/w"]["shape"])))
 
     def box(index: dict[str, Any]) -> dict[str, Any]:
         return index["master/w"]["boxes"][1]
@@ -378,16 +378,16 @@ def test_values_that_are_not_finite_are_never_committed(tmp_path: Path) -> None:
     ranks = savers(tmp_path, 2)
     for saver, (low, high) in zip(ranks, [(0, 5), (5, 20)], strict=True):
         flat = torch.cat([VALUES[low:high], torch.tensor([torch.nan])])  # padding, of no account
-        fragment = Fragment(range=part(low, high - low), group=0, offset=0)
-        saver.begin({"step": 2}, {"master": [flat]}, [fragment])
+        owned_range = OwnedRange(range=part(low, high - low), group=0, offset=0)
+        saver.begin({"step": 2}, {"master": [flat]}, [owned_range])
     assert finish(ranks) == []
     for bad in (torch.nan, torch.inf, -torch.inf):
         ranks = savers(tmp_path, 2)
         for saver, (low, high) in zip(ranks, [(0, 5), (5, 20)], strict=True):
             flat = VALUES[low:high].clone()
             flat[3] = bad if low else 0.0
-            fragment = Fragment(range=part(low, high - low), group=0, offset=0)
-            saver.begin({"step": 3}, {"master": [VALUES[low:high]], "ema": [flat]}, [fragment])
+            owned_range = OwnedRange(range=part(low, high - low), group=0, offset=0)
+            saver.begin({"step": 3}, {"master": [VALUES[low:high]], "ema": [flat]}, [owned_range])
         (note,) = finish(ranks)
         assert note == "the weights of step 3 are not finite (ema of w)"
     assert [store.step_of(path) for path in store.committed(tmp_path)] == [1, 2]

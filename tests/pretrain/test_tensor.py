@@ -17,7 +17,7 @@ from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.network import local_denoiser
-from pretrain.parallel.ranges import Range
+from pretrain.parallel.ranges import FlatRange
 from pretrain.parallel.shards import places
 from tools.verify.layouts import assemble
 
@@ -57,15 +57,15 @@ def given(model: ModelConfig, per_token: bool) -> Query:
     level = DRAWS.uniform("level", position, LENGTH if per_token else 1).float()
     where = DRAWS.uniform("where", position, LENGTH) < 0.6
     valid = torch.arange(LENGTH) < torch.tensor([[8], [5], [3]])
-    return Query(ids_BL=ids, level_BK=level, where_BL=where, valid_BL=valid)
+    return Query(ids_BL=ids, level_BK=level, predict_mask_BL=where, valid_BL=valid)
 
 
 def answers(denoiser: Network, inputs: Query, tensor_rank: int) -> dict[str, Any]:
     """log p of every target, draws, and the gradients of the sum of log p, in pieces."""
-    row, column = inputs.where_BL.nonzero(as_tuple=True)
+    row, column = inputs.predict_mask_BL.nonzero(as_tuple=True)
     logits = denoiser.prediction(denoiser(inputs)).logits
     assert logits is not None
-    log_prob = logits.log_prob(inputs.ids_BL[inputs.where_BL])
+    log_prob = logits.log_prob(inputs.ids_BL[inputs.predict_mask_BL])
     (log_prob * torch.linspace(-1, 1, len(log_prob))).sum().backward()
     gradients = []
     for parameter, place in places(denoiser, tensor_rank).items():
@@ -90,11 +90,11 @@ def sharded(world: World, model: ModelConfig, sequence: bool, per_token: bool) -
     return found
 
 
-def close_pieces(pieces: list[tuple[Range, Tensor]]) -> dict[str, Tensor]:
+def close_pieces(pieces: list[tuple[FlatRange, Tensor]]) -> dict[str, Tensor]:
     """Whole gradients; the replicas of a replicated parameter's may differ by rounding only."""
     first: dict[Any, Tensor] = {}
-    for owned, value in pieces:
-        same = first.setdefault(owned, value)
+    for shards, value in pieces:
+        same = first.setdefault(shards, value)
         torch.testing.assert_close(value, same, rtol=1e-4, atol=1e-5)
     return assemble(list(first.items()))
 
@@ -153,17 +153,17 @@ def test_a_sharded_weight_is_part_of_the_one_drawn_by_name(pool: Pool) -> None:
     model = config()
     whole = {name: p for p, name in Denoiser(model).parameter_names().items()}
     pieces = [piece for part in pool.run(4, initial, model) for piece in part]
-    assert {owned.name for owned, _ in pieces} == whole.keys()
+    assert {shards.name for shards, _ in pieces} == whole.keys()
     for name, value in assemble(pieces).items():
         assert torch.equal(value, whole[name])
-    split = {owned.name for owned, _ in pieces if owned.sizes != owned.shape}
+    split = {shards.name for shards, _ in pieces if shards.sizes != shards.shape}
     assert "layers.0.tokens.weight" in split
     assert "layers.3.head.bias" in split
     assert "layers.1.mlp.down.weight" in split
     assert "layers.1.mlp.down.bias" not in split
 
 
-def initial(world: World, model: ModelConfig) -> list[tuple[Range, Tensor]]:
+def initial(world: World, model: ModelConfig) -> list[tuple[FlatRange, Tensor]]:
     mesh = Mesh(world, tensor=world.size)
     denoiser = local_denoiser(model, ParallelConfig(tensor=world.size), LENGTH, mesh, seed=0)
     found = places(denoiser, mesh.tensor_rank)

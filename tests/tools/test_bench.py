@@ -76,7 +76,7 @@ def test_both_corruptions_mask_as_much_and_nothing_else_changes() -> None:
         tokens_BL, torch.arange(64), Draws(seed=0, split="train", batch=64), tiny_denoiser(False)
     )
     assert float(masked_BL.float().mean()) == pytest.approx(0.5, abs=0.05)
-    assert float(noisy.where_BL.float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert float(noisy.predict_mask_BL.float().mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_command_prints_a_table_and_writes_json(

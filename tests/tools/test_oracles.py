@@ -85,8 +85,11 @@ def a_token_too_few(patch: Patch) -> None:
     """One masked token of each row goes missing from the loss."""
 
     def change(noisy: Any) -> dict[str, Any]:
-        first_BL = noisy.where_BL.cumsum(dim=1) == 1
-        return {"where_BL": noisy.where_BL & ~(first_BL & (noisy.where_BL.sum(1) > 1)[:, None])}
+        first_BL = noisy.predict_mask_BL.cumsum(dim=1) == 1
+        return {
+            "predict_mask_BL": noisy.predict_mask_BL
+            & ~(first_BL & (noisy.predict_mask_BL.sum(1) > 1)[:, None])
+        }
 
     other_noisy(patch, "bound_corrupt", change)
 
@@ -177,7 +180,7 @@ def noise_without_the_signals_share(patch: Patch) -> None:
 
     def wrong(*arguments: Any) -> Any:
         noisy = right(*arguments)
-        return dataclasses.replace(noisy, noise_BLE=noisy.end_noise_BLE)
+        return dataclasses.replace(noisy, noise_BLE=noisy.eps_BLE)
 
     patch.setattr(Genie, "corrupt", wrong)
 

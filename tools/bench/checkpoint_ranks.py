@@ -48,14 +48,14 @@ class State:
         layout = config.parallel
         self.mesh = Mesh(world, tensor=layout.tensor, pipeline=layout.pipeline)
         self.engine = engine.build(config, self.mesh)
-        self.ema = Ema(config.ema, self.engine.owned.masters)
+        self.ema = Ema(config.ema, self.engine.shards.masters)
         self.checkpoints = Checkpoints(directory, config, self.engine, self.ema, self.mesh, attempt)
 
     @property
     def own(self) -> list[torch.Tensor]:
         """The masters that this rank writes."""
-        owned = self.engine.owned
-        return [each.of(owned.weights) for each in owned.fragments if not each.is_copy]
+        shards = self.engine.shards
+        return [each.of(shards.weights) for each in shards.owned_ranges if not each.is_copy]
 
     def digest(self) -> float:
         """Of all that this rank writes of the masters: to be summed over ranks."""

@@ -56,7 +56,7 @@ class EngineStep:
         """The next step."""
         self._number += 1
         micro_batches = self._training.corrupt(self._number, self._training.read(self._number))
-        counts, _ = self._training.agree(micro_batches)
+        counts, _ = self._training.all_reduce_counts(micro_batches)
         self._training.run(self._number, micro_batches, counts)
         assert not self.engine.skipped
 

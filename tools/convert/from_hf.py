@@ -15,7 +15,7 @@ from configs.load import to_plain, to_yaml, validate
 from data_pipeline.tokenizer import load_tokenizer
 from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, State
-from pretrain.checkpoint import objective_state, store
+from pretrain.checkpoint import objective_tensors, store
 from pretrain.config import RunConfig
 from pretrain.run.stored_config import stored_config
 from tools.convert import formats as layouts
@@ -64,9 +64,9 @@ def from_hf(
     length = options.length or incoming.length
     told = incoming.run.get("data", {}).get("sequence_length")
     known = bool(length or told or (source / RUN_FILE).exists())
-    run, learnt = _run(source, incoming, tokenizer, options), _learnt(source)
+    run, objective_state = _run(source, incoming, tokenizer, options), _objective_state_of(source)
     with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
-        write.write_checkpoint(aside, incoming.tensors, run, shard_bytes, learnt)
+        write.write_checkpoint(aside, incoming.tensors, run, shard_bytes, objective_state)
         given = parity.inputs(incoming.model, incoming.num_ids)
         note = ", under the causal mask" if incoming.compared_as.attention == "causal" else ""
         written = tensors.of_checkpoint(tensors.Reader(aside), "master")
@@ -135,10 +135,10 @@ def _run(
     return write.state_of(config, step=0, tokens_seen=0, facts=known)
 
 
-def _learnt(source: Path) -> State:
+def _objective_state_of(source: Path) -> State:
     """What the objective had learnt in the run it was exported from, where that is beside it."""
-    file = source / objective_state.NAME
-    return objective_state.parsed(file.read_bytes(), file) if file.is_file() else NO_STATE
+    file = source / objective_tensors.NAME
+    return objective_tensors.parsed(file.read_bytes(), file) if file.is_file() else NO_STATE
 
 
 def _facts(file: Path) -> dict[str, Any]:

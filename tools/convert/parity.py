@@ -88,7 +88,7 @@ def _query(model: ModelConfig, given: Inputs) -> Query:
     query = Query(
         ids_BL=given.ids_BL,
         level_BK=given.level_B1,
-        where_BL=torch.ones_like(given.ids_BL, dtype=torch.bool),
+        predict_mask_BL=torch.ones_like(given.ids_BL, dtype=torch.bool),
     )
     if model.seq2seq is None:
         return query
@@ -105,7 +105,7 @@ def _query(model: ModelConfig, given: Inputs) -> Query:
         query,
         signal_BK=(1 - given.level_B1).sqrt(),
         noise_BLE=normal("noise") * given.level_B1.sqrt()[..., None],
-        draft_BLE=normal("draft"),
+        self_cond_BLE=normal("draft"),
         source_BS=given.ids_BL,
         source_valid_BS=valid_BS,
     )

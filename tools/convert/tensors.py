@@ -16,7 +16,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from pretrain.checkpoint.reader import Reader
-from pretrain.parallel.ranges import Range
+from pretrain.parallel.ranges import FlatRange
 from tools.convert import pickled
 
 Shape = tuple[int, ...]
@@ -61,7 +61,7 @@ def of_checkpoint(reader: Reader, kind: str) -> Tensors:
     shapes = reader.shapes(kind)
 
     def read(name: str) -> Tensor:
-        return reader.read(kind, Range.whole(name, shapes[name])).view(shapes[name])
+        return reader.read(kind, FlatRange.whole(name, shapes[name])).view(shapes[name])
 
     return Tensors(shapes, read, str(reader.path))
 

@@ -6,7 +6,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.load import to_plain
 from model.networks.attention_layouts import FULL
-from pretrain.checkpoint import objective_state, store
+from pretrain.checkpoint import objective_tensors, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
 from pretrain.config import RunConfig
@@ -84,7 +84,7 @@ def to_hf(
         write.write_json(aside / "generation_config.json", _generation(config, special))
         run = {**facts, "config": {**to_plain(config), "run_dir": None, "fork_from": None}}
         write.write_json(aside / RUN_FILE, run)
-        objective_state.write(aside, reader.objective_state())
+        objective_tensors.write(aside, reader.objective_state())
         own = "configuration_palimpsest.py" in texts
         texts["README.md"] = card(config, facts, report, own, found, about)
         for name, text in texts.items():

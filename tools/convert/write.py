@@ -15,7 +15,7 @@ from torch import Tensor
 
 from configs.load import to_plain
 from model.objectives import NO_STATE, State
-from pretrain.checkpoint import manifest, objective_state, store
+from pretrain.checkpoint import manifest, objective_tensors, store
 from pretrain.checkpoint.reader import crc32, key
 from pretrain.config import RunConfig
 from tools.convert.tensors import Shape, Tensors
@@ -89,7 +89,7 @@ def write_checkpoint(
     tensors: Tensors,
     state: Mapping[str, Any],
     shard_bytes: int,
-    learnt: State = NO_STATE,
+    objective_state: State = NO_STATE,
 ) -> None:
     """A checkpoint of ours that holds weights only, once: neither moments nor an average.
 
@@ -132,7 +132,7 @@ def write_checkpoint(
         name: {"bytes": (folder / name).stat().st_size, "sha256": store.sha256(folder / name)}
         for name in names
     }
-    files |= objective_state.write(folder, learnt)
+    files |= objective_tensors.write(folder, objective_state)
     store.write(folder / store.MANIFEST, manifest.text_of(files))
 
 

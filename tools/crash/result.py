@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pretrain.run.directory import facts
+from pretrain.run.directory import provenance
 from tools.bench.measure import machine_facts
 from tools.crash.evidence import NEAR
 from tools.crash.faults import Survived
@@ -40,7 +40,7 @@ class Result:
     def text(self) -> str:
         """As Markdown."""
         seconds = time.monotonic() - self.began
-        known = {**machine_facts(torch.device("cpu")), **facts()}
+        known = {**machine_facts(torch.device("cpu")), **provenance()}
         parts = [
             "# Runs killed at random moments",
             f"`{self.command}`, {seconds / 60:.0f} minutes on {time.strftime('%Y-%m-%d')}.",

@@ -88,14 +88,14 @@ def _batch_sums(
     config = loaded.config
     batch = {name: value.to(loaded.device) for name, value in batch.items()}
     noisy = config.objective.corrupt(batch, draws, config.model, loaded.state)
-    asked = replace(noisy, where_BL=batch["valid"] & (batch["tokens"] != pad))
+    asked = replace(noisy, predict_mask_BL=batch["valid"] & (batch["tokens"] != pad))
     assert noisy.signal_BK is not None
     assert noisy.noise_BLE is not None
-    assert noisy.start_noise_BLE is not None
-    where_BL = asked.where_BL
-    signal_M1 = noisy.signal_BK.expand(where_BL.shape)[where_BL][:, None]
-    noise_ME = noisy.noise_BLE[where_BL]
-    start_ME, ids_M = noisy.start_noise_BLE[where_BL], batch["tokens"][where_BL]
+    assert noisy.x0_noise_BLE is not None
+    predict_mask_BL = asked.predict_mask_BL
+    signal_M1 = noisy.signal_BK.expand(predict_mask_BL.shape)[predict_mask_BL][:, None]
+    noise_ME = noisy.noise_BLE[predict_mask_BL]
+    start_ME, ids_M = noisy.x0_noise_BLE[predict_mask_BL], batch["tokens"][predict_mask_BL]
     table_RE = loaded.denoiser.embedding.weight.float()[: len(counts)]
     mean_E = (counts.to(table_RE) @ table_RE) / counts.sum()
 
@@ -116,7 +116,7 @@ def _batch_sums(
                 (mean_E - clean_ME).square().mean(dim=1).sum(),
                 (found.table.round(x0_ME) == ids_M).sum(),
                 (nearest_ME == table_RE[ids_M]).all(dim=1).sum(),
-                where_BL.sum(),
+                predict_mask_BL.sum(),
             ]
         )
 

@@ -93,10 +93,10 @@ def sample(
             for position, ids_L in zip(position_B.tolist(), drawn_BL.tolist(), strict=True):
                 kept = template.text(ids_L, tokenizer.eos_id) if ends else ids_L
                 mine.append((position, tokenizer.decode(kept), job.evaluations))
-    everyone = sorted(item for items in loaded.gather(mine) for item in items)
+    all_gather_object = sorted(item for items in loaded.gather(mine) for item in items)
     return Samples(
-        texts=[text for _, text, _ in everyone],
-        evaluations=[evaluations for _, _, evaluations in everyone],
+        texts=[text for _, text, _ in all_gather_object],
+        evaluations=[evaluations for _, _, evaluations in all_gather_object],
     )
 
 

@@ -100,11 +100,11 @@ def draw_candidates(
             )
             for number, row in zip(numbers, sampler.run(job).tolist(), strict=True):
                 mine.append((number, text_of(row, tokenizer), job.evaluations))
-    everyone = sorted(item for items in loaded.gather(mine) for item in items)
-    texts = [text for _, text, _ in everyone]
+    all_gather_object = sorted(item for items in loaded.gather(mine) for item in items)
+    texts = [text for _, text, _ in all_gather_object]
     return Candidates(
         texts=[texts[first : first + num] for first in range(0, total, num)],
-        evaluations=fmean(evaluations for _, _, evaluations in everyone),
+        evaluations=fmean(evaluations for _, _, evaluations in all_gather_object),
     )
 
 

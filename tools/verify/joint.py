@@ -50,14 +50,16 @@ class Conditionals(ABC):
         """log p of the visible tokens, the masked ones summed out: ``[B]``."""
         return (self._agree(ids_BL) @ self.probability).log()
 
-    def denoise(self, ids_BL: Tensor, level_BK: Tensor, where_BL: Tensor) -> Tensor:
+    def denoise(self, ids_BL: Tensor, level_BK: Tensor, predict_mask_BL: Tensor) -> Tensor:
         """log p(x_i | visible tokens) as logits ``[M, V + 1]``, -inf for [MASK]."""
-        asked_B = where_BL.any(dim=1)
+        asked_B = predict_mask_BL.any(dim=1)
         weight_BN = self._agree(ids_BL[asked_B]) * self.probability
         one_hot_NLV = torch.nn.functional.one_hot(self.outcomes, self.vocab).double()
         marginal_BLV = torch.einsum("bn,nlv->blv", weight_BN, one_hot_NLV)
         logits_BLV = (marginal_BLV / marginal_BLV.sum(-1, keepdim=True)).log()
-        return torch.nn.functional.pad(logits_BLV[where_BL[asked_B]], (0, 1), value=-torch.inf)
+        return torch.nn.functional.pad(
+            logits_BLV[predict_mask_BL[asked_B]], (0, 1), value=-torch.inf
+        )
 
     def _agree(self, ids_BL: Tensor) -> Tensor:
         same_BNL = (ids_BL[:, None] == self.mask) | (ids_BL[:, None] == self.outcomes)

@@ -18,7 +18,7 @@ from pretrain.launch.local import World
 from pretrain.parallel import engine
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
-from pretrain.parallel.ranges import Box, Range, copy_overlap
+from pretrain.parallel.ranges import FlatRange, Slice, copy_overlap
 from pretrain.step import TrainingStep
 from tools.sample.options import SAMPLERS
 from tools.verify.synthetic import SyntheticStream, SyntheticWindows, batch, facts
@@ -39,8 +39,8 @@ class Outcome:
 
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
-    initial: list[tuple[Range, Tensor]] = field(default_factory=list)
-    final: list[tuple[Range, Tensor]] = field(default_factory=list)
+    initial: list[tuple[FlatRange, Tensor]] = field(default_factory=list)
+    final: list[tuple[FlatRange, Tensor]] = field(default_factory=list)
     noise: dict[int, str] = field(default_factory=dict)
     document_nats: list[float] = field(default_factory=list)
     samples: list[list[int]] = field(default_factory=list)
@@ -87,7 +87,7 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
                 del made["weight_BK"]  # follows from losses, and so is equal up to rounding
             outcome.noise |= _digests(noisy.position_B, made)
         micro_batches = training.corrupt(step, batches)
-        counts, _ = training.agree(micro_batches)
+        counts, _ = training.all_reduce_counts(micro_batches)
         sums = training.run(step, micro_batches, counts)
         outcome.losses.append(training.losses(sums, counts).total)
         outcome.grad_norms.append(trained.grad_norm)
@@ -98,10 +98,11 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     return outcome
 
 
-def _masters(trained: Engine) -> list[tuple[Range, Tensor]]:
-    weights = trained.owned.weights
+def _masters(trained: Engine) -> list[tuple[FlatRange, Tensor]]:
+    weights = trained.shards.weights
     return [
-        (fragment.range, fragment.of(weights).cpu().clone()) for fragment in trained.owned.fragments
+        (owned_range.range, owned_range.of(weights).cpu().clone())
+        for owned_range in trained.shards.owned_ranges
     ]
 
 
@@ -220,26 +221,26 @@ def _noisy_draw(
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     samples = batch(config, draws, range(config.global_batch), device)
     noisy = config.objective.corrupt(samples, draws, config.model)
-    row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+    row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
     return noisy, (draws, DRAW, samples["position"][row_M], column_M, 1.0)
 
 
-def assemble(pieces: list[tuple[Range, Tensor]]) -> dict[str, Tensor]:
+def assemble(pieces: list[tuple[FlatRange, Tensor]]) -> dict[str, Tensor]:
     """Whole parameters from all ranks' pieces.
 
     Raises:
         ValueError: two ranks hold different values of one element, or none holds it.
     """
     whole: dict[str, Tensor] = {}
-    for owned, value in pieces:
-        target = whole.setdefault(owned.name, torch.full(owned.shape, torch.nan))
-        everything = Box(corner=(0,) * len(owned.shape), sizes=owned.shape, at=0)
-        for box in owned.boxes():
+    for shards, value in pieces:
+        target = whole.setdefault(shards.name, torch.full(shards.shape, torch.nan))
+        everything = Slice(corner=(0,) * len(shards.shape), sizes=shards.shape, at=0)
+        for box in shards.boxes():
             part = value[box.at : box.at + box.num]
             before = torch.empty(box.num)
             copy_overlap(before, box, target.flatten(), everything)
             if not bool(((before == part) | before.isnan()).all()):
-                raise ValueError(f"two ranks hold different values of {owned.name}")
+                raise ValueError(f"two ranks hold different values of {shards.name}")
             copy_overlap(target.view(-1), everything, part, box)
     missing = [name for name, value in whole.items() if bool(value.isnan().any())]
     if missing:

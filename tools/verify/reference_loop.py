@@ -52,7 +52,7 @@ class PlainLoop:
         with torch.no_grad():
             noisy = objective.refine(noisy, self.ask, self.draws, self.state)
         sums = sum_losses(objective, self.denoiser.prediction(self.denoiser(noisy)), noisy)
-        self.state = objective.learn(self.state, sums.seen, samples["position"], self.draws)
+        self.state = objective.update_state(self.state, sums.seen, samples["position"], self.draws)
         means = {name: value / noisy.count(name) for name, value in sums.terms.items()}
         loss = torch.stack([objective.terms[name] * mean for name, mean in means.items()]).sum()
         self.optimizer.zero_grad()

@@ -18,7 +18,7 @@ def batch_of(tokens_BL: Tensor) -> Batch:
 
 def uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
     """Of the predicted positions ``[M, ids]``: every id alike, and never [MASK]."""
-    logits_MR = torch.zeros(int(noisy.where_BL.sum()), model.num_ids)
+    logits_MR = torch.zeros(int(noisy.predict_mask_BL.sum()), model.num_ids)
     logits_MR[:, model.mask] = -torch.inf
     return logits_MR
 
@@ -26,4 +26,4 @@ def uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
 def by_text(losses_M: Tensor, noisy: Noisy) -> Tensor:
     """The sum over the positions of each sample, ``[B]`` float64."""
     zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
-    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M.double())
+    return zeros_B.index_add(0, noisy.predict_mask_BL.nonzero()[:, 0], losses_M.double())

@@ -45,7 +45,7 @@ class Loggers:
         rows: Callable[[], list[Row]],
         say: Callable[[str], None],
     ) -> None:
-        self._say = say
+        self._log = say
         self._open: dict[str, Logger] = {}
         opening = Opening(directory=directory, step=step, config=to_plain(config), rows=rows)
         for name, kind in _wanted(config).items():
@@ -73,4 +73,4 @@ class Loggers:
     def _off(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
         hint = f"; pip install {name}" if isinstance(error, ImportError) else ""
-        self._say(f"{name} is off: {type(error).__name__}: {error}{hint}")
+        self._log(f"{name} is off: {type(error).__name__}: {error}{hint}")

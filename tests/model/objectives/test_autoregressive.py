@@ -53,12 +53,12 @@ def nats(model: Denoiser, noisy: Noisy) -> Tensor:
     with torch.no_grad():
         losses_M = model.ask(noisy, lambda found: OBJECTIVE.bound_losses(found, noisy))
     zeros_B = torch.zeros(len(noisy.ids_BL), dtype=torch.float64)
-    return zeros_B.index_add(0, noisy.where_BL.nonzero()[:, 0], losses_M.double())
+    return zeros_B.index_add(0, noisy.predict_mask_BL.nonzero()[:, 0], losses_M.double())
 
 
 def logits(model: Denoiser, query: Query) -> Tensor:
     """``[B, L, V]`` at all positions."""
-    query = replace(query, where_BL=torch.ones_like(query.where_BL))
+    query = replace(query, predict_mask_BL=torch.ones_like(query.predict_mask_BL))
     with torch.no_grad():
         found: Tensor = model(query)["logits"]
     return found.unflatten(0, query.ids_BL.shape)[..., : model.config.vocab_size]
@@ -73,7 +73,7 @@ def test_each_column_reads_the_token_before_it_and_predicts_its_own() -> None:
     batch = batch_of(torch.tensor([[5, 6, 7, 8], [5, 1, 0, 0]]), valid=valid)
     noisy = OBJECTIVE.corrupt(batch, DRAWS, model)
     assert noisy.ids_BL.tolist() == [[11, 5, 6, 7], [11, 5, 1, 0]]
-    assert torch.equal(noisy.where_BL, valid)
+    assert torch.equal(noisy.predict_mask_BL, valid)
     assert torch.equal(noisy.target_BL, batch["tokens"])
     assert noisy.layout == Causal() == OBJECTIVE.layout(4)
     assert noisy.level_BK.tolist() == [[0.0], [0.0]]
@@ -87,7 +87,7 @@ def test_a_mask_of_the_text_itself_is_read_but_not_predicted() -> None:
     tokens = torch.tensor([[5, 3, 7]])
     noisy = OBJECTIVE.corrupt(batch_of(tokens), DRAWS, model)
     assert noisy.ids_BL.tolist() == [[3, 5, 3]]
-    assert noisy.where_BL.tolist() == [[True, False, True]]
+    assert noisy.predict_mask_BL.tolist() == [[True, False, True]]
     assert int(noisy.count()) == 2
     assert OBJECTIVE.counted(batch_of(tokens), tokens > 0, model).tolist() == [[True, False, True]]
 
@@ -161,7 +161,7 @@ def test_of_the_document_before_only_its_eos_is_seen() -> None:
     alone = Query(
         ids_BL=torch.tensor([[EOS, 9, 3]]),
         level_BK=torch.zeros(1, 1),
-        where_BL=torch.ones(1, 3, dtype=torch.bool),
+        predict_mask_BL=torch.ones(1, 3, dtype=torch.bool),
         layout=Causal(),
     )
     torch.testing.assert_close(logits(model, alone), before)

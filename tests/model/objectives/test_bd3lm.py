@@ -62,12 +62,12 @@ def test_the_noisy_text_is_read_with_its_clean_copy_behind_it(padding: Any) -> N
     text = torch.ones_like(batch["valid"]) if padding == "generated" else batch["valid"]
     assert noisy.valid_BL is not None
     assert torch.equal(noisy.valid_BL, text.repeat(1, 2))
-    assert not noisy.where_BL[:, 10:].any()
+    assert not noisy.predict_mask_BL[:, 10:].any()
     assert not noisy.over_BL[:, 10:].any()
     assert not noisy.level_BK[:, 10:].any()
     masked = half == MODEL.mask
     assert torch.equal(half[~masked], tokens[~masked])
-    assert torch.equal(noisy.where_BL[:, :10], masked & text)
+    assert torch.equal(noisy.predict_mask_BL[:, :10], masked & text)
     assert masked[~batch["valid"]].any() == (padding != "visible")
     # The first token is given: it is text that was read, and not in the loss.
     assert not masked[:, 0].any()
@@ -91,7 +91,7 @@ def test_each_block_has_a_time_of_its_own(schedule: Any, low: float, high: float
     assert ((share * 8).long().sort(dim=1).values == torch.arange(8)).double().mean() > 0.99
     # As many are masked as the rate says, and they weigh as the bound has it.
     rate = 1 - schedule.alpha(level[:, 1:])
-    difference = (noisy.where_BL[:, 1:length].double() - rate).sum()
+    difference = (noisy.predict_mask_BL[:, 1:length].double() - rate).sum()
     assert abs(difference) < 4 * (rate * (1 - rate)).sum().sqrt()
     weight = -schedule.dalpha(level) / (1 - schedule.alpha(level))
     torch.testing.assert_close(noisy.weight_BK[:, :length].double(), weight, rtol=1e-3, atol=0)
@@ -108,9 +108,9 @@ def test_noise_depends_on_the_stream_position_alone(method: str) -> None:
 
     batch = batch_of(16, 8, first=100)
     whole, part = made(batch), made({key: value[kept] for key, value in batch.items()})
-    for name in ("ids_BL", "level_BK", "where_BL", "weight_BK", "over_BL"):
+    for name in ("ids_BL", "level_BK", "predict_mask_BL", "weight_BK", "over_BL"):
         assert torch.equal(getattr(whole, name)[kept], getattr(part, name))
-    assert not torch.equal(whole.where_BL, made(batch, seed=1).where_BL)
+    assert not torch.equal(whole.predict_mask_BL, made(batch, seed=1).predict_mask_BL)
 
 
 def test_one_block_is_mdlm_in_its_losses_and_gradients() -> None:
@@ -136,7 +136,7 @@ def test_no_block_sees_its_own_clean_copy_or_later_ones() -> None:
 
     def logits(ids: Tensor) -> Tensor:
         with torch.no_grad():
-            found = network(replace(noisy, ids_BL=ids, where_BL=everywhere))["logits"]
+            found = network(replace(noisy, ids_BL=ids, predict_mask_BL=everywhere))["logits"]
         return found.unflatten(0, (4, length))[..., :VOCAB]
 
     before = logits(noisy.ids_BL)
@@ -179,7 +179,7 @@ def test_blocks_of_one_are_the_losses_of_a_model_that_goes_left_to_right() -> No
     assert torch.equal(first.ids_BL, second.ids_BL)
     assert (first.ids_BL[:, 1:6] == MODEL.mask).all()
     assert (first.weight_BK[:, 1:6] == 1).all()
-    assert torch.equal(first.where_BL[:, :6], free.expand(5, 6))
+    assert torch.equal(first.predict_mask_BL[:, :6], free.expand(5, 6))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_the_gradient_of_a_level_is_of_its_own_positions() -> None:
     noisy = Bd3lm(block_size=4).bound_corrupt(batch, batch["valid"], draws(2), MODEL)
     everywhere = torch.arange(2 * length).expand(2, -1) < length
     level = noisy.level_BK.clone().requires_grad_()
-    asked = replace(noisy, level_BK=level, where_BL=everywhere)
+    asked = replace(noisy, level_BK=level, predict_mask_BL=everywhere)
     logits = network(asked)["logits"].unflatten(0, (2, length))[..., :VOCAB]
     (grad,) = torch.autograd.grad(
         (logits * torch.arange(VOCAB))[:, :4].sum(), level, retain_graph=True

@@ -48,7 +48,7 @@ def leaning(query: Query) -> Tensor:
     code_B = (ids_BL * 5 ** torch.arange(ids_BL.shape[1])).sum(dim=1)
     place_LV = torch.arange(ids_BL.shape[1] * VOCAB).view(-1, VOCAB)
     logits_BLV = 2 * torch.sin(code_B[:, None, None] + 1.7 * place_LV)
-    return torch.nn.functional.pad(logits_BLV[query.where_BL], (0, 1), value=-torch.inf)
+    return torch.nn.functional.pad(logits_BLV[query.predict_mask_BL], (0, 1), value=-torch.inf)
 
 
 class Told:
@@ -60,7 +60,7 @@ class Told:
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
         return read(Prediction(logits=Categorical(self.logits(query))))
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         return query
 
 
@@ -83,7 +83,7 @@ def test_a_rate_a_sample_and_neither_padding_nor_mask_is_touched() -> None:
     given["tokens"][:, 1] = model.mask
     noisy = Sundae().corrupt(given, Draws(seed=1, split="test", batch=400), model)
     text = given["valid"] & (given["tokens"] != model.mask)
-    assert torch.equal(noisy.where_BL, text)
+    assert torch.equal(noisy.predict_mask_BL, text)
     assert torch.equal(noisy.over_BL, text)
     assert torch.equal(noisy.ids_BL[~text], given["tokens"][~text])
     assert bool((noisy.ids_BL[text] != model.mask).all())
@@ -102,7 +102,7 @@ def test_one_unroll_is_a_plain_denoising_autoencoder() -> None:
     assert not plain.refines
     assert plain.refine(noisy, Told().ask, DRAWS) is noisy
     cross_entropy = torch.nn.functional.cross_entropy(
-        leaning(noisy)[:, :VOCAB], noisy.target_BL[noisy.where_BL], reduction="none"
+        leaning(noisy)[:, :VOCAB], noisy.target_BL[noisy.predict_mask_BL], reduction="none"
     )
     torch.testing.assert_close(losses(plain, noisy), cross_entropy)
     first = views(Sundae(unrolls=2), [0, 1])
@@ -112,16 +112,18 @@ def test_one_unroll_is_a_plain_denoising_autoencoder() -> None:
 def test_views_stand_behind_one_another_and_the_text_is_counted_once() -> None:
     rows, plain = [3, 4, 6], Sundae(unrolls=1)
     corrupted = plain.corrupt(batch(rows), DRAWS, MODEL)
-    noisy, text = views(Sundae(unrolls=3), rows), int(corrupted.where_BL.sum())
+    noisy, text = views(Sundae(unrolls=3), rows), int(corrupted.predict_mask_BL.sum())
     assert Sundae(unrolls=3).expansion == 3
     assert torch.equal(noisy.ids_BL[:3], corrupted.ids_BL)
     assert noisy.tokens is not None
     assert int(noisy.tokens) == text
     assert int(noisy.count()) == 3 * text
-    for name in ("target_BL", "where_BL", "valid_BL", "level_BK", "position_B"):
+    for name in ("target_BL", "predict_mask_BL", "valid_BL", "level_BK", "position_B"):
         one = getattr(corrupted, name)
         assert torch.equal(getattr(noisy, name), torch.cat([one] * 3)), name
-    assert torch.equal(noisy.ids_BL[~noisy.where_BL], noisy.target_BL[~noisy.where_BL])
+    assert torch.equal(
+        noisy.ids_BL[~noisy.predict_mask_BL], noisy.target_BL[~noisy.predict_mask_BL]
+    )
 
 
 def test_a_view_is_drawn_of_what_is_predicted_of_the_one_before(
@@ -133,7 +135,7 @@ def test_a_view_is_drawn_of_what_is_predicted_of_the_one_before(
     start = replace(Sundae().corrupt(given, DRAWS, MODEL), ids_BL=tokens)
     for temperature in (1.0, 0.5):
         noisy = Sundae(unrolls=3, temperature=temperature).refine(start, Told().ask, DRAWS)
-        once = replace(start, ids_BL=tokens[:1], where_BL=start.where_BL[:1])
+        once = replace(start, ids_BL=tokens[:1], predict_mask_BL=start.predict_mask_BL[:1])
         p_LV = (leaning(once) / temperature).double().softmax(dim=-1)
         for place in range(3):
             counts = torch.bincount(noisy.ids_BL[num : 2 * num, place], minlength=VOCAB + 1)
@@ -141,7 +143,7 @@ def test_a_view_is_drawn_of_what_is_predicted_of_the_one_before(
         # The third view goes on from the second, which differs from row to row.
         second = noisy.ids_BL[num : 2 * num]
         same = (second == second[0]).all(dim=1)
-        after = replace(start, ids_BL=second[:1], where_BL=start.where_BL[:1])
+        after = replace(start, ids_BL=second[:1], predict_mask_BL=start.predict_mask_BL[:1])
         p_V = (leaning(after) / temperature).double().softmax(dim=-1)[0]
         counts = torch.bincount(noisy.ids_BL[2 * num :, 0][same], minlength=VOCAB + 1)
         assert int(same.sum()) > 20
@@ -259,7 +261,7 @@ def given_the_others(joint: Joint) -> Denoise:
     """p(x_i | all others), whatever stands at i."""
 
     def denoise(query: Query) -> Tensor:
-        row_M, column_M = query.where_BL.nonzero(as_tuple=True)
+        row_M, column_M = query.predict_mask_BL.nonzero(as_tuple=True)
         ids_ML = query.ids_BL[row_M].clone()
         here_ML = torch.arange(joint.length) == column_M[:, None]
         ids_ML[here_ML] = joint.mask
@@ -298,7 +300,7 @@ def test_samples_follow_the_chain_from_even_ids(
 
 def counting(query: Query) -> Tensor:
     """Surely one more than what stands there, up to the last id."""
-    ids_M = (query.ids_BL[query.where_BL] + 1).clamp(max=VOCAB - 1)
+    ids_M = (query.ids_BL[query.predict_mask_BL] + 1).clamp(max=VOCAB - 1)
     return torch.nn.functional.one_hot(ids_M, VOCAB + 1).float().log()
 
 
@@ -346,8 +348,8 @@ def test_the_unsure_positions_are_revised_after_a_first_step_of_all() -> None:
     before: list[Tensor] = []
 
     def surer(query: Query) -> Tensor:
-        _, column_M = query.where_BL.nonzero(as_tuple=True)
-        ids_M = (query.ids_BL[query.where_BL] + 1) % VOCAB
+        _, column_M = query.predict_mask_BL.nonzero(as_tuple=True)
+        ids_M = (query.ids_BL[query.predict_mask_BL] + 1) % VOCAB
         sure_M1 = 1.0 + column_M[:, None]
         one_hot_MR = torch.nn.functional.one_hot(ids_M, VOCAB + 1)
         return sure_M1 * one_hot_MR

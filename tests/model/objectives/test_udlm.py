@@ -48,7 +48,7 @@ def test_every_token_of_the_text_is_in_the_loss_and_nothing_else_is_noised(
     for objective in (Udlm(), Udlm(schedule=Cosine(), t_min=0.2)):
         noisy = objective.corrupt(text, draws(), MODEL)
         wanted = text["valid"] & (text["tokens"] != MODEL.mask)
-        assert torch.equal(noisy.where_BL, wanted)
+        assert torch.equal(noisy.predict_mask_BL, wanted)
         assert torch.equal(noisy.ids_BL[~wanted], text["tokens"][~wanted])
         assert not bool((noisy.ids_BL[wanted] == MODEL.mask).any())
         assert int(noisy.count()) == int(text["valid"].sum())
@@ -74,7 +74,7 @@ def test_what_is_given_is_neither_noised_nor_counted(text: dict[str, Tensor]) ->
         (padded, free & (text["tokens"] != MODEL.mask) & ~padded["ending"]),
     ):
         noisy = objective.bound_corrupt(batch, free, draws(), MODEL)
-        assert torch.equal(noisy.where_BL, counted)
+        assert torch.equal(noisy.predict_mask_BL, counted)
         assert torch.equal(noisy.over_BL, counted)
         assert torch.equal(noisy.ids_BL[~counted], text["tokens"][~counted])
     assert objective.scope(padded=True).length_given
@@ -86,20 +86,22 @@ def test_only_the_position_in_the_stream_decides_the_noise(text: dict[str, Tenso
     whole = Udlm().corrupt(text, draws(), MODEL)
     kept = torch.tensor([17, 3, 60])
     part = Udlm().corrupt({key: value[kept] for key, value in text.items()}, draws(), MODEL)
-    for name in ("ids_BL", "level_BK", "weight_BK", "where_BL"):
+    for name in ("ids_BL", "level_BK", "weight_BK", "predict_mask_BL"):
         assert torch.equal(getattr(whole, name)[kept], getattr(part, name))
 
 
 def right(joint: Joint, noisy: Noisy) -> Tensor:
     """p(x_0 | the others of x_t), ``[M, V]``."""
     alpha_B1 = 1 - noisy.level_BK.double()
-    return others(joint, noisy.ids_BL, noisy.where_BL, alpha_B1)[noisy.where_BL]
+    return others(joint, noisy.ids_BL, noisy.predict_mask_BL, alpha_B1)[noisy.predict_mask_BL]
 
 
 def mean_of(joint: Joint, noisy: Noisy) -> Tensor:
     """p(x_0 | all of x_t): the same with the noisy token itself taken into account."""
-    alpha_M1 = (1 - noisy.level_BK.double()).expand(noisy.ids_BL.shape)[noisy.where_BL][:, None]
-    seen_MV = torch.nn.functional.one_hot(noisy.ids_BL[noisy.where_BL], joint.vocab)
+    alpha_M1 = (1 - noisy.level_BK.double()).expand(noisy.ids_BL.shape)[noisy.predict_mask_BL][
+        :, None
+    ]
+    seen_MV = torch.nn.functional.one_hot(noisy.ids_BL[noisy.predict_mask_BL], joint.vocab)
     weight_MV = right(joint, noisy) * (alpha_M1 * seen_MV + (1 - alpha_M1) / joint.vocab)
     return weight_MV / weight_MV.sum(dim=1, keepdim=True)
 
@@ -150,7 +152,7 @@ def test_no_prediction_is_better_than_the_right_one_at_any_level() -> None:
         noisy = Noisy(
             ids_BL=noisy_ZL.repeat_interleave(9, dim=0),
             level_BK=level.expand(81, 1),
-            where_BL=where.expand(81, 2),
+            predict_mask_BL=where.expand(81, 2),
             position_B=torch.arange(81),
             target_BL=joint.outcomes.repeat(9, 1),
             weight_BK=torch.ones(81, 1),

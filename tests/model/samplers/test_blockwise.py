@@ -37,7 +37,7 @@ class Conditionals:
             self.kept = query.ids_BL[:, :0]
         layout, num = query.layout, query.ids_BL.shape[1]
         if isinstance(layout, Cached):
-            past, block, asked = layout.past, query.ids_BL, query.where_BL
+            past, block, asked = layout.past, query.ids_BL, query.predict_mask_BL
             before = self.kept[:, :past]
             if layout.keep:
                 assert not (block == self.joint.mask).any()
@@ -47,7 +47,7 @@ class Conditionals:
             assert isinstance(layout, Blocks)
             past = (num // 2 - 1) // layout.size * layout.size
             here = slice(past, num // 2)
-            block, asked = query.ids_BL[:, here], query.where_BL[:, here]
+            block, asked = query.ids_BL[:, here], query.predict_mask_BL[:, here]
             before = query.ids_BL[:, num // 2 :][:, :past]
         later = self.joint.length - past - block.shape[1]
         seen = torch.cat([before, block], dim=1)
@@ -56,7 +56,7 @@ class Conditionals:
         logits = self.joint.denoise(seen, query.level_BK, where)
         return read(Prediction(logits=Categorical(logits)))
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         return query
 
 

@@ -53,7 +53,7 @@ class Watched:
         self.queries.append(query)
         return self.network.ask(query, read)
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         return query
 
 
@@ -115,7 +115,7 @@ def test_with_the_cache_each_column_is_read_once() -> None:
     assert [query.layout for query in queries] == [
         Cached(past=past, causal=True) for past in (0, 5, 6, 7, 8, 9)
     ]
-    assert all(int(query.where_BL.sum()) == 6 for query in queries)  # the head: once a token
+    assert all(int(query.predict_mask_BL.sum()) == 6 for query in queries)  # the head: once a token
 
 
 def test_a_run_begins_without_the_cache_of_another() -> None:
@@ -127,7 +127,7 @@ def test_a_run_begins_without_the_cache_of_another() -> None:
     query = Query(
         ids_BL=torch.zeros(1, 2, dtype=torch.int64),
         level_BK=torch.zeros(1, 1),
-        where_BL=torch.ones(1, 2, dtype=torch.bool),
+        predict_mask_BL=torch.ones(1, 2, dtype=torch.bool),
         layout=FULL,
     )
     with torch.no_grad():

@@ -40,11 +40,13 @@ class Right:
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
         self.asked.append(query)
         alpha_B1 = self.schedule.alpha(query.level_BK.double())
-        p_BLV = others(self.joint, query.ids_BL, query.where_BL, alpha_B1)
-        logits_MR = torch.nn.functional.pad(p_BLV[query.where_BL].log(), (0, 1), value=-torch.inf)
+        p_BLV = others(self.joint, query.ids_BL, query.predict_mask_BL, alpha_B1)
+        logits_MR = torch.nn.functional.pad(
+            p_BLV[query.predict_mask_BL].log(), (0, 1), value=-torch.inf
+        )
         return read(Prediction(logits=Categorical(logits_MR)))
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         return query
 
 
@@ -181,7 +183,7 @@ def test_the_greedy_tail_ends_with_the_likeliest() -> None:
     assert isinstance(greedy.network, Right)
     last = greedy.network.asked[-1]
     assert torch.equal(last.ids_BL, plain.network.asked[-1].ids_BL)
-    p_BLV = others(joint, last.ids_BL, last.where_BL, 1 - last.level_BK.double())
+    p_BLV = others(joint, last.ids_BL, last.predict_mask_BL, 1 - last.level_BK.double())
     assert torch.equal(drawn, p_BLV.argmax(dim=-1))
 
 

@@ -52,9 +52,9 @@ class Distilled(Objective):
             return found.logits.best()
 
         ids_M, log_p_M = ask(noisy, likeliest, network="teacher")
-        target_BL = noisy.target_BL.masked_scatter(noisy.where_BL, ids_M)
+        target_BL = noisy.target_BL.masked_scatter(noisy.predict_mask_BL, ids_M)
         zeros_BL = torch.zeros(target_BL.shape, device=target_BL.device)
-        weight_BL = zeros_BL.masked_scatter(noisy.where_BL, log_p_M.float().exp())
+        weight_BL = zeros_BL.masked_scatter(noisy.predict_mask_BL, log_p_M.float().exp())
         return replace(noisy, target_BL=target_BL, weight_BK=weight_BL)
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:

@@ -90,23 +90,25 @@ def test_one_evaluation_is_ours(tmp_path: Path, variant: str) -> None:
     assert report["logits"] >= 3 * 20 * 89
     model = model_of(tmp_path / "out")
     ids, valid = sources()
-    x, draft = torch.randn(2, 3, 7, 12, generator=torch.Generator().manual_seed(2))
+    x, self_cond = torch.randn(2, 3, 7, 12, generator=torch.Generator().manual_seed(2))
     level = torch.tensor([0.2, 0.5, 1.0])
     query = Query(
         ids_BL=torch.zeros(3, 7, dtype=torch.int64),
         level_BK=level[:, None],
-        where_BL=torch.ones(3, 7, dtype=torch.bool),
+        predict_mask_BL=torch.ones(3, 7, dtype=torch.bool),
         signal_BK=torch.zeros(3, 1),
         noise_BLE=x,
-        draft_BLE=draft,
+        self_cond_BLE=self_cond,
         source_BS=ids,
         source_valid_BS=valid,
     )
     with torch.no_grad():
         wanted_ME = ours(query)["vector_ME"]
-        draft = draft if objective_of(variant).refines else None
-        found = model(ids, valid.long(), decoder_inputs_embeds=x, level=level, draft=draft)
-        again = model(ids, valid.long(), decoder_inputs_embeds=x, level=level[:, None], draft=draft)
+        self_cond = self_cond if objective_of(variant).refines else None
+        found = model(ids, valid.long(), decoder_inputs_embeds=x, level=level, self_cond=self_cond)
+        again = model(
+            ids, valid.long(), decoder_inputs_embeds=x, level=level[:, None], self_cond=self_cond
+        )
     assert torch.equal(found.prediction.flatten(0, 1), wanted_ME)
     assert torch.equal(again.prediction, found.prediction)
     objective = objective_of(variant)
@@ -338,7 +340,7 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
         model(ids, labels=torch.full((3, 4), -100))
     x = torch.zeros(3, 7, 12)
     with pytest.raises(ValueError, match="draft goes with"):
-        model(ids, decoder_inputs_embeds=x, level=torch.ones(3), draft=x)
+        model(ids, decoder_inputs_embeds=x, level=torch.ones(3), self_cond=x)
     with pytest.raises(ValueError, match=r"level has shape \[1\]; give one for each of 3"):
         model(ids, decoder_inputs_embeds=x, level=torch.ones(1))
     with pytest.raises(TypeError, match="knows no temperature; ddpm has variance, clamp_below"):

@@ -228,6 +228,6 @@ class _Padded:
         answer: Answer = self._denoiser.ask(replace(query, valid_BL=self._valid_BL), read)
         return answer
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """There is no source."""
         return query

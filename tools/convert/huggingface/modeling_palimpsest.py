@@ -79,11 +79,11 @@ class PalimpsestPreTrainedModel(Wrapper):
             level_BK = level_BK[:, None]
         if level_BK.shape[1] > 1:
             level_BK = place.forth(level_BK)
-        where_BL = torch.ones(shape, dtype=torch.bool, device=read.device)
+        predict_mask_BL = torch.ones(shape, dtype=torch.bool, device=read.device)
         query = Query(
             ids_BL=place.forth(read),
             level_BK=level_BK,
-            where_BL=where_BL,
+            predict_mask_BL=predict_mask_BL,
             valid_BL=place.valid_BL,
         )
         if not hidden:

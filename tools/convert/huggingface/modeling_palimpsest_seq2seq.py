@@ -110,7 +110,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         labels: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         level: Tensor | None = None,
-        draft: Tensor | None = None,
+        self_cond: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_input_ids: None = None,
         decoder_attention_mask: None = None,
@@ -144,7 +144,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
                 "give labels for the loss, or decoder_inputs_embeds and level for one "
                 "prediction; generate() makes text"
             )
-        if draft is not None and (labels is not None or not self.objective.refines):
+        if self_cond is not None and (labels is not None or not self.objective.refines):
             raise ValueError("draft goes with decoder_inputs_embeds and self-conditioning")
         source = self._source(one_of(input_ids, inputs_embeds), attention_mask)
         if labels is not None:
@@ -154,7 +154,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         else:
             assert decoder_inputs_embeds is not None
             behind = text_first(None, decoder_inputs_embeds)
-            query = _query(source, decoder_inputs_embeds, level, draft)
+            query = _query(source, decoder_inputs_embeds, level, self_cond)
         found, states = self._evaluated(query, source, behind, hidden)
         loss = None
         if isinstance(query, Noisy):
@@ -281,7 +281,7 @@ def _query(
     source: Source,
     noisy_BLE: Tensor | None,
     level: Tensor | None,
-    draft_BLE: Tensor | None,
+    self_cond_BLE: Tensor | None,
 ) -> Query:
     """Embeddings that are noisy already."""
     assert noisy_BLE is not None
@@ -292,10 +292,10 @@ def _query(
     return Query(
         ids_BL=torch.zeros(shape, dtype=torch.int64, device=noisy_BLE.device),
         level_BK=level.view(-1, 1).float(),
-        where_BL=torch.ones(shape, dtype=torch.bool, device=noisy_BLE.device),
+        predict_mask_BL=torch.ones(shape, dtype=torch.bool, device=noisy_BLE.device),
         signal_BK=torch.zeros(shape[0], 1, device=noisy_BLE.device),
         noise_BLE=noisy_BLE.float(),
-        draft_BLE=draft_BLE,
+        self_cond_BLE=self_cond_BLE,
         source_BS=source.read,
         source_valid_BS=source.valid_BS,
     )

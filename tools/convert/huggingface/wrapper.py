@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from model.networks.config import ModelConfig
-from model.networks.layers import Recomputed
+from model.networks.layers import Checkpointed
 from model.networks.linears import Head
 from tools.convert.huggingface.vocabulary import check_table, resize, resized, resized_head
 
@@ -43,7 +43,7 @@ class Wrapper(PreTrainedModel):
         every_n_layers: int = 1,
     ) -> None:
         """The blocks do it by themselves, always in the non-reentrant form."""
-        blocks = [module for module in self.modules() if isinstance(module, Recomputed)]
+        blocks = [module for module in self.modules() if isinstance(module, Checkpointed)]
         for index, block in enumerate(blocks):
             block.recompute = enable and index % every_n_layers == 0
         self.gradient_checkpointing = enable

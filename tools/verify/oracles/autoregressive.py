@@ -57,14 +57,14 @@ class ChainRule:
         if past:
             ids_BL = torch.cat([self._read_BL[:, :past], ids_BL], dim=1)
         self._read_BL = ids_BL
-        logits_MR = self.logits(ids_BL, torch.nn.functional.pad(query.where_BL, (past, 0)))
+        logits_MR = self.logits(ids_BL, torch.nn.functional.pad(query.predict_mask_BL, (past, 0)))
         return read(Prediction(logits=Categorical(logits_MR)))
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """The query as it is."""
         return query
 
-    def logits(self, ids_BL: Tensor, where_BL: Tensor) -> Tensor:
+    def logits(self, ids_BL: Tensor, predict_mask_BL: Tensor) -> Tensor:
         """log p at the wanted columns ``[M, V + 1]``, each given columns no later than itself.
 
         Raises:
@@ -73,7 +73,7 @@ class ChainRule:
         joint = self._joint
         if not bool((ids_BL[:, 0] == joint.mask).all()):
             raise ValueError("the first column reads something else than the start symbol")
-        row_M, column_M = where_BL.nonzero(as_tuple=True)
+        row_M, column_M = predict_mask_BL.nonzero(as_tuple=True)
         length = joint.outcomes.shape[1]
         seen_ML = torch.full((len(row_M), length), joint.mask)
         place_L = torch.arange(length)
@@ -189,7 +189,7 @@ def _generator(seed: int) -> torch.Generator:
 def _nats(noisy: Noisy, joint: Conditionals) -> Tensor:
     """Of every sample under the chain rule, ``[B]`` float64."""
     _past(noisy.layout)
-    return _summed(noisy, ChainRule(joint).logits(noisy.ids_BL, noisy.where_BL))
+    return _summed(noisy, ChainRule(joint).logits(noisy.ids_BL, noisy.predict_mask_BL))
 
 
 def _summed(noisy: Noisy, logits_MR: Tensor) -> Tensor:

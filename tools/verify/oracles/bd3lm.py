@@ -210,7 +210,7 @@ def _every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Ba
 
 def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
     """The true conditionals of each predicted position given what it sees, ``[M, V + 1]``."""
-    row_M, column_M = noisy.where_BL.nonzero(as_tuple=True)
+    row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
     read, length = noisy.ids_BL.shape[1], joint.outcomes.shape[1]
     seen_ML = noisy.ids_BL[row_M]
     if noisy.layout != FULL:

@@ -209,7 +209,7 @@ def _padding() -> Comparison:
         normals={"start": torch.zeros(3, 4), "noise": torch.ones(3, 4)},
     )
     noisy = Genie().corrupt(batch | {"position": torch.arange(3)}, draws, _model())
-    missing = 2 * 12 - int(noisy.where_BL.sum()) - int(noisy.count())
+    missing = 2 * 12 - int(noisy.predict_mask_BL.sum()) - int(noisy.count())
     return Comparison(what="positions left out, padding with them", deviation=abs(missing))
 
 

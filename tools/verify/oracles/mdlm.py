@@ -212,7 +212,7 @@ def _probability(objective: Mdlm, time_W: Tensor, pattern_WL: Tensor) -> Tensor:
 
 
 def _denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
-    return joint.denoise(noisy.ids_BL, noisy.level_BK, noisy.where_BL)
+    return joint.denoise(noisy.ids_BL, noisy.level_BK, noisy.predict_mask_BL)
 
 
 def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:

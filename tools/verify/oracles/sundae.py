@@ -50,7 +50,7 @@ class _Network:
         """See :class:`model.samplers.SampledNetwork`."""
         return read(Prediction(logits=Categorical(self.logits(query))))
 
-    def remember(self, query: Query) -> Query:
+    def encode(self, query: Query) -> Query:
         """The query."""
         return query
 
@@ -152,7 +152,7 @@ def _uniform() -> list[Comparison]:
         ids_V = _ids(model)
 
         def even(query: Query, model: ModelConfig = model) -> Tensor:
-            logits_MR = torch.zeros(int(query.where_BL.sum()), model.num_rows)
+            logits_MR = torch.zeros(int(query.predict_mask_BL.sum()), model.num_rows)
             return logits_MR.masked_fill(model.excluded_rows.to(logits_MR.device), -torch.inf)
 
         batch = batch_of(ids_V[(len(ids_V) * draws.uniform("text", position_B, 12)).long()])
@@ -181,7 +181,7 @@ def _by_hand() -> list[Comparison]:
     draws = Scripted(time_B1=torch.tensor([[0.5]]).double(), uniform_BL=uniform_BL)
 
     def next_id(query: Query) -> Tensor:
-        ids_M = (query.ids_BL[query.where_BL] + 1) % 5
+        ids_M = (query.ids_BL[query.predict_mask_BL] + 1) % 5
         return torch.nn.functional.pad(
             2.0 * torch.nn.functional.one_hot(ids_M, 5), (0, 1), value=-torch.inf
         )
@@ -210,7 +210,7 @@ def _fixed_point() -> list[Comparison]:
 
     def known(query: Query) -> Tensor:
         tokens_BL = batch["tokens"].repeat(len(query.ids_BL) // 16, 1)
-        one_hot_MV = torch.nn.functional.one_hot(tokens_BL[query.where_BL], 7).float()
+        one_hot_MV = torch.nn.functional.one_hot(tokens_BL[query.predict_mask_BL], 7).float()
         return torch.nn.functional.pad(one_hot_MV, (0, 1)).log()
 
     network, objective = _Network(known), Sundae(unrolls=3)

@@ -136,7 +136,9 @@ def _only(objective: Udlm) -> Loss:
 def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Tensor:
     """Of every sample under the right prediction, ``[B]`` float64."""
     logits_MR = torch.nn.functional.pad(
-        others(law, noisy.ids_BL, noisy.where_BL, alpha_B1)[noisy.where_BL].log().clamp(min=-1e4),
+        others(law, noisy.ids_BL, noisy.predict_mask_BL, alpha_B1)[noisy.predict_mask_BL]
+        .log()
+        .clamp(min=-1e4),
         (0, law.config.num_ids - law.vocab),
         value=-torch.inf,
     )
@@ -162,7 +164,7 @@ def others(law: Conditionals, ids_BL: Tensor, noised_BL: Tensor, alpha_B1: Tenso
 def _chance(law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Tensor:
     """q(x_t | x_0) of every sample, ``[B]``."""
     kept_BL = alpha_B1 * (noisy.ids_BL == noisy.target_BL) + (1 - alpha_B1) / law.vocab
-    return torch.where(noisy.where_BL, kept_BL, 1.0).prod(dim=1)
+    return torch.where(noisy.predict_mask_BL, kept_BL, 1.0).prod(dim=1)
 
 
 # -- identities of the integrand --------------------------------------------------------------

@@ -141,11 +141,11 @@ def test_an_encoder_of_bert_weights_is_bert(tmp_path: Path, loaded, ids_of) -> N
                 parameter.data.copy_(sources[source])
         ids, valid = ids_of(60), torch.arange(12) < torch.tensor([[12], [5], [1]])
         query = Query(
-            ids_BL=ids, level_BK=torch.zeros(3, 1), where_BL=valid, source_BS=ids,
+            ids_BL=ids, level_BK=torch.zeros(3, 1), predict_mask_BL=valid, source_BS=ids,
             source_valid_BS=valid,
         )  # fmt: skip
         with torch.no_grad():
-            found = network.remember(query).memory_BSD
+            found = network.encode(query).memory_BSD
             states = model(ids, attention_mask=valid.long(), output_hidden_states=True)
         assert found is not None
         expected = states.hidden_states[2]

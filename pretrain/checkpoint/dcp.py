@@ -2,7 +2,7 @@
 
 DCP's planners think in boxes of whole tensors: what a rank holds, what a checkpoint
 holds, and which boxes of the one lie in the other. A rank's range of a parameter is at
-most a few boxes (:mod:`pretrain.parallel.ranges`); :class:`Piece` tells the planners which, and
+most a few boxes (:mod:`pretrain.parallel.ranges`); :class:`DcpShard` tells the planners which, and
 hands them the values, which are views into the rank's flat masters.
 """
 
@@ -20,26 +20,26 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import ReadItem, TensorWriteData, WriteItem, WriteItemType
 
-from pretrain.parallel.ranges import Flats, Range
+from pretrain.parallel.ranges import FlatRange, Flats
 
 
-class Piece(torch.Tensor):
+class DcpShard(torch.Tensor):
     """This rank's part of one tensor: it has the whole's shape, and holds a range of it.
 
     Args:
         owned: which range; flat: its values ``[num]``, in place.
     """
 
-    owned: Range
+    shards: FlatRange
     flat: Tensor
 
     @staticmethod
-    def __new__(cls, owned: Range, flat: Tensor) -> "Piece":
+    def __new__(cls, shards: FlatRange, flat: Tensor) -> "DcpShard":
         """A tensor without storage of its own."""
-        piece: Piece = torch.Tensor._make_wrapper_subclass(
-            cls, owned.shape, dtype=flat.dtype, device=flat.device
+        piece: DcpShard = torch.Tensor._make_wrapper_subclass(
+            cls, shards.shape, dtype=flat.dtype, device=flat.device
         )
-        piece.owned, piece.flat = owned, flat
+        piece.shards, piece.flat = shards, flat
         return piece
 
     @classmethod
@@ -51,7 +51,7 @@ class Piece(torch.Tensor):
 
     def chunks(self) -> Iterator[ChunkStorageMetadata]:
         """The boxes it holds."""
-        for box in self.owned.boxes():
+        for box in self.shards.boxes():
             yield ChunkStorageMetadata(torch.Size(box.corner), torch.Size(box.sizes))
 
     def __create_chunk_list__(self) -> list[ChunkStorageMetadata]:
@@ -67,7 +67,7 @@ class Piece(torch.Tensor):
                 tensor_data=TensorWriteData(
                     chunk=chunk,
                     properties=TensorProperties(dtype=self.flat.dtype),
-                    size=torch.Size(self.owned.shape),
+                    size=torch.Size(self.shards.shape),
                 ),
             )
             for chunk in self.chunks()
@@ -75,23 +75,23 @@ class Piece(torch.Tensor):
 
     def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
         """DCP asks for the values of a box."""
-        for box in self.owned.boxes():
+        for box in self.shards.boxes():
             if torch.Size(box.corner) == index.offset:
                 return self.flat[box.at : box.at + box.num].view(box.sizes)
-        raise ValueError(f"no box at {index.offset} in {self.owned}")
+        raise ValueError(f"no box at {index.offset} in {self.shards}")
 
 
-def pieces_of(held: Flats) -> dict[str, Piece]:
+def pieces_of(held: Flats) -> dict[str, DcpShard]:
     """What a rank holds of each parameter, by ``kind/name``."""
     return {
-        f"{kind}/{fragment.range.name}": Piece(fragment.range, fragment.of(flats))
+        f"{kind}/{owned_range.range.name}": DcpShard(owned_range.range, owned_range.of(flats))
         for kind, flats in held.kinds.items()
-        for fragment in held.fragments
-        if fragment.is_in(flats)
+        for owned_range in held.owned_ranges
+        if owned_range.is_in(flats)
     }
 
 
-def to_write(pieces: dict[str, Piece]) -> Iterator[tuple[str, ChunkStorageMetadata, Tensor]]:
+def to_write(pieces: dict[str, DcpShard]) -> Iterator[tuple[str, ChunkStorageMetadata, Tensor]]:
     """Name, box and values of everything that this rank writes."""
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(dict(pieces))
@@ -102,7 +102,7 @@ def to_write(pieces: dict[str, Piece]) -> Iterator[tuple[str, ChunkStorageMetada
         yield item.index.fqn, item.tensor_data.chunk, value
 
 
-def to_read(pieces: dict[str, Piece], metadata: Metadata) -> Iterator[tuple[ReadItem, Tensor]]:
+def to_read(pieces: dict[str, DcpShard], metadata: Metadata) -> Iterator[tuple[ReadItem, Tensor]]:
     """What to read of a checkpoint, and the view of this rank's values to put it into.
 
     Raises:
