@@ -132,7 +132,7 @@ def claims(names: list[str]) -> list[str | None]:
 @pytest.mark.slow
 def test_a_run_whose_ranks_are_no_forks(tiny, tmp_path: Path, monkeypatch) -> None:
     """As on a machine with GPUs, but for the GPUs."""
-    code = "import sys; from pretrain import device; from pretrain.__main__ import main\n"
+    code = "import sys; from pretrain.launch import device; from pretrain.__main__ import main\n"
     code += "if __name__ == '__main__':\n    device.may_have_gpu = lambda: True\n"
     code += "    sys.exit(main(sys.argv[1:]))"
     (tmp_path / "start.py").write_text(code)

@@ -32,7 +32,7 @@ class PlainLoop:
         }
         self.ask = Networks(self.denoiser.ask, others)
         self.optimizer = adamw(self.denoiser.parameter_names(), config.optim)
-        self.state = config.objective.begin(facts(config))
+        self.state = config.objective.init_state(facts(config))
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
 
