@@ -136,7 +136,7 @@ def test_a_run_whose_ranks_are_no_forks(tiny, tmp_path: Path, monkeypatch) -> No
     code += "if __name__ == '__main__':\n    device.may_have_gpu = lambda: True\n"
     code += "    sys.exit(main(sys.argv[1:]))"
     (tmp_path / "start.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
     command = [sys.executable, str(tmp_path / "start.py"), *tiny("parallel.data=2", "steps=2")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

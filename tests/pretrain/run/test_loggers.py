@@ -21,7 +21,7 @@ from pretrain.run.loggers.tensorboard_events import TensorboardEvents
 from pretrain.run.loggers.wandb_run import WandbRun, name
 from pretrain.run.metrics import read_rows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def opening(directory: Path, step: int, rows: list[dict[str, Any]], **wandb: str) -> Opening:
