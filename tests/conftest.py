@@ -25,7 +25,8 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What the scenarios on a cluster assert says what it found, as in a test.
+# What these modules assert says what it found, as in a test.
+pytest.register_assert_rewrite("saving", "schemas")
 pytest.register_assert_rewrite(
     "lab", "references", "scenarios", "when_nodes_change", "when_stopped", "when_used"
 )

