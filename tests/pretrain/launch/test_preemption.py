@@ -36,7 +36,8 @@ def test_a_late_request_does_not_end_a_process_that_is_done() -> None:
 
 
 def test_two_terminations_and_a_continuation_are_one_request() -> None:
-    source = "from pretrain.launch import preemption as p; import time; p.install(); print(flush=True)\n"
+    source = "from pretrain.launch import preemption as p; import time\n"
+    source += "p.install(); print(flush=True)\n"
     source += "while len(p.received()) < 2: time.sleep(0.01)\nprint(p.reason(), flush=True)"
     with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
