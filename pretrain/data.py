@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
@@ -46,6 +47,11 @@ class Corpus:
     held_out: tuple[Stream, int] | None = None
     document_of: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+
+    def batch(self, positions: range, device: torch.device) -> dict[str, Tensor]:
+        """Samples at positions of the training stream, on a device."""
+        samples = self.stream.batch(np.array(positions))
+        return {key: value.to(device) for key, value in samples.items()}
 
     @property
     def facts(self) -> Facts:

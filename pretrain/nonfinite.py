@@ -12,6 +12,7 @@ from torch import Tensor
 
 from configs.errors import RunError
 from pretrain.parallel.ranges import OwnedRange
+from pretrain.train_state import TrainState
 
 
 class NonFiniteError(RunError):
@@ -44,48 +45,53 @@ def _is_finite(values: Tensor) -> bool:
 
 
 class NonFiniteGuard:
-    """Counts skipped steps in a row.
+    """Counts skipped steps in a row, and ends a run that skips too many.
 
     Args:
-        limit: so many in a row end the run; batch: samples of a step, to name the culprits.
+        state: holds the count, and the present step.
+        limit: skipped steps in a row that end the run.
+        batch: samples of a step, to name the stream positions that were skipped.
+
+    Attributes:
+        loss_is_lost: the loss of the last step was not finite.
     """
 
-    def __init__(self, limit: int, batch: int) -> None:
-        self._limit, self._batch = limit, batch
-        self.skipped_in_a_row = 0
+    def __init__(self, state: TrainState, limit: int, batch: int) -> None:
+        self._state, self._limit, self._batch = state, limit, batch
         self.loss_is_lost = False
 
-    def check(self, step: int, skipped: bool, has_loss: bool) -> str | None:
-        """What to tell the user of a step that was skipped.
+    def check(self, skipped: bool, has_loss: bool) -> str | None:
+        """Count a step; returns a line for the user if it was skipped.
 
         Args:
             has_loss: whether the loss over all ranks is finite.
 
         Raises:
-            NonFiniteError: that was one too many.
+            NonFiniteError: ``limit`` steps in a row were skipped.
         """
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        state = self._state
+        state.skipped_in_a_row = state.skipped_in_a_row + 1 if skipped else 0
         self.loss_is_lost = not has_loss
         if not skipped:
             return None
-        last = step * self._batch
-        first = last - self.skipped_in_a_row * self._batch
+        last = state.step * self._batch
+        first = last - state.skipped_in_a_row * self._batch
         where = f"stream positions {first} to {last - 1}"
-        if self.skipped_in_a_row >= self._limit:
+        if state.skipped_in_a_row >= self._limit:
             raise NonFiniteError(
-                f"the gradient was not finite {self.skipped_in_a_row} steps in a row ({where}); "
+                f"the gradient was not finite {state.skipped_in_a_row} steps in a row ({where}); "
                 "lower optim.lr, or look at these samples"
             )
-        return f"step {step}: the gradient is not finite, skipped ({where})"
+        return f"step {state.step}: the gradient is not finite, skipped ({where})"
 
-    def require_loss(self, step: int) -> None:
-        """NonFiniteError where a run would end with weights that give no loss, finite or not.
+    def require_loss(self) -> None:
+        """NonFiniteError where a run would end with weights whose loss is not finite.
 
         In fp16 a gradient overflows now and then, and its loss is finite.
         """
         if self.loss_is_lost:
             raise NonFiniteError(
-                f"the loss of step {step} is not finite, and its weights were not saved; begin a "
-                "new run with a lower optim.lr, from the newest checkpoint (fork_from=) if there "
-                "is one"
+                f"the loss of step {self._state.step} is not finite, and its weights were not "
+                "saved; begin a new run with a lower optim.lr, from the newest checkpoint "
+                "(fork_from=) if there is one"
             )

@@ -1,205 +1,265 @@
 """The training loop. It knows no objective by name, no SLURM and no launcher.
 
 A step takes samples ``[(step - 1) N, step N)`` of the stream: which rank holds which of
-them, and in how many micro-batches, is cost only. Sums and counts are reduced over all
-ranks and divided once, and every random number names the sample it is for.
+them, and in how many micro-batches, changes cost only. Sums and counts are reduced over all
+ranks and divided once, and every random draw is keyed by the sample that it is for.
 """
 
 import math
-import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from configs.errors import RunError, UserError
+from configs.errors import UserError
 from configs.load import to_plain
 from configs.run_files import score
 from model.draws import Draws
-from model.objectives import Batch
+from model.objectives import LossSums, Noisy
 from pretrain.checkpoint.training import Checkpoints, SaveError
 from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
-from pretrain.data import open_corpus, other_tokenizer
+from pretrain.data import Corpus, open_corpus, other_tokenizer
 from pretrain.ema import Ema
 from pretrain.evaluation.validation import held_out_numbers
+from pretrain.hooks import Hooks
 from pretrain.launch import preemption
 from pretrain.launch.cautions import introduction, weights_of
 from pretrain.launch.watchdog import Watchdog
 from pretrain.nonfinite import NonFiniteGuard
 from pretrain.optim import learning_rate
 from pretrain.parallel import engine
+from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.run import banner
-from pretrain.run.directory import RunDirectory, provenance
-from pretrain.run.loggers import Loggers
-from pretrain.run.metrics import Metrics, Row, read_rows
+from pretrain.run.attempt import Attempt
+from pretrain.run.directory import provenance
+from pretrain.run.metrics import Row
+from pretrain.run.metrics_processor import MetricsProcessor
 from pretrain.run.progress import Progress
 from pretrain.run.throughput import Throughput, peak_memory
-from pretrain.step import Losses, TrainingStep
+from pretrain.step import Counts, Losses, TrainingStep
+from pretrain.train_state import TrainState
 
 
 def asked_to_stop(mesh: Mesh) -> bool:
-    """Whether any rank has a request to stop, alike on all of them."""
+    """Whether any rank has received a request to stop; the same on all of them."""
     return mesh.count(int(preemption.reason() is not None))[0] > 0
 
 
 class StopRequest(Exception):  # noqa: N818 - no error
-    """Leave what can be done again, in order to save; raised on all ranks alike."""
+    """Leaves a validation, which can be repeated, in order to save; raised on all ranks alike."""
 
 
 class Trainer:
-    """A run on one rank: built from its configuration, resumed, then run."""
+    """A run on one rank: built from its configuration, resumed, then run.
+
+    Args:
+        attempt: this start of the run.
+        hooks: called at the points that :class:`pretrain.hooks.Hook` names.
+
+    Attributes:
+        first_step: of this start.
+        saved_step: of the newest checkpoint; None before the first save of a run.
+        stopping: a request to stop has reached some rank.
+        validated: this start has validated before.
+        code: commit and packages, on the rank that writes.
+    """
+
+    config: RunConfig
+    attempt: Attempt
+    mesh: Mesh
+    watchdog: Watchdog
+    hooks: Hooks
+    progress: Progress
+    corpus: Corpus
+    engine: Engine
+    ema: Ema
+    training: TrainingStep
+    state: TrainState
+    guard: NonFiniteGuard
+    checkpoints: Checkpoints
+    metrics: MetricsProcessor
+    throughput: Throughput
+    code: Mapping[str, Any]
+    first_step: int
+    saved_step: int | None
+    stopping: bool
+    validated: bool
 
     def __init__(
         self,
         config: RunConfig,
-        directory: RunDirectory,
+        attempt: Attempt,
         mesh: Mesh,
-        attempt: int,
         watchdog: Watchdog,
+        hooks: Hooks = (),
     ) -> None:
-        self.watchdog = watchdog
+        self.config, self.attempt, self.mesh = config, attempt, mesh
+        self.watchdog, self.hooks = watchdog, hooks
         self.progress = Progress(shown=mesh.is_first)
-        self.config, self.directory, self.mesh, self.attempt = config, directory, mesh, attempt
         draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
         self.corpus = open_corpus(config, draws)
-        for line in introduction(config, self.corpus, mesh, directory.path):
-            self.progress.log(line)
+        directory = attempt.directory
+        self._log(*introduction(config, self.corpus, mesh, directory.path))
         self.engine = engine.build(config, mesh)
         self.ema = Ema(config.ema, self.engine.shards.masters)
-        self.training = TrainingStep(config, self.engine, mesh, self._read, self.corpus.facts)
-        self.step = 0
-        self.tokens_seen = 0
-        self.optimizer_step = 0
-        self.guard = NonFiniteGuard(config.max_skipped_steps, config.global_batch)
-        self.saved_step = -1
-        self.saved_rows: int | None = None
-        self.elapsed_before = 0.0
+        read = partial(self.corpus.batch, device=mesh.device)
+        self.training = TrainingStep(config, self.engine, mesh, read, self.corpus.facts)
+        self.state = TrainState()
+        self.guard = NonFiniteGuard(self.state, config.max_skipped_steps, config.global_batch)
+        self.throughput = Throughput()
         self.code = provenance() if mesh.is_first else {}
-        self.score: float | None = None
-        self.validated_step = -1
-        self.owes_validation = False
+        self.saved_step, self.stopping, self.validated = None, False, False
         self.checkpoints = Checkpoints(
-            directory.checkpoints, config, self.engine, self.ema, mesh, attempt
+            directory.checkpoints, config, self.engine, self.ema, mesh, attempt.number
         )
         notes = self._resume()
+        self.first_step = self.state.step + 1
         if config.compile:
             self.engine.compile()
-        for note in notes:
-            self.progress.log(note)
-        if mesh.is_first:
-            self._fence()
-            self.metrics = Metrics(directory.metrics, self.step, self.saved_rows)
-            for note in self.metrics.notes:
-                self.progress.log(note)
-            self.checkpoints.before_commit = self.metrics.to_disk
-            self.loggers = Loggers(
-                config,
-                directory.path,
-                self.step,
-                lambda: read_rows(directory.metrics),
-                self.progress.log,
-            )
+        self._log(*notes)
+        attempt.require_newest()
+        self.metrics = MetricsProcessor(
+            config,
+            directory,
+            self.state.step,
+            self.state.metric_rows,
+            self.progress.log,
+            writes=mesh.is_first,
+        )
+        self.checkpoints.before_commit = self._before_commit
+        for hook in hooks:
+            hook.on_init_end(self)
 
     # -- the loop -------------------------------------------------------------------------
 
     def run(self) -> int:
         """Train to the last step, or to a request to stop; returns the exit status."""
-        config = self.config
-        self._status("running", "")
-        self._began = time.perf_counter()
-        stopping = self.owes_validation and not self._validate()
-        throughput, first_step = Throughput(self.tokens_seen), self.step + 1
-        self.progress.start(config.last_step, self.step)
-        while self.step < config.last_step and not stopping:
-            self.step += 1
-            self._fence()
-            first = "its first step", self.step == first_step  # which compiles, on cold data
-            throughput.step_begins()
-            with self.watchdog.during(*first):
-                batches = self.training.read(self.step)
-                throughput.data_is_there()
-                micro_batches = self.training.corrupt(self.step, batches)
-                asked, reported = int(preemption.reason() is not None), self.checkpoints.report()
-                counts, (askers, *saved) = self.training.all_reduce_counts(
-                    micro_batches, asked, *reported
-                )
-            stopping = askers > 0
-            self._log(self.checkpoints.settle(*saved))
-            with self._profiler(), self.watchdog.during(*first):
-                sums = self.training.run(self.step, micro_batches, counts)
-            self.tokens_seen += counts.tokens
-            skipped = self.engine.skipped
-            has_loss = not skipped or math.isfinite(self.training.losses(sums, counts).total)
-            self._log(self.guard.check(self.step, skipped, has_loss))
-            if not skipped:
-                self.optimizer_step += 1
-                self.ema.update(self.engine.shards.masters, self.optimizer_step)
-            due = self._due(config.log.every)
-            if due or self.step == first_step:
-                row = self._training_row(self.training.losses(sums, counts))
-                self.progress.note(row["loss"])
-                if due:
-                    row |= throughput.measured(self.tokens_seen)
-                    row["perf/elapsed_s"] = self._elapsed()
-                    row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
-                    self._write(row)
-            self.progress.advance(counts.tokens, throughput.step_seconds)
-            if config.eval.every and self._due(config.eval.every):
-                self.owes_validation = stopping
-                stopping = stopping or not self._validate()
-                throughput.restart(self.tokens_seen)
-            if self.step % config.checkpoint.every == 0 and not self.guard.loss_is_lost:
+        self.attempt.write_status("running", self.state.step)
+        self.throughput.start(self.state.tokens_seen, self.state.elapsed_s)
+        if self.state.owes_validation:
+            self._validate()
+        self.progress.start(self.config.last_step, self.state.step)
+        while self.state.step < self.config.last_step and not self.stopping:
+            self.state.begin_step()
+            self.attempt.require_newest()
+            sums, counts = self._train_step()
+            self._log_step(sums, counts)
+            for hook in self.hooks:
+                hook.on_step_end(self)
+            if self._due(self.config.eval.every):
+                self._validate()
+            if self.state.step % self.config.checkpoint.every == 0 and not self.guard.loss_is_lost:
                 self._save()
-        return self._finish(stopping)
+        return self._finish()
 
-    def _read(self, positions: range) -> Batch:
-        """Samples of the training stream, on the device."""
-        batch = self.corpus.stream.batch(np.array(positions))
-        return {key: value.to(self.mesh.device) for key, value in batch.items()}
+    def _train_step(self) -> tuple[LossSums, Counts]:
+        """Take one step; its one reduction also polls requests to stop, and saves in flight."""
+        number = self.state.step
+        self.throughput.step_begins()
+        # The first step compiles, and reads data that no cache holds yet.
+        with self.watchdog.during("its first step", number == self.first_step):
+            batches = self.training.read(number)
+            self.throughput.data_is_there()
+            micro_batches = self.training.corrupt(number, batches)
+            counts = self._all_reduce_counts(micro_batches)
+            self.watchdog.beat()
+            with self._profiler():
+                sums = self.training.run(number, micro_batches, counts)
+        self.state.tokens_seen += counts.tokens
+        skipped = self.engine.skipped
+        has_loss = not skipped or math.isfinite(self.training.losses(sums, counts).total)
+        self._log(self.guard.check(skipped, has_loss))
+        if not skipped:
+            self.state.optimizer_step += 1
+            self.ema.update(self.engine.shards.masters, self.state.optimizer_step)
+        return sums, counts
+
+    def _all_reduce_counts(self, micro_batches: Sequence[Noisy]) -> Counts:
+        asked, reported = int(preemption.reason() is not None), self.checkpoints.report()
+        counts, (askers, *saved) = self.training.all_reduce_counts(micro_batches, asked, *reported)
+        self.stopping = askers > 0
+        self._log(self.checkpoints.settle(*saved))
+        return counts
 
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.config.steps
+        """Whether something is done at this step that is done at every n-th, and at the last."""
+        return every > 0 and (self.state.step % every == 0 or self.state.step == self.config.steps)
 
     def _profiler(self) -> AbstractContextManager[Any]:
-        if self.step != self.config.profile_step or not self.mesh.is_first:
+        step = self.state.step
+        if step != self.config.profile_step or not self.mesh.is_first:
             return nullcontext()
-        trace = self.directory.path / f"profile-{self.step}.json"
-        self.progress.log(f"profiling step {self.step} into {trace}")
+        trace = self.attempt.directory.path / f"profile-{step}.json"
+        self._log(f"profiling step {step} into {trace}")
         return torch.profiler.profile(
             on_trace_ready=lambda profile: profile.export_chrome_trace(str(trace))
         )
 
     # -- what is written ------------------------------------------------------------------
 
+    def _log(self, *lines: str | None) -> None:
+        for line in lines:
+            if line:
+                self.progress.log(line)
+
+    def _log_step(self, sums: LossSums, counts: Counts) -> None:
+        """Write the row of a step where one is due; show its progress."""
+        due = self._due(self.config.log.every)
+        if due or self.state.step == self.first_step:
+            row = self._training_row(self.training.losses(sums, counts))
+            self.progress.show_loss(row["loss"])
+            if due:
+                row |= self.throughput.measured(self.state.tokens_seen)
+                row["perf/elapsed_s"] = self.throughput.elapsed_s
+                row["perf/peak_memory_bytes"] = peak_memory(self.mesh.device)
+                self.metrics.write(row)
+        self.progress.advance(counts.tokens, self.throughput.step_seconds)
+
     def _training_row(self, losses: Losses) -> Row:
         row: Row = {
-            "step": self.step,
-            "tokens_seen": self.tokens_seen,
+            "step": self.state.step,
+            "tokens_seen": self.state.tokens_seen,
             "loss": losses.total,
             "grad_norm": self.engine.grad_norm,
             "train/loss": losses.total,
             "train/grad_norm": self.engine.grad_norm,
-            "train/lr": learning_rate(self.config.optim, self.step, self.config.steps),
+            "train/lr": learning_rate(self.config.optim, self.state.step, self.config.steps),
         }
         if len(losses.terms) > 1:
             row |= {f"train/loss_{name}": value for name, value in losses.terms.items()}
         return row | {f"train/loss_level_{low:.1f}": loss for low, loss in losses.levels.items()}
 
-    def _validate(self) -> bool:
-        """Held-out numbers with averaged weights, as a row of their own.
+    def _validate(self) -> None:
+        """Compute held-out numbers of the averaged weights, and write them as a row of their own.
 
-        Returns:
-            False where a request to stop came first: the next start validates instead.
+        After a request to stop, or where one comes meanwhile, the next start validates instead.
         """
-        self.owes_validation = True
-        patience = self.watchdog.during("its first validation", self.validated_step < 0)
+        state = self.state
+        state.owes_validation = True
+        numbers = None if self.stopping else self._held_out_numbers()
+        if numbers is not None:
+            row: Row = {"step": state.step, "tokens_seen": state.tokens_seen}
+            row |= {f"val/{name}": value for name, value in numbers.items()}
+            found = score([row])
+            state.score = None if found is None else found[1]
+            state.owes_validation, self.validated = False, True
+            self.metrics.write(row)
+            listed = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+            which = weights_of(self.config, state.step)
+            self._log(f"step {state.step}: held-out {listed} ({which})")
+        self.throughput.restart(state.tokens_seen)
+
+    def _held_out_numbers(self) -> dict[str, float] | None:
+        """Held-out numbers by name; None where a request to stop comes meanwhile."""
+        patience = self.watchdog.during("its first validation", not self.validated)
         try:
             with patience, self.ema.applied(self.engine.shards):
-                numbers = held_out_numbers(
+                return held_out_numbers(
                     self.engine,
                     self.corpus,
                     self.config,
@@ -208,93 +268,56 @@ class Trainer:
                     self._go_on_validating,
                 )
         except StopRequest:
-            return False
-        row: Row = {"step": self.step, "tokens_seen": self.tokens_seen}
-        row |= {f"val/{name}": value for name, value in numbers.items()}
-        found = score([row])
-        self.score = None if found is None else found[1]
-        self.validated_step = self.step
-        self.owes_validation = False
-        self._write(row)
-        told = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-        which = weights_of(self.config, self.step)
-        self.progress.log(f"step {self.step}: held-out {told} ({which})")
-        return True
+            self.stopping = True
+            return None
 
     def _go_on_validating(self) -> None:
         self.watchdog.beat()
         if asked_to_stop(self.mesh):
             raise StopRequest
 
-    def _write(self, row: Row) -> None:
-        if self.mesh.is_first:
-            self.metrics.write(row)
-            self.loggers.write(row)
-
-    def _fence(self) -> None:
-        """RunError once a newer attempt has begun: what follows is its to write."""
-        if self.mesh.is_first and self.directory.superseded(self.attempt):
-            raise RunError(f"a newer attempt than {self.attempt} has begun; this one leaves")
-
-    def _elapsed(self) -> float:
-        """Seconds in the training loop, over all starts of the run."""
-        return self.elapsed_before + time.perf_counter() - self._began
-
-    def _status(self, state: Any, reason: str) -> None:
-        if self.mesh.is_first:
-            self.directory.write_status(state, self.step, self.attempt, reason)
-
-    # -- beginning and end ----------------------------------------------------------------
+    # -- checkpoints, begin and end -------------------------------------------------------
 
     def _resume(self) -> list[str]:
-        """Go on from the newest sound checkpoint, or begin; what to tell the user."""
+        """Load the newest sound checkpoint, or begin a run; returns lines for the user."""
         reader, notes = self.checkpoints.resume()
         if reader is None:
             if self.config.fork_from:
                 path = find(Path(self.config.fork_from))
-                self.optimizer_step, objective_state, note = self.checkpoints.fork(path)
+                self.state.optimizer_step, objective_state, note = self.checkpoints.fork(path)
                 self.training.state = objective_state or self.training.state
                 return [*notes, note]
             return [*notes, *self.checkpoints.begin()]
-        state = reader.state
-        trained = state.get("tokenizer_sha256")
+        trained = reader.state.get("tokenizer_sha256")
         if problem := other_tokenizer(self.corpus.tokenizer, self.corpus.path, trained):
             raise UserError(f"{problem}; restore it, or begin a new run: fork_tokenizer=other")
-        self.saved_rows = state.get("metric_rows")
-        self.step = self.saved_step = state["step"]
-        self.tokens_seen = state["tokens_seen"]
-        self.optimizer_step = state["optimizer_step"]
-        self.guard.skipped_in_a_row = state["skipped_in_a_row"]
-        self.elapsed_before = state["elapsed_s"]
-        self.owes_validation = state.get("owes_validation", False)
+        self.state.load_state_dict(reader.state)
+        self.saved_step = self.state.step
         self.training.state = reader.objective_state()
         return notes
 
     def _save(self) -> None:
-        self.guard.require_loss(self.step)
-        state = {
-            "step": self.step,
-            "tokens_seen": self.tokens_seen,
-            "optimizer_step": self.optimizer_step,
-            "skipped_in_a_row": self.guard.skipped_in_a_row,
-            "elapsed_s": self._elapsed(),
-            "score": self.score if self.validated_step == self.step else None,
-            "owes_validation": self.owes_validation,
-            "metric_rows": self.metrics.num_rows if self.mesh.is_first else None,
+        self.guard.require_loss()
+        self.state.elapsed_s = self.throughput.elapsed_s
+        self.state.metric_rows = self.metrics.num_rows
+        saved = {
+            **self.state.state_dict(),
             "tokenizer_sha256": self.corpus.tokenizer.sha256,
             "code": self.code,
             "config": to_plain(self.config),
         }
         with self.watchdog.during("a save"):
-            self._log(self.checkpoints.save(state, self.training.state))
-        self.saved_step = self.step
+            self._log(self.checkpoints.save(saved, self.training.state))
+        self.saved_step = self.state.step
 
-    def _log(self, note: str | None) -> None:
-        if note:
-            self.progress.log(note)
+    def _before_commit(self) -> None:
+        self.metrics.to_disk()
+        for hook in self.hooks:
+            hook.on_commit(self)
 
-    def _finish(self, stopping: bool) -> int:
-        if self.saved_step != self.step:
+    def _finish(self) -> int:
+        """Save the last step, write how the run stands, and close everything; the exit status."""
+        if self.saved_step != self.state.step:
             self._save()
         with self.watchdog.during("its last save"):
             self._log(self.checkpoints.finish())
@@ -302,25 +325,23 @@ class Trainer:
         if failures:
             raise SaveError(failures[0])
         self.checkpoints.close()
-        done = self.step >= self.config.steps and not self.owes_validation
-        if done:
-            self._status("done", "")
-        elif stopping:
-            self._status("stopped", preemption.reason() or "another rank was asked to stop")
-        else:
-            self._status("stopped", "stop_after")
+        step, path = self.state.step, self.attempt.directory.path
+        done = step >= self.config.steps and not self.state.owes_validation
+        stopped = self.stopping and not done
+        reason = preemption.reason() or "another rank was asked to stop"
+        self.attempt.write_status(
+            "done" if done else "stopped", step, "" if done else reason if stopped else "stop_after"
+        )
         self.progress.close()
-        counts = (self.step, self.tokens_seen, self._elapsed())
-        if stopping and not done:
-            lines = [f"saved at step {self.step} in {self.directory.path}; {preemption.GOES_ON}"]
+        if stopped:
+            self._log(f"saved at step {step} in {path}; {preemption.GOES_ON}")
         else:
-            lines = banner.closing(self.config, self.directory.path, *counts)
-        for line in lines:
-            self.progress.log(line)
+            spent = self.state.tokens_seen, self.throughput.elapsed_s
+            self._log(*banner.closing(self.config, path, step, *spent))
         with self.watchdog.during("its end"):
-            if self.mesh.is_first:
-                self.metrics.close()
-                self.loggers.close()
+            for hook in self.hooks:
+                hook.on_train_end(self)
+            self.metrics.close()
             self.mesh.barrier()
             self.mesh.close()
-        return preemption.STOPPED if stopping and not done else 0
+        return preemption.STOPPED if stopped else 0

@@ -15,6 +15,7 @@ from torch import Tensor
 from configs.errors import RunError, UserError
 from model.networks.encoder_decoder import name_in_encoder
 from model.objectives import NO_STATE, State
+from pretrain import train_state
 from pretrain.checkpoint import frozen_networks, networks, retention, store
 from pretrain.checkpoint.dcp import DcpShard
 from pretrain.checkpoint.networks import Source
@@ -29,10 +30,8 @@ from pretrain.parallel.mesh import Mesh
 
 Names = Callable[[str], str | None]
 
-_NEEDED = (
-    "step", "tokens_seen", "optimizer_step", "skipped_in_a_row", "elapsed_s", "loss_scaler",
-)  # fmt: skip
-"""Of a checkpoint's state, what a run goes on with."""
+_REQUIRED = (*train_state.REQUIRED, "loss_scaler")
+"""Keys of ``state.json`` without which a run cannot be resumed."""
 
 
 class SaveError(RunError):
@@ -189,7 +188,7 @@ class Checkpoints:
         The present state is then of no use, and has to be read from another.
         """
         try:
-            for name in _NEEDED:
+            for name in _REQUIRED:
                 reader.state[name]
             self._read(reader, {kind: kind for kind in self._kinds()})
             self._read_networks(sources)

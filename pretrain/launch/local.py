@@ -86,7 +86,7 @@ def num_threads(environ: Mapping[str, str]) -> int | None:
     return int(outermost) if outermost.isdecimal() and int(outermost) else None
 
 
-PRELOADED = ("pretrain.launch.attempt", "pretrain.parallel.tensor")
+PRELOADED = ("pretrain.launch.train", "pretrain.parallel.tensor")
 """What the server imports; the second one is Megatron-core, which takes seconds."""
 
 

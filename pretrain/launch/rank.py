@@ -1,16 +1,17 @@
-"""What a rank runs. It stands apart so that only the ranks import the engines."""
+"""The entry point of a rank; it imports the engines, which the launching process does not."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pretrain.hooks import Hooks
 from pretrain.launch.local import World
 
 if TYPE_CHECKING:
     from pretrain.config import RunConfig
 
 
-def train_rank(world: World, config: "RunConfig", path: Path) -> int:
-    """One rank's part of a run; returns its exit status."""
-    from pretrain.launch.attempt import train
+def train_rank(world: World, config: "RunConfig", path: Path, hooks: Hooks = ()) -> int:
+    """Train on one rank of a run; returns its exit status."""
+    from pretrain.launch.train import train
 
-    return train(world, config, path)
+    return train(world, config, path, hooks)

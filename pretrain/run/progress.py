@@ -71,7 +71,7 @@ class Progress:
             self.log(f"first step still running after {spent}; a request to stop waits for it")
             wait = time.monotonic() - begun
 
-    def note(self, loss: float) -> None:
+    def show_loss(self, loss: float) -> None:
         """The newest loss, to be shown from now on."""
         self._loss = f", loss {loss:.4f}"
 

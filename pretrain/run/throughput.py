@@ -34,11 +34,21 @@ class Smoothed:
 
 
 class Throughput:
-    """Times between logged rows; ``tokens`` is what had been seen when it was made."""
+    """Clocks of the training loop: of a step, between logged rows, and over all starts of a run."""
 
-    def __init__(self, tokens: int) -> None:
-        self._step_at = self._waited = 0.0
+    def __init__(self) -> None:
+        self._step_at = self._waited = self._logged_at = self._began = self._before = 0.0
+        self._logged_tokens = 0
+
+    def start(self, tokens: int, elapsed_s: float) -> None:
+        """The loop begins, after so many tokens and seconds of earlier starts."""
+        self._began, self._before = time.perf_counter(), elapsed_s
         self.restart(tokens)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds in the training loop, over all starts of the run."""
+        return self._before + time.perf_counter() - self._began
 
     def restart(self, tokens: int) -> None:
         """Measure from now on, leaving out what has passed (a validation, say)."""

@@ -6,14 +6,15 @@ import pytest
 
 from configs.errors import RunError
 from configs.load import load
-from pretrain import trainer
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig
-from pretrain.launch import attempt
+from pretrain.hooks import Hook
 from pretrain.launch.local import World
+from pretrain.launch.train import train
 from pretrain.parallel import deepspeed
 from pretrain.run.directory import RunDirectory
 from pretrain.run.metrics import read_rows
+from pretrain.trainer import Trainer
 
 
 def test_an_earlier_attempt_has_no_say_in_the_status(
@@ -38,19 +39,16 @@ def test_an_earlier_attempt_that_comes_late_takes_nothing_away(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == [".attempt-4"]
 
 
-def test_an_earlier_attempt_stops_at_its_next_step(
-    tiny, tmp_path: Path, monkeypatch, capsys
-) -> None:
-    """The newer one begins while it trains, as the old ranks of a lost node would see it."""
+class NewerBegins(Hook):
+    """A newer attempt begins during step 4, as the old ranks of a lost node would see it."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.state.step == 4:
+            trainer.attempt.directory.begin(trainer.config)
+
+
+def test_an_earlier_attempt_stops_at_its_next_step(tiny, tmp_path: Path, monkeypatch) -> None:
     run = RunDirectory(tmp_path / "run")
-    looked = trainer.Trainer._training_row
-
-    def newer_begins(self, *args):
-        if self.step == 4:
-            run.begin(self.config)
-        return looked(self, *args)
-
-    monkeypatch.setattr(trainer.Trainer, "_training_row", newer_begins)
     # A rank sets it for the life of its process, which is this one.
     monkeypatch.setenv("LOCAL_RANK", "0")
     file, *words = tiny("eval.every=0")
@@ -60,7 +58,7 @@ def test_an_earlier_attempt_stops_at_its_next_step(
     )
     try:
         with pytest.raises(RunError, match="a newer attempt than 1 has begun"):
-            attempt.train(world, config, run.path)
+            train(world, config, run.path, [NewerBegins()])
     finally:
         deepspeed.destroy()
     assert [row["step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4]

@@ -3,19 +3,18 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from configs.load import load
 from pretrain.config import RunConfig
-from pretrain.launch.local import World
+from pretrain.hooks import Hook
 from pretrain.launch.pool import Pool
 from pretrain.launch.rank import train_rank
 from pretrain.launch.watchdog import HUNG, Watchdog
 from pretrain.run.directory import RunDirectory
+from pretrain.trainer import Trainer
 
 
 def here_it_stands(seconds: float) -> None:
@@ -110,25 +109,20 @@ def test_where_it_is_to_leave_a_stall_ends_the_process(tmp_path: Path) -> None:
     assert "[rank 1] no progress for 0.2 s; its stacks:" in done.stderr
 
 
-def train_while_the_first_rank_is_slow(world: World, config: RunConfig, path: Path) -> int:
-    """It opens its metrics, commits, and closes its loggers, each in more than the patience."""
+class SlowFirstRank(Hook):
+    """On the first rank start, commit and end take longer each than the watchdog allows a step."""
 
-    def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **settings: Any) -> Any:
-            time.sleep(4.0 if world.rank == 0 else 0.0)
-            return function(*args, **settings)
+    def on_init_end(self, trainer: Trainer) -> None:
+        self._wait(trainer)
 
-        return call
+    def on_commit(self, trainer: Trainer) -> None:
+        self._wait(trainer)
 
-    from pretrain.checkpoint import store
-    from pretrain.run.loggers import Loggers
-    from pretrain.run.metrics import Metrics
+    def on_train_end(self, trainer: Trainer) -> None:
+        self._wait(trainer)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Metrics, "__init__", slowly(Metrics.__init__))
-        patch.setattr(Loggers, "close", slowly(Loggers.close))
-        patch.setattr(store, "commit", slowly(store.commit))
-        return train_rank(world, config, path)
+    def _wait(self, trainer: Trainer) -> None:
+        time.sleep(4.0 if trainer.mesh.is_first else 0.0)
 
 
 @pytest.mark.alone
@@ -137,7 +131,7 @@ def test_no_rank_leaves_while_the_first_one_begins_saves_or_ends(
 ) -> None:
     file, *words = tiny("steps=2", "eval.every=0", "parallel.data=2", "watchdog_s=2")
     config = load(RunConfig, [Path(file)], [*words, "watchdog_leave=true"])
-    done = pool.run(2, train_while_the_first_rank_is_slow, config, tmp_path / "run")
+    done = pool.run(2, train_rank, config, tmp_path / "run", [SlowFirstRank()])
     assert done == [0, 0]
     assert RunDirectory(tmp_path / "run").read_status()["state"] == "done"
 

@@ -1,6 +1,6 @@
-"""One start of a run, on one rank: what stands around the training loop.
+"""One start of a run on one rank: mesh, attempt, heartbeat and watchdog around the trainer.
 
-It beats, is watched, and where it fails it says so in the run's status.
+Where it fails, the run's status becomes ``failed``, with the error as its reason.
 """
 
 import contextlib
@@ -10,35 +10,41 @@ from pathlib import Path
 
 from configs.errors import RunError
 from pretrain.config import RunConfig
+from pretrain.hooks import Hooks
 from pretrain.launch import preemption
 from pretrain.launch.heartbeat import Heartbeat
 from pretrain.launch.local import World
 from pretrain.launch.watchdog import Watchdog
 from pretrain.parallel.mesh import Mesh
 from pretrain.run import console
+from pretrain.run.attempt import Attempt
 from pretrain.run.directory import RunDirectory
 from pretrain.trainer import Trainer, asked_to_stop
 
 
-def train(world: World, config: RunConfig, path: Path) -> int:
-    """One rank's part of a run, from its newest checkpoint on; returns the exit status."""
+def train(world: World, config: RunConfig, path: Path, hooks: Hooks = ()) -> int:
+    """Train on one rank, from the run's newest checkpoint on; returns the exit status.
+
+    Raises:
+        RunError: the run cannot go on; among other reasons, its disk is full or read-only.
+    """
     mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
     try:
-        return _train(mesh, config, RunDirectory(path))
+        return _train(mesh, config, RunDirectory(path), hooks)
     except OSError as error:
         if error.errno not in _DISK:
             raise
         raise RunError(
-            f"{path}: {error}; nothing committed is lost: mend it, and start the run again"
+            f"{path}: {error}; nothing committed is lost: repair it, and start the run again"
         ) from error
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _DISK |= {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
-"""What a disk that is full, read-only, not ours or broken says, and one that holds other things."""
+"""Errors of a disk that is full, read-only, not ours or broken, or that holds other things."""
 
 
-def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
+def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory, hooks: Hooks) -> int:
     if asked_to_stop(mesh):
         # A rank that left alone, during its imports, would keep the others waiting for it.
         if mesh.is_first:
@@ -47,20 +53,20 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory) -> int:
         mesh.close()
         return preemption.STOPPED
     last = directory.last_start() if mesh.is_first else None
-    attempt = max(mesh.all_gather_object(directory.begin(config) if mesh.is_first else 0))
+    number = max(mesh.all_gather_object(directory.begin(config) if mesh.is_first else 0))
+    attempt = Attempt(directory=directory, number=number, writes=mesh.is_first)
     trainer = None
-    beating = Heartbeat(directory, attempt) if mesh.is_first else nullcontext()
+    beating = Heartbeat(directory, number) if mesh.is_first else nullcontext()
     watchdog = Watchdog(mesh.rank, config.watchdog_s, leave=config.watchdog_leave)
     try:
         with beating, watchdog:
             with watchdog.during("its start"):
-                trainer = Trainer(config, directory, mesh, attempt, watchdog)
+                trainer = Trainer(config, attempt, mesh, watchdog, hooks)
             if last:
                 trainer.progress.log(last)
             return trainer.run()
     except BaseException as error:
-        if mesh.is_first:
-            step = trainer.step if trainer else 0
-            with contextlib.suppress(OSError):
-                directory.write_status("failed", step, attempt, f"{type(error).__name__}: {error}")
+        step = trainer.state.step if trainer else 0
+        with contextlib.suppress(OSError):
+            attempt.write_status("failed", step, f"{type(error).__name__}: {error}")
         raise
