@@ -99,12 +99,10 @@ def _numbers(text: str) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = words.parse(_parser(), argv)
-    first = os.environ.get("RANK", "0") == "0"
     try:
         return _run(arguments)
     except UserError as error:
-        if first:
-            console.log(f"error: {error}")
+        console.log_rank_zero(f"error: {error}")
         return 2
     except RunError as error:
         console.log(f"error: {error}")

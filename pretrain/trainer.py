@@ -31,10 +31,10 @@ from pretrain.launch.cautions import introduction, weights_of
 from pretrain.launch.watchdog import Watchdog
 from pretrain.nonfinite import NonFiniteGuard
 from pretrain.optim import learning_rate
-from pretrain.parallel import engine
+from pretrain.parallel.build import build
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
-from pretrain.run import banner
+from pretrain.run import banner, console
 from pretrain.run.attempt import Attempt
 from pretrain.run.directory import provenance
 from pretrain.run.metrics import Row
@@ -105,7 +105,7 @@ class Trainer:
         self.corpus = open_corpus(config, draws)
         directory = attempt.directory
         self._log(*introduction(config, self.corpus, mesh, directory.path))
-        self.engine = engine.build(config, mesh)
+        self.engine = build(config, mesh)
         self.ema = Ema(config.ema, self.engine.shards.masters)
         read = partial(self.corpus.batch, device=mesh.device)
         self.training = TrainingStep(config, self.engine, mesh, read, self.corpus.facts)
@@ -128,7 +128,6 @@ class Trainer:
             directory,
             self.state.step,
             self.state.metric_rows,
-            self.progress.log,
             writes=mesh.is_first,
         )
         self.checkpoints.before_commit = self._before_commit
@@ -204,8 +203,8 @@ class Trainer:
 
     def _log(self, *lines: str | None) -> None:
         for line in lines:
-            if line:
-                self.progress.log(line)
+            if line and self.mesh.is_first:
+                console.log(line)
 
     def _log_step(self, sums: LossSums, counts: Counts) -> None:
         """Write the row of a step where one is due; show its progress."""

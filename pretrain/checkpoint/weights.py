@@ -108,13 +108,11 @@ def find(where: Path) -> Path:
         raise UserError(f"{where} is neither a checkpoint nor a run with one: {detail}")
     if multiprocessing.parent_process() is None:
         for problem in problems:
-            _tell(f"{problem}; passed over")
+            _log_once(f"{problem}; passed over")
     return newest
 
 
-@cache
-def _tell(text: str) -> None:
-    console.say_once(text)
+_log_once = cache(console.log_rank_zero)
 
 
 def configuration(where: Path) -> RunConfig:

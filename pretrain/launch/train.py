@@ -63,7 +63,7 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory, hooks: Hooks)
             with watchdog.during("its start"):
                 trainer = Trainer(config, attempt, mesh, watchdog, hooks)
             if last:
-                trainer.progress.log(last)
+                console.log(last)
             return trainer.run()
     except BaseException as error:
         step = trainer.state.step if trainer else 0

@@ -1,4 +1,4 @@
-"""How a run is spread over ranks: the block ``parallel`` of its configuration."""
+"""Layout of a run over its ranks: the block ``parallel`` of its configuration."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from configs.checks import Checked, at_least, at_most
 
 MOST = 2**31
-"""Of samples, positions and ranks: more is a slip, and no machine could hold a step of it."""
+"""Upper bound of numbers of samples, positions and ranks, beyond which a setting is a slip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class ParallelConfig(Checked):
     """How a run is spread over D x T x P ranks; it changes its cost, never its numbers.
 
     Args:
-        data: data-parallel size D; by default what the ranks leave over, or 1.
+        data: data-parallel size D; by default ranks / (T P), or 1.
         tensor: tensor-parallel size T: every matrix is cut into T parts.
         pipeline: pipeline-parallel size P: the list of layers is cut into P stages.
         zero_stage: what DeepSpeed shards over D: 1 optimizer state, 2 also gradients, 3 also
@@ -22,7 +22,9 @@ class ParallelConfig(Checked):
         sequence_parallel: between its matrices, cut the activations along the sequence over
             the T ranks too (Korthikanti et al. 2022).
         micro_batch: samples of a rank per forward pass; by default all of its share, with a
-            pipeline a 4 P-th of it.
+            pipeline 1 / (4 P) of it.
+        param_persistence_threshold: ZeRO 3 keeps parameters of at most this many elements whole on
+            every rank (DeepSpeed's ``stage3_param_persistence_threshold``).
         recompute_every: activation checkpointing of every n-th block: 1 is all of them, 0
             none; backward computes these blocks again instead of keeping their insides.
     """
@@ -33,12 +35,14 @@ class ParallelConfig(Checked):
     zero_stage: int = 1
     sequence_parallel: bool = False
     micro_batch: int | None = None
+    param_persistence_threshold: int = 100_000
     recompute_every: int = 0
 
     def _check_values(self) -> Iterator[str]:
         yield from at_least(self, 1, "data", "tensor", "pipeline", "micro_batch")
         yield from at_most(self, MOST, "data", "tensor", "pipeline", "micro_batch")
-        yield from at_least(self, 0, "recompute_every")
+        yield from at_least(self, 0, "recompute_every", "param_persistence_threshold")
+        yield from at_most(self, MOST, "param_persistence_threshold")
 
     def _check_stage(self) -> Iterator[str]:
         if self.zero_stage not in (0, 1, 2, 3):

@@ -19,8 +19,8 @@ from pretrain.parallel.frozen_network import FrozenNetwork
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.network import DistributedNetwork, local_denoiser
 from pretrain.parallel.optimizer_shards import OptimizerShards
+from pretrain.parallel.settings import deepspeed_settings
 from pretrain.parallel.shards import places
-from pretrain.planner.memory import PERSISTENT, bucket_elements
 
 
 class Engine(ABC):
@@ -45,7 +45,9 @@ class Engine(ABC):
         where = places(self._denoiser, mesh.tensor_rank)
         optimizer = adamw(self._denoiser.parameter_names(), config.optim)
         num_parameters = sum(parameter.numel() for parameter in where)
-        self._engine = self._initialize(optimizer, settings(config, mesh, num_parameters))
+        self._engine = self._initialize(
+            optimizer, deepspeed_settings(config, mesh.data_size, num_parameters)
+        )
         self.shards = OptimizerShards(self._engine.optimizer, where, mesh)
         self.shards.begin(config.seed, model.initial_embedding_std)
         self._forward = DistributedNetwork(self._denoiser, mesh)
@@ -166,39 +168,3 @@ class Sums:
         self.total.seen[number] = sums.seen
         first, *others = (scales[name] * value for name, value in sums.terms.items())
         return sum(others, start=first)
-
-
-def settings(config: RunConfig, mesh: Mesh, num_parameters: int) -> dict[str, Any]:
-    """DeepSpeed's configuration, for a rank that holds so many parameters."""
-    found: dict[str, Any] = {
-        "train_batch_size": config.global_batch,
-        "train_micro_batch_size_per_gpu": micro_batch(config, mesh.data_size),
-        "gradient_clipping": config.optim.clip,
-        "zero_optimization": {
-            "stage": max(1, config.parallel.zero_stage),
-            "stage3_param_persistence_threshold": PERSISTENT,
-            # By default its buffers are for the largest models, whatever the model.
-            "reduce_bucket_size": bucket_elements(num_parameters),
-        },
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": None,
-    }
-    if config.precision == "bf16":
-        # Each gradient goes into its fp32 sum at once: none is kept twice, and those of
-        # parameters that a pipeline's loss function uses are not lost.
-        found["bf16"] = {"enabled": True, "immediate_grad_update": True}
-        found["data_types"] = {"grad_accum_dtype": "fp32"}
-    elif config.precision == "fp16":
-        found["fp16"] = {"enabled": True}
-    return found
-
-
-def build(config: RunConfig, mesh: Mesh) -> Engine:
-    """The engine for a layout: DeepSpeed's pipeline where there are stages, else plain ZeRO."""
-    if mesh.pipe_size > 1:
-        from pretrain.parallel.pipeline import PipelineEngine
-
-        return PipelineEngine(config, mesh)
-    from pretrain.parallel.zero import ZeroEngine
-
-    return ZeroEngine(config, mesh)

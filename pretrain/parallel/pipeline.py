@@ -4,7 +4,7 @@ What its own ways would break is set right here. Which layers a stage holds foll
 their cost. The head, which runs at the noisy positions only, belongs to the loss. Buffers
 are made anew for every tensor, since DeepSpeed reuses them by their place in the tuple
 and not by their kind. A stage with several outputs must not checkpoint reentrantly. (And
-see ``immediate_grad_update`` in :func:`pretrain.parallel.engine.settings`.)
+see ``immediate_grad_update`` in :func:`pretrain.parallel.settings.deepspeed_settings`.)
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,22 +13,12 @@ from dataclasses import dataclass
 
 from model.networks.config import ModelConfig
 from pretrain.config import ParallelConfig
+from pretrain.parallel.settings import MAX_LIVE_PARAMETERS, reduce_bucket_size
 from pretrain.planner.partition import ACTIVE_SHARE
 from pretrain.planner.stages import Stage
 
 ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 """Of weights and activations, by the precision of the run."""
-
-PERSISTENT = 100_000
-"""ZeRO 3 keeps parameters of at most so many elements whole on every rank."""
-
-LIVE = 1_000_000_000
-"""ZeRO 3 gathers at most so many elements at a time (DeepSpeed's ``max_live_parameters``)."""
-
-
-def bucket_elements(parameters: int) -> int:
-    """Gradients that are reduced together, of a rank that holds so many parameters."""
-    return min(parameters, 500_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +64,7 @@ def memory(
     assert layout.micro_batch is not None
     data, zero = layout.data, max(1, layout.zero_stage)
     weight = ELEMENT_BYTES[precision]
-    held, shards, kept_whole = _elements(stage, data, zero)
+    held, shards, kept_whole = _elements(stage, data, zero, layout.param_persistence_threshold)
     frozen = sum(num * math.ceil(size / data) for size, num in stage.tensors.frozen)
     still = frozen if zero == 3 else stage.parameters - stage.trained
     accumulated = 2 if precision == "fp16" else 4
@@ -91,7 +81,7 @@ def memory(
     )
 
 
-def _elements(stage: Stage, data: int, zero: int) -> tuple[int, int, int]:
+def _elements(stage: Stage, data: int, zero: int, threshold: int) -> tuple[int, int, int]:
     """Parameters that a rank holds, those whose state it owns, and whole ones besides."""
     if zero < 3:
         groups = (stage.tensors.decayed, stage.trained - stage.tensors.decayed)
@@ -99,7 +89,7 @@ def _elements(stage: Stage, data: int, zero: int) -> tuple[int, int, int]:
         return shards * data, shards, 0
     shards = sum(num * math.ceil(size / data) for size, num in stage.tensors.sizes)
     sizes = (*stage.tensors.sizes, *stage.tensors.frozen)
-    small = sum(num * size for size, num in sizes if size <= PERSISTENT)
+    small = sum(num * size for size, num in sizes if size <= threshold)
     return shards, shards, small if data > 1 else 0
 
 
@@ -110,10 +100,10 @@ def _buffer_bytes(
     if zero == 1 and precision == "bf16":
         # The sums are rounded into a copy to be reduced, when the activations are gone.
         return max(0, weight * stage.parameters - activations) if data > 1 else 0
-    bucket = weight * bucket_elements(stage.parameters)
+    bucket = weight * reduce_bucket_size(stage.parameters)
     if zero < 3 or data == 1:
         return bucket
-    return bucket + weight * min(stage.parameters - kept_whole, LIVE)
+    return bucket + weight * min(stage.parameters - kept_whole, MAX_LIVE_PARAMETERS)
 
 
 def active_share(micro_batch: int, head_share: float = ACTIVE_SHARE) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from model.networks.config import ModelConfig
 from pretrain.config import ParallelConfig
-from pretrain.planner.memory import ELEMENT_BYTES, PERSISTENT, num_recomputed
+from pretrain.planner.memory import ELEMENT_BYTES, num_recomputed
 from pretrain.planner.partition import ACTIVE_SHARE
 from pretrain.planner.stages import Stage
 
@@ -108,6 +108,7 @@ def _data(
     if layout.zero_stage < 3:
         times = micro_batches if layout.zero_stage == 2 else 1
         return 2 * times * once, once
-    small = sum(num * size for size, num in stage.tensors.sizes if size <= PERSISTENT)
+    threshold = layout.param_persistence_threshold
+    small = sum(num * size for size, num in stage.tensors.sizes if size <= threshold)
     whole = ring(layout.data) * element * small
     return micro_batches * once, 2 * micro_batches * (once - whole) + whole

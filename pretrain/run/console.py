@@ -1,9 +1,9 @@
-"""What is printed for people to read, which may fail and must not end a run.
+"""Messages on standard error, none of which can end a run.
 
-A terminal is closed, ``| head`` has seen enough, the disk of a log file is full, a launcher
-closes standard error: training goes on without a word. Every process of a run calls
+A terminal is closed, ``| head`` has read enough, the disk of a log file is full, a launcher
+closes standard error: training goes on silently. Every process of a run calls
 :func:`survive` in its first lines; from then on no write to standard output or standard
-error raises, whoever makes it.
+error raises, whichever code makes it. All messages of a run go through :func:`log`.
 """
 
 import atexit
@@ -12,29 +12,30 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
-"""What the system says once nobody can read any more."""
+"""Errors of a stream that nobody reads any more."""
 
 
 class Undying(io.TextIOBase):
-    """A text stream whose failures are nobody's business."""
+    """A text stream that ignores errors of writing to it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, if it can be."""
-        self._try(lambda: self._stream.write(self._spelt(text)))
+        """Write the text; errors are ignored."""
+        self._try(lambda: self._stream.write(self._encodable(text)))
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if it can be."""
+        """Flush the stream; errors are ignored."""
         self._try(self._stream.flush)
 
     def isatty(self) -> bool:
-        """Whether somebody looks at it."""
+        """Whether the stream is a terminal."""
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()
         return False
@@ -45,19 +46,19 @@ class Undying(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """That of the stream."""
+        """The encoding of the stream."""
         return self._stream.encoding
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _spelt(self, text: str) -> str:
-        """The text in the letters that the stream has."""
+    def _encodable(self, text: str) -> str:
+        """The text, with escapes for characters that the stream cannot encode."""
         name = getattr(self._stream, "encoding", None) or "utf-8"
         return text.encode(name, "backslashreplace").decode(name)
 
     def leave(self) -> None:
-        """Before the process ends, when what cannot be flushed would make its status 120."""
+        """Flush at exit; Python would end with status 120 where its own flush failed."""
         try:
             self._stream.flush()
         except (OSError, ValueError):
@@ -73,7 +74,7 @@ class Undying(io.TextIOBase):
             pass
 
     def _let_go(self) -> None:
-        """What is still buffered, and all that comes, goes nowhere."""
+        """Send what is buffered, and all later output, to /dev/null."""
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -81,26 +82,38 @@ class Undying(io.TextIOBase):
 
 
 def stderr() -> TextIO:
-    """Standard error as it is now, such that no write to it raises."""
+    """The present standard error, such that no write to it raises."""
     return _undying(sys.stderr)
 
 
+_write_above: Callable[[str], None] | None = None
+
+
 def log(text: str) -> None:
-    """A line for the user, on standard error."""
-    print(text, file=stderr(), flush=True)
+    """Print a line on standard error, above the live progress line where there is one."""
+    if _write_above is not None:
+        _write_above(text)
+    else:
+        print(text, file=stderr(), flush=True)
 
 
-def say_once(text: str) -> None:
-    """The same, by the one of all processes that a launcher started."""
+def log_rank_zero(text: str) -> None:
+    """:func:`log` on rank 0 of the processes that a launcher started, and without a launcher."""
     if os.environ.get("RANK", "0") == "0":
         log(text)
 
 
-def survive() -> None:
-    """Make this process's standard streams such that no write to them raises.
+def live_line(write_above: Callable[[str], None] | None) -> None:
+    """Let :func:`log` print by ``write_above`` while a progress line is live; None ends that."""
+    global _write_above
+    _write_above = write_above
 
-    A descriptor that is closed is opened on /dev/null: the next file to be opened would
-    otherwise be what libraries take for standard error.
+
+def survive() -> None:
+    """Replace this process's standard streams by ones to which no write raises.
+
+    A descriptor that is closed is opened on /dev/null: otherwise libraries would take the next
+    file that is opened for standard error.
     """
     for descriptor in (0, 1, 2):
         try:

@@ -1,8 +1,7 @@
 """Writes each row of metrics to metrics.jsonl and to the loggers, on the rank that writes."""
 
-from collections.abc import Callable
-
 from pretrain.config import RunConfig
+from pretrain.run import console
 from pretrain.run.directory import RunDirectory
 from pretrain.run.loggers import Loggers
 from pretrain.run.metrics import Metrics, Row, read_rows
@@ -14,7 +13,6 @@ class MetricsProcessor:
     Args:
         step: from which the run goes on.
         saved_rows: rows of metrics.jsonl when the checkpoint of that step was saved, if known.
-        log: prints a line for the user.
         writes: whether this rank writes for all of them.
     """
 
@@ -24,7 +22,6 @@ class MetricsProcessor:
         directory: RunDirectory,
         step: int,
         saved_rows: int | None,
-        log: Callable[[str], None],
         *,
         writes: bool,
     ) -> None:
@@ -34,9 +31,9 @@ class MetricsProcessor:
             return
         self._metrics = Metrics(directory.metrics, step, saved_rows)
         for note in self._metrics.notes:
-            log(note)
+            console.log(note)
         self._loggers = Loggers(
-            config, directory.path, step, lambda: read_rows(directory.metrics), log
+            config, directory.path, step, lambda: read_rows(directory.metrics), console.log
         )
 
     @property

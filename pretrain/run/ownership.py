@@ -52,7 +52,7 @@ def require(run: "RunDirectory", config: RunConfig) -> None:
         return
     saved, _ = _saved(run)
     if saved and not differences(saved[1], config):
-        console.say_once(f"{run.config} was changed: {'; '.join(found)}; taking {saved[0]}'s")
+        console.log_rank_zero(f"{run.config} was changed: {'; '.join(found)}; taking {saved[0]}'s")
         return
     raise UserError(
         f"{run.path} belongs to another run:\n  "
@@ -89,7 +89,9 @@ def _recorded(run: "RunDirectory") -> RunConfig | None:
             problem = f"is empty, cut or damaged ({error})"
     saved, problems = _saved(run)
     if saved:
-        console.say_once(f"{run.config} {problem}; taking the configuration of {saved[0]} for it")
+        console.log_rank_zero(
+            f"{run.config} {problem}; taking the configuration of {saved[0]} for it"
+        )
         return saved[1]
     if not run.config.exists() and not problems:
         return None

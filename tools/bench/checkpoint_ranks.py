@@ -13,7 +13,7 @@ from pretrain.checkpoint.training import Checkpoints
 from pretrain.config import RunConfig
 from pretrain.ema import Ema
 from pretrain.launch.local import World
-from pretrain.parallel import engine
+from pretrain.parallel.build import build
 from pretrain.parallel.mesh import Mesh
 
 
@@ -47,7 +47,7 @@ class State:
     def __init__(self, world: World, config: RunConfig, directory: Path, attempt: int) -> None:
         layout = config.parallel
         self.mesh = Mesh(world, tensor=layout.tensor, pipeline=layout.pipeline)
-        self.engine = engine.build(config, self.mesh)
+        self.engine = build(config, self.mesh)
         self.ema = Ema(config.ema, self.engine.shards.masters)
         self.checkpoints = Checkpoints(directory, config, self.engine, self.ema, self.mesh, attempt)
 

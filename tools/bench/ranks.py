@@ -15,7 +15,7 @@ from model.facts import facts_of
 from model.objectives import Batch
 from pretrain.config import RunConfig
 from pretrain.launch.local import World
-from pretrain.parallel import engine
+from pretrain.parallel.build import build
 from pretrain.parallel.mesh import Mesh
 from pretrain.step import TrainingStep
 from tools.bench.measure import interleaved
@@ -44,7 +44,7 @@ class EngineStep:
     """One rank's part of a step; all ranks call it together."""
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
-        self.engine = engine.build(config, mesh)
+        self.engine = build(config, mesh)
         self._config = config
         self._tokens_NL = synthetic_tokens(config)
         whole_NL = torch.ones_like(self._tokens_NL, dtype=torch.bool)

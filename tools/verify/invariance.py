@@ -30,7 +30,6 @@ class Case:
     """A layout; what the ranks leave over is data parallel.
 
     Args:
-        sharded: under ZeRO 3, cut every parameter, however small.
         everywhere: whether each objective is run on it; the others prove the engine, and take
             one objective for all.
     """
@@ -38,13 +37,7 @@ class Case:
     name: str
     ranks: int
     parallel: dict[str, Any] = field(default_factory=dict)
-    sharded: bool = False
     everywhere: bool = False
-
-    @property
-    def target(self) -> Callable[..., Outcome]:
-        """What its ranks run."""
-        return layouts.run_all_cut if self.sharded else layouts.run
 
 
 ONE = Case(name="1 rank", ranks=1, everywhere=True)
@@ -66,8 +59,7 @@ CASES = (
     Case(
         name="data 2, ZeRO 3",
         ranks=2,
-        parallel={"zero_stage": 3},
-        sharded=True,
+        parallel=layouts.ALL_CUT,
         everywhere=True,
     ),
     Case(name="data 4", ranks=4),
@@ -75,8 +67,7 @@ CASES = (
     Case(
         name="data 2 x tensor 2, ZeRO 3",
         ranks=4,
-        parallel={"tensor": 2, "zero_stage": 3},
-        sharded=True,
+        parallel={"tensor": 2, **layouts.ALL_CUT},
     ),
     Case(name="data 2 x pipeline 2", ranks=4, parallel={"pipeline": 2}),
     Case(
@@ -153,7 +144,7 @@ class Invariance:
 
     def _run(self, objective: str, case: Case, precision: str = "fp32") -> list[Outcome]:
         config = run_config(objective, parallel=case.parallel, precision=precision)
-        outcomes: list[Outcome] = self.pool.run(case.ranks, case.target, config, self.steps)
+        outcomes: list[Outcome] = self.pool.run(case.ranks, layouts.run, config, self.steps)
         return outcomes
 
     def _compare(self, objective: str, case: Case) -> list[Comparison]:

@@ -15,13 +15,16 @@ from pretrain.checkpoint import frozen_networks
 from pretrain.config import RunConfig
 from pretrain.evaluation.bound import Share, document_losses, mean_losses
 from pretrain.launch.local import World
-from pretrain.parallel import engine
+from pretrain.parallel.build import build
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.ranges import FlatRange, Slice, copy_overlap
 from pretrain.step import TrainingStep
 from tools.sample.options import SAMPLERS
 from tools.verify.synthetic import SyntheticStream, SyntheticWindows, batch, facts
+
+ALL_CUT = {"zero_stage": 3, "param_persistence_threshold": 0}
+"""ZeRO 3 with even the smallest parameters cut."""
 
 
 @dataclass(kw_only=True)
@@ -57,18 +60,9 @@ def run(world: World, config: RunConfig, steps: int) -> Outcome:
     return outcome
 
 
-def run_all_cut(world: World, config: RunConfig, steps: int) -> Outcome:
-    """:func:`run` under ZeRO 3 with even the smallest parameters cut."""
-    usual, engine.PERSISTENT = engine.PERSISTENT, 0
-    try:
-        return run(world, config, steps)
-    finally:
-        engine.PERSISTENT = usual
-
-
 def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
-    trained = engine.build(config, mesh)
+    trained = build(config, mesh)
     trained.networks = frozen_networks.named(config, mesh)
     training = TrainingStep(
         config,

@@ -34,7 +34,7 @@ class Loggers:
 
     Args:
         step: from which the run goes on. rows: reads the metrics up to it.
-        say: tells the user.
+        log: prints a line for the user.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Loggers:
         directory: Path,
         step: int,
         rows: Callable[[], list[Row]],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self._log = say
+        self._log = log
         self._open: dict[str, Logger] = {}
         opening = Opening(directory=directory, step=step, config=to_plain(config), rows=rows)
         for name, kind in _wanted(config).items():

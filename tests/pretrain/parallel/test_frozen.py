@@ -96,8 +96,9 @@ def test_what_is_frozen_stays_and_the_rest_is_trained_as_in_one_process(
 )
 def test_in_bf16_the_exact_values_stay(pool: Pool, settings: str, layout: dict[str, Any]) -> None:
     """And with every parameter cut under ZeRO 3."""
-    config = config_of(settings, precision="bf16", parallel=layout)
-    outcomes = pool.run(2, layouts.run_all_cut, config, STEPS, timeout_s=120)
+    cut = {**layout, "param_persistence_threshold": 0}
+    config = config_of(settings, precision="bf16", parallel=cut)
+    outcomes = pool.run(2, layouts.run, config, STEPS, timeout_s=120)
     (one,) = pool.run(1, layouts.run, config_of(settings, precision="bf16"), STEPS)
     assert deviation(outcomes[0].losses, one.losses) < 0.02
     assert deviation(outcomes[0].grad_norms, one.grad_norms) < 0.02
@@ -107,8 +108,8 @@ def test_in_bf16_the_exact_values_stay(pool: Pool, settings: str, layout: dict[s
 
 
 def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
-    config = config_of("table", parallel={"zero_stage": 3})
-    first = pool.run(2, layouts.run_all_cut, config, STEPS)[0]
+    config = config_of("table", parallel=layouts.ALL_CUT)
+    first = pool.run(2, layouts.run, config, STEPS)[0]
     assert deviation(first.losses, plain("table").losses) < 1e-5
     assert deviation(first.grad_norms[:1], plain("table").grad_norms[:1]) < 1e-6
 

@@ -287,8 +287,8 @@ def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
     """By default small parameters stay whole on every rank."""
     truth, steps = plain("adaln"), 4
     for size, layout in ((2, {}), (4, {"tensor": 2, "recompute_every": 1})):
-        config = config_of("adaln", parallel={**layout, "zero_stage": 3})
-        first = pool.run(size, layouts.run_all_cut, config, steps)[0]
+        config = config_of("adaln", parallel={**layout, **layouts.ALL_CUT})
+        first = pool.run(size, layouts.run, config, steps)[0]
         assert_same_curve(first, truth, steps)
 
 

@@ -98,7 +98,7 @@ def allocated(engine: Any) -> dict[str, int]:
 
 def measure(world: World, config: RunConfig) -> dict[str, int]:
     """What the ranks of a pool do."""
-    from pretrain.parallel.engine import build
+    from pretrain.parallel.build import build
     from pretrain.parallel.mesh import Mesh
 
     mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)

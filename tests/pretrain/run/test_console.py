@@ -70,12 +70,12 @@ def test_progress_goes_on_without_a_stream(monkeypatch, kind: str) -> None:
     stream = {"none": None, "closed": closed, "broken": BrokenTerminal()}[kind]
     monkeypatch.setattr(sys, "stderr", stream)
     progress = Progress(shown=True, every=0.0)
-    progress.log("a word before the first step")
+    console.log("a word before the first step")
     progress.start(3, 0)
     for step in range(3):
-        progress.note(1.0 / (step + 1))
+        progress.show_loss(1.0 / (step + 1))
         progress.advance(100, 0.1)
-        progress.log("a word")
+        console.log("a word")
     progress.close()
 
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from pretrain.run import console
 from pretrain.run.progress import Counter, Progress, clock
 from pretrain.run.throughput import Smoothed
 
@@ -38,7 +39,7 @@ def test_times_have_hours(seconds: float, text: str) -> None:
 def test_without_a_terminal_there_are_plain_lines_and_the_first_loss_comes_at_once(capsys) -> None:
     progress = Progress(shown=True)
     progress.start(3, 0)
-    progress.note(7.25)
+    progress.show_loss(7.25)
     for _ in range(3):
         progress.advance(100, 7200.0)
     progress.close()
@@ -53,10 +54,10 @@ def test_on_a_terminal_the_line_has_hours_too(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     progress = Progress(shown=True)
     progress.start(100, 40)
-    progress.note(2.5)
+    progress.show_loss(2.5)
     time.sleep(0.15)  # tqdm draws no more often
     progress.advance(5000, 100.0)
-    progress.log("a word")
+    console.log("a word")
     progress.close()
     text = terminal.getvalue()
     assert "a word\n" in text
@@ -73,7 +74,7 @@ def test_a_terminal_without_a_width_is_written_to_as_well(monkeypatch) -> None:
         monkeypatch.setattr(sys, "stderr", terminal)
         progress = Progress(shown=True)
         progress.start(100, 40)
-        progress.note(2.5)
+        progress.show_loss(2.5)
         time.sleep(0.15)
         progress.advance(5000, 100.0)
         progress.close()
@@ -129,10 +130,16 @@ def test_a_short_first_step_or_a_silent_rank_says_nothing_of_it(capsys, shown: b
     assert capsys.readouterr().err == ""
 
 
-def test_lines_may_be_said_before_any_step(capsys) -> None:
-    Progress(shown=True).log("early")
-    Progress(shown=False).log("never")
-    assert capsys.readouterr().err == "early\n"
+def test_messages_before_and_after_the_live_line_are_plain(monkeypatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = Progress(shown=True)
+    console.log("early")
+    assert terminal.getvalue() == "early\n"
+    progress.start(2, 0)
+    progress.close()
+    console.log("late")
+    assert terminal.getvalue().endswith("\nlate\n")
 
 
 def test_a_count_of_items_is_told_in_plain_lines_too(capsys) -> None:
