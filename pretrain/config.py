@@ -1,7 +1,8 @@
 """The configuration of a training run: what YAML files and ``key=value`` words set.
 
-Every default of the trainer stands here and nowhere else. What makes two runs the same
-run (model, objective, data, optimizer, seed, global batch) is :func:`differences`.
+Its blocks are in files of their own. A default of the trainer is given there or here, and nowhere
+else. :func:`differences` tells whether two configurations are of the same run: of the same model,
+objective, data, optimizer, seed and global batch.
 """
 
 import re
@@ -12,206 +13,17 @@ from typing import Annotated, Any, Literal
 from configs.build import Plugin
 from configs.checks import Checked, at_least, at_most
 from configs.load import to_plain
-from data_pipeline.paragraphs import ParagraphConfig
 from model.needs import misfits
 from model.networks.config import ModelConfig
 from model.prediction import OWN
+from pretrain.checkpoint.config import CheckpointConfig
+from pretrain.data_config import DataConfig
+from pretrain.evaluation.config import EvalConfig
 from pretrain.launch.device import Device
+from pretrain.optim_config import EmaConfig, OptimConfig
 from pretrain.parallel.batch import batch_misfits, each_misfit
 from pretrain.parallel.config import MOST, ParallelConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig(Checked):
-    """Where the text comes from and how it becomes samples.
-
-    Args:
-        corpus: a corpus directory made by ``python -m data_pipeline``, or ``demo``: the
-            Python language reference, prepared on first use.
-        demo_dir: where the demo corpus is kept.
-        sequence_length: L, frame included.
-        packing: ``wrap`` concatenates documents and cuts; ``pad`` keeps them apart (what becomes
-            of the padding is the objective's: ``objective.padding``);
-            ``paragraphs`` masks spans of them, ``pairs`` reads sources and targets: both of
-            these are for an encoder-decoder, whose target has ``sequence_length`` positions.
-        document_mask: let no position attend to another document that shares its sample (wrap).
-        source_length: S, positions of the source.
-        paragraphs: how spans are masked (continuous paragraph denoise).
-        train_split: name of the corpus's split to train on.
-        valid_split: name of its held-out split.
-    """
-
-    corpus: str
-    demo_dir: str = "runs/corpora"
-    sequence_length: int
-    packing: Literal["wrap", "pad", "paragraphs", "pairs"] = "wrap"
-    document_mask: bool = False
-    source_length: int | None = None
-    paragraphs: ParagraphConfig = ParagraphConfig()
-    train_split: str = "train"
-    valid_split: str = "valid"
-
-    def _check_values(self) -> Iterator[str]:
-        yield from at_least(self, 3, "sequence_length", "source_length")
-        yield from at_most(self, MOST, "sequence_length", "source_length")
-
-    def _check_source(self) -> Iterator[str]:
-        if self.has_source and self.source_length is None:
-            yield f"source_length: packing {self.packing} needs source_length"
-        if not self.has_source and self.source_length is not None:
-            yield f"source_length: packing {self.packing} has no source: leave source_length out"
-
-    def _check_document_mask(self) -> Iterator[str]:
-        if self.document_mask and self.packing != "wrap":
-            yield f"document_mask: with packing {self.packing} no documents share a sample"
-
-    @property
-    def has_source(self) -> bool:
-        """Whether samples are a source and a target."""
-        return self.packing in ("paragraphs", "pairs")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig(Checked):
-    """Learning rate over the run: linear warm-up, then constant, cosine or wsd.
-
-    Args:
-        name: after warm-up: constant; cosine to ``final``; or wsd, which holds the rate and lets
-            it fall linearly over the last ``decay_share`` of the steps (Hu et al. 2024, MiniCPM).
-        warmup: steps of linear warm-up from 0.
-        final: the rate at the end, as a share of ``lr`` (cosine and wsd).
-        decay_share: share of the steps over which the rate falls (wsd).
-    """
-
-    name: Literal["constant", "cosine", "wsd"] = "constant"
-    warmup: int = 0
-    final: float = 0.0
-    decay_share: float = 0.2
-
-    def _check_values(self) -> Iterator[str]:
-        yield from at_least(self, 0, "warmup", "final")
-        if not 0 < self.decay_share <= 1:
-            yield f"decay_share must lie in (0, 1], not {self.decay_share}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig(Checked):
-    """AdamW; norms, biases and embeddings are never decayed.
-
-    Args:
-        lr: the learning rate after warm-up.
-        betas: decay of the first and second moment.
-        eps: added to the root of the second moment.
-        weight_decay: decoupled, of the matrices only.
-        clip: bound on the global gradient norm; 0 turns clipping off.
-    """
-
-    lr: float = 3e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    schedule: ScheduleConfig = ScheduleConfig()
-
-    def _check_values(self) -> Iterator[str]:
-        yield from at_least(self, 0, "lr", "eps", "weight_decay", "clip")
-
-    def _check_betas(self) -> Iterator[str]:
-        if not all(0 <= beta < 1 for beta in self.betas):
-            yield f"betas must lie in [0, 1), not {list(self.betas)}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmaConfig(Checked):
-    """Exponential moving average of the weights, which is validated, sampled and exported.
-
-    Args:
-        decay: share of the average that stays at each step; after n steps at most
-            (1 + n) / (10 + n), so that it reaches back over a tenth of a short run; 0 is off.
-    """
-
-    decay: float = 0.9999
-
-    def _check_decay(self) -> Iterator[str]:
-        if not 0 <= self.decay < 1:
-            yield f"decay must lie in [0, 1), not {self.decay}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Checked):
-    """How often a run is saved, and which of its checkpoints stay.
-
-    Args:
-        every: steps between saves; one is always made at the end.
-        keep_last: how many of the newest stay.
-        keep_every: those of every so many steps stay too; 0 for none.
-        keep_best: so many with the best held-out bound stay too.
-        asynchronous: write while training goes on, which waits only for a copy in memory.
-    """
-
-    every: int = 1000
-    keep_last: int = 2
-    keep_every: int = 0
-    keep_best: int = 0
-    asynchronous: bool = True
-
-    def _check_values(self) -> Iterator[str]:
-        yield from at_least(self, 1, "every", "keep_last")
-        yield from at_least(self, 0, "keep_every", "keep_best")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig(Checked):
-    """Validation while training.
-
-    Args:
-        every: steps between validations; 0 for none.
-        samples: corruptions of each held-out window; more make the number less noisy.
-        batch: windows per forward pass.
-        windows: use only so many windows; by default all of the split.
-    """
-
-    every: int = 0
-    samples: int = 1
-    batch: int = 32
-    windows: int | None = None
-
-    def _check_values(self) -> Iterator[str]:
-        yield from at_least(self, 0, "every")
-        yield from at_least(self, 1, "samples", "batch", "windows")
-        yield from at_most(self, MOST, "samples", "batch", "windows")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogConfig(Checked):
-    """Where the numbers go, beside metrics.jsonl.
-
-    Args:
-        every: steps between rows.
-        tensorboard: event files for TensorBoard, in the run directory's ``tensorboard``.
-        csv: the rows as a table, metrics.csv.
-    """
-
-    every: int = 10
-    tensorboard: bool = False
-    csv: bool = False
-
-    def _check_values(self) -> Iterator[str]:
-        yield from at_least(self, 1, "every")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WandbConfig:
-    """Weights & Biases beside metrics.jsonl.
-
-    Args:
-        mode: ``online`` sends rows as they come; ``offline`` keeps them in the run directory,
-            without an account and a network, until ``wandb sync``.
-        project: under which it lists the run.
-    """
-
-    mode: Literal["disabled", "offline", "online"] = "disabled"
-    project: str = "palimpsest"
+from pretrain.run.log_config import LogConfig, WandbConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pretrain.config import EmaConfig
+from pretrain.optim_config import EmaConfig
 
 
 class OwnsMasters(Protocol):

@@ -20,10 +20,10 @@ from configs.errors import RunError, UserError, in_words
 from configs.hints import plain
 from configs.load import merged, validate
 from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
-from pretrain.config import ParallelConfig
 from pretrain.launch import device
 from pretrain.launch import local as launch
 from pretrain.launch.local import World
+from pretrain.parallel.config import ParallelConfig
 from pretrain.run.progress import Counter
 
 

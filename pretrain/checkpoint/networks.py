@@ -17,8 +17,9 @@ from model.networks.config import ModelConfig
 from model.prediction import Ask, Networks
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Loaded, config_of, find, load_network
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.parallel.batch import misfits
+from pretrain.parallel.config import ParallelConfig
 
 STATE = "networks"
 """The key of ``state.json`` that tells what each of them is."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from pretrain.checkpoint import store
-from pretrain.config import CheckpointConfig
+from pretrain.checkpoint.config import CheckpointConfig
 
 
 def kept(scores: Mapping[int, float | None], config: CheckpointConfig) -> set[int]:

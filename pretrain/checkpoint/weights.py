@@ -17,9 +17,10 @@ from model.objectives import NO_STATE, State
 from pretrain.checkpoint import store
 from pretrain.checkpoint.dcp import DcpShard
 from pretrain.checkpoint.reader import Reader
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.evaluation.bound import Share
 from pretrain.parallel.batch import misfits
+from pretrain.parallel.config import ParallelConfig
 from pretrain.parallel.network import DistributedNetwork, local_denoiser
 from pretrain.parallel.shards import places
 from pretrain.run import console

@@ -19,7 +19,8 @@ from torch import nn
 from model.networks.config import ModelConfig
 from model.prediction import Answer, Read
 from model.query import Query
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.parallel.frozen import Frozen
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.network import DistributedNetwork, local_denoiser

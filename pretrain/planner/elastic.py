@@ -10,8 +10,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from configs.errors import UserError
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.parallel.batch import misfits
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.plan import plan
 
 

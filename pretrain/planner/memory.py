@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from model.networks.config import ModelConfig
-from pretrain.config import ParallelConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.parallel.settings import MAX_LIVE_PARAMETERS, reduce_bucket_size
 from pretrain.planner.partition import ACTIVE_SHARE
 from pretrain.planner.stages import Stage

@@ -6,8 +6,9 @@ from typing import Any
 
 from model.networks.config import ModelConfig
 from model.networks.flops import training_flops_per_token
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.parallel.batch import data_size, micro_batch
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.hardware import GIB, Cluster
 from pretrain.planner.memory import Memory, memory
 from pretrain.planner.speed import DEFAULT_MFU, Speed, bubble, speed

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from configs.errors import UserError
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.parallel.batch import divisors, micro_batch, misfits
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.hardware import GIB, GPUS, Cluster
 from pretrain.planner.plan import Plan, lay_out
 from pretrain.planner.speed import DEFAULT_MFU, Speed

@@ -10,7 +10,7 @@ step is bound by memory.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pretrain.config import ParallelConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.hardware import Cluster
 from pretrain.planner.memory import Memory, num_recomputed
 from pretrain.planner.stages import Stage

@@ -12,7 +12,7 @@ once a step, 2 and 3 at every micro-batch, and 3 gathers the weights twice for e
 from dataclasses import dataclass
 
 from model.networks.config import ModelConfig
-from pretrain.config import ParallelConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.memory import ELEMENT_BYTES, num_recomputed
 from pretrain.planner.partition import ACTIVE_SHARE
 from pretrain.planner.stages import Stage

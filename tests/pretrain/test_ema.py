@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.config import EmaConfig
 from pretrain.ema import Ema
+from pretrain.optim_config import EmaConfig
 
 
 class Masters:

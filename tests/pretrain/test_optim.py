@@ -5,8 +5,8 @@ import torch
 
 from model.networks.config import ModelConfig
 from model.networks.dit import Denoiser
-from pretrain.config import OptimConfig, ScheduleConfig
 from pretrain.optim import adamw, learning_rate, parameter_groups
+from pretrain.optim_config import OptimConfig, ScheduleConfig
 
 
 def rates(schedule: ScheduleConfig, steps: int = 100) -> list[float]:

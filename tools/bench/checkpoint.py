@@ -23,8 +23,10 @@ from tqdm import tqdm
 from configs.documentation import without_markup
 from model.networks.config import ModelConfig
 from pretrain.checkpoint import store
-from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig
+from pretrain.checkpoint.config import CheckpointConfig
+from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
+from pretrain.parallel.config import ParallelConfig
 from tools.bench.measure import machine_facts
 from tools.bench.whole_step import run_config
 from tools.command import positive

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from configs.documentation import without_markup
 from model.networks.config import ModelConfig
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
+from pretrain.parallel.config import ParallelConfig
 from tools.bench.measure import machine_facts, ratio
 from tools.bench.train import DTYPES
 from tools.bench.whole_step import run_config

@@ -18,8 +18,8 @@ from model.networks.dit import Denoiser
 from model.objectives import Noisy
 from model.prediction import Read
 from model.query import Query
-from pretrain.config import OptimConfig
 from pretrain.optim import adamw
+from pretrain.optim_config import OptimConfig
 from tools.bench import reference
 
 OBJECTIVE: Any = Plugin("model.objectives").resolve(defaults.OBJECTIVE)()

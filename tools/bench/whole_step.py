@@ -15,7 +15,8 @@ from model.networks.config import ModelConfig
 from model.networks.dit import Denoiser
 from model.prediction import Read
 from model.query import Query
-from pretrain.config import DataConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.data_config import DataConfig
 from tools.bench.steps import OBJECTIVE, MasterWeights, OurStep, our_loss
 from tools.bench.train import DTYPES
 

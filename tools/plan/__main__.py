@@ -14,7 +14,8 @@ from typing import Any
 from configs.errors import UserError
 from configs.load import load
 from configs.words import parse, split
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner import plan
 from pretrain.planner import search as recommend
 from pretrain.planner.hardware import GIB, GPUS, LINK_SHARE, Cluster, find

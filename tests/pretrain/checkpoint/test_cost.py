@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from model.networks.config import ModelConfig
-from pretrain.config import CheckpointConfig, ParallelConfig, RunConfig
+from pretrain.checkpoint.config import CheckpointConfig
+from pretrain.config import RunConfig
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
+from pretrain.parallel.config import ParallelConfig
 from tools.bench.checkpoint_ranks import State, plain_state
 from tools.bench.whole_step import run_config
 

@@ -16,11 +16,12 @@ from configs.load import load
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
 from pretrain.launch import preflight
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
 from pretrain.launch.rank import train_rank
+from pretrain.parallel.config import ParallelConfig
 from pretrain.parallel.mesh import Mesh
 from pretrain.planner.plan import plan
 from pretrain.run.directory import RunDirectory, run_path

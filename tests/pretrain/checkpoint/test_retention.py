@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from saving import begin, finish, flipped, save, savers
 
 from pretrain.checkpoint import retention, store
-from pretrain.config import CheckpointConfig
+from pretrain.checkpoint.config import CheckpointConfig
 
 scores = st.dictionaries(st.integers(1, 60), st.none() | st.floats(0, 9), min_size=1, max_size=12)
 

@@ -12,9 +12,9 @@ from model.networks.config import ModelConfig
 from model.networks.dit import Denoiser
 from model.networks.initialize import initial_value
 from model.query import Query
-from pretrain.config import ParallelConfig
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
+from pretrain.parallel.config import ParallelConfig
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.network import local_denoiser
 from pretrain.parallel.ranges import FlatRange

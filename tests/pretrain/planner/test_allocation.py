@@ -9,8 +9,10 @@ from torch import Tensor
 
 from model.networks.config import ModelConfig
 from model.objectives.mdlm import Mdlm
-from pretrain.config import DataConfig, ParallelConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.data_config import DataConfig
 from pretrain.launch.local import World
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner import plan
 
 CONFIG = RunConfig(

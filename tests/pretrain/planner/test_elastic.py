@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pretrain.__main__ import main
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.elastic import report
 
 

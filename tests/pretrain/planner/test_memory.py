@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.networks.config import ModelConfig
 from model.networks.dit import Denoiser
-from pretrain.config import ParallelConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.memory import Memory, activation_bytes, active_share, memory, num_recomputed
 from pretrain.planner.stages import stages
 

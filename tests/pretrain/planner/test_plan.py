@@ -6,7 +6,8 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner import plan
 from pretrain.planner.hardware import GPUS, LINK_SHARE, Cluster, find
 from pretrain.planner.speed import bubble

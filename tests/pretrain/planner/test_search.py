@@ -5,7 +5,8 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.hardware import Cluster, find
 from pretrain.planner.plan import plan
 from pretrain.planner.search import candidates, choose, recommend, usable

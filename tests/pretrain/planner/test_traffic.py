@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from model.networks.config import ModelConfig
-from pretrain.config import ParallelConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.stages import stages
 from pretrain.planner.traffic import Traffic, traffic
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from configs.load import load
-from pretrain.config import ParallelConfig, RunConfig
+from pretrain.config import RunConfig
+from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.plan import plan
 from tools.plan.__main__ import main, words
 
