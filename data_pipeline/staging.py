@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configs.disk import flush
 from configs.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def _replace(final: Path, staging: Path, own: set[str]) -> None:
         except BaseException:
             old.rename(final)
             raise
-    _flush_one(final.parent)
+    flush(final.parent)
     for name in own:
         (old / name).unlink(missing_ok=True)
     try:
@@ -126,12 +127,4 @@ def _changed_places(one: Path, other: Path) -> bool:
 def _flush(directory: Path) -> None:
     """Bring everything to the disk before the rename can make it visible."""
     for path in [*directory.rglob("*"), directory]:
-        _flush_one(path)
-
-
-def _flush_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path)

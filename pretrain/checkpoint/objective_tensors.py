@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
+from configs.disk import flush
 from configs.errors import UserError
 from model.objectives import NO_STATE, State
 from pretrain.checkpoint import manifest, store
@@ -36,7 +37,7 @@ def write(folder: Path, state: State) -> dict[str, File]:
         return {}
     file = folder / NAME
     save_file(dict(copied(state)), file, metadata={"format": "pt"})
-    store.flush(file)
+    flush(file)
     return {NAME: {"bytes": file.stat().st_size, "sha256": store.sha256(file)}}
 
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from configs.disk import flush
 from model.objectives import NO_STATE, State
 from pretrain.checkpoint import objective_tensors, store
 from pretrain.checkpoint.dcp import DcpShard, pieces_of, to_write
@@ -171,7 +172,7 @@ class Saver:
                 }
             )
         save_file(tensors, file)
-        flushing = Job(lambda: store.flush(file), "flush")
+        flushing = Job(lambda: flush(file), "flush")
         facts = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
         for each in boxes:
             offsets = each["box"]["offsets"]

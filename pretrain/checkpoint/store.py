@@ -15,7 +15,6 @@ that cannot be read, or that has another name than we give, is ever deleted.
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 import stat
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.disk import flush
 from configs.errors import RunError, UserError
 from pretrain.checkpoint import contents, manifest
 from pretrain.checkpoint.contents import Index, State
@@ -171,15 +171,6 @@ def write(file: Path, text: str) -> None:
     """Write a text file, down to the disk."""
     file.write_text(text, encoding="utf-8")
     flush(file)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the names in a directory, would survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

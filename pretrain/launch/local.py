@@ -44,10 +44,10 @@ SERVER_GONE = 255
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Where a process stands among the ranks.
+    """Rank of a process, and how it finds the others.
 
     Args:
-        init_method: how they find each other, as torch.distributed takes it.
+        init_method: of ``torch.distributed.init_process_group``.
         local_size: ranks that share this machine, and so its cores.
         threads: of a rank that computes on a CPU; by default its share of the cores.
     """
@@ -58,6 +58,18 @@ class World:
     local_size: int
     init_method: str
     threads: int | None = None
+
+    @classmethod
+    def local(cls, rank: int, size: int, rendezvous: Path, threads: int | None = None) -> "World":
+        """One of ``size`` ranks of this machine, which meet by the file ``rendezvous``."""
+        return cls(
+            rank=rank,
+            size=size,
+            local_rank=rank,
+            local_size=size,
+            init_method=f"file://{rendezvous}",
+            threads=threads,
+        )
 
 
 def external_world(environ: Mapping[str, str]) -> World | None:
@@ -136,14 +148,7 @@ def run_local(size: int, target: Callable[..., int], *args: Any, threads: int | 
     with tempfile.TemporaryDirectory(prefix="palimpsest-") as scratch, alive_writer:
         ranks = []
         for rank in range(size):
-            world = World(
-                rank=rank,
-                size=size,
-                local_rank=rank,
-                local_size=size,
-                init_method=f"file://{scratch}/rendezvous",
-                threads=threads,
-            )
+            world = World.local(rank, size, Path(scratch) / "rendezvous", threads)
             process = context().Process(
                 target=_rank_main,
                 args=(world, alive_reader, Path(scratch), target, args),

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pretrain.launch import local as launch
@@ -58,14 +57,7 @@ class Pool:
         rendezvous = Path(self._scratch.name) / f"rendezvous-{next(self._calls)}"
         self._start()
         for rank, (_, connection) in enumerate(self._ranks[:size]):
-            world = World(
-                rank=rank,
-                size=size,
-                local_rank=rank,
-                local_size=size,
-                init_method=f"file://{rendezvous}",
-            )
-            connection.send((target, world, args))
+            connection.send((target, World.local(rank, size, rendezvous), args))
         return self._results(size, timeout_s)
 
     def _results(self, size: int, timeout_s: float) -> list[Any]:
@@ -122,12 +114,7 @@ class Pool:
         launch.preload(tensor=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close_ranks()
         self._scratch.cleanup()
 

@@ -1,12 +1,12 @@
-"""A watch over one rank: when it stands still, it says where.
+"""Hang watchdog: dumps the stacks of all threads when a rank makes no progress.
 
 In a collective every rank waits for the slowest, so one rank's stall stalls all; each then
-prints its own stacks, and the one that is not waiting for the others is the culprit. Where a
-launcher would start the run again, the rank then leaves.
+prints its own stacks, and the one that is not in a collective is the culprit. Where a
+launcher would start the run again, the rank then ends.
 
-Some work has no beat within it, and no bound that a step's length would tell: reading a
-checkpoint, building the engine, a file system that takes minutes to flush. While it is named
-(:meth:`Watchdog.during`) the watch has more patience.
+Some work has no beat within it, and takes longer than a step: reading a checkpoint, building
+the engine, a file system that takes minutes to flush. While such work is named
+(:meth:`Watchdog.during`) the limit is :data:`PATIENCE_S`.
 """
 
 import contextlib
@@ -16,8 +16,9 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
+
+from pretrain.launch.periodic import Periodic
 
 HUNG = 70
 """Exit status of a rank that its watchdog ended (EX_SOFTWARE)."""
@@ -27,30 +28,31 @@ PATIENCE_S = 1800.0
 """Seconds that work without a beat may take; a collective gives up on a lost rank sooner."""
 
 
-class Watchdog:
+class Watchdog(Periodic):
     """Prints the stacks of all threads after ``seconds`` without a :meth:`beat`; 0 is off.
 
-    It prints once for each stall, and leaves the process to go on or to time out; or ends it,
-    with status 70, if it is to ``leave``.
+    It prints once for each stall, and leaves the process to go on or to time out; with
+    ``leave`` it ends the process, with status 70.
     """
 
     def __init__(self, rank: int, seconds: float, *, leave: bool = False) -> None:
+        super().__init__("watchdog", min(1.0, seconds / 4))
         self._rank, self._seconds, self._leave = rank, seconds, leave
         self._last_beat = time.monotonic()
+        self._reported = 0.0
         self._doing = ""
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self) -> None:
-        """There is progress."""
+        """Report progress."""
         self._last_beat = time.monotonic()
 
     @contextlib.contextmanager
     def during(self, doing: str, when: bool = True) -> Iterator[None]:
-        """Work that has no beat within it, but one before and one after it.
+        """Be patient with work that has no beat within it, but one before and one after it.
 
         Args:
-            doing: what a report calls it. when: otherwise it is work like any other.
+            doing: name of the work in a report.
+            when: otherwise the limit stays that of a step.
         """
         before, self._doing = self._doing, doing if when else self._doing
         self.beat()
@@ -65,29 +67,19 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         self.beat()
-        if self._seconds:
-            self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-
-    def _watch(self) -> None:
-        reported = 0.0
-        while not self._ended.wait(min(1.0, self._seconds / 4)):
-            beat = self._last_beat
-            if beat != reported and time.monotonic() - beat > self._limit():
-                reported = beat
-                # One write, so that the reports of several ranks do not mingle.
-                sys.stderr.write(self._report())
-                sys.stderr.flush()
-                if self._leave:
-                    os._exit(HUNG)
+    def tick(self) -> None:
+        """Print a report if the last beat is too long ago, and was not reported before."""
+        beat = self._last_beat
+        if beat == self._reported or time.monotonic() - beat <= self._limit():
+            return
+        self._reported = beat
+        # One write, so that the reports of several ranks do not mingle.
+        sys.stderr.write(self._report())
+        sys.stderr.flush()
+        if self._leave:
+            os._exit(HUNG)
 
     def _report(self) -> str:
         names = {thread.ident: thread.name for thread in threading.enumerate()}

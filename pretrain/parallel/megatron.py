@@ -41,7 +41,7 @@ def _group() -> dist.ProcessGroup:
 
 @cache
 def settings() -> Any:
-    """What our layers are built with: whole in float32 on the CPU, and left uninitialised."""
+    """Megatron's settings of our layers: built in float32 on the CPU, and not initialized."""
     return ModelParallelConfig(
         use_cpu_initialization=True,
         perform_initialization=False,
@@ -50,7 +50,12 @@ def settings() -> Any:
 
 
 def no_initialization(weight: Tensor) -> None:
-    """Megatron asks for a function, and with ``perform_initialization`` off never calls it."""
+    """Required by Megatron, and never called where ``perform_initialization`` is off."""
+
+
+def linear_arguments() -> dict[str, Any]:
+    """The arguments that our column- and row-parallel linear layers share."""
+    return {"config": settings(), "init_method": no_initialization}
 
 
 def copy_forward_sum_backward(x: Tensor) -> Tensor:

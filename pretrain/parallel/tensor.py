@@ -176,8 +176,7 @@ class Column(megatron.ColumnParallelLinear):
         super().__init__(
             num_in,
             num_out,
-            config=megatron.settings(),
-            init_method=megatron.no_initialization,
+            **megatron.linear_arguments(),
             bias=bias,
             gather_output=False,
             disable_grad_reduce=True,  # TensorFactory.enter does it, once for q, k and v
@@ -227,8 +226,7 @@ class Row(megatron.RowParallelLinear):
         super().__init__(
             num_in,
             num_out,
-            config=megatron.settings(),
-            init_method=megatron.no_initialization,
+            **megatron.linear_arguments(),
             bias=bias,
             input_is_parallel=True,
             skip_bias_add=False,

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 
+from configs.disk import flush
 from configs.load import to_yaml
 from configs.run_files import DIED, RUNNING, standing, this_process
 from pretrain.checkpoint import store
@@ -80,7 +81,7 @@ class RunDirectory:
         aside = self.config.with_name(".config.yaml")
         store.write(aside, to_yaml(config))
         aside.replace(self.config)
-        store.flush(self.path)
+        flush(self.path)
         for name in ownership.FOLDERS:
             (self.path / name).mkdir(exist_ok=True)
         attempt = self._next_attempt()

@@ -53,9 +53,7 @@ def test_an_earlier_attempt_stops_at_its_next_step(tiny, tmp_path: Path, monkeyp
     monkeypatch.setenv("LOCAL_RANK", "0")
     file, *words = tiny("eval.every=0")
     config = load(RunConfig, [Path(file)], words)
-    world = World(
-        rank=0, size=1, local_rank=0, local_size=1, init_method=f"file://{tmp_path}/meeting"
-    )
+    world = World.local(0, 1, tmp_path / "meeting")
     try:
         with pytest.raises(RunError, match="a newer attempt than 1 has begun"):
             train(world, config, run.path, [NewerBegins()])
