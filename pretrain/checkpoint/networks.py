@@ -4,7 +4,7 @@ A run reads each from the checkpoint that is named once, when it begins. From th
 checkpoints hold it, as the kind ``networks/NAME``, with its configuration in ``state.json``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,49 @@ class Source:
     facts: Mapping[str, Any]
 
 
-def paths(config: RunConfig) -> dict[str, Path]:
-    """The checkpoints that the objective names, of runs their newest.
+def sources(
+    config: RunConfig,
+    reader: Reader | None,
+    layout: ParallelConfig,
+    *,
+    is_own: bool = False,
+    find_paths: Callable[[RunConfig], Mapping[str, Path]] | None = None,
+) -> dict[str, Source]:
+    """Where each of the objective's frozen networks is read.
+
+    That is ``reader``'s checkpoint where it holds networks of these names and paths, and otherwise
+    the checkpoints that the objective names: an export or an average has left them out, a fork may
+    be of another objective.
+
+    Args:
+        reader: the checkpoint that the trained weights are read from; None where they are drawn.
+        layout: by whose tensor and pipeline axes the networks have to be divisible.
+        is_own: the checkpoint is the run's own, which has to hold them: those that the objective
+            names may have changed, or be gone.
+        find_paths: in place of :func:`paths`.
 
     Raises:
-        UserError: one is not there.
+        UserError: a network is missing, reads other ids than the run, or cannot be divided.
+    """
+    if reader is not None and (is_own or _holds(config, reader)):
+        found = _held(config, reader)
+    else:
+        found = _named((find_paths or paths)(config))
+    problems = [
+        f"the objective's network {name} ({source.facts['checkpoint']}): {problem}"
+        for name, source in found.items()
+        for problem in _misfits(source.model, config, layout)
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+    return found
+
+
+def paths(config: RunConfig) -> dict[str, Path]:
+    """The checkpoints that the objective names; where it names a run, its newest.
+
+    Raises:
+        UserError: there is none.
     """
     found = {}
     for name, where in config.objective.networks.items():
@@ -61,8 +99,8 @@ def paths(config: RunConfig) -> dict[str, Path]:
     return found
 
 
-def named(where: Mapping[str, Path]) -> dict[str, Source]:
-    """The networks in these checkpoints, by their averaged weights."""
+def _named(where: Mapping[str, Path]) -> dict[str, Source]:
+    """The averaged weights of these checkpoints."""
     found = {}
     for name, path in where.items():
         reader = Reader(path)
@@ -78,18 +116,14 @@ def named(where: Mapping[str, Path]) -> dict[str, Source]:
     return found
 
 
-def holds(config: RunConfig, reader: Reader) -> bool:
-    """Whether a checkpoint, be it another run's, holds the networks that the objective names."""
+def _holds(config: RunConfig, reader: Reader) -> bool:
+    """Whether a checkpoint, of any run, holds the networks that the objective names."""
     theirs: Mapping[str, str] = config_of(reader).objective.networks
     return STATE in reader.state and dict(theirs) == dict(config.objective.networks)
 
 
-def held(config: RunConfig, reader: Reader) -> dict[str, Source]:
-    """The networks in a checkpoint of a run of this objective.
-
-    Raises:
-        UserError: it has not all of them.
-    """
+def _held(config: RunConfig, reader: Reader) -> dict[str, Source]:
+    """The networks in a checkpoint; UserError where one is missing."""
     known: Mapping[str, Any] = reader.state.get(STATE, {})
     found = {}
     for name in config.objective.networks:
@@ -97,20 +131,8 @@ def held(config: RunConfig, reader: Reader) -> dict[str, Source]:
             raise UserError(f"{reader.path} holds no network {name}, which the objective asks")
         where = f"{reader.path}/state.json: {STATE}.{name}.model"
         model: ModelConfig = validate(ModelConfig, known[name]["model"], where)
-        facts = known[name]
-        found[name] = Source(reader=reader, kind=kind_of(name), model=model, facts=facts)
+        found[name] = Source(reader=reader, kind=kind_of(name), model=model, facts=known[name])
     return found
-
-
-def check(sources: Mapping[str, Source], config: RunConfig, layout: ParallelConfig) -> None:
-    """UserError unless the networks read the run's ids, and divide as its layout asks."""
-    problems = [
-        f"the objective's network {name} ({source.facts['checkpoint']}): {problem}"
-        for name, source in sources.items()
-        for problem in _misfits(source.model, config, layout)
-    ]
-    if problems:
-        raise UserError("\n".join(problems))
 
 
 def _misfits(model: ModelConfig, config: RunConfig, layout: ParallelConfig) -> Iterator[str]:
@@ -125,25 +147,18 @@ def _misfits(model: ModelConfig, config: RunConfig, layout: ParallelConfig) -> I
 
 
 def asking(loaded: Loaded) -> Ask:
-    """A loaded network with those that its objective asks, for its held-out loss.
-
-    They come from its checkpoint; where an export or an average has left them out, from the
-    checkpoints that the objective names.
-    """
+    """Forward passes of a loaded network, and of the frozen ones that its objective asks."""
     config, mesh, own = loaded.config, loaded.mesh, loaded.network.ask
     if not config.objective.networks:
         return Networks(own)
-    reader = Reader(loaded.checkpoint)
-    sources = held(config, reader) if STATE in reader.state else named(paths(config))
     layout = ParallelConfig()
     if mesh is not None:
         layout = ParallelConfig(tensor=mesh.tensor_size, pipeline=mesh.pipe_size)
-    check(sources, config, layout)
     others = {
         name: load_network(
             source.reader, source.kind, source.model, config, torch.device(loaded.device),
             layout=layout, mesh=mesh,
         ).ask
-        for name, source in sources.items()
+        for name, source in sources(config, Reader(loaded.checkpoint), layout).items()
     }  # fmt: skip
     return Networks(own, others)

@@ -31,18 +31,20 @@ from pretrain.parallel.ranges import FlatRange
 
 
 class Reader:
-    """A checkpoint, opened; its tensors are read only where they are asked for.
+    """An open checkpoint; its tensors are read only where they are asked for.
 
     Args:
+        checkpoint: its path, or its small files where they have been read already.
         verified: every byte of its files has been compared with its checksum already.
 
     Attributes:
-        state: what ``state.json`` holds; files: what the manifest says of each.
+        state: contents of ``state.json``.
+        files: size and checksum of every file.
     """
 
-    def __init__(self, path: Path, *, verified: bool = False) -> None:
-        found = store.check(path)
-        self.path, self.state = path, found.state
+    def __init__(self, checkpoint: Path | store.Contents, *, verified: bool = False) -> None:
+        found = store.check(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+        self.path, self.state = found.path, found.state
         self.files, self._index = found.files, found.index
         self._sound = set(self.files) if verified else set[str]()
 

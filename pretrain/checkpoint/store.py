@@ -63,30 +63,41 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def newest(directory: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that passes :func:`in_place`, and why not a newer one."""
-    problems = []
-    for path in reversed(committed(directory)):
-        try:
-            in_place(path)
-        except UserError as error:
-            problems.append(str(error))
-        else:
-            return path, problems
-    return None, problems
-
-
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a checkpoint says of itself: of its files, of its run, of its tensors."""
+    """The small files of a checkpoint, read and checked.
 
+    Args:
+        files: size and checksum of every file, by the manifest.
+        state: plain data of the run.
+        index: where the values of each tensor lie.
+    """
+
+    path: Path
     files: Mapping[str, File]
     state: State
     index: Index
 
 
+def newest(directory: Path) -> tuple[Path | None, list[str]]:
+    """The path of :func:`open_newest`."""
+    found, problems = open_newest(directory)
+    return (found.path if found else None), problems
+
+
+def open_newest(directory: Path) -> tuple[Contents | None, list[str]]:
+    """The newest checkpoint that passes :func:`in_place`, and what is wrong with newer ones."""
+    problems: list[str] = []
+    for path in reversed(committed(directory)):
+        try:
+            return in_place(path), problems
+        except UserError as error:
+            problems.append(str(error))
+    return None, problems
+
+
 def check(path: Path) -> Contents:
-    """What the small files say, each compared with its checksum before it is used.
+    """Read the small files, each compared with its checksum before it is used.
 
     Raises:
         UserError: one of them is damaged, or a file is not there at its size. The bytes of
@@ -105,6 +116,7 @@ def check(path: Path) -> Contents:
                 f"{path} is not whole: {name} has {found.st_size} bytes, not {facts['bytes']}"
             )
     return Contents(
+        path=path,
         files=files,
         state=contents.state(manifest.checked(path, STATE, files), path),
         index=contents.index(manifest.checked(path, INDEX, files), path, files),
@@ -112,7 +124,7 @@ def check(path: Path) -> Contents:
 
 
 def in_place(path: Path) -> Contents:
-    """:func:`check`, of a checkpoint among others of its run; it has its own step's name too."""
+    """:func:`check` a checkpoint among others of its run: its name must be that of its step."""
     found = check(path)
     require_own_step(path, found.state)
     return found
@@ -128,18 +140,22 @@ def require_own_step(path: Path, state: State) -> None:
 
 
 def damage(path: Path, share: int = 0, shares: int = 1) -> str | None:
-    """What is wrong with a checkpoint, every byte of its files read; None if nothing is.
-
-    Args:
-        share: of the files with tensors read only every ``shares``-th, from number ``share`` on.
-    """
+    """The error of :func:`check` or :func:`require_sound`; None where a checkpoint is sound."""
     try:
-        files = check(path).files
-        for name in sorted(files.keys() - {STATE, INDEX})[share::shares]:
-            require_checksum(path, name, files[name])
+        require_sound(check(path), share, shares)
     except (UserError, OSError) as error:
         return str(error)
     return None
+
+
+def require_sound(found: Contents, share: int = 0, shares: int = 1) -> None:
+    """UserError unless every byte of the other files is as it was written.
+
+    Args:
+        share: read only every ``shares``-th of these files, from number ``share`` on.
+    """
+    for name in sorted(found.files.keys() - {STATE, INDEX})[share::shares]:
+        require_checksum(found.path, name, found.files[name])
 
 
 def require_checksum(path: Path, name: str, facts: File) -> None:

@@ -164,7 +164,8 @@ class Checkpoints:
             reader, problem = self._opened(path, in_place=True)
             if reader is not None:
                 reader.objective_state()
-                problem = unfit = self._loaded(reader, self._sources(reader))
+                sources = networks.sources(self._config, reader, self._config.parallel, is_own=True)
+                problem = unfit = self._loaded(reader, sources)
             if problem or reader is None:
                 notes.append(f"{problem}; passed over")
                 continue
@@ -191,25 +192,16 @@ class Checkpoints:
             for name in _REQUIRED:
                 reader.state[name]
             self._read(reader, {kind: kind for kind in self._kinds()})
-            self._read_networks(sources)
+            self._engine.networks = frozen_networks.read(sources, self._config, self._mesh)
             problem = None
         except UserError as error:
             problem = str(error)
         problems = [text for text in self._mesh.all_gather_object(problem) if text]
         return problems[0] if problems else self._not_finite(reader.path)
 
-    def _sources(self, reader: Reader) -> dict[str, Source]:
-        """The networks in a checkpoint of this objective; UserError where they do not fit."""
-        sources = networks.held(self._config, reader)
-        networks.check(sources, self._config, self._config.parallel)
-        return sources
-
-    def _read_networks(self, sources: Mapping[str, Source]) -> None:
-        self._engine.networks = frozen_networks.loaded(sources, self._config, self._mesh)
-
     def begin(self) -> list[str]:
-        """Load the networks that the objective asks from those that it names; what to say."""
-        self._engine.networks = frozen_networks.named(self._config, self._mesh)
+        """Load the frozen networks that the objective names; returns lines for the user."""
+        self._engine.networks = frozen_networks.load(self._config, self._mesh)
         return [
             f"the objective's network {name} is that of {network.facts['checkpoint']}"
             for name, network in self._engine.networks.items()
@@ -237,11 +229,7 @@ class Checkpoints:
         if problem := self._not_finite(path):
             raise UserError(f"{problem}; begin with another checkpoint")
         self._shards.refresh()
-        if networks.holds(config, reader):
-            self._read_networks(self._sources(reader))
-            frozen_networks.refresh(self._engine.networks.values())
-        else:
-            self.begin()
+        self._engine.networks = frozen_networks.load(config, self._mesh, reader)
         note = f"beginning with the {config.fork_weights} weights of {path}"
         if reader.state.get("tokenizer_sha256") is None:
             note += "; their tokenizer is not recorded there: make sure that it is the corpus's"
@@ -255,12 +243,14 @@ class Checkpoints:
         Args:
             in_place: it is one of this run's.
         """
-        problem, reader = store.damage(path, self._mesh.rank, self._mesh.size), None
+        problem, reader = None, None
         try:
-            reader = None if problem else Reader(path, verified=True)
-            if reader is not None and in_place:
-                store.require_own_step(path, reader.state)
-        except UserError as error:
+            found = store.check(path)
+            store.require_sound(found, self._mesh.rank, self._mesh.size)
+            if in_place:
+                store.require_own_step(path, found.state)
+            reader = Reader(found, verified=True)
+        except (UserError, OSError) as error:
             problem = str(error)
         problems = [text for text in self._mesh.all_gather_object(problem) if text]
         return (None, problems[0]) if problems else (reader, None)

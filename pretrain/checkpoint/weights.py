@@ -96,14 +96,21 @@ class Loaded:
 def find(where: Path) -> Path:
     """The checkpoint itself, or the newest sound one of a run directory.
 
-    Which newer ones are passed over is told once, by the process that was started for the user.
+    Newer ones that are passed over are logged once, by the process that the user started.
 
     Raises:
         UserError: where there is none.
     """
-    if (where / store.MANIFEST).exists():
-        return where
-    newest, problems = store.newest(where / "checkpoints")
+    return where if (where / store.MANIFEST).exists() else _newest(where).path
+
+
+def open_reader(where: Path) -> Reader:
+    """The checkpoint of :func:`find`, open."""
+    return Reader(where if (where / store.MANIFEST).exists() else _newest(where))
+
+
+def _newest(where: Path) -> store.Contents:
+    newest, problems = store.open_newest(where / "checkpoints")
     if newest is None:
         detail = "; ".join(problems) or "train it first with `python -m pretrain`"
         raise UserError(f"{where} is neither a checkpoint nor a run with one: {detail}")
@@ -118,7 +125,7 @@ _log_once = cache(console.log_rank_zero)
 
 def configuration(where: Path) -> RunConfig:
     """The configuration of a run or checkpoint, without its weights."""
-    return config_of(Reader(find(where)))
+    return config_of(open_reader(where))
 
 
 def check_layout(where: Path, layout: ParallelConfig) -> None:
@@ -142,15 +149,14 @@ def load_denoiser(
     Args:
         layout, mesh: to load this rank's part only; it is read without the rest.
     """
-    path = find(where)
-    reader = Reader(path)
+    reader = open_reader(where)
     config = config_of(reader)
     device = torch.device(device)
     kind = reader.weights(which)
     return Loaded(
         denoiser=_filled(reader, kind, config.model, config, device, layout, mesh),
         config=config,
-        checkpoint=path,
+        checkpoint=reader.path,
         step=reader.state["step"],
         tokens_seen=reader.state["tokens_seen"],
         device=device,

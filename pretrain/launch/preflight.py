@@ -1,4 +1,4 @@
-"""What is looked at before any rank is started, so that a mistake costs a moment and one line."""
+"""Checks before any rank is started, so that a mistake costs a moment and one line."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from model.networks.build import build
 from pretrain.checkpoint import networks, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.training import fork_names
-from pretrain.checkpoint.weights import find
+from pretrain.checkpoint.weights import open_reader
 from pretrain.config import RunConfig
 from pretrain.data import corpus_path, load_tokenizer, open_corpus, other_tokenizer
 from pretrain.run import writable as place
@@ -18,16 +18,16 @@ from pretrain.run.directory import RunDirectory
 
 
 def check(config: RunConfig, path: Path, *, fresh: bool = False) -> str | None:
-    """Whether a run can start in ``path``, or go on there.
+    """Check that a run can start in ``path``, or be resumed there.
 
     Args:
-        fresh: whatever runs in ``path`` now will be moved aside first.
+        fresh: the run that is in ``path`` now will be moved aside first.
 
     Returns:
-        What to say where there is nothing to do; None where there is.
+        A message where there is nothing to do; None where there is.
 
     Raises:
-        UserError: with what stands in the way.
+        UserError: it cannot.
         OSError: where a file cannot be read.
     """
     place.check(path)
@@ -35,13 +35,14 @@ def check(config: RunConfig, path: Path, *, fresh: bool = False) -> str | None:
     _check_data(config)
     if not fresh:
         RunDirectory(path).check(config)
-    # A run that has begun reads them no more, and they may be gone by now.
-    if config.fork_from and (fresh or store.newest(RunDirectory(path).checkpoints)[0] is None):
+    newest = None if fresh else store.open_newest(RunDirectory(path).checkpoints)[0]
+    # A run that has begun does not read its fork_from again, which may be gone by now.
+    if config.fork_from and newest is None:
         _check_fork(config, Path(config.fork_from))
     if config.objective.networks:
-        _check_networks(config, None if fresh else store.newest(RunDirectory(path).checkpoints)[0])
+        _check_networks(config, newest)
     if not fresh:
-        return nothing_to_do(path, config.steps)
+        return nothing_to_do(path, newest, config.steps)
     if config.fork_from and Path(config.fork_from).resolve().is_relative_to(path.resolve()):
         raise UserError(
             f"--fresh would move {config.fork_from} away, from which this run is to begin: "
@@ -51,7 +52,7 @@ def check(config: RunConfig, path: Path, *, fresh: bool = False) -> str | None:
 
 
 def _check_data(config: RunConfig) -> None:
-    """Open the corpus once, for the errors that this may give."""
+    """Open the corpus once, for the errors that this may raise."""
     open_corpus(config, Draws(seed=config.seed, split="train", batch=config.global_batch))
 
 
@@ -65,7 +66,7 @@ def _check_fork(config: RunConfig, source: Path) -> None:
         for p, name in parameters.items()
         if (found := names(name)) is not None
     }
-    reader = Reader(find(source))
+    reader = open_reader(source)
     reader.require(shapes)
     corpus, trained = corpus_path(config), reader.state.get("tokenizer_sha256")
     problem = other_tokenizer(load_tokenizer(corpus), corpus, trained)
@@ -73,40 +74,40 @@ def _check_fork(config: RunConfig, source: Path) -> None:
         raise UserError(f"{problem}; if that is meant, set fork_tokenizer=other")
 
 
-def _check_networks(config: RunConfig, newest: Path | None) -> None:
+def _check_networks(config: RunConfig, newest: store.Contents | None) -> None:
     """UserError unless the networks that the objective asks are there and fit.
 
     Args:
-        newest: of the run's checkpoints, if it has begun: it needs no other then.
+        newest: the run's newest checkpoint, if it has begun.
     """
-    begun = newest or (find(Path(config.fork_from)) if config.fork_from else None)
-    reader = Reader(begun) if begun else None
-    if reader is not None and (newest or networks.holds(config, reader)):
-        sources = networks.held(config, reader)
-    else:
-        sources = networks.named(networks.paths(config))
-    networks.check(sources, config, config.parallel)
+    reader = Reader(newest) if newest else None
+    if newest is None and config.fork_from:
+        reader = open_reader(Path(config.fork_from))
+    is_own = newest is not None
     corpus = corpus_path(config)
     tokenizer = load_tokenizer(corpus)
-    for name, source in sources.items():
+    for name, source in networks.sources(config, reader, config.parallel, is_own=is_own).items():
         problem = other_tokenizer(tokenizer, corpus, source.facts["tokenizer_sha256"])
         if problem:
             raise UserError(f"the objective's network {name}: {problem}")
 
 
-def nothing_to_do(path: Path, steps: int) -> str | None:
-    """What to say of a run that is at its last step, or beyond."""
-    directory = RunDirectory(path)
-    newest, _ = store.newest(directory.checkpoints)
-    if newest is None:
-        return None
-    state = store.check(newest).state
-    at = int(state["step"])
-    if at < steps or store.damage(newest) is not None:
+def nothing_to_do(path: Path, newest: store.Contents | None, steps: int) -> str | None:
+    """The message for a run that is at its last step, or beyond; None for others.
+
+    Args:
+        newest: the run's newest checkpoint.
+    """
+    if newest is None or (at := int(newest.state["step"])) < steps:
         return None
     # A request to stop may have come within the last validation, which is owed then.
-    if state.get("owes_validation") and directory.read_status().get("state") != "done":
+    is_owed = newest.state.get("owes_validation", False)
+    if is_owed and RunDirectory(path).read_status().get("state") != "done":
         return None
+    try:
+        store.require_sound(newest)
+    except (UserError, OSError):
+        return None  # the ranks pass it over
     if at == steps:
         return f"{path} is done: {steps} steps; set steps=N to go on"
     return (

@@ -103,11 +103,11 @@ def _recorded(run: "RunDirectory") -> RunConfig | None:
 
 def _saved(run: "RunDirectory") -> tuple[tuple[Path, RunConfig] | None, list[str]]:
     """The newest sound checkpoint with its configuration, and why not a newer one."""
-    newest, problems = store.newest(run.checkpoints)
+    newest, problems = store.open_newest(run.checkpoints)
     if newest is None:
         return None, problems
-    told = store.check(newest).state["config"]
-    return (newest, stored_config(told, where=f"{newest}/state.json")), problems
+    config = stored_config(newest.state["config"], where=f"{newest.path}/state.json")
+    return (newest.path, config), problems
 
 
 def _whole(file: Path) -> RunConfig:

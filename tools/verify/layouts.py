@@ -63,7 +63,7 @@ def run(world: World, config: RunConfig, steps: int) -> Outcome:
 def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     trained = build(config, mesh)
-    trained.networks = frozen_networks.named(config, mesh)
+    trained.networks = frozen_networks.load(config, mesh)
     training = TrainingStep(
         config,
         trained,

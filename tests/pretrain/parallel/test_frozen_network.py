@@ -114,7 +114,7 @@ class Asked:
 def asked(world: World, config: RunConfig) -> Asked:
     mesh = Mesh(world)
     torch.set_num_threads(1)
-    network = frozen_networks.named(config, mesh)["teacher"]
+    network = frozen_networks.load(config, mesh)["teacher"]
     logits = network.ask(noisy_of(config), logits_of)
     parameters = network._forward._network.parameters()
     ((values,),) = network.flats.kinds.values()

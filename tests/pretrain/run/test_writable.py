@@ -11,6 +11,7 @@ from configs.errors import UserError
 from pretrain.__main__ import main
 from pretrain.checkpoint import store
 from pretrain.checkpoint.contents import State
+from pretrain.launch.preflight import nothing_to_do
 from pretrain.run import writable as place
 
 
@@ -76,15 +77,18 @@ def test_a_missing_corpus_is_named_before_another_run_is(tiny, tmp_path: Path, c
     assert "another run" not in error
 
 
-def test_steps_that_lie_behind_a_run_are_said_to(tiny, corpus, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(store, "newest", lambda path: (path / "step-30", []))
-    said = store.Contents(files={}, state=State({"step": 30}, Path("state.json")), index={})
-    monkeypatch.setattr(store, "check", lambda path: said)
-    monkeypatch.setattr(store, "damage", lambda path: None)
-    assert main(tiny("steps=20")) == 0
-    assert "is at step 30: steps=20 lies behind it" in capsys.readouterr().err
-    assert main(tiny("steps=30")) == 0
-    assert "is done: 30 steps" in capsys.readouterr().err
+def test_steps_that_lie_behind_a_run_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "step-00000030"
+    state = State({"step": 30}, path / "state.json")
+    newest = store.Contents(path=path, files={}, state=state, index={})
+    behind = nothing_to_do(tmp_path, newest, 20)
+    assert behind is not None
+    assert "is at step 30: steps=20 lies behind it" in behind
+    done = nothing_to_do(tmp_path, newest, 30)
+    assert done is not None
+    assert "is done: 30 steps" in done
+    assert nothing_to_do(tmp_path, newest, 31) is None
+    assert nothing_to_do(tmp_path, None, 20) is None
 
 
 def test_a_crowd_of_ranks_is_not_started_here(tiny, capsys) -> None:
