@@ -87,6 +87,7 @@ class StateShape(TypedDict):
     elapsed_s: NotRequired[float]
     metric_rows: NotRequired[NonNegativeInt]
     score: NotRequired[float | None]
+    owes_validation: NotRequired[bool]
     tokenizer_sha256: NotRequired[str | None]
     objective: NotRequired[dict[str, Any]]
     loss_scaler: NotRequired[dict[str, bool | int | float]]

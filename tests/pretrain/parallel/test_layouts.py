@@ -5,14 +5,23 @@ short. Adam's eps is 1e-6 here, since Adam magnifies rounding where gradients va
 """
 
 import dataclasses
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from configs.load import merge
+from configs.load import load, merge
+from model.draws import Draws
 from pretrain.config import RunConfig
+from pretrain.data import open_corpus
+from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
+from pretrain.parallel.build import build
+from pretrain.parallel.mesh import Mesh
+from pretrain.run.metrics import read_rows
+from pretrain.step import TrainingStep
 from tools.verify import layouts
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
 from tools.verify.reference_loop import PlainLoop
@@ -237,6 +246,35 @@ def test_the_layout_changes_nothing(
     differs = torch.tensor(first.drawn) != torch.tensor(single.drawn)
     assert not (differs & ~ties).any()
     assert first.samples == single.samples
+
+
+def steps_alone(world: World, config: RunConfig, steps: int) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step on a run's corpus, with nothing of a trainer around."""
+    mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
+    draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+    corpus, engine = open_corpus(config, draws), build(config, mesh)
+    read = partial(corpus.batch, device=mesh.device)
+    training = TrainingStep(config, engine, mesh, read, corpus.facts)
+    found = []
+    for step in range(1, steps + 1):
+        micro_batches = training.corrupt(step, training.read(step))
+        counts, _ = training.all_reduce_counts(micro_batches)
+        sums = training.run(step, micro_batches, counts)
+        found.append((training.losses(sums, counts).total, engine.grad_norm))
+    mesh.close()
+    return found
+
+
+def test_the_trainer_takes_the_steps_of_these_cases(pool: Pool, train, tiny, tmp_path) -> None:
+    """Bit by bit: so what holds for the steps under a layout holds for a run under it."""
+    words = ("parallel.tensor=2", "parallel.pipeline=2", "parallel.micro_batch=4", "stop_after=4")
+    train(*words, "eval.every=2", "checkpoint.every=2")
+    file, *overrides = tiny(*words)
+    config = load(RunConfig, [Path(file)], overrides)
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    found = [(row["loss"], row["grad_norm"]) for row in rows if "loss" in row]
+    assert len(found) == 4
+    assert found == pool.run(4, steps_alone, config, 4)[0]
 
 
 def test_one_rank_is_the_plain_loop(plain: Any, one: Any) -> None:
