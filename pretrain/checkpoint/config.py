@@ -13,9 +13,9 @@ class CheckpointConfig(Checked):
     Args:
         every: steps between saves; one is always made at the end.
         keep_last: how many of the newest stay.
-        keep_every: those of every so many steps stay too; 0 for none.
-        keep_best: so many with the best held-out bound stay too.
-        asynchronous: write while training goes on, which waits only for a copy in memory.
+        keep_every: those of every n-th step stay too; 0 for none.
+        keep_best: how many with the best held-out score stay too.
+        asynchronous: write while training goes on; it waits only for a copy in host memory.
     """
 
     every: int = 1000

@@ -1,6 +1,7 @@
-"""What ``state.json`` and ``index.json`` hold: their shape, held to before anything is used.
+"""Schemas of ``state.json`` and ``index.json``, validated before anything is used.
 
-Checksums tell what is not as it was written; this tells what no save of ours wrote.
+Checksums find files that have changed since they were written; this finds files that no save of
+ours wrote.
 """
 
 import math
@@ -18,7 +19,7 @@ _MORE = ConfigDict(extra="allow", strict=True)
 
 
 class Layout(TypedDict):
-    """Under which a checkpoint was saved."""
+    """The layout under which a checkpoint was saved."""
 
     data: NonNegativeInt
     tensor: NonNegativeInt
@@ -27,7 +28,7 @@ class Layout(TypedDict):
 
 
 class ModelFacts(TypedDict):
-    """Of a model's configuration what is shown of it."""
+    """Required keys of a model's configuration."""
 
     __pydantic_config__ = _MORE  # type: ignore[misc]
 
@@ -37,7 +38,7 @@ class ModelFacts(TypedDict):
 
 
 class ObjectiveFacts(TypedDict):
-    """The same of an objective's."""
+    """Required keys of an objective's configuration."""
 
     __pydantic_config__ = _MORE  # type: ignore[misc]
 
@@ -65,7 +66,7 @@ class CodeFacts(TypedDict, total=False):
 
 
 class NetworkFacts(TypedDict):
-    """What is told of a frozen network that lies in a checkpoint."""
+    """Origin and configuration of a frozen network that a checkpoint holds."""
 
     __pydantic_config__ = _MORE  # type: ignore[misc]
 
@@ -76,7 +77,7 @@ class NetworkFacts(TypedDict):
 
 
 class StateShape(TypedDict):
-    """The plain data of a run. What a conversion or a former version left out is not here."""
+    """Plain data of a run; conversions and older versions leave some keys out."""
 
     __pydantic_config__ = _MORE  # type: ignore[misc]
 
@@ -98,7 +99,7 @@ class StateShape(TypedDict):
 
 
 class Slice(TypedDict):
-    """Which part of a tensor lies in which file, and the CRC-32 of its values there."""
+    """A box of a tensor: its position, the file that holds it, and the CRC-32 of its values."""
 
     offsets: list[NonNegativeInt]
     sizes: list[NonNegativeInt]
@@ -107,7 +108,7 @@ class Slice(TypedDict):
 
 
 class Entry(TypedDict):
-    """A tensor."""
+    """A tensor: its shape, and the boxes that make it up."""
 
     shape: list[NonNegativeInt]
     boxes: list[Slice]
@@ -120,7 +121,7 @@ _INDEX = TypeAdapter(Index)
 
 
 class State(dict[str, Any]):
-    """What ``state.json`` holds; what it lacks is a UserError that says so."""
+    """Contents of ``state.json``; a missing key is a UserError that names file and key."""
 
     def __init__(self, values: Mapping[str, Any], file: Path) -> None:
         super().__init__(values)
@@ -131,12 +132,12 @@ class State(dict[str, Any]):
 
 
 def state(found: Any, path: Path) -> State:
-    """The state, its shape held to; raises UserError."""
+    """Validate the contents of state.json; raises UserError."""
     return State(_shaped(_STATE, found, path / STATE), path / STATE)
 
 
 def index(found: Any, path: Path, files: Mapping[str, File]) -> Index:
-    """The index, its shape held to, and that its boxes can be where it says; raises UserError."""
+    """Validate index.json, and that its boxes fit tensors and files; raises UserError."""
     tensors: Index = _shaped(_INDEX, found, path / INDEX)
     room = {name: facts["bytes"] for name, facts in files.items()}
     for name, entry in tensors.items():

@@ -1,9 +1,9 @@
-"""Ranges of parameters as PyTorch's distributed checkpoint (DCP) sees them.
+"""Ranges of parameters as shards of PyTorch's distributed checkpoint (DCP).
 
-DCP's planners think in boxes of whole tensors: what a rank holds, what a checkpoint
-holds, and which boxes of the one lie in the other. A rank's range of a parameter is at
-most a few boxes (:mod:`pretrain.parallel.ranges`); :class:`DcpShard` tells the planners which, and
-hands them the values, which are views into the rank's flat masters.
+DCP's planners work with boxes of full tensors: those that a rank holds, those that a checkpoint
+holds, and their intersections. A rank's range of a parameter is at most a few boxes
+(:mod:`pretrain.parallel.ranges`); :class:`DcpShard` gives them to the planners, with their values,
+which are views into the rank's flat masters.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,11 @@ from pretrain.parallel.ranges import FlatRange, Flats
 
 
 class DcpShard(torch.Tensor):
-    """This rank's part of one tensor: it has the whole's shape, and holds a range of it.
+    """This rank's shard of one tensor: it has the full shape, and holds a range of the elements.
 
     Args:
-        owned: which range; flat: its values ``[num]``, in place.
+        shards: the range.
+        flat: its values ``[num]``, a view.
     """
 
     shards: FlatRange
@@ -35,7 +36,7 @@ class DcpShard(torch.Tensor):
 
     @staticmethod
     def __new__(cls, shards: FlatRange, flat: Tensor) -> "DcpShard":
-        """A tensor without storage of its own."""
+        """Make a tensor without storage of its own."""
         piece: DcpShard = torch.Tensor._make_wrapper_subclass(
             cls, shards.shape, dtype=flat.dtype, device=flat.device
         )
@@ -46,20 +47,20 @@ class DcpShard(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Nothing is computed with it."""
+        """Raise: shards cannot be computed with."""
         raise NotImplementedError(f"{func} on a piece of a tensor")
 
     def chunks(self) -> Iterator[ChunkStorageMetadata]:
-        """The boxes it holds."""
+        """The boxes of the full tensor that this shard holds."""
         for box in self.shards.boxes():
             yield ChunkStorageMetadata(torch.Size(box.corner), torch.Size(box.sizes))
 
     def __create_chunk_list__(self) -> list[ChunkStorageMetadata]:
-        """DCP asks for the boxes to be read."""
+        """Boxes to read, for DCP's load planner."""
         return list(self.chunks())
 
     def __create_write_items__(self, name: str, piece: Any) -> list[WriteItem]:
-        """DCP asks for the boxes to be written."""
+        """Boxes to write, for DCP's save planner."""
         return [
             WriteItem(
                 index=MetadataIndex(name, chunk.offsets),
@@ -74,7 +75,7 @@ class DcpShard(torch.Tensor):
         ]
 
     def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
-        """DCP asks for the values of a box."""
+        """Values of one box, for DCP."""
         for box in self.shards.boxes():
             if torch.Size(box.corner) == index.offset:
                 return self.flat[box.at : box.at + box.num].view(box.sizes)
@@ -82,7 +83,7 @@ class DcpShard(torch.Tensor):
 
 
 def pieces_of(held: Flats) -> dict[str, DcpShard]:
-    """What a rank holds of each parameter, by ``kind/name``."""
+    """This rank's shard of each parameter, by ``kind/name``."""
     return {
         f"{kind}/{owned_range.range.name}": DcpShard(owned_range.range, owned_range.of(flats))
         for kind, flats in held.kinds.items()
@@ -92,7 +93,7 @@ def pieces_of(held: Flats) -> dict[str, DcpShard]:
 
 
 def to_write(pieces: dict[str, DcpShard]) -> Iterator[tuple[str, ChunkStorageMetadata, Tensor]]:
-    """Name, box and values of everything that this rank writes."""
+    """Name, box and values of each item of DCP's save plan of this rank."""
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(dict(pieces))
     for item in planner.create_local_plan().items:
@@ -103,10 +104,10 @@ def to_write(pieces: dict[str, DcpShard]) -> Iterator[tuple[str, ChunkStorageMet
 
 
 def to_read(pieces: dict[str, DcpShard], metadata: Metadata) -> Iterator[tuple[ReadItem, Tensor]]:
-    """What to read of a checkpoint, and the view of this rank's values to put it into.
+    """Each item of DCP's load plan, with the view of this rank's values that it fills.
 
     Raises:
-        RuntimeError, ValueError: the checkpoint has no such tensor, or of another shape.
+        RuntimeError, ValueError: the checkpoint lacks a tensor, or has it in another shape.
     """
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(dict(pieces), metadata, is_coordinator=False)

@@ -1,8 +1,8 @@
 """The manifest of a checkpoint: which files it has, with sizes and checksums, its own included.
 
-Everything that is read of a checkpoint is compared with the manifest before it is used, so
-the manifest has to vouch for itself: its text is what :func:`text_of` makes of its files,
-with their checksum at its end. One byte that is another, be it a blank, is damage.
+Everything that is read of a checkpoint is compared with the manifest before it is used, and the
+manifest with its own checksum: its text has to be that which :func:`text_of` makes of its files.
+One changed byte, even in white space, is damage.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ STATE, INDEX = "state.json", "index.json"
 
 
 class File(TypedDict):
-    """What a file was written with."""
+    """Size and checksum of a file."""
 
     bytes: int
     sha256: str

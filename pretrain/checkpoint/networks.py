@@ -1,7 +1,7 @@
-"""The frozen networks that an objective names: where they come from, and what they must be.
+"""Frozen networks that an objective names (a teacher, a reference): where they are read.
 
-A run reads each from the checkpoint that is named once, when it begins. From then on its own
-checkpoints hold it, as the kind ``networks/NAME``, with its configuration in ``state.json``.
+A run reads each from the named checkpoint once, when it begins. From then on its own checkpoints
+hold it, as the kind ``networks/NAME``, with its configuration in ``state.json``.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +22,11 @@ from pretrain.parallel.batch import misfits
 from pretrain.parallel.config import ParallelConfig
 
 STATE = "networks"
-"""The key of ``state.json`` that tells what each of them is."""
+"""The key of ``state.json`` with origin and configuration of each network."""
 
 
 def kind_of(name: str) -> str:
-    """Under which kind a run's own checkpoints hold the network of this name."""
+    """The kind of a network's tensors in the checkpoints of the run."""
     return f"networks/{name}"
 
 
@@ -35,9 +35,9 @@ class Source:
     """Where a network's weights are read.
 
     Args:
-        kind: of the tensors there.
-        facts: what state.json tells of it: its ``model``, the ``checkpoint`` that was named and
-            its ``step``, and the ``tokenizer_sha256`` that it was trained with.
+        kind: of the tensors in the reader's checkpoint.
+        facts: entry of state.json: its ``model``, the ``checkpoint`` that was named and its
+            ``step``, and the ``tokenizer_sha256`` of its training.
     """
 
     reader: Reader

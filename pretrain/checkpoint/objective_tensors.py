@@ -1,6 +1,6 @@
-"""What an objective has learnt of its own losses, as a file of a checkpoint.
+"""The state of an objective (``State``: tensors by name) as a safetensors file of a checkpoint.
 
-Tensors by name, of any dtype, bit for bit; there is no such file where nothing is learnt.
+Values are kept bit for bit, in any dtype; an objective without state has no such file.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from pretrain.checkpoint.manifest import File
 NAME = "objective.safetensors"
 
 _FORMER = "objective"
-"""The key of state.json under which former versions kept it, as JSON."""
+"""Key of state.json under which older versions kept the state, as JSON."""
 
 
 def copied(state: State) -> State:
-    """A copy in host memory, as a file can hold it."""
+    """A contiguous copy in host memory."""
     return {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
@@ -32,7 +32,7 @@ def copied(state: State) -> State:
 
 
 def write(folder: Path, state: State) -> dict[str, File]:
-    """Write the file, down to the disk; what the manifest is to say of it, if there is one."""
+    """Write the file and flush it to the disk; returns its entry of the manifest, if any."""
     if not state:
         return {}
     file = folder / NAME
@@ -42,13 +42,14 @@ def write(folder: Path, state: State) -> dict[str, File]:
 
 
 def read(path: Path, files: Mapping[str, File], plain: Mapping[str, Any]) -> State:
-    """The state in a checkpoint whose files these are; it is compared with its checksum.
+    """The objective's state in a checkpoint, its checksum verified.
 
     Args:
-        plain: what state.json holds.
+        files: of the manifest.
+        plain: contents of state.json.
 
     Raises:
-        UserError: it is damaged, or in the form of former versions.
+        UserError: the file is damaged, or an older version saved the state.
     """
     if plain.get(_FORMER):
         raise UserError(
@@ -62,7 +63,7 @@ def read(path: Path, files: Mapping[str, File], plain: Mapping[str, Any]) -> Sta
 
 
 def parsed(data: bytes, file: Path) -> State:
-    """The tensors in the bytes of such a file; UserError where it is none."""
+    """The tensors in the bytes of a safetensors file; raises UserError where it is none."""
     try:
         return load(data)
     except SafetensorError as error:

@@ -1,8 +1,7 @@
-"""Reading a checkpoint: any box of any tensor, straight from the files that hold it.
+"""Reads any box of any tensor of a checkpoint, straight from the files that hold it.
 
-What is read is what was written: a box is compared with its checksum once its bytes are in
-memory, so that its file is read once. Who has compared whole files before, as a resume does,
-reads parts of boxes.
+A box is compared with its checksum once its bytes are in memory, so that its file is read once.
+Where the checksum of the file has been verified before, as by a resume, parts of boxes are read.
 """
 
 import math
@@ -58,7 +57,7 @@ class Reader:
         }
 
     def kinds(self) -> list[str]:
-        """What is held of every parameter: master, exp_avg, ..."""
+        """The kinds of tensors: master, exp_avg, ..."""
         return sorted({name.partition("/")[0] for name in self._index})
 
     def weights(self, which: str) -> str:
@@ -98,7 +97,7 @@ class Reader:
         return value
 
     def whole(self, kind: str) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter whole, one after the other, in its own shape."""
+        """Every parameter in its full shape, one after the other."""
         for name, shape in self.shapes(kind).items():
             yield name, self.read(kind, FlatRange.whole(name, shape)).view(shape)
 
@@ -115,7 +114,7 @@ class Reader:
             raise UserError(f"{self.path} does not fit:\n  " + "\n  ".join(problems))
 
     def _require_no_gap(self, name: str) -> None:
-        """Before room is made for it: an index may claim a shape that no machine could hold."""
+        """Checked before memory is allocated: an index may claim any shape."""
         entry = self._index.get(name)
         if entry is not None:
             held = sum(math.prod(box["sizes"]) for box in entry["boxes"])
@@ -126,14 +125,14 @@ class Reader:
         return UserError(f"{self.path} holds {held} of {wanted} elements of {name}")
 
     def _items(self, pieces: Mapping[str, DcpShard]) -> Iterator[tuple[ReadItem, Tensor]]:
-        """What to read, by DCP's planner, and where to."""
+        """Items of DCP's load plan, and the tensors that they fill."""
         try:
             yield from to_read(dict(pieces), self._metadata(pieces))
         except (RuntimeError, ValueError, IndexError) as error:
             raise UserError(f"{self.path} cannot be read: {error}") from error
 
     def _metadata(self, names: Mapping[str, DcpShard]) -> Metadata:
-        """What DCP's load planner is told of the tensors asked for."""
+        """Metadata of these tensors for DCP's load planner."""
         return Metadata(
             {
                 name: TensorStorageMetadata(
@@ -154,10 +153,10 @@ class Reader:
 
 
 class _Boxes:
-    """The boxes of a checkpoint, in its files, which are opened once.
+    """Boxes of a checkpoint; each file is opened once.
 
     Args:
-        sound: files whose every byte has been compared with its checksum; others may join them.
+        sound: files whose checksum has been verified; files are added to it.
     """
 
     def __init__(self, path: Path, files: Mapping[str, File], sound: set[str]) -> None:
@@ -166,7 +165,7 @@ class _Boxes:
         self._last: tuple[str, Tensor] | None = None
 
     def read(self, name: str, box: contents.Slice, index: tuple[slice, ...]) -> Tensor:
-        """Part of a box; UserError where its values are not those that were written."""
+        """Part of a box; raises UserError where its checksum does not match."""
         file, inside = box["file"], key(name, tuple(box["offsets"]))
         try:
             held = self._open(file, box).get_slice(inside)
@@ -199,7 +198,7 @@ class _Boxes:
 
 
 def crc32(value: Tensor) -> int:
-    """The CRC-32 of a tensor's values as they lie in a file, row by row."""
+    """CRC-32 of a tensor's values, row by row as in a file."""
     return zlib.crc32(value.contiguous().view(-1).numpy().data)
 
 

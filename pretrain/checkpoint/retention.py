@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Retention: which checkpoints are kept."""
 
 import math
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ def kept(scores: Mapping[int, float | None], config: CheckpointConfig) -> set[in
 
 
 def prune(directory: Path, config: CheckpointConfig) -> list[str]:
-    """Remove what need not stay; what was in the way of it.
+    """Remove the checkpoints that need not be kept; returns the problems met.
 
-    What is damaged is neither counted nor touched, and keeps no other from being removed.
+    Damaged checkpoints are neither counted nor removed.
     """
     problems = []
     paths: dict[int, Path] = {}

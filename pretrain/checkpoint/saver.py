@@ -1,10 +1,10 @@
-"""Saving behind the back of training.
+"""Asynchronous saves: files are written in threads while training goes on.
 
 Training waits for a copy to host memory. A thread of every rank then writes the rank's
-own file; that it is done, or failed, travels with the reduction that every step makes
+own file; its success or failure is summed over ranks by the all-reduce that every step makes
 anyway (:meth:`Mesh.all_reduce_counts`), so that no thread communicates and no rank polls a file
-system. Once all have written, a thread of the first rank commits. One save is in flight
-at most.
+system. Once all ranks have written, a thread of the first rank commits. At most one save is in
+flight.
 """
 
 import json
@@ -29,7 +29,7 @@ from pretrain.parallel.ranges import Flats, OwnedRange
 
 
 class Job:
-    """Work in a thread of its own, whose error waits for who asks."""
+    """A function run in a thread of its own; ``error`` is what it raised."""
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
         self.error: Exception | None = None
@@ -45,20 +45,21 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, one way or the other."""
+        """Whether the function has returned or raised."""
         return not self._thread.is_alive()
 
     def wait(self) -> None:
-        """Until it has ended."""
+        """Block until the thread has ended."""
         self._thread.join()
 
 
 @dataclass(frozen=True)
 class Note:
-    """What to tell the user of a save.
+    """A line for the user about a save.
 
     Args:
-        lost: there is no checkpoint of that step; fatal: nor can there be one any more.
+        lost: the checkpoint was not saved.
+        fatal: its weights are not finite, so that later ones cannot be saved either.
     """
 
     text: str
@@ -67,13 +68,14 @@ class Note:
 
 
 class Saver:
-    """One rank's part in saving; all ranks call its methods at the same steps.
+    """Saves of one rank; all ranks call its methods at the same steps.
 
     Args:
-        rank, size: of all ranks. attempt: the number of this start, which names the staging.
-        before_commit: called on the first rank before a checkpoint is committed: what must
-            be on the disk by then.
-        after_commit: called there once it is (retention); what to tell the user.
+        rank, size: of all ranks.
+        attempt: the number of this start, which names its staging directory.
+        before_commit: called on the first rank before a checkpoint is committed, to flush files
+            that must not be older than it.
+        after_commit: called on the first rank after a commit; returns lines for the user.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class Saver:
         self._writing: Job | None = None
         self._committing: Job | None = None
         self._committed = False
-        self._told: Sequence[str] = ()
+        self._notes: Sequence[str] = ()
 
     # -- begin ----------------------------------------------------------------------------
 
@@ -107,14 +109,16 @@ class Saver:
         objective_state: State = NO_STATE,
         others: Sequence[Flats] = (),
     ) -> None:
-        """Copy what this rank owns, and write it from there; :meth:`settle` must be idle.
+        """Copy this rank's tensors to host memory, and write them in a thread.
+
+        No save may be in flight.
 
         Args:
-            state: plain data with a ``step``, the first rank's counts.
-            kinds: of each kind (master, exp_avg, ...) this rank's flat tensors.
-            fragments: which range of which parameter lies where in them.
-            learnt: the objective's state, of which the first rank's is kept.
-            others: what has kinds and fragments of its own.
+            state: plain data with a ``step``; the first rank's is saved.
+            kinds: by kind (master, exp_avg, ...), this rank's flat tensors.
+            owned_ranges: where each range of a parameter lies in them.
+            objective_state: the first rank's is saved.
+            others: tensors with kinds and ranges of their own (frozen networks).
         """
         assert not self.busy, "one save at a time"
         self._state = dict(state)
@@ -136,7 +140,7 @@ class Saver:
         self._writing = Job(lambda: self._write(copies), "checkpoint")
 
     def _copied(self, kind: str, flats: Sequence[Tensor]) -> list[Tensor]:
-        """Copies in host memory that is kept from save to save."""
+        """Copies in (pinned) host memory, which is allocated once."""
         if kind not in self._host:
             pinned = torch.cuda.is_available()
             self._host[kind] = [
@@ -147,10 +151,10 @@ class Saver:
         return self._host[kind]
 
     def _write(self, held: Sequence[Flats]) -> None:
-        """This rank's boxes, and beside them a note of what is in the file.
+        """Write this rank's boxes, and beside them a JSON file that lists them for the first rank.
 
         Raises:
-            NonFiniteError: they are not to be kept, let alone in the place of others.
+            NonFiniteError: a value is not finite; it must not replace an older checkpoint.
         """
         pieces: dict[str, DcpShard] = {}
         for one in held:
@@ -190,17 +194,17 @@ class Saver:
 
     @property
     def busy(self) -> bool:
-        """Whether a save is under way as far as this rank knows."""
+        """Whether a save of this rank is in flight."""
         return self._writing is not None or self._committing is not None
 
     def report(self) -> tuple[int, int]:
-        """(1 if this rank has written, 1 if it could not), to be summed over all ranks."""
+        """(1 if this rank has written, 1 if it failed to), to be summed over all ranks."""
         if self._writing is None or not self._writing.done:
             return 0, 0
         return (0, 1) if self._writing.error else (1, 0)
 
     def settle(self, written: int, failed: int) -> Note | None:
-        """Go on as the sums of all reports say; what to tell the user, if this rank failed."""
+        """Commit or give up by the sums of all reports; returns a line for the user, if any."""
         trouble = self._after_committing() if self._committing and self._committing.done else None
         if self._writing is None or written + failed < self._size:
             return trouble
@@ -211,10 +215,10 @@ class Saver:
             return trouble
         if self._rank == 0:
             shutil.rmtree(self._staging, ignore_errors=True)
-        return self._complaint(error) if error else None
+        return self._lost(error) if error else None
 
     def wait(self) -> None:
-        """Until this rank has written, and, on the first one, until a commit has ended."""
+        """Block until this rank has written, and on the first rank until a commit has ended."""
         for job in (self._writing, self._committing):
             if job is not None:
                 job.wait()
@@ -225,30 +229,30 @@ class Saver:
         if error and self._committed:
             return Note(f"old checkpoints could not be removed: {error}", lost=False)
         if error:
-            return self._complaint(error)
-        return Note("; ".join(self._told), lost=False) if self._told else None
+            return self._lost(error)
+        return Note("; ".join(self._notes), lost=False) if self._notes else None
 
-    def _complaint(self, error: object) -> Note:
+    def _lost(self, error: object) -> Note:
         step = self._state["step"]
         if isinstance(error, NonFiniteError):
             return Note(f"the weights of step {step} are not finite ({error})", True, fatal=True)
         return Note(f"checkpoint of step {step} could not be saved: {error}", lost=True)
 
     def _commit(self) -> None:
-        """On the first rank: all that makes the ranks' files a checkpoint, or none of it."""
-        self._committed, self._told = False, ()
+        """Turn the staging directory into a checkpoint, or remove it; on the first rank."""
+        self._committed, self._notes = False, ()
         try:
             self._before_commit()
             self._complete()
         except BaseException:
-            # What lies there would take the room of all saves to come.
+            # Its files would take the space of later saves.
             shutil.rmtree(self._staging, ignore_errors=True)
             raise
         self._committed = True
-        self._told = self._after_commit()
+        self._notes = self._after_commit()
 
     def _complete(self) -> None:
-        """Index, states, manifest, and the rename."""
+        """Write index, states and manifest, and rename the directory."""
         index: dict[str, dict[str, Any]] = {}
         files = objective_tensors.write(self._staging, self._objective_state)
         for rank in range(self._size):

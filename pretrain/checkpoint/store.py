@@ -1,16 +1,16 @@
-"""A directory of checkpoints: what is whole, what is newest, what goes.
+"""The directory of a run's checkpoints: atomic commits, integrity checks, the newest one.
 
     step-00000020/
       manifest.json            format, sizes and checksums of all files
       state.json               step and plain data of the run
-      index.json               of every tensor: its shape, and in which file which box is
-      objective.safetensors    what the objective has learnt, if it learns anything
-      rank-00000.safetensors   the boxes whose masters rank 0 owned
+      index.json               shape of every tensor, and the file of each of its boxes
+      objective.safetensors    state of the objective, if it has any
+      rank-00000.safetensors   boxes of the ranges that rank 0 owned
       ...
 
-A checkpoint is written aside, in the staging of one attempt, and committed by one rename:
-a directory without its manifest is no checkpoint. Nothing here is a pickle, and nothing
-that cannot be read, or that has another name than we give, is ever deleted.
+A checkpoint is written in the staging directory of one attempt, and committed by one rename:
+a directory without its manifest is no checkpoint. Nothing here is a pickle. Checkpoints that
+cannot be read, and directories with other names, are never deleted.
 """
 
 import contextlib

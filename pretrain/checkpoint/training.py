@@ -1,8 +1,8 @@
-"""The state of training, to and from checkpoints.
+"""Save and resume the state of training: masters, moments, averages and counters.
 
-Every rank saves the ranges it owns and reads the ranges it owns: masters, both moments
-and the average; the step and plain data are one file for all. What a run needs besides
-(learning rate, noise, order of the data) follows from its configuration and its step.
+Every rank saves and reads the ranges of the flat tensors that it owns; counters and other plain
+data are one file for all ranks. Learning rate, noise and order of the data are not saved: they
+follow from the configuration and the step.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,11 +39,11 @@ class SaveError(RunError):
 
 
 class Checkpoints:
-    """The checkpoints of one run, as its trainer sees them; all ranks call together.
+    """Saves, resumes and forks of one run; every method is a collective of all ranks.
 
     Attributes:
-        failure: why the last save failed, if it did; on some rank, once it is finished.
-        before_commit: see :class:`Saver`; on the first rank.
+        failure: why the last save failed, on at least one rank, once :meth:`finish` has returned.
+        before_commit: called on the first rank before a commit; see :class:`Saver`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Checkpoints:
         self._attempt = attempt
         self.failure: str | None = None
         self.before_commit: Callable[[], None] = lambda: None
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._engine, self._shards, self._ema = engine, engine.shards, ema
         self._saver = Saver(
             directory,
@@ -68,14 +68,14 @@ class Checkpoints:
         mesh.barrier()
 
     def _prune(self) -> list[str]:
-        """What was in the way of it, and was not told yet."""
+        """Remove old checkpoints; returns the problems that were not logged before."""
         problems = retention.prune(self._directory, self._config.checkpoint)
-        news = [text for text in problems if text not in self._told]
-        self._told.update(news)
+        news = [text for text in problems if text not in self._logged]
+        self._logged.update(news)
         return news
 
     def _kinds(self) -> dict[str, list[Tensor]]:
-        """What is trained, and the frozen values, which are no one's average or moment."""
+        """This rank's flat tensors; frozen values are among the masters only."""
         return {
             "master": self._shards.weights,
             "exp_avg": self._shards.moments("exp_avg"),
@@ -86,7 +86,7 @@ class Checkpoints:
     # -- save -----------------------------------------------------------------------------
 
     def save(self, state: dict[str, Any], objective_state: State = NO_STATE) -> str | None:
-        """Begin to save; what to tell the user of the save before, which is finished first."""
+        """Finish the save before, and begin one; returns a line for the user about the former."""
         note = self.finish()
         layout = {"data": self._mesh.data_size, "tensor": self._mesh.tensor_size}
         layout |= {"pipeline": self._mesh.pipe_size, "zero_stage": self._config.parallel.zero_stage}
@@ -108,10 +108,10 @@ class Checkpoints:
         return self._saver.report()
 
     def settle(self, written: int, failed: int) -> str | None:
-        """See :meth:`Saver.settle`; where ranks could not write, all are told why.
+        """:meth:`Saver.settle`, and where a rank could not write, every rank returns its error.
 
         Raises:
-            NonFiniteError: what was to be saved is not finite, on this rank or another.
+            NonFiniteError: a tensor to be saved is not finite, on some rank.
         """
         note = self._saver.settle(written, failed)
         lost = note.text if note and note.lost else None
@@ -137,7 +137,7 @@ class Checkpoints:
         )
 
     def finish(self) -> str | None:
-        """Wait until no save is in flight on any rank; what to tell the user if one failed."""
+        """Wait until no save is in flight; returns a line for the user if one failed."""
         self._saver.wait()
         note = self.settle(*self._mesh.count(*self._saver.report()))
         self._saver.wait()
@@ -146,18 +146,22 @@ class Checkpoints:
         return note
 
     def close(self) -> None:
-        """At the end of the run, after :meth:`finish`."""
+        """Release the attempt's staging directory, after :meth:`finish`."""
         if self._mesh.is_first:
             store.leave(self._directory, self._attempt)
 
     # -- load -----------------------------------------------------------------------------
 
     def resume(self) -> tuple[Reader | None, list[str]]:
-        """Load the newest checkpoint that is sound in every byte; what to say.
+        """Load the newest checkpoint that is sound in every byte.
+
+        Returns:
+            Its reader, or None where there is none; and lines for the user.
 
         Raises:
-            UserError: it is of a former form, or its networks cannot be cut as the layout asks.
-            RunError: none is, and what was read of one is not what a run begins with.
+            UserError: it was saved by an older version, or its networks cannot be divided as the
+                layout asks.
+            RunError: none is sound, and the present weights have been overwritten by one.
         """
         notes, unfit = [], None
         for path in reversed(store.committed(self._directory)):
@@ -184,9 +188,9 @@ class Checkpoints:
         return None, notes
 
     def _loaded(self, reader: Reader, sources: Mapping[str, Source]) -> str | None:
-        """Read everything of a checkpoint of this run; what is wrong with it, alike on all ranks.
+        """Read a checkpoint of this run; returns its problem, if any, the same on all ranks.
 
-        The present state is then of no use, and has to be read from another.
+        With a problem the present weights are undefined, and another checkpoint has to be read.
         """
         try:
             for name in _REQUIRED:
@@ -208,11 +212,11 @@ class Checkpoints:
         ]
 
     def fork(self, path: Path) -> tuple[int, State, str]:
-        """Begin with the weights of another run, and the networks that both objectives ask.
+        """Begin with the weights of another run, and its frozen networks where they are the same.
 
         Returns:
-            The optimizer's steps so far, what the objective has learnt where it is that run's
-            too, and what to say.
+            Optimizer steps so far; the state of the objective, empty where that run has another
+            objective; a line for the user.
         """
         config = self._config
         reader, problem = self._opened(path)
@@ -238,10 +242,10 @@ class Checkpoints:
         return steps, objective_state, note
 
     def _opened(self, path: Path, *, in_place: bool = False) -> tuple[Reader | None, str | None]:
-        """A checkpoint whose every byte some rank has found sound; else what is wrong with it.
+        """Open a checkpoint, its bytes checked by the ranks in shares; else its problem.
 
         Args:
-            in_place: it is one of this run's.
+            in_place: it is a checkpoint of this run, whose name has to be that of its step.
         """
         problem, reader = None, None
         try:
@@ -256,7 +260,7 @@ class Checkpoints:
         return (None, problems[0]) if problems else (reader, None)
 
     def _not_finite(self, path: Path) -> str | None:
-        """What of the present state is not finite, on whatever rank; the same on all."""
+        """A problem where a present tensor is not finite on some rank; the same on all ranks."""
         found = self._mesh.all_gather_object(non_finite(self._kinds(), self._shards.owned_ranges))
         culprit = next((text for text in found if text), None)
         return f"{path} is not finite ({culprit})" if culprit else None
@@ -265,10 +269,11 @@ class Checkpoints:
     def _read(
         self, reader: Reader, sources: dict[str, str], names: Names = lambda name: name
     ) -> None:
-        """Fill this rank's tensors of each kind from the checkpoint's of another, or the same.
+        """Fill this rank's flat tensors from a checkpoint.
 
         Args:
-            names: what each parameter is called there; None leaves it as it is.
+            sources: by kind of the tensors to fill, the kind to read.
+            names: maps a parameter's name to its name in the checkpoint; None skips it.
         """
         kinds = self._kinds()
         for kind, source in sources.items():
@@ -283,7 +288,7 @@ class Checkpoints:
 
 
 def fork_names(config: RunConfig) -> Names:
-    """By which names a run reads the weights that it begins with."""
+    """Maps the names of parameters to those in the checkpoint that a run forks."""
     if config.fork_part == "all":
         return lambda name: name
     return lambda name: name_in_encoder(name, config.model)

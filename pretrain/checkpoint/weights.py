@@ -1,4 +1,4 @@
-"""A model from a checkpoint, for sampling, evaluation and export: whole, or shared by ranks."""
+"""Loads the model of a checkpoint for sampling, evaluation and export, on one rank or several."""
 
 import multiprocessing
 from dataclasses import dataclass, field
@@ -35,12 +35,12 @@ Which = Literal["ema", "raw"]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A denoiser in evaluation mode and where it comes from.
+    """A denoiser in evaluation mode, with the checkpoint and configuration that it comes from.
 
     Args:
-        denoiser: all of it, or this rank's part under the ``mesh``.
-        state: what its objective has learnt.
-        tokenizer_sha256: of the tokenizer that it was trained with, if that is known.
+        denoiser: the network, or this rank's part under the ``mesh``.
+        state: of its objective.
+        tokenizer_sha256: of the tokenizer that it was trained with; None where it is not known.
     """
 
     denoiser: Network
@@ -54,7 +54,7 @@ class Loaded:
     mesh: "Mesh | None" = None
 
     def tokenizer(self) -> "Tokenizer":
-        """That of the run's corpus.
+        """The tokenizer of the run's corpus.
 
         Raises:
             UserError: it is not the one that the weights were trained with.
@@ -69,27 +69,27 @@ class Loaded:
 
     @cached_property
     def network(self) -> DistributedNetwork | Network:
-        """The denoiser as samplers ask it; the ranks of a model ask together."""
+        """The network as samplers call it; the ranks of a model call it together."""
         return self.denoiser if self.mesh is None else DistributedNetwork(self.denoiser, self.mesh)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this process prints and writes for all of them."""
         return self.mesh is None or self.mesh.is_first
 
     @property
     def share(self) -> Share:
-        """Which part of the work this process does."""
+        """This process's share of the batches."""
         if self.mesh is None:
             return Share()
         return Share(rank=self.mesh.data_rank, size=self.mesh.data_size)
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all shares."""
+        """Sum over all shares."""
         return values if self.mesh is None else self.mesh.total(values.to(self.device)).cpu()
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all shares, in their order."""
+        """Gather the values of all shares, in their order."""
         return [value] if self.mesh is None else self.mesh.gather(value)
 
 
@@ -147,7 +147,7 @@ def load_denoiser(
     """The averaged (``ema``) or last (``raw``) fp32 weights of a run or checkpoint.
 
     Args:
-        layout, mesh: to load this rank's part only; it is read without the rest.
+        layout, mesh: load this rank's part only, reading no more than that.
     """
     reader = open_reader(where)
     config = config_of(reader)
@@ -176,10 +176,11 @@ def load_network(
     layout: ParallelConfig | None = None,
     mesh: "Mesh | None" = None,
 ) -> DistributedNetwork | Network:
-    """A network in evaluation mode as it is asked, from the tensors of a kind.
+    """A network in evaluation mode, from the tensors of a kind.
 
     Args:
-        model: the network's; config: of the run whose text it reads.
+        model: configuration of the network.
+        config: of the run whose text it reads.
     """
     network = _filled(reader, kind, model, config, device, layout, mesh)
     return network if mesh is None else DistributedNetwork(network, mesh)
