@@ -1,4 +1,4 @@
-"""Moving a run aside, so that another can begin in its directory; nothing is ever deleted."""
+"""Renames a run directory, so that another run can begin there; nothing is ever deleted."""
 
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,7 @@ def move_aside(path: Path) -> Path | None:
         return None
     directory = RunDirectory(path)
     if not directory.config.is_file() and not store.committed(directory.checkpoints):
-        # What a start left that was killed in its first moment is in nobody's way.
+        # Remains of a start that was killed in its first moment need not be kept.
         if path.is_dir() and all(is_left_over(one) for one in path.iterdir()):
             return None
         raise UserError(f"--fresh moves runs only, and {path} holds none; choose another run_dir")

@@ -1,7 +1,7 @@
 """An attempt: one start of a run, and its right to write the run's status.
 
-Attempts are numbered. Once a newer one has begun, what an older one still does somewhere (on a node
-that a scheduler lost sight of, say) is no longer part of the run.
+Attempts are numbered. Once a newer one has begun, an older one that still computes somewhere (on
+a node that a scheduler has lost contact with) is no longer part of the run.
 """
 
 from dataclasses import dataclass

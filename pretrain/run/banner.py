@@ -1,4 +1,4 @@
-"""What a run is, in a few lines before its first step, and where it lies after its last."""
+"""The lines that a run prints before its first step and after its last."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def opening(
 
 
 def closing(config: RunConfig, path: Path, step: int, tokens: int, seconds: float) -> list[str]:
-    """How a run ended that nobody stopped, where it lies, and what can be done with it."""
+    """How the run ended, its directory, and commands that use it."""
     prompt = " --source TEXT" if config.model.seq2seq else ""
     how = "done" if step >= config.steps else "ended by stop_after"
     return [
@@ -47,7 +47,7 @@ def closing(config: RunConfig, path: Path, step: int, tokens: int, seconds: floa
 
 
 def size(num: float) -> str:
-    """Bytes for a reader."""
+    """Bytes in GiB, MiB or KiB."""
     for unit, bytes_ in (("GiB", GIB), ("MiB", 2**20)):
         if num >= bytes_:
             digits = 1 if num < 10 * bytes_ else 0

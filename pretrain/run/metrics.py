@@ -1,12 +1,12 @@
 """Metrics: one JSON row per logged step.
 
-Names are ``group/name_unit``. Rows are written whole, in the order of the steps; when a
-run resumes, the rows after the checkpoint's step are dropped first, so that no step is
-repeated or missing. Rows up to a checkpoint's step are on the disk before it is, and the
-checkpoint knows how many they are: what a crash or a bad disk took of them is noticed, and
-a line that cannot be read costs no other line. JSON has neither NaN nor infinity: such a
-number is null in the file, and NaN again for who reads it here. Other loggers are in
-``pretrain/loggers``.
+Names are ``group/name_unit``. Rows are written in the order of the steps; when a run
+resumes, the rows after the checkpoint's step are dropped first, so that no step is
+repeated or missing. Rows up to a checkpoint's step are flushed to the disk before it is
+committed, and the checkpoint records their number: rows lost to a crash or a bad disk are
+noticed, and a line that cannot be read costs no other line. JSON has neither NaN nor infinity:
+such a number is null in the file, and NaN for callers of :func:`read_rows`. Other loggers are in
+``pretrain/run/loggers``.
 """
 
 import json
@@ -20,23 +20,23 @@ from typing import Any
 Row = dict[str, Any]
 
 MOST = 2.0**128
-"""No number of a run is as large; NaN compares as larger too."""
+"""Upper bound of a valid number, which neither infinity nor NaN is below."""
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics file; lines that are none are left out."""
+    """The rows of a metrics file, without lines that cannot be read."""
     return _scan(path)[0]
 
 
 def number(value: Any) -> float | None:
-    """A value of a row as a number; None where it is none, or beyond what a float32 can hold."""
+    """A value of a row as a float; None where it is no number, or exceeds float32."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if abs(value) < MOST else None
 
 
 def _scan(path: Path) -> tuple[list[Row], list[int]]:
-    """The rows, and which lines (from 1) are none, but for a last one that a crash cut short."""
+    """Rows, and numbers (from 1) of unreadable lines, except a last one cut short by a crash."""
     if not path.is_file():
         return [], []
     *lines, cut = path.read_bytes().split(b"\n")
@@ -64,14 +64,14 @@ def _line(row: Row) -> str:
 
 
 class Metrics:
-    """The metrics file of a run, opened at the step that it resumes from.
+    """The metrics file of a run, opened at the step from which it goes on.
 
     Args:
-        saved_rows: how many rows there were when that step's checkpoint was saved, if known.
+        saved_rows: number of rows when that step's checkpoint was saved, if known.
 
     Attributes:
-        num_rows: of the file.
-        notes: what to tell the user of damage that was found.
+        num_rows: rows in the file.
+        warnings: lines for the user about damage to the file.
     """
 
     def __init__(self, path: Path, resumed_step: int, saved_rows: int | None = None) -> None:
@@ -79,7 +79,7 @@ class Metrics:
         # A validation that was owed at a save has its row after it, at the same step.
         kept = [row for row in rows if row["step"] <= resumed_step][:saved_rows]
         self.num_rows = len(kept)
-        self.notes = [*_unreadable(path, bad), *_lost(path, len(kept), saved_rows)]
+        self.warnings = [*_unreadable(path, bad), *_lost(path, len(kept), saved_rows)]
         aside = path.with_name(f".{path.name}")
         with aside.open("w", encoding="utf-8") as file:
             file.writelines(map(_line, kept))
@@ -89,13 +89,13 @@ class Metrics:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Row) -> None:
-        """Append one row; it is in the file when this returns."""
+        """Append one row, and flush it to the operating system."""
         self._file.write(_line(row))
         self._file.flush()
         self.num_rows += 1
 
     def to_disk(self) -> None:
-        """Wait until the rows so far would survive a loss of power."""
+        """Flush the rows to the disk, so that they survive a loss of power."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Metrics:
 
 
 def _unreadable(path: Path, bad: list[int]) -> list[str]:
-    """What to say of lines that are no rows; the file with them is kept."""
+    """Warnings about unreadable lines; a copy of the file with them is kept."""
     if not bad:
         return []
     copy = path.with_name(f"{path.stem}.damaged-{time.time_ns()}{path.suffix}")
@@ -115,7 +115,7 @@ def _unreadable(path: Path, bad: list[int]) -> list[str]:
 
 
 def _lost(path: Path, kept: int, saved: int | None) -> list[str]:
-    """What to say of rows that were there when the checkpoint was saved."""
+    """Warnings about rows that are missing since the checkpoint was saved."""
     if saved is None or kept == saved:
         return []
     return [f"{path}: holds {kept} rows up to the checkpoint's step, where {saved} were written"]

@@ -30,8 +30,8 @@ class MetricsProcessor:
         if not writes:
             return
         self._metrics = Metrics(directory.metrics, step, saved_rows)
-        for note in self._metrics.notes:
-            console.log(note)
+        for line in self._metrics.warnings:
+            console.log(line)
         self._loggers = Loggers(
             config, directory.path, step, lambda: read_rows(directory.metrics), console.log
         )

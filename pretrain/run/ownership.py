@@ -1,9 +1,9 @@
-"""Whose a run directory is: nobody's yet, this run's, or another's.
+"""Checks that a run directory is free, or belongs to the run that is about to start.
 
 A start that was killed, or found the disk full, in its first moment leaves a directory that
-is still nobody's. A run is known by its config.yaml, and where that is damaged or gone, by
+is still free. A run is identified by its config.yaml, and where that is damaged or missing, by
 the configuration in its newest checkpoint: the next start writes config.yaml anew. That
-checkpoint also settles it where a value in config.yaml has become another.
+checkpoint also decides where a value in config.yaml was changed by hand.
 """
 
 from pathlib import Path
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from pretrain.run.directory import RunDirectory
 
 LAUNCHER = "slurm"
-"""A folder that may be there before the run is: its launcher's own records."""
+"""Records of the launcher, a folder that may exist before the run does."""
 
 FILES = ("config.yaml", ".config.yaml", "run.json", "status.json", "metrics.jsonl")
 FOLDERS = ("checkpoints", "samples", "plots", "attempts")
 BYSTANDERS = (".DS_Store", "lost+found")
-"""What systems put into directories; and ``.nfs*``, which stands for files still open."""
+"""Files that operating systems create; ``.nfs*``, files that are still open, are ignored too."""
 
 _LAST_KEY = "wandb"
-"""Of every version's config.yaml, which is written in the order of the fields."""
+"""The last key of config.yaml in every version: the fields are written in their order."""
 
 
 def require(run: "RunDirectory", config: RunConfig) -> None:
@@ -72,19 +72,19 @@ def _require_kinds(path: Path) -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether it may lie in a directory that is still nobody's."""
+    """Whether a file or folder may lie in a directory that is still free."""
     if path.name in (LAUNCHER, ".config.yaml", *BYSTANDERS) or path.name.startswith(".nfs"):
         return True
     return path.name in FOLDERS and not any(path.iterdir())
 
 
 def _recorded(run: "RunDirectory") -> RunConfig | None:
-    """The configuration of the run that lives there; None if none does."""
+    """The configuration of the run in a directory; None if there is none."""
     if not run.config.exists():
         problem = "is missing"
     else:
         try:
-            return _whole(run.config)
+            return _read_complete(run.config)
         except (ValueError, RecursionError) as error:
             problem = f"is empty, cut or damaged ({error})"
     saved, problems = _saved(run)
@@ -102,7 +102,7 @@ def _recorded(run: "RunDirectory") -> RunConfig | None:
 
 
 def _saved(run: "RunDirectory") -> tuple[tuple[Path, RunConfig] | None, list[str]]:
-    """The newest sound checkpoint with its configuration, and why not a newer one."""
+    """The newest sound checkpoint with its configuration, and what is wrong with newer ones."""
     newest, problems = store.open_newest(run.checkpoints)
     if newest is None:
         return None, problems
@@ -110,8 +110,8 @@ def _saved(run: "RunDirectory") -> tuple[tuple[Path, RunConfig] | None, list[str
     return (newest.path, config), problems
 
 
-def _whole(file: Path) -> RunConfig:
-    """The configuration in a file that we wrote; ValueError if it ends too early."""
+def _read_complete(file: Path) -> RunConfig:
+    """The configuration in a file that a run wrote; ValueError if it ends too early."""
     plain = read_yaml(file)
     if not file.read_bytes().endswith(b"\n") or _LAST_KEY not in plain:
         raise ValueError("it ends too early")

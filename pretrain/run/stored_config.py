@@ -1,8 +1,8 @@
-"""Configurations that a run or checkpoint holds, as the version that wrote them meant them.
+"""Translates configurations that older versions stored in runs and checkpoints.
 
-A key that a former version did not know gets the meaning that it had there, and not the
+A key that an older version did not know gets the value that reproduces its behavior, and not the
 default of today: a checkpoint stays readable, and a run whose configuration means something
-else today is told so (:func:`pretrain.config.differences`) and does not silently go on.
+else today is refused (:func:`pretrain.config.differences`) instead of silently going on.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ _OBJECTIVES = Plugin("model.objectives")
 
 
 def stored_config(plain: Mapping[str, Any], where: str) -> RunConfig:
-    """The configuration of these plain data; UserError as :func:`configs.load.validate`."""
+    """Validate a stored configuration; raises UserError as :func:`configs.load.validate` does."""
     return validate(RunConfig, {**plain, **_padding(plain)}, where)
 
 
 def _padding(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """``objective.padding``, before which padding was always visible."""
+    """``objective.padding``: in versions without this key padding was always visible."""
     objective, data = plain.get("objective"), plain.get("data")
     if isinstance(objective, str):
         objective = {"name": objective}
@@ -30,7 +30,7 @@ def _padding(plain: Mapping[str, Any]) -> dict[str, Any]:
     try:
         known = _OBJECTIVES.resolve(objective.get("name"))
     except ValueError:
-        return {}  # validation says so
+        return {}  # validation reports it
     had_none = "padding" in {field.name for field in fields(known)}
     if not had_none or data.get("packing") != "pad":
         return {}

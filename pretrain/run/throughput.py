@@ -1,4 +1,4 @@
-"""How fast a run goes, and how much memory it has needed."""
+"""Speed of a run, its clocks, and its peak memory."""
 
 import math
 import time
@@ -10,13 +10,13 @@ SMOOTHED_S = 30.0
 
 
 class Smoothed:
-    """Speed of the last half minute or so: older steps count less, by exp(-age / 30 s)."""
+    """Speed averaged over steps with weights exp(-age / 30 s)."""
 
     def __init__(self) -> None:
         self._tokens = self._steps = self._seconds = 0.0
 
     def add(self, tokens: int, seconds: float) -> None:
-        """One more step."""
+        """Add a step."""
         kept = math.exp(-seconds / SMOOTHED_S)
         self._tokens = kept * self._tokens + tokens
         self._steps = kept * self._steps + 1
@@ -41,7 +41,7 @@ class Throughput:
         self._logged_tokens = 0
 
     def start(self, tokens: int, elapsed_s: float) -> None:
-        """The loop begins, after so many tokens and seconds of earlier starts."""
+        """Begin the loop, after these tokens and seconds of earlier starts."""
         self._began, self._before = time.perf_counter(), elapsed_s
         self.restart(tokens)
 
@@ -51,20 +51,20 @@ class Throughput:
         return self._before + time.perf_counter() - self._began
 
     def restart(self, tokens: int) -> None:
-        """Measure from now on, leaving out what has passed (a validation, say)."""
+        """Measure throughput from now on, without the time since the last row (a validation)."""
         self._logged_at, self._logged_tokens = time.perf_counter(), tokens
 
     def step_begins(self) -> None:
-        """The clock of the step starts."""
+        """Start the clock of a step."""
         self._step_at = time.perf_counter()
 
     def data_is_there(self) -> None:
-        """The batch of the step has been read."""
+        """Stop the clock of the data: the batch of the step has been read."""
         self._waited = time.perf_counter() - self._step_at
 
     @property
     def step_seconds(self) -> float:
-        """Of the step so far."""
+        """Seconds of the step so far."""
         return time.perf_counter() - self._step_at
 
     def measured(self, tokens: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Whether a run directory can be made where it is to be: known before any rank is started."""
+"""Checks that a run directory can be created, before any rank is started."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from configs.errors import UserError
 
 
 def check(path: Path) -> None:
-    """UserError unless ``path`` is a directory to write in, or can become one."""
+    """UserError unless ``path`` is a writable directory, or can be created."""
     there = path
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
@@ -18,7 +18,7 @@ def check(path: Path) -> None:
     _check_names(path, there)
     try:
         if there != path:
-            # Only making one tells: permissions, quotas and read-only mounts all have a say.
+            # Permissions, quotas and read-only mounts are found by creating a directory only.
             os.rmdir(tempfile.mkdtemp(dir=there, prefix=".palimpsest-"))
         elif not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(None, "no permission to write there")
@@ -29,14 +29,14 @@ def check(path: Path) -> None:
 
 
 def _check_names(path: Path, there: Path) -> None:
-    """What a file system cannot name it cannot hold."""
+    """UserError where a name, or the path, is too long for the file system."""
     longest, name = os.pathconf(there, "PC_NAME_MAX"), max(path.parts, key=_length, default="")
     if _length(name) > longest:
         raise UserError(
             f"run_dir: a name of {_length(name):,} bytes ({name[:40]}...) is longer than the "
             f"{longest} that the file system takes; choose another run_dir=PATH"
         )
-    # What lies in a run directory has names too: the longest are those of checkpoints' files.
+    # Files in a run directory have longer paths: those of checkpoints are the longest.
     if _length(str(path.absolute())) + 128 > os.pathconf(there, "PC_PATH_MAX"):
         raise UserError("run_dir: the whole path is too long; choose another run_dir=PATH")
 

@@ -1,8 +1,8 @@
-"""Loggers beside metrics.jsonl: Weights & Biases, TensorBoard, a table.
+"""Loggers beside metrics.jsonl: Weights & Biases, TensorBoard, CSV.
 
-Each is a file here that knows nothing of the others, imports its library when it is asked for,
-and has its key in the configuration. One that fails, at its beginning or later, is switched off
-and said once; nothing that a logger does can end a run.
+Each is a file of this package that imports its library only where the configuration asks for it.
+A logger that fails, when it is opened or later, is switched off with one message; none can end a
+run.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from pretrain.run.metrics import Row
 
 
 def _wanted(config: RunConfig) -> dict[str, Callable[[Opening], Logger]]:
-    """The loggers that a configuration asks for, by the names under which they are installed."""
+    """The loggers that a configuration asks for, by the names of their packages."""
     found: dict[str, Callable[[Opening], Logger]] = {}
     if config.wandb.mode != "disabled":
         found["wandb"] = WandbRun
@@ -30,10 +30,11 @@ def _wanted(config: RunConfig) -> dict[str, Callable[[Opening], Logger]]:
 
 
 class Loggers:
-    """All of them as one.
+    """All loggers of a run as one.
 
     Args:
-        step: from which the run goes on. rows: reads the metrics up to it.
+        step: from which the run goes on.
+        rows: reads the rows of metrics.jsonl up to that step.
         log: prints a line for the user.
     """
 
@@ -55,7 +56,7 @@ class Loggers:
                 self._off(name, error)
 
     def write(self, row: Row) -> None:
-        """Give every logger one row."""
+        """Write one row to every logger."""
         for name, logger in list(self._open.items()):
             try:
                 logger.write(row)
@@ -63,7 +64,7 @@ class Loggers:
                 self._off(name, error)
 
     def close(self) -> None:
-        """Close them all."""
+        """Close every logger."""
         for name, logger in list(self._open.items()):
             try:
                 logger.close()

@@ -1,8 +1,8 @@
 """metrics.csv: the rows of metrics.jsonl as a table, for spreadsheets and ``pandas.read_csv``.
 
-It is written anew from those rows at every start. A name that no row has had before becomes a
-column behind all others, and the file is written once more: the header names every column, and
-none ever moves.
+It is written anew from those rows at every start. A name that appears in no earlier row becomes
+the last column, and the file is written again: the header names every column, and columns never
+move.
 """
 
 import csv
@@ -16,7 +16,7 @@ NAME = "metrics.csv"
 
 
 class CsvFile:
-    """The table of a run."""
+    """metrics.csv of a run."""
 
     def __init__(self, opening: Opening) -> None:
         self._path = opening.directory / NAME
@@ -41,7 +41,7 @@ class CsvFile:
         self._file.close()
 
     def _header(self) -> list[str]:
-        """The columns of an earlier start; those of a new run begin with the step."""
+        """Columns of an earlier start; ``step`` alone in a new run."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 found = next(csv.reader(file), [])
@@ -60,5 +60,5 @@ class CsvFile:
 
 
 def _with(columns: Sequence[str], rows: Iterable[Row]) -> list[str]:
-    """The columns, and behind them the names that they lack."""
+    """The columns, followed by names of the rows that are not among them."""
     return list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))

@@ -1,7 +1,7 @@
-"""What every logger is: something that takes the rows of metrics.jsonl as they are written.
+"""The interface of loggers: they receive the rows of metrics.jsonl as they are written.
 
-That file is the source of truth and no logger of this kind. A logger opens at the step from
-which a run goes on and must not show what came after it, so that no step is there twice.
+That file itself is the source of truth and not such a logger. A logger opens at the step from
+which a run goes on and must not show later rows of earlier starts, so that no step appears twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,13 @@ from pretrain.run.metrics import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """What a logger may know when it opens.
+    """Arguments of a logger.
 
     Args:
-        directory: the run's. step: from which it goes on; 0 at its beginning.
-        config: the run's, as plain data. rows: reads the rows up to that step.
+        directory: of the run.
+        step: from which the run goes on; 0 at its beginning.
+        config: of the run, as plain data.
+        rows: reads the rows of metrics.jsonl up to that step.
     """
 
     directory: Path
@@ -28,10 +30,10 @@ class Opening:
 
 
 class Logger(Protocol):
-    """Whatever it raises switches it off, and never ends a run."""
+    """A logger; an exception that it raises switches it off, and never ends a run."""
 
     def write(self, row: Row) -> None:
-        """Take one row."""
+        """Log one row."""
 
     def close(self) -> None:
-        """The run ends, or this start of it."""
+        """Close the logger at the end of a start."""

@@ -1,7 +1,7 @@
 """RUN/tensorboard: event files for TensorBoard, one for each start of the run.
 
-Each begins with the step from which it counts: TensorBoard leaves out what earlier files hold
-from there on (``purge_step``).
+Each records the step from which it counts, and TensorBoard leaves out the rows of earlier files
+from that step on (``purge_step``).
 """
 
 from pretrain.run.loggers.logger import Opening
@@ -21,7 +21,7 @@ class TensorboardEvents:
         )
 
     def write(self, row: Row) -> None:
-        """Every number of a row at its step; a crash after this loses none of them."""
+        """Write every number of a row at its step, and flush: a crash after this loses none."""
         for name, value in row.items():
             if name != "step" and isinstance(value, (int, float)):
                 self._writer.add_scalar(name, value, row["step"])

@@ -1,11 +1,11 @@
-"""Weights & Biases: one run there for one run directory, however often it is started again.
+"""Weights & Biases: one wandb run for one run directory, however often it is started again.
 
-Its id is drawn once and kept in RUN/wandb.json: a name may hold what an id may not, and two
-runs may have one name. Beside it stands the last step that was logged; rows up to it, which a
-start from an earlier checkpoint comes by again, are not logged twice, unless the server says
-that it never had them. Offline, every start leaves a directory of its own below RUN/wandb, all
-with the same id. The last rows of a start that was killed never reach its directory: the next
-start sets that one aside and logs its rows anew, from metrics.jsonl.
+Its id is drawn once and kept in RUN/wandb.json, since names of directories are not unique and may
+contain characters that ids may not. The file also holds the last step that was logged: rows up to
+it, which a start from an earlier checkpoint produces again, are not logged twice, unless the
+server reports that it lacks them. Offline, every start leaves a directory of its own below
+RUN/wandb, all with the same id. The last rows of a start that was killed never reach its
+directory: the next start renames that one and logs its rows again, from metrics.jsonl.
 """
 
 import json
@@ -18,11 +18,11 @@ from pretrain.run.loggers.logger import Opening
 from pretrain.run.metrics import Row
 
 CLOSE_S = 60.0
-"""How long the last rows may take to be sent."""
+"""Seconds that sending the last rows may take."""
 MOST_NAME = 128
-"""Characters of a name."""
+"""Characters of a name at most."""
 NONE_ENDED: dict[str, Any] = {"whole": 0, "ended": []}
-"""Up to which step starts that ended in good order have logged, and their directories."""
+"""Last step logged by starts that ended normally (``whole``), and their directories."""
 
 
 class WandbRun:
@@ -34,8 +34,8 @@ class WandbRun:
         mode = opening.config["wandb"]["mode"]
         self._kept = opening.directory / "wandb.json"
         self._facts = self._read() or {"id": uuid.uuid4().hex[:16], "step": 0, **NONE_ENDED}
-        mended = self._set_aside()
-        self._before = int(self._facts["whole" if mended else "step"])
+        repeats = self._set_aside()
+        self._before = int(self._facts["whole" if repeats else "step"])
         self._keep(self._before)
         self._run: Any = wandb.init(
             project=opening.config["wandb"]["project"],
@@ -47,11 +47,11 @@ class WandbRun:
             resume="allow" if mode == "online" else None,
             settings=wandb.Settings(silent=True, init_timeout=30, console="off"),
         )
-        # What a machine had not sent when it died, the server lacks.
+        # The server lacks rows that a machine had not sent when it died.
         begins = getattr(self._run, "starting_step", None)
         if mode == "online" and begins is not None:
             self._before = min(self._before, begins - 1)
-        for row in opening.rows() if mended else ():
+        for row in opening.rows() if repeats else ():
             self.write(row)
 
     def write(self, row: Row) -> None:
@@ -64,10 +64,10 @@ class WandbRun:
             self._keep(step)
 
     def close(self) -> None:
-        """Finish the wandb run; what cannot be sent in time stays on the disk.
+        """Finish the wandb run.
 
         Raises:
-            TimeoutError: it could not.
+            TimeoutError: rows could not be sent in time; they stay on the disk.
         """
         finishing = threading.Thread(target=self._run.finish, daemon=True)
         finishing.start()
@@ -79,13 +79,13 @@ class WandbRun:
         self._keep(self._facts["step"])
 
     def _places(self) -> list[Path]:
-        """The directories of starts that were offline."""
+        """Directories of offline starts."""
         return sorted((self._kept.parent / "wandb").glob(f"offline-run-*-{self._facts['id']}"))
 
     def _set_aside(self) -> bool:
-        """Rename the directories of starts that were killed; whether there were any.
+        """Rename the directories of starts that were killed; returns whether there were any.
 
-        One that has been sent already stays.
+        Directories that have been synced already stay.
         """
         cut = [place for place in self._places() if place.name not in self._facts["ended"]]
         cut = [place for place in cut if not list(place.glob("*.synced"))]
@@ -94,10 +94,10 @@ class WandbRun:
         return bool(cut)
 
     def _read(self) -> dict[str, Any]:
-        """The id and step of earlier starts; empty at the first.
+        """Id and step of earlier starts; empty at the first start.
 
         Raises:
-            ValueError: they cannot be read; another id would begin the run there once more.
+            ValueError: they cannot be read; another id would begin a second wandb run.
         """
         try:
             found = json.loads(self._kept.read_text(encoding="utf-8"))
@@ -119,6 +119,6 @@ class WandbRun:
 
 
 def name(directory: Path) -> str:
-    """The run's directory and the one it lies in, unless that is just ``runs``."""
+    """Display name: the run directory and its parent, unless that is just ``runs``."""
     parts = [part for part in directory.absolute().parts[-2:] if part != "runs"]
     return "/".join(parts)[-MOST_NAME:]

@@ -60,7 +60,7 @@ def test_a_line_that_cannot_be_read_costs_no_other(tmp_path: Path, bad: str) -> 
     damaged = path.read_bytes()
     assert [row["step"] for row in read_rows(path)] == list(range(1, 17))
     metrics = Metrics(path, 12, saved_rows=12)
-    (note,) = metrics.notes
+    (note,) = metrics.warnings
     assert "line 4 cannot be read, all others stay" in note
     metrics.close()
     assert path.read_bytes() == b"".join(lines[:12])
@@ -72,18 +72,18 @@ def test_rows_that_are_lost_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     write(path, range(1, 17), 0)
     metrics = Metrics(path, 16, saved_rows=16)
-    assert metrics.notes == []
+    assert metrics.warnings == []
     metrics.close()
     data = path.read_bytes()
     path.write_bytes(data[:-30])  # the tail of row 16
     metrics = Metrics(path, 16, saved_rows=16)
-    (note,) = metrics.notes
+    (note,) = metrics.warnings
     assert "holds 15 rows up to the checkpoint's step, where 16 were written" in note
     metrics.write({"step": 17})
     assert metrics.num_rows == 16
     metrics.close()
     path.unlink()
-    assert "holds 0 rows" in Metrics(path, 16, saved_rows=16).notes[0]
+    assert "holds 0 rows" in Metrics(path, 16, saved_rows=16).warnings[0]
 
 
 def test_a_row_after_the_save_is_written_once_however_often_it_is_owed(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_row_after_the_save_is_written_once_however_often_it_is_owed(tmp_path:
     write(path, range(1, 4), 0)
     for _ in range(3):  # starts that end before their next checkpoint
         metrics = Metrics(path, 3, saved_rows=3)
-        assert metrics.notes == []
+        assert metrics.warnings == []
         metrics.write({"step": 3, "val/nelbo": 7.0})
         metrics.close()
     assert [row["step"] for row in read_rows(path)] == [1, 2, 3, 3]
