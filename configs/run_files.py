@@ -1,28 +1,45 @@
-"""How a run stands, by the file that says so and by the process that wrote it.
+"""What other programs read of a run's files: its status, its scores, its checkpoints' names.
 
-``status.json`` names the first rank's process, which touches the file while it lives. So a
-run whose processes were killed is told from one that goes on, by whoever reads it: at once
-on the same machine, by the silence of its heartbeat on another.
+``status.json`` names the first rank's process, which touches the file while it lives. So any
+reader can tell a run whose processes were killed from one that goes on: at once on the same
+machine, after :data:`SILENT_S` without a heartbeat on another.
 """
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.json_files import read_json
+
 BEAT_S = 10.0
 """Seconds between two touches of status.json."""
 
 SILENT_S = 90.0
-"""Without a touch for so long, a process that cannot be looked at counts as gone."""
+"""Seconds without a touch after which a process that cannot be looked up counts as gone."""
+
+_CHECKPOINT = re.compile("step-([0-9]{8,})")
 
 SCORES = ("val/nelbo", "val/loss")
 """Held-out numbers that a run is judged by, in its metrics: the first of them that it has."""
 
 RUNNING, DIED = "running", "died"
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the directory that holds the checkpoint of a step."""
+    return f"step-{step:08d}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """The step of a checkpoint by its directory's name; None for any other name."""
+    found = _CHECKPOINT.fullmatch(name)
+    step = int(found[1]) if found else None
+    return step if step is not None and checkpoint_name(step) == name else None
 
 
 def score(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Any] | None:
@@ -66,12 +83,10 @@ def standing(run: Path) -> dict[str, Any]:
     ``reason`` says how that is known.
     """
     file = run / "status.json"
+    status = read_json(file)
     try:
-        status = json.loads(file.read_text(encoding="utf-8"))
         silent_s = max(0.0, time.time() - file.stat().st_mtime)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(status, dict):
+    except OSError:
         return {}
     if status.get("state") == RUNNING:
         reason = gone(status.get("process"), silent_s)

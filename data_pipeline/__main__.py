@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from data_pipeline import demo
 from data_pipeline.adopt import adopt_tokenizer, train_tokenizer
 from data_pipeline.forms import Form
@@ -47,14 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = _parser().parse_args(argv)
-    try:
-        arguments.run(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was left half-written", file=sys.stderr)
-        return 130
+    return exit_code(
+        lambda: _run(arguments), interrupted="interrupted: nothing was left half-written"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    arguments.run(arguments)
     return 0
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import words
-from configs.errors import RunError, UserError, in_words
+from configs.errors import UserError, exit_code, in_words
+from configs.exit_codes import STOPPED
 from configs.load import load, merged, to_plain, to_yaml
 from pretrain.launch import device
 from pretrain.launch import local as launch
@@ -99,16 +100,12 @@ def _numbers(text: str) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = words.parse(_parser(), argv)
-    try:
-        return _run(arguments)
-    except UserError as error:
-        console.log_rank_zero(f"error: {error}")
-        return 2
-    except RunError as error:
-        console.log(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return preemption.INTERRUPTED
+    return exit_code(
+        lambda: _run(arguments),
+        log=console.log,
+        log_user_error=console.log_rank_zero,
+        user_errors=(UserError,),
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -185,10 +182,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return train_rank(world, config, path)
     if preemption.reason():
         console.log(preemption.STOPPED_EARLY)
-        return preemption.STOPPED
+        return STOPPED
     threads = launch.num_threads(os.environ)
     code = launch.run_local(numbers.ranks, train_rank, config, path, threads=threads)
-    if code not in (0, preemption.STOPPED):
+    if code not in (0, STOPPED):
         RunDirectory(path).bury(f"its ranks ended with status {code}; see what they printed")
     return code
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
+from configs.exit_codes import STOPPED
 from configs.load import to_plain
 from configs.run_files import score
 from model.draws import Draws
@@ -343,4 +344,4 @@ class Trainer:
             self.metrics.close()
             self.mesh.barrier()
             self.mesh.close()
-        return preemption.STOPPED if stopped else 0
+        return STOPPED if stopped else 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs.documentation import listing
-from slurm.job.supervisor import said
+from configs.errors import exit_code
 from slurm.settings import Settings
 
 EPILOG = """\
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cancel": stop.cancel,
         "requeue": stop.requeue,
     }
-    return said(lambda: commands[arguments.command](arguments))
+    return exit_code(lambda: commands[arguments.command](arguments))
 
 
 if __name__ == "__main__":

@@ -12,32 +12,15 @@ highest is the one that counts: tasks and supervisors of an earlier one leave.
 
 import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.run_files import objects, score, standing
-
-_CHECKPOINT = re.compile(r"step-(\d{8})")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty if it is missing or unreadable."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+from configs.json_files import read_json, write_json
+from configs.numbered_files import claim, numbers
+from configs.run_files import checkpoint_step, objects, score, standing
 
 
 def tail(path: Path, size: int = 65536) -> list[str]:
@@ -135,8 +118,8 @@ class Records:
     def saved_step(self) -> int:
         """The step of the newest committed checkpoint; 0 without one."""
         directory = self.run / "checkpoints"
-        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-        return max((int(m[1]) for m in map(_CHECKPOINT.fullmatch, names) if m), default=0)
+        found = directory.iterdir() if directory.is_dir() else ()
+        return max((checkpoint_step(path.name) or 0 for path in found), default=0)
 
     def last_row(self, key: str = "loss") -> dict[str, Any]:
         """The newest row of the metrics that has a number of this name."""
@@ -178,11 +161,11 @@ class Records:
 
     def new_submission(self) -> int:
         """The number of a submission that nobody else has."""
-        return self._take(self.root / "submissions")
+        return _claim(self.root / "submissions")
 
     def newest_submission(self) -> int:
         """The number of the last submission; 0 without one."""
-        return max(_numbers(self.root / "submissions"), default=0)
+        return max(numbers(self.root / "submissions"), default=0)
 
     # -- starts -------------------------------------------------------------------------
 
@@ -192,30 +175,18 @@ class Records:
 
     def starts(self) -> list[Start]:
         """All of them, oldest first."""
-        return [self.start(number) for number in _numbers(self.root / "starts")]
+        return [self.start(number) for number in numbers(self.root / "starts")]
 
     def new_start(self, facts: Mapping[str, Any]) -> Start:
         """Begin one: from here on all earlier ones are superseded."""
-        start = self.start(self._take(self.root / "starts"))
+        start = self.start(_claim(self.root / "starts"))
         for name in ("exits", "beats"):
             (start.path / name).mkdir()
         write_json(start.path / "start.json", {**facts, "time": time.time()})
         return start
 
-    @staticmethod
-    def _take(directory: Path) -> int:
-        directory.mkdir(parents=True, exist_ok=True)
-        number = 1 + max(_numbers(directory), default=0)
-        while True:
-            try:
-                (directory / f"{number:04d}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return number
 
-
-def _numbers(directory: Path) -> list[int]:
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+def _claim(directory: Path) -> int:
+    """Make the next numbered directory in this one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return claim(directory, Path.mkdir, digits=4)

@@ -7,18 +7,18 @@ jobs import and read these copies only.
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.git_commit import COMMIT_FILE, ROOT, git_commit
+from configs.json_files import read_json, write_json
 from configs.load import to_plain, to_yaml
-from slurm.records import Records, read_json, write_json
+from slurm.records import Records
 from slurm.settings import Settings, checked
 
-HERE = Path(__file__).resolve().parents[1]
 PACKAGES = ("configs", "data_pipeline", "model", "pretrain", "slurm", "tools")
 PATHS = ("path", "run", "code", "directory")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "pictures")
@@ -154,16 +154,6 @@ def layouts(dry_run: Mapping[str, Any], settings: Settings) -> dict[str, Mapping
 def copy_code(target: Path) -> Path:
     """Our packages, copied."""
     for package in PACKAGES:
-        shutil.copytree(HERE / package, target / package, ignore=_LEFT_OUT)
-    (target / "commit.txt").write_text(_commit(), encoding="utf-8")
+        shutil.copytree(ROOT / package, target / package, ignore=_LEFT_OUT)
+    (target / COMMIT_FILE).write_text(git_commit() or "", encoding="utf-8")
     return target
-
-
-def _commit() -> str:
-    """Which commit the copy is of: it lies in no repository, or in one that moves on."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout

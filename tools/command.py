@@ -6,17 +6,15 @@ those that are there.
 """
 
 import argparse
-import io
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from configs.documentation import without_markup
-from configs.errors import RunError, UserError, in_words
+from configs.errors import UserError
 from configs.hints import plain
 from configs.load import merged, validate
 from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
@@ -25,27 +23,6 @@ from pretrain.launch import local as launch
 from pretrain.launch.local import World
 from pretrain.parallel.config import ParallelConfig
 from pretrain.run.progress import Counter
-
-
-def run(command: Callable[[], int]) -> int:
-    """The command's exit status; 2 with one line for an error that the user can mend."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A path need not be text, and a text need not be what the terminal can show.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return command()
-    except BrokenPipeError:
-        # Whoever read the output has left, as `head` does; nor can the rest be flushed to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (UserError, OSError) as error:
-        print(f"error: {in_words(error)}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def parser(

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import find
@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    return command.run(lambda: _inspect(arguments))
+    return exit_code(lambda: _inspect(arguments))
 
 
 def _inspect(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from configs.load import read_yaml
 from configs.run_files import objects, score
 from pretrain.run.directory import RunDirectory
@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list, times in seconds")
     arguments = parser.parse_args(argv)
-    return command.run(lambda: _list(arguments.directories or [Path("runs")], arguments.json))
+    return exit_code(lambda: _list(arguments.directories or [Path("runs")], arguments.json))
 
 
 def _list(directories: Sequence[Path], as_json: bool) -> int:

@@ -26,19 +26,19 @@ from typing import Any
 
 from configs.disk import flush
 from configs.errors import RunError, UserError
+from configs.run_files import checkpoint_name, checkpoint_step
 from pretrain.checkpoint import contents, manifest
 from pretrain.checkpoint.contents import Index, State
 from pretrain.checkpoint.manifest import INDEX, STATE, File
 
 MANIFEST = manifest.NAME
-_NAME = re.compile(r"step-([0-9]{8,})")
 _STAGING = re.compile(r"\.attempt-([0-9]+)")
 _LEFT = re.compile(r"\.(pruned-step|stale-attempt)-[0-9-]+")
 
 
 def path_of(directory: Path, step: int) -> Path:
     """The checkpoint of ``step`` in a directory of checkpoints."""
-    return directory / f"step-{step:08d}"
+    return directory / checkpoint_name(step)
 
 
 def staging_of(directory: Path, attempt: int, step: int) -> Path:
@@ -54,13 +54,15 @@ def committed(directory: Path) -> list[Path]:
     """All committed checkpoints, oldest first: directories of exactly the names that we give."""
     if not directory.is_dir():
         return []
-    named = (p for p in directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
-    return sorted((p for p in named if p.name == path_of(directory, step_of(p)).name), key=step_of)
+    named = {checkpoint_step(path.name): path for path in directory.iterdir() if path.is_dir()}
+    return [named[step] for step in sorted(step for step in named if step is not None)]
 
 
 def step_of(path: Path) -> int:
     """The step of a committed checkpoint, by its name."""
-    return int(path.name.removeprefix("step-"))
+    step = checkpoint_step(path.name)
+    assert step is not None, path
+    return step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from configs.errors import RunError, UserError
+from configs.errors import UserError, exit_code
+from configs.exit_codes import FAILED, INTERRUPTED, STOPPED, WRONG_INPUT
 from pretrain.launch import device, preemption
 from pretrain.run import console
 
@@ -181,7 +182,7 @@ def _watch(ranks: Sequence[BaseProcess], scratch: Path) -> int:
             if process.exitcode is None:
                 continue
             del running[rank]
-            if process.exitcode not in (0, preemption.STOPPED):
+            if process.exitcode not in (0, STOPPED):
                 failed[rank] = process.exitcode
                 deadline = deadline or time.monotonic() + GRACE_S
     if not failed:
@@ -208,16 +209,14 @@ def _report(rank: int, code: int, scratch: Path) -> int:
     account = scratch / f"rank-{rank}.txt"
     if account.exists():
         console.log(account.read_text(encoding="utf-8").rstrip())
-    if code == 2:
-        return 2
-    if code == preemption.INTERRUPTED:
+    if code in (WRONG_INPUT, INTERRUPTED):
         return code
     if code == SERVER_GONE:
         console.log("the process that started the ranks was killed; the run has ended")
-        return 1
+        return FAILED
     how = f"was killed by signal {-code}" if code < 0 else "failed"
     console.log(f"rank {rank} {how}; the run has ended")
-    return 1
+    return FAILED
 
 
 def _rank_main(
@@ -233,15 +232,13 @@ def _rank_main(
     preemption.install()
     threading.Thread(target=leave_with_parent, args=(alive,), daemon=True).start()
     try:
-        code = target(world, *args)
-    except UserError as error:
-        code = 2
-        _account(scratch, world.rank, f"error: {error}")
-    except RunError as error:
-        code = 1
-        _account(scratch, world.rank, f"error: {error}")
+        code = exit_code(
+            lambda: target(world, *args),
+            log=lambda line: _account(scratch, world.rank, line),
+            user_errors=(UserError,),
+        )
     except BaseException:
-        code = 1
+        code = FAILED
         _account(scratch, world.rank, f"[rank {world.rank}] {traceback.format_exc()}")
     sys.stdout.flush()
     sys.stderr.flush()

@@ -18,14 +18,10 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-STOPPED = 75
-"""Exit status of a run that stopped on request and can be resumed (EX_TEMPFAIL)."""
+from configs.exit_codes import INTERRUPTED
 
 GOES_ON = "the same command goes on"
 STOPPED_EARLY = f"stopped before its first step; {GOES_ON}"
-
-INTERRUPTED = 130
-"""Exit status after a second SIGINT, as a shell reports it."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

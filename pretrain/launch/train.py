@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from configs.errors import RunError
+from configs.exit_codes import STOPPED
 from pretrain.config import RunConfig
 from pretrain.hooks import Hooks
 from pretrain.launch import preemption
@@ -51,7 +52,7 @@ def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory, hooks: Hooks)
             console.log(preemption.STOPPED_EARLY)
         mesh.barrier()
         mesh.close()
-        return preemption.STOPPED
+        return STOPPED
     last = directory.last_start() if mesh.is_first else None
     number = max(mesh.all_gather_object(directory.begin(config) if mesh.is_first else 0))
     attempt = Attempt(directory=directory, number=number, writes=mesh.is_first)

@@ -18,11 +18,8 @@ import traceback
 from collections.abc import Iterator
 from typing import Self
 
+from configs.exit_codes import HUNG
 from pretrain.launch.periodic import Periodic
-
-HUNG = 70
-"""Exit status of a rank that its watchdog ended (EX_SOFTWARE)."""
-
 
 PATIENCE_S = 1800.0
 """Seconds that work without a beat may take; a collective gives up on a lost rank sooner."""

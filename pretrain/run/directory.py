@@ -1,4 +1,4 @@
-"""A run directory: where it is, whose it is, how it stands, and the facts of its start.
+"""Layout of a run directory: resolved config, status, metrics, checkpoints, provenance.
 
 config.yaml     the resolved configuration      run.json      code, packages, hardware
 status.json     state, step, attempt, reason    metrics.jsonl one row per logged step
@@ -8,11 +8,8 @@ slurm/          what a launcher keeps here, if one started the run
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
-import re
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +19,10 @@ from typing import Any, Literal
 import torch
 
 from configs.disk import flush
+from configs.git_commit import git_commit
+from configs.json_files import write_json
 from configs.load import to_yaml
+from configs.numbered_files import claim
 from configs.run_files import DIED, RUNNING, standing, this_process
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig
@@ -30,16 +30,7 @@ from pretrain.run import ownership
 
 State = Literal["running", "stopped", "done", "failed"]
 
-_NUMBER = re.compile("[0-9]+")
-
 PACKAGES = ("torch", "deepspeed", "megatron-core", "datasets", "sentencepiece", "numpy")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
 
 
 @dataclass(frozen=True)
@@ -89,17 +80,12 @@ class RunDirectory:
         return attempt
 
     def _next_attempt(self) -> int:
-        """The number of this start, which no other start can have: it makes a file of that name."""
-        attempts = self.path / "attempts"
-        numbers = [int(file.name) for file in attempts.iterdir() if _NUMBER.fullmatch(file.name)]
-        number = 1 + max([store.newest_attempt(self.checkpoints), *numbers])
-        while True:
-            try:
-                (attempts / str(number)).touch(exist_ok=False)
-            except FileExistsError:
-                number += 1
-            else:
-                return number
+        """Create this start's file in ``attempts/``; its number belongs to no other start."""
+        return claim(
+            self.path / "attempts",
+            lambda file: file.touch(exist_ok=False),
+            above=store.newest_attempt(self.checkpoints),
+        )
 
     def superseded(self, attempt: int) -> bool:
         """Whether a newer attempt has begun: this one may publish nothing any more."""
@@ -153,25 +139,3 @@ def provenance() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpus": gpus,
     }
-
-
-COMMIT = "commit.txt"
-"""Beside copied packages: the commit they were copied from, as :func:`git_commit` says it."""
-
-
-def git_commit() -> str | None:
-    """The commit of this code, and whether it was changed; None where that is not known."""
-    here = Path(__file__).resolve().parent
-    with contextlib.suppress(OSError):
-        return (here.parent / COMMIT).read_text(encoding="utf-8").strip() or None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

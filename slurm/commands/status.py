@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.json_files import read_json
 from configs.run_files import DIED, RUNNING, gone
 from slurm import controller, quoting
 from slurm.commands import preflight, sweep
 from slurm.controller import Job, RefusedError, UnreachableError
 from slurm.durations import spoken
-from slurm.records import Records, read_json
+from slurm.records import Records
 from slurm.submit import log_of
 
 FOLLOW_S = 1.0

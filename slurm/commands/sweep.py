@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from configs.errors import UserError
+from configs.json_files import read_json, write_json
 from configs.run_files import SCORES
 from slurm import submission
 from slurm.commands import preflight
-from slurm.records import Records, read_json, write_json
+from slurm.records import Records
 from slurm.settings import Settings
 from slurm.submission import Submission
 

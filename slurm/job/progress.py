@@ -5,7 +5,8 @@ that a run may be preempted for months, and one that fails at once is not requeu
 A failure of the run's own at the same step twice will not go away by itself either.
 """
 
-from slurm.records import Records, Start, read_json
+from configs.json_files import read_json
+from slurm.records import Records, Start
 from slurm.submission import Submission
 
 

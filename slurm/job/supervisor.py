@@ -21,11 +21,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from configs.errors import RunError, UserError
+from configs.errors import UserError, exit_code
+from configs.json_files import write_json
 from slurm import submission as submissions
 from slurm.job.first import BEGAN
 from slurm.job.next_start import After, log
@@ -33,7 +34,7 @@ from slurm.job.ranks import Ranks
 from slurm.job.signs_of_life import Watch
 from slurm.job.site import InJob, Rehearsal, Site
 from slurm.job.verdict import Verdict, judge
-from slurm.records import Records, Start, tail, write_json
+from slurm.records import Records, Start, tail
 from slurm.submission import Submission
 
 POLL_S = 0.5
@@ -175,7 +176,7 @@ class Supervise:
 
     def __call__(self) -> None:
         """The whole life of a job; ends this process."""
-        code = said(self._supervise)
+        code = exit_code(self._supervise, user_errors=(UserError,))
         signals.ignore()
         if code:
             sys.exit(code)
@@ -184,17 +185,6 @@ class Supervise:
         submission = submissions.load(self._path)
         with contextlib.chdir(os.environ.pop(BEGAN, submission.directory)):
             return supervise(submission, os.environ)
-
-
-def said(command: Callable[[], int]) -> int:
-    """The command's status; one line for what a user can mend, or what cannot go on."""
-    try:
-        return command()
-    except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def supervise(submission: Submission, environ: Mapping[str, str]) -> int:
@@ -235,4 +225,4 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(said(lambda: main(sys.argv[1:], os.environ)))
+    sys.exit(exit_code(lambda: main(sys.argv[1:], os.environ), user_errors=(UserError,)))

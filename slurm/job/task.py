@@ -24,17 +24,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.exit_codes import STOPPED, SUPERSEDED
+from configs.json_files import read_json, write_json
 from slurm.hosts import expand, free_port
-from slurm.records import Start, read_json, write_json
+from slurm.records import Start
 
 POLL_S = 0.25
 BEAT_S = 2.0
 MEETING_S = 600.0
-STOPPED = 75
-"""Exit status of a run that saved and left on request."""
-SUPERSEDED = 76
-"""Of a task whose start is not the newest any more."""
 ORDERLY = (0, STOPPED)
+"""Exit statuses of a rank that srun must not take for a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)

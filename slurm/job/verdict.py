@@ -10,11 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slurm.job.task import ORDERLY, STOPPED, SUPERSEDED
-
-WRONG = 2
-HUNG = 70
-"""pretrain's exit statuses: wrong input, and a rank that its watchdog ended."""
+from configs.exit_codes import HUNG, STOPPED, SUPERSEDED, WRONG_INPUT
+from slurm.job.task import ORDERLY
 
 Kind = Literal[
     "done", "stopped", "terminated", "wrong", "failed", "hung", "lost", "killed", "superseded"
@@ -70,7 +67,7 @@ def judge(
         return Verdict(
             kind="lost", reason=f"no sign of life from {', '.join(lost)}", nodes=tuple(lost)
         )
-    if WRONG in values:
+    if WRONG_INPUT in values:
         return Verdict(kind="wrong", reason=complaint or "the run refuses its input")
     if len(codes) == size and values <= set(ORDERLY):
         return _orderly(exits, values, asked)

@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from configs.errors import in_words
+from configs.errors import exit_code
 from tools.bench import checkpoint, gpu, parallel, train
 from tools.command import check_output
 
@@ -21,15 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (train, parallel, checkpoint, gpu):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
-    try:
-        check_output("--json", arguments.json)
-        status: int = arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {in_words(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(arguments), interrupted="interrupted: nothing was written")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    check_output("--json", arguments.json)
+    status: int = arguments.run(arguments)
     return status
 
 

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from configs.documentation import without_markup
+from configs.errors import UserError
 from model.networks.config import ModelConfig
 from pretrain.checkpoint import store
 from pretrain.checkpoint.config import CheckpointConfig
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: a machine with too few GPUs, or weights that come back changed.
     """
     if torch.cuda.is_available() and torch.cuda.device_count() < RANKS:
-        raise ValueError(f"checkpoint needs {RANKS} GPUs, or CUDA_VISIBLE_DEVICES= in front of it")
+        raise UserError(f"checkpoint needs {RANKS} GPUs, or CUDA_VISIBLE_DEVICES= in front of it")
     model = ModelConfig(
         vocab_size=arguments.vocab_size,
         width=arguments.width,
@@ -110,7 +111,7 @@ def _measure(
     try:
         from tools.bench import checkpoint_ranks
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"checkpoint needs {error.name}, which is not installed: run `pip install -e .`"
         ) from error
     config = replace(config, parallel=SAVED)
@@ -159,7 +160,7 @@ def _slowest(ranks: Sequence[Sequence[float]]) -> list[float]:
 def _refuse_other_weights(name: str, digests: Sequence[float], saves: Sequence["Saves"]) -> None:
     expected, got = sum(rank.digest for rank in saves), sum(digests)
     if not abs(got - expected) <= 1e-9 * expected:
-        raise ValueError(
+        raise UserError(
             f"{name}: the weights' squares sum up to {got}, but to {expected} when they were "
             "saved: one of the two is wrong, so their times mean nothing"
         )

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from configs.errors import UserError
 from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.planner.hardware import GIB, GPUS, Gpu, find
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     peaks = find(arguments.gpu)
     if not torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             "gpu needs a GPU that this torch can use, and finds none: for the cores of this "
             "machine run `python -m tools.bench train` or `python -m tools.bench parallel`"
         )
@@ -156,7 +157,7 @@ def measure(
             advance=advance,
         )["step"]
     except torch.OutOfMemoryError as error:
-        raise ValueError(
+        raise UserError(
             f"{config.global_batch} samples of {config.data.sequence_length} positions do not fit "
             f"into the memory of this GPU: lower --tokens, now {arguments.tokens}"
         ) from error

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from configs.documentation import without_markup
+from configs.errors import UserError
 from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
@@ -128,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
             about the loss.
     """
     if torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             "parallel compares cores, and here its ranks would compute on the GPU: put "
             "CUDA_VISIBLE_DEVICES= in front of the command, or run `python -m tools.bench gpu`"
         )
@@ -167,7 +168,7 @@ class Bench:
         try:
             from tools.bench import ranks
         except ModuleNotFoundError as error:
-            raise ValueError(
+            raise UserError(
                 f"parallel needs {error.name}, which is not installed: run `pip install -e .`"
             ) from error
         self._ranks, self._pool, self._advance = ranks, pool, advance
@@ -229,7 +230,7 @@ class Bench:
 
 def _refuse_different_losses(name: str, loss: float, expected: float, precision: str) -> None:
     if not abs(loss - expected) <= TOLERANCE[precision] * abs(expected):
-        raise ValueError(
+        raise UserError(
             f"{name}: loss {loss:.6f}, but {expected:.6f} after the same steps without it: one of "
             "the two is wrong, so their times mean nothing"
         )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from configs.errors import UserError
 from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.networks.dit import Denoiser
@@ -198,7 +199,7 @@ def _refuse_different_losses(denoiser: Denoiser, tokens_BL: Tensor, carry_over: 
             )
         )
     if not abs(ours - plain) <= TOLERANCE * abs(plain):
-        raise ValueError(
+        raise UserError(
             f"our loss {ours:.6f} and the reference's {plain:.6f} differ on one corrupted batch: "
             "one of the steps is wrong, so their times mean nothing"
         )

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.errors import exit_code
 from pretrain.checkpoint import store
 from tools import command
 from tools.convert.average import average
@@ -226,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.out}: {arguments.run(arguments)}")
         return 0
 
-    return command.run(convert)
+    return exit_code(convert)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from configs.load import merged
 from configs.words import parse, split
 from pretrain.launch.pool import Pool
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = parse(_parser(), argv)
-    return command.run(lambda: _crash(arguments))
+    return exit_code(lambda: _crash(arguments))
 
 
 def _crash(arguments: argparse.Namespace) -> int:

@@ -20,11 +20,13 @@ from string import Formatter
 from types import ModuleType
 from typing import Any
 
+from configs.errors import exit_code
+from configs.json_files import write_json
 from configs.load import is_override, load
 from configs.words import parse, split
 from pretrain.__main__ import main as pretrain
 from pretrain.config import RunConfig
-from pretrain.run.directory import RunDirectory, run_path, write_json
+from pretrain.run.directory import RunDirectory, run_path
 from pretrain.run.metrics import read_rows
 
 
@@ -136,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = parse(parser, argv).words
     if all(is_override(word) for word in words):
         words = ["configs/demo.yaml", *words]
-    return command.run(lambda: demo(words))
+    return exit_code(lambda: demo(words))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from configs.words import parse
 from data_pipeline.packing import held_out
 from data_pipeline.shards import open_split
@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(arguments, config)
         return command.with_model(_work, arguments)
 
-    return command.run(evaluate_run)
+    return exit_code(evaluate_run)
 
 
 if __name__ == "__main__":

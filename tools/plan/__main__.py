@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from configs.load import load
 from configs.words import parse, split
 from pretrain.config import RunConfig
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = parse(_parser(), argv)
-    return command.run(lambda: _plan(arguments))
+    return exit_code(lambda: _plan(arguments))
 
 
 def _plan(arguments: argparse.Namespace) -> int:

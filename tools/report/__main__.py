@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from tools import command
 from tools.report.curves import Run, differences, read_runs
 from tools.report.plots import draw_levels, draw_loss, draw_training
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{file}\n\n{text}")
         return 0
 
-    return command.run(report_runs)
+    return exit_code(report_runs)
 
 
 if __name__ == "__main__":

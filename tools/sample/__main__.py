@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from configs.words import parse as parse_words
 from data_pipeline.tokenizer import Tokenizer
 from model.draws import Draws
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(arguments, config)
         return command.with_model(_work, arguments)
 
-    return command.run(sample_run)
+    return exit_code(sample_run)
 
 
 if __name__ == "__main__":

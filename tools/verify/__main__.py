@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from configs.errors import UserError
+from configs.errors import UserError, exit_code
 from pretrain.launch import local as launch
 from pretrain.launch.pool import Pool, RankError
 from tools import command
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    return command.run(lambda: _verify(arguments))
+    return exit_code(lambda: _verify(arguments))
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from configs.json_files import write_json
 from pretrain.run.loggers.logger import Opening
 from pretrain.run.metrics import Row
 
@@ -113,9 +114,7 @@ class WandbRun:
 
     def _keep(self, step: int) -> None:
         self._facts["step"] = step
-        aside = self._kept.with_name(f".{self._kept.name}")
-        aside.write_text(json.dumps(self._facts) + "\n", encoding="utf-8")
-        aside.replace(self._kept)
+        write_json(self._kept, self._facts)
 
 
 def name(directory: Path) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from configs.exit_codes import HUNG
 from configs.load import load
 from pretrain.config import RunConfig
 from pretrain.hooks import Hook
 from pretrain.launch.pool import Pool
 from pretrain.launch.rank import train_rank
-from pretrain.launch.watchdog import HUNG, Watchdog
+from pretrain.launch.watchdog import Watchdog
 from pretrain.run.directory import RunDirectory
 from pretrain.trainer import Trainer
 

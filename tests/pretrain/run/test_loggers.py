@@ -271,7 +271,7 @@ def test_one_that_fails_is_said_once_and_the_others_go_on(
     [
         ("log.tensorboard=true", "tensorboard"),
         ("log.csv=true", ".metrics.csv"),
-        ("wandb.mode=offline", ".wandb.json"),
+        ("wandb.mode=offline", "wandb.json"),
     ],
 )
 def test_one_that_cannot_write_is_off(

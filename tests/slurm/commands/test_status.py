@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from configs.errors import UserError
+from configs.json_files import write_json
 from configs.run_files import process
 from slurm import controller
 from slurm.commands import status as follow
 from slurm.commands.status import state_of, summary, table
 from slurm.commands.sweep import MOST_BYTES, names, note, points, results
 from slurm.controller import Job, RefusedError, UnreachableError
-from slurm.records import Records, write_json
+from slurm.records import Records
 
 
 @pytest.fixture

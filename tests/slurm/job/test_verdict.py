@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from configs.json_files import write_json
 from slurm.controller import Job, accounted, shown
 from slurm.job.progress import Progress
 from slurm.job.site import fate_of
 from slurm.job.verdict import judge
-from slurm.records import Records, write_json
+from slurm.records import Records
 
 
 def exits(*codes: int, signals: tuple[str, ...] = ()) -> dict[int, dict[str, Any]]:
