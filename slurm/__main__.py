@@ -89,16 +89,14 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parsed(list(sys.argv[1:] if argv is None else argv))
-    from slurm.commands import cancel as stop
-    from slurm.commands import status as follow
-    from slurm.commands import submit as submitting
+    from slurm.commands import cancel, status, submit
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
-        "submit": submitting.run,
-        "status": follow.status,
-        "logs": follow.logs,
-        "cancel": stop.cancel,
-        "requeue": stop.requeue,
+        "submit": submit.run,
+        "status": status.status,
+        "logs": status.logs,
+        "cancel": cancel.cancel,
+        "requeue": cancel.requeue,
     }
     return exit_code(lambda: commands[arguments.command](arguments))
 

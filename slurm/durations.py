@@ -25,7 +25,7 @@ def seconds(text: str) -> int | None:
     return 60 * minutes + part["seconds"] + part["s"] + part["sec"]
 
 
-def spoken(number: float) -> str:
+def readable(number: float) -> str:
     """Seconds for a reader."""
     whole = int(number)
     if whole < 100:

@@ -1,13 +1,13 @@
-"""What is kept of a run's jobs, in ``RUN/slurm`` on the file system that all nodes share.
+"""Records of a run's jobs in ``RUN/slurm``, on the file system that all nodes share.
 
     jobs.jsonl           every job that was submitted for the run
-    state.json           how the run stands between jobs: waiting, over, given up, and why
+    state.json           state of the run between jobs: waiting, over, given up, and why
     submissions/0001/    job.json, config.yaml, code/, job.sbatch, submitit/, logs/
-    starts/0001/         one start of the ranks: who, where, how it ended
-      start.json  meeting.json  stop  outcome.json  exits/  beats/  rank-00000.log
+    starts/0001/         one start of the ranks: job, nodes, logs, outcome
+      start.json  rendezvous.json  stop  outcome.json  exits/  beats/  rank-00000.log
 
-Starts are numbered over all submissions by directories that can be made only once. The
-highest is the one that counts: tasks and supervisors of an earlier one leave.
+Starts are numbered over all submissions, each number a directory that only one process can
+make. The highest number supersedes all others: their tasks and supervisors leave.
 """
 
 import json
@@ -41,44 +41,49 @@ class Start:
 
     @property
     def number(self) -> int:
-        """Its place among all starts of the run."""
+        """Number among all starts of the run, from 1 on."""
         return int(self.path.name)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Job, restart, submission, nodes, step and time of its beginning."""
+        """Contents of start.json: job, restart, submission, nodes, ranks, step, time."""
         return read_json(self.path / "start.json")
 
     @property
-    def meeting(self) -> Path:
-        """Where the ranks read address and port of their rendezvous."""
-        return self.path / "meeting.json"
+    def rendezvous(self) -> Path:
+        """File with address and port of rank 0."""
+        return self.path / "rendezvous.json"
 
     @property
     def stop(self) -> Path:
-        """A file that names the signal by which the ranks were asked to stop."""
+        """File with the name of the signal that requests a stop of the ranks."""
         return self.path / "stop"
 
     @property
     def outcome(self) -> Path:
-        """How it ended."""
+        """File with kind, reason and step of its end."""
         return self.path / "outcome.json"
 
+    @property
+    def srun_log(self) -> Path:
+        """Output of srun itself."""
+        return self.path / "srun.log"
+
     def log(self, rank: int) -> Path:
-        """What a rank printed."""
+        """Output of a rank."""
         return self.path / f"rank-{rank:05d}.log"
 
     def exit(self, rank: int) -> Path:
-        """How a rank ended."""
+        """File with exit status and signals of a rank that has ended."""
         return self.path / "exits" / f"{rank:05d}.json"
 
     def exits(self) -> dict[int, dict[str, Any]]:
-        """How each rank ended that has."""
+        """Contents of these files, by rank."""
         files = (self.path / "exits").glob("*.json")
         return {int(file.stem): read_json(file) for file in files}
 
     def beat(self, node: int) -> Path:
-        """A file that changes while a node lives."""
+        """Heartbeat file of a node, rewritten while the node lives."""
         return self.path / "beats" / str(node)
 
     @property
@@ -89,30 +94,30 @@ class Start:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a run."""
+    """All records of a run, read and written through one object."""
 
     run: Path
 
     @property
     def root(self) -> Path:
-        """All that is kept here."""
+        """The directory of the records."""
         return self.run / "slurm"
 
     # -- the run ------------------------------------------------------------------------
 
     @property
     def state(self) -> dict[str, Any]:
-        """How the run stands: ``state``, ``reason``, and what else was noted."""
+        """Contents of state.json: ``state``, ``reason`` and other facts."""
         return read_json(self.root / "state.json")
 
-    def note(self, **facts: Any) -> None:
-        """Change some of these."""
+    def update_state(self, **facts: Any) -> None:
+        """Change some entries of state.json."""
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / "state.json", {**self.state, **facts, "time": time.time()})
 
     @property
     def status(self) -> dict[str, Any]:
-        """The run's own account: state, step, attempt, reason."""
+        """Contents of the run's own status.json; see :func:`configs.run_files.standing`."""
         return standing(self.run)
 
     def saved_step(self) -> int:
@@ -134,18 +139,18 @@ class Records:
     # -- jobs ---------------------------------------------------------------------------
 
     def add_job(self, job: str, submission: int, kind: str, **facts: Any) -> None:
-        """Note a submitted job; ``kind``: first, chain, successor, requeue, local."""
+        """Record a submitted job; ``kind``: first, chain, successor, requeue, local."""
         self.root.mkdir(parents=True, exist_ok=True)
         row = {"job": job, "submission": submission, "kind": kind, "time": time.time(), **facts}
         with (self.root / "jobs.jsonl").open("ab+") as stream:
-            # Behind a line that was cut, this one would be lost with it.
+            # A line that a crash has cut gets its newline first, or this one would be lost with it.
             end = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, end - 1))
             cut = stream.read(1) not in (b"", b"\n")
             stream.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs, oldest first; a line that a crash or a full disk has cut is none."""
+        """The jobs, oldest first; lines that a crash or a full disk has cut are left out."""
         try:
             text = (self.root / "jobs.jsonl").read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -160,7 +165,7 @@ class Records:
         return self.root / "submissions" / f"{number:04d}"
 
     def new_submission(self) -> int:
-        """The number of a submission that nobody else has."""
+        """Create the next submission's directory; returns its number."""
         return _claim(self.root / "submissions")
 
     def newest_submission(self) -> int:
@@ -170,15 +175,15 @@ class Records:
     # -- starts -------------------------------------------------------------------------
 
     def start(self, number: int) -> Start:
-        """A start."""
+        """The start of this number."""
         return Start(self.root / "starts" / f"{number:04d}")
 
     def starts(self) -> list[Start]:
-        """All of them, oldest first."""
+        """All starts, oldest first."""
         return [self.start(number) for number in numbers(self.root / "starts")]
 
     def new_start(self, facts: Mapping[str, Any]) -> Start:
-        """Begin one: from here on all earlier ones are superseded."""
+        """Create the next start, which supersedes all earlier ones."""
         start = self.start(_claim(self.root / "starts"))
         for name in ("exits", "beats"):
             (start.path / name).mkdir()

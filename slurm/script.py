@@ -1,12 +1,13 @@
-"""Job scripts: the options of sbatch, and the few lines that become the supervisor.
+"""Job scripts: the options of sbatch, and the shell lines that start the supervisor.
 
-The supervisor takes the place of the shell (``exec``), so that the signals for the batch
-process reach it. Until it listens, user signals are ignored: their default would end it.
-Two scripts come of the same options: the one that a submission keeps, with its paths, and
-a template without any, for people who call sbatch themselves. No value becomes a directive or a
-command of its own (``quoting``), but for ``environment``, whose lines are commands.
+The supervisor replaces the shell (``exec``), so that signals for the batch process reach it.
+Until it has installed its handlers, user signals are ignored: their default would end it.
+Two scripts are made of the same options: the one that a submission keeps, with its paths, and
+a template without any, for users who call sbatch themselves. Every value is quoted
+(:mod:`slurm.quoting`) but for the lines of ``environment``, which are shell commands.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from slurm import quoting
@@ -14,15 +15,15 @@ from slurm.settings import Settings
 from slurm.submission import Submission
 
 STOP_SIGNAL = "USR2"
-"""NCCL may use USR1 for itself."""
+"""Signal that SLURM sends ahead of the time limit; NCCL may use USR1 for itself."""
 MOST_NAME_BYTES = 200
-"""Of a job's name, which becomes part of a file's: that may have 255."""
+"""Length limit of a job's name, which becomes part of a file's name of at most 255 bytes."""
 
 Options = dict[str, str | int | bool]
 
 
 def options(settings: Settings, name: str) -> Options:
-    """The options of sbatch, by their long names."""
+    """Options of sbatch by their long names."""
     asked: Mapping[str, str | int | bool | None] = {
         "job-name": name.encode()[:MOST_NAME_BYTES].decode(errors="ignore"),
         **_shape(settings),
@@ -44,10 +45,10 @@ def options(settings: Settings, name: str) -> Options:
 
 
 def _shape(settings: Settings) -> Options:
-    """Nodes, and what is asked of each; srun is told the shape of the ranks once more.
+    """Options for nodes, tasks and cores; srun receives the shape of the ranks once more.
 
-    Of a range of nodes SLURM gives a job as many as it can, but the fewest where tasks per
-    node are named: there the cores of a node's ranks are asked for as those of one task.
+    SLURM gives a job as many nodes of a range as it can, but only the minimum where tasks per
+    node are named: with a range, the cores of a node are requested as those of one task.
     """
     if not settings.elastic or settings.min_nodes == settings.nodes:
         return {
@@ -62,22 +63,22 @@ def _shape(settings: Settings) -> Options:
 
 
 def flag(key: str, value: str | int | bool) -> str:
-    """One option, as a directive holds it."""
+    """Format one option for an ``#SBATCH`` line."""
     return f"--{key}" if value is True else f"--{key}={quoting.directive(str(value))}"
 
 
 def setup(settings: Settings) -> list[str]:
-    """Shell lines before the supervisor."""
+    """Shell lines that run before the supervisor."""
     return ["trap '' USR1 USR2", *settings.environment]
 
 
 def imports(submission: Submission) -> str:
-    """The line that makes a job import the copied code."""
+    """Shell line that makes a job import the copied code."""
     return "export " + " ".join(f"{k}={quoting.word(v)}" for k, v in submission.imports.items())
 
 
 def places(submission: Submission, name: str) -> Options:
-    """Where a job begins, and the file for what its supervisor prints."""
+    """Options for a job's working directory and the log of its supervisor."""
     # Paths of the configuration may be relative to where it was submitted from.
     return {
         "chdir": str(submission.directory),
@@ -85,22 +86,33 @@ def places(submission: Submission, name: str) -> Options:
     }
 
 
-def script(submission: Submission, python: str) -> str:
-    """The script that a submission keeps."""
+def interpreter(settings: Settings) -> str:
+    """The job's Python: the settings', or the one that submits."""
+    return settings.python or sys.executable
+
+
+def script(submission: Submission) -> str:
+    """The script that a submission keeps, which starts its run again."""
     chosen = options(submission.settings, submission.name) | places(submission, "%j")
+    python = interpreter(submission.settings)
     command = [python, "-u", "-m", "slurm.job.supervisor", "--job", str(submission.path)]
     lines = [*setup(submission.settings), imports(submission), f"exec {quoting.line(command)}"]
     return _text([], chosen, lines)
 
 
+def write_script(submission: Submission) -> None:
+    """Write the script that a submission keeps."""
+    submission.script.write_text(script(submission), encoding="utf-8")
+
+
 def template(
     settings: Settings, name: str, run: str, before: Sequence[str], words: Sequence[str]
 ) -> str:
-    """A script without a path of this machine; ``sbatch`` it from a checkout.
+    """A script without absolute paths, to be submitted with ``sbatch`` from a checkout.
 
     Args:
         run: the run's directory, as pretrain names it.
-        before, words: what stood before and after ``--`` on the command line.
+        before, words: the words before and after ``--`` on the command line.
     """
     chosen: Options = options(settings, name) | {"output": "%x-%j.out"}
     remark = ["python", "-m", "slurm", "submit", *before, "--print", "--", *words]
@@ -112,7 +124,7 @@ def template(
 
 
 OWN_PYTHON = ["python=.venv/bin/python", 'command -v "$python" >/dev/null || python=python']
-"""The checkout's own interpreter; where there is none, that of the environment."""
+"""Shell lines that choose the checkout's interpreter, or else that of the environment."""
 
 
 def _text(notes: Sequence[str], chosen: Options, lines: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data_pipeline", "pretrain", "slurm", "tools")
-NO_COMMANDS = {"slurm.job.supervisor", "slurm.job.first", "slurm.job.task"}
+NO_COMMANDS = {"slurm.job.supervisor", "slurm.job.bootstrap", "slurm.job.task"}
 """What only a job starts."""
 
 

@@ -7,8 +7,8 @@ from configs.errors import UserError
 from slurm import controller
 from slurm import submission as submissions
 from slurm.controller import Job, RefusedError
-from slurm.hosts import expand
-from slurm.job.site import exclusions, submit_script
+from slurm.job.allocation import exclusions, submit_script
+from slurm.node_list import expand
 from slurm.records import Records
 from slurm.script import STOP_SIGNAL
 
@@ -16,7 +16,7 @@ from slurm.script import STOP_SIGNAL
 def cancel(arguments: argparse.Namespace) -> int:
     """End all jobs of a run; it is saved first, and no job of a chain goes on."""
     records, live = _live(arguments.run)
-    records.note(state="cancelled", reason="by python -m slurm cancel")
+    records.update_state(state="cancelled", reason="by python -m slurm cancel")
     if not live:
         print(f"{arguments.run} has no job; nothing to cancel")
         if records.jobs()[-1]["kind"] == "local" and records.state.get("pid"):
@@ -36,7 +36,7 @@ def requeue(arguments: argparse.Namespace) -> int:
         raise UserError(f"job {live[0].id} is ending still; try again in a moment")
     excluded = _excluded(records.state.get("excluded", []), arguments.exclude)
     starts = records.starts()
-    records.note(excluded=excluded, count_from=starts[-1].number if starts else 0)
+    records.update_state(excluded=excluded, count_from=starts[-1].number if starts else 0)
     running = [job for job in live if job.state == "RUNNING"]
     if running:
         # Its supervisor lets the ranks save, and then requeues it with these nodes excluded.
@@ -46,7 +46,7 @@ def requeue(arguments: argparse.Namespace) -> int:
         _release(live[0], exclusions(submission, excluded) if excluded else "")
         print(f"job {live[0].id} waits already: {live[0].reason or live[0].state}")
     else:
-        records.note(state="submitted", reason="", submission=number)
+        records.update_state(state="submitted", reason="", submission=number)
         job = submit_script(submission, excluded)
         records.add_job(job, number, "requeue", log=str(submission.log(job)))
         print(f"submitted  {arguments.run}: job {job}")

@@ -15,7 +15,7 @@ from configs.errors import RunError, UserError
 from configs.words import split
 from slurm import controller, quoting
 from slurm.controller import MissingError, RefusedError
-from slurm.durations import seconds, spoken
+from slurm.durations import readable, seconds
 from slurm.records import Records
 from slurm.settings import Settings
 
@@ -77,7 +77,7 @@ def time_limit(settings: Settings) -> None:
         most, facts = max(limits.items())
         raise UserError(
             f"time {settings.time} is more than partition {facts['PartitionName']} allows: set "
-            f"time to {facts['MaxTime']} ({spoken(most)}) or less"
+            f"time to {facts['MaxTime']} ({readable(most)}) or less"
         )
 
 

@@ -12,9 +12,9 @@ from configs.run_files import DIED, RUNNING, gone
 from slurm import controller, quoting
 from slurm.commands import preflight, sweep
 from slurm.controller import Job, RefusedError, UnreachableError
-from slurm.durations import spoken
+from slurm.durations import readable
+from slurm.executor import log_of
 from slurm.records import Records
-from slurm.submit import log_of
 
 FOLLOW_S = 1.0
 ENDED = ("done", "failed", "cancelled", "stopped")
@@ -131,7 +131,7 @@ def summary(records: Records) -> dict[str, Any]:
         "saved": records.saved_step(),
         "loss": row.get("loss"),
         "tokens/s": throughput,
-        "left": spoken(left) if left is not None else "",
+        "left": readable(left) if left is not None else "",
         "restarts": max(0, len(records.starts()) - 1),
         "reason": state.get("reason", ""),
     }

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.load import is_override
-from slurm import quoting, submission
+from slurm import executor, quoting, submission
 from slurm import settings as cluster
-from slurm import submit as submitter
 from slurm.commands import preflight, sweep
 from slurm.script import script, template
 from slurm.settings import Settings
@@ -37,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.chain < 1:
         raise UserError(f"--chain must be at least 1, not {arguments.chain}")
-    submitter.forget_surrounding_job()
+    executor.forget_surrounding_job()
     points = sweep.points(arguments.sweep)
     if arguments.sweep and (arguments.chain > 1 or arguments.local or arguments.print):
         raise UserError("a sweep is one array of runs; leave out --chain, --local and --print")
@@ -85,14 +84,14 @@ def _one(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]
     if arguments.local:
         return _local(made)
     _show(made)
-    ids = submitter.submit(made)
+    ids = executor.submit(made)
     print(f"submitted  {run_dir}: job {' then '.join(ids)}")
     _how_to_follow(made)
     return 0
 
 
 def _local(made: Submission) -> int:
-    job = submitter.rehearse(made)
+    job = executor.rehearse(made)
     print(f"running    {made.run} here, as process {job.job_id}")
     _how_to_follow(made)
     job.wait()
@@ -111,9 +110,9 @@ def _sweep(settings: Settings, words: Sequence[str], points: Sequence[sweep.Poin
         preflight.alone(Path(found["run_dir"]).resolve())
     members = sweep.prepare(dry_runs, settings, words, points)
     _show(members[0])
-    ids = submitter.submit_array(members)
+    ids = executor.submit_array(members)
     root = members[0].run.parent
-    sweep.note(root, points, members)
+    sweep.record_members(root, points, members)
     for number, member in zip(ids, members, strict=True):
         print(f"submitted  {member.run}: job {number}")
     print(f"table      python -m slurm status {quoting.word(str(root))}")
@@ -121,7 +120,7 @@ def _sweep(settings: Settings, words: Sequence[str], points: Sequence[sweep.Poin
 
 
 def _show(made: Submission) -> None:
-    print(script(made, submitter.python(made.settings)))
+    print(script(made))
 
 
 def _how_to_follow(made: Submission) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps: a run for each combination of values, as one array of jobs, and one table."""
+"""Sweeps: a run for each combination of values, submitted as one job array, with a result table."""
 
 import hashlib
 import itertools
@@ -21,11 +21,11 @@ from slurm.settings import Settings
 from slurm.submission import Submission
 
 Point = tuple[str, ...]
-"""The words of one combination."""
+"""The ``key=value`` words of one combination."""
 
 TABLE = "sweep.json"
 MOST_BYTES = 120
-"""Of a member's name."""
+"""Length limit of a member's name, a directory below the sweep's run_dir."""
 
 
 def points(axes: Sequence[str]) -> list[Point]:
@@ -52,9 +52,9 @@ def points(axes: Sequence[str]) -> list[Point]:
 
 
 def _values(text: str) -> list[str]:
-    """The values between the commas that are not inside lists, blocks or quotes; none if unclear.
+    """Split at commas outside lists, blocks and quotes; empty if the text is ambiguous.
 
-    They are cut where YAML, which will read each of them, ends the items of a list.
+    YAML finds the ends of the items, since it reads each value afterwards.
     """
     try:
         node = yaml.compose(f"[{text}]", Loader=yaml.SafeLoader)
@@ -78,7 +78,7 @@ def _values(text: str) -> list[str]:
 def dry_runs(
     settings: Settings, words: Sequence[str], combinations: Sequence[Point]
 ) -> list[dict[str, Any]]:
-    """The dry run of every member, each in a directory of its own below the run's."""
+    """The dry run of every member, each in its own directory below the run's."""
     root = Path(preflight.dry_run(settings, words)["run_dir"])
     places = [json.dumps(str(root / name), ensure_ascii=False) for name in names(combinations)]
     return [
@@ -88,7 +88,7 @@ def dry_runs(
 
 
 def names(combinations: Sequence[Point]) -> list[str]:
-    """A directory's name for each combination; no two are the same."""
+    """A unique directory name for each combination."""
     found = [_name(point) for point in combinations]
     counts = Counter(found)
     return [
@@ -98,7 +98,7 @@ def names(combinations: Sequence[Point]) -> list[str]:
 
 
 def _name(point: Point) -> str:
-    """``key=value,key=value`` in letters that mean nothing to a shell, and not too many."""
+    """``key=value,key=value`` without letters that a shell interprets, cut at MOST_BYTES."""
     name = re.sub(r"[^\w.,=+-]+", "-", re.sub(r"[][{}'\"]", "", ",".join(point)))
     if len(name.encode()) <= MOST_BYTES:
         return name
@@ -123,8 +123,10 @@ def prepare(
     return made
 
 
-def note(root: Path, combinations: Sequence[Point], members: Sequence[Submission]) -> None:
-    """Remember the members of a sweep, those of an earlier one with them."""
+def record_members(
+    root: Path, combinations: Sequence[Point], members: Sequence[Submission]
+) -> None:
+    """Add the members of a sweep to its table, which keeps those of an earlier one."""
     known = read_json(root / TABLE)
     fresh = {m.run.name: list(point) for point, m in zip(combinations, members, strict=True)}
     write_json(root / TABLE, known | fresh)
@@ -136,10 +138,10 @@ def members(root: Path) -> list[Path]:
 
 
 def results(root: Path, states: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """One row for each run of a sweep: its values, where it stands, its last numbers.
+    """One row for each run of a sweep: its values, state, step, loss and held-out score.
 
     Args:
-        states: how runs stand that SLURM was asked about; by default what was noted of each.
+        states: states of runs as SLURM reports them; by default those of their records.
     """
     rows = []
     for run, point in read_json(root / TABLE).items():

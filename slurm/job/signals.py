@@ -1,55 +1,55 @@
-"""Signals of a task, or of a supervisor, noted from its first lines on."""
+"""Signal handlers of tasks and supervisors: record requests to stop from the first line on."""
 
 import os
 import signal
 from types import FrameType
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""Those that ask to stop."""
+"""Signals that request a stop."""
 
 received: list[int] = []
-"""What came, oldest first. Of a stop several may come: two SIGTERMs, with a SIGCONT between."""
+"""Signals received so far, oldest first. One stop may send several: SIGTERM, SIGCONT, SIGTERM."""
 
 
-def _note(number: int, _frame: FrameType | None) -> None:
+def _record(number: int, _frame: FrameType | None) -> None:
     received.append(number)
 
 
-def note() -> None:
-    """Note signals from here on."""
+def install() -> None:
+    """Record signals from here on."""
     for number in STOP:
-        signal.signal(number, _note)
+        signal.signal(number, _record)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
 
-def hold() -> None:
-    """In a process that is about to become another program: let signals wait for that."""
+def block() -> None:
+    """Keep signals pending, in a process that is about to exec another program."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 
 
-def hand_on() -> None:
-    """Before this process becomes another program: that one gets what came, and what comes."""
-    hold()
+def send_on() -> None:
+    """Before exec: keep later signals pending, and send the recorded ones once more."""
+    block()
     for number in distinct():
         os.kill(os.getpid(), number)
 
 
 def ignore() -> None:
-    """At the end: a late one must not make a failure of it."""
+    """Before the exit: a late signal must not change the exit status."""
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
 
 
 def distinct() -> list[int]:
-    """Each kind that came, once."""
+    """Received signals without repetitions, oldest first."""
     return list(dict.fromkeys(received))
 
 
 def names() -> set[str]:
-    """The kinds as people write them."""
+    """Names of the received signals, such as SIGTERM."""
     return {signal.Signals(number).name for number in received}
 
 
 def ending() -> bool:
-    """Whether SLURM, or somebody, is ending this job."""
+    """Whether SLURM or a user is ending this job (SIGTERM, SIGINT), not asking it to restart."""
     return signal.SIGTERM in received or signal.SIGINT in received

@@ -1,8 +1,8 @@
-"""How a start ended, and what is to be done about it.
+"""Verdict on a start: why it ended, judged by its tasks' records and srun's output.
 
-srun's status says little: with ``--kill-on-bad-exit`` the killed siblings mask the one that
-failed. The tasks' own accounts come first; but what srun says of lost nodes comes before a rank's
-failure, which may be the loss of its peers. srun's status comes last.
+srun's own status is a poor witness: with ``--kill-on-bad-exit`` the killed siblings mask the task
+that failed. The tasks' records come first; but srun's messages about lost nodes come before a
+rank's failure, which may follow from the loss of its peers. srun's status comes last.
 """
 
 import re
@@ -28,7 +28,7 @@ _ENDING = {"SIGTERM", "SIGINT"}
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """An end.
+    """Why a start ended.
 
     Args:
         kind: ``stopped`` on a request that wants the run to go on; ``terminated`` on one that
@@ -47,7 +47,7 @@ def judge(
     size: int,
     *,
     status: int | None,
-    said: str = "",
+    srun_output: str = "",
     asked: Collection[str] = (),
     lost: Collection[str] = (),
     complaint: str = "",
@@ -55,11 +55,12 @@ def judge(
     """The verdict on a start.
 
     Args:
-        exits: accounts of the ranks that left one. size: of all ranks.
-        status, said: of srun. asked: signals that the supervisor had.
-        lost: nodes that fell silent. complaint: why the run says that it failed.
+        exits: records of the ranks that left one (:meth:`slurm.records.Start.exits`). size: number
+            of ranks.
+        status, srun_output: of srun. asked: names of signals that the supervisor received.
+        lost: nodes without heartbeat. complaint: the run's own message about its failure.
     """
-    codes = {rank: int(account.get("code", -1)) for rank, account in exits.items()}
+    codes = {rank: int(record.get("code", -1)) for rank, record in exits.items()}
     values = set(codes.values())
     if SUPERSEDED in values:
         return Verdict(kind="superseded", reason="a newer start of the run has begun")
@@ -79,8 +80,8 @@ def judge(
     own = {rank: code for rank, code in codes.items() if code not in ORDERLY}
     by_itself = sorted(rank for rank, code in own.items() if code > 0)
     by_signal = sorted(rank for rank, code in own.items() if code < 0)
-    found = _INFRASTRUCTURE.search(said)
-    line = next((x for x in said.splitlines() if found and found[0] in x), "").strip()
+    found = _INFRASTRUCTURE.search(srun_output)
+    line = next((x for x in srun_output.splitlines() if found and found[0] in x), "").strip()
     if line:
         return Verdict(kind="killed", reason=line)
     if by_itself and not by_signal:
@@ -97,7 +98,7 @@ def _orderly(
 ) -> Verdict:
     if STOPPED not in values:
         return Verdict(kind="done", reason="")
-    heard = {name for account in exits.values() for name in account.get("signals", ())}
+    heard = {name for record in exits.values() for name in record.get("signals", ())}
     heard |= set(asked)
     names = ", ".join(sorted(heard)) or "another launcher's"
     if heard & _USER_SIGNALS and not _ENDING & set(asked):

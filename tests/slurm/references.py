@@ -26,9 +26,9 @@ def submit_and_finish(lab: Lab) -> None:
     assert run.kinds() == ["done"]
     assert run.steps() == list(range(1, STEPS + 1))
     (start,) = run.starts
-    meeting = start.meeting.read_text()
-    assert '"address": "node1"' in meeting
-    assert "localhost" not in meeting
+    rendezvous = start.rendezvous.read_text()
+    assert '"address": "node1"' in rendezvous
+    assert "localhost" not in rendezvous
     assert {account["host"] for account in start.exits().values()} == {"node1", "node2"}
     assert start.facts["ranks"] == 2
 

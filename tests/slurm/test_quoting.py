@@ -15,11 +15,11 @@ from slurm import submission as submissions
 from slurm.__main__ import main
 from slurm.commands import preflight
 from slurm.commands import submit as submitting
+from slurm.executor import executor
 from slurm.job import ranks
 from slurm.records import Start
 from slurm.script import script, template
 from slurm.settings import load
-from slurm.submit import executor
 
 ODD = [
     "my exp",
@@ -78,7 +78,7 @@ def test_scripts_hold_a_paths_name_as_it_is(tmp_path: Path, name: str) -> None:
     facts = {**dry_run(tmp_path, chosen), "run_dir": str(tmp_path / name)}
     made = submissions.prepare(facts, chosen, ["x.yaml"], code=tmp_path / name / "code")
     theirs = executor(made)
-    texts = [script(made, "python"), theirs._make_submission_file_text("exec here", "")]
+    texts = [script(made), theirs._make_submission_file_text("exec here", "")]
     for text in texts:
         found = directives(text)
         assert found["--job-name"] == name
@@ -173,7 +173,7 @@ def test_a_long_name_leaves_room_in_a_files() -> None:
 def test_an_option_of_ones_own_is_the_last_word(tmp_path: Path) -> None:
     chosen = settings(options={"job-name": "other", "comment": "x y"})
     made = submissions.prepare(dry_run(tmp_path, chosen), chosen, ["x"], code=tmp_path)
-    for text in (script(made, "p"), executor(made)._make_submission_file_text("c", "")):
+    for text in (script(made), executor(made)._make_submission_file_text("c", "")):
         assert directives(text)["--job-name"] == "other"
         assert directives(text)["--comment"] == "x y"
 

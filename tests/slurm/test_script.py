@@ -13,20 +13,20 @@ import submitit
 
 from configs.errors import RunError, UserError
 from configs.load import validate
+from slurm import executor as executors
 from slurm import submission as submissions
-from slurm import submit as submitter
 from slurm.__main__ import main
 from slurm.commands import preflight
 from slurm.commands.preflight import _fits
 from slurm.controller import clean
-from slurm.job import template
-from slurm.job.site import exclusions
-from slurm.job.template import adopt
+from slurm.executor import executor, shell
+from slurm.job import hand_submitted
+from slurm.job.allocation import exclusions
+from slurm.job.hand_submitted import record_submission
 from slurm.records import Records
 from slurm.script import options, script
 from slurm.settings import Settings
 from slurm.submission import Submission
-from slurm.submit import executor, shell
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,7 +93,7 @@ def test_code_and_configuration_are_copied(submission: Submission) -> None:
 def test_both_scripts_import_the_copy_and_become_the_supervisor(submission: Submission) -> None:
     made = executor(submission)
     theirs = made._make_submission_file_text(made._submitit_command_str, "")
-    ours = script(submission, sys.executable)
+    ours = script(submission)
     for text in (ours, theirs):
         lines = text.splitlines()
         assert f"export PYTHONPATH={submission.code} PYTHONSAFEPATH=1" in lines
@@ -144,7 +144,7 @@ def test_a_rehearsal_runs_what_a_job_runs(tmp_path: Path) -> None:
     # submitit takes it apart again.
     command = shlex.split(shlex.join([*shell(made), "-u", "-m", "x y"]))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    first = ["-u", "-m", "slurm.job.first", str(made.path)]
+    first = ["-u", "-m", "slurm.job.bootstrap", str(made.path)]
     assert done.stdout.splitlines() == [str(tmp_path), f"{tmp_path}/c d", *first, "-u", "-m", "x y"]
 
 
@@ -154,13 +154,13 @@ def test_a_scripts_two_names_of_the_run_are_one(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(preflight, "dry_run", lambda settings, words: facts)
     cluster = str(ROOT / "configs" / "slurm" / "cpu.yaml")
     with pytest.raises(UserError, match="change both, or print the script anew"):
-        adopt(Records(tmp_path / "other"), [cluster], ["x.yaml"], {"SLURM_JOB_ID": "7"})
+        record_submission(Records(tmp_path / "other"), [cluster], ["x.yaml"], {"SLURM_JOB_ID": "7"})
     assert not (tmp_path / "other").exists()
     (tmp_path / "link").symlink_to(tmp_path)
     run = tmp_path / "link" / "a=b" / "run"
-    monkeypatch.setattr(template, "submissions", SimpleNamespace(prepare=lambda *_: 1 / 0))
+    monkeypatch.setattr(hand_submitted, "submissions", SimpleNamespace(prepare=lambda *_: 1 / 0))
     with pytest.raises(ZeroDivisionError):
-        adopt(Records(run.resolve()), [cluster], ["x.yaml"], {"SLURM_JOB_ID": "7"})
+        record_submission(Records(run.resolve()), [cluster], ["x.yaml"], {"SLURM_JOB_ID": "7"})
 
 
 def test_an_interpreter_that_a_printed_script_would_not_find_is_said(
@@ -198,7 +198,7 @@ def test_an_sbatch_that_names_no_job_is_said(tmp_path: Path, monkeypatch) -> Non
         raise submitit.core.utils.FailedSubmissionError("no\njob")
 
     monkeypatch.setattr(
-        submitter, "executor", lambda *_, **__: SimpleNamespace(submit_array=submit_array)
+        executors, "executor", lambda *_, **__: SimpleNamespace(submit_array=submit_array)
     )
     with pytest.raises(RunError, match="sbatch named no job; look with squeue for one: no job"):
-        submitter.submit(made)
+        executors.submit(made)

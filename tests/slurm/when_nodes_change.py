@@ -5,7 +5,7 @@ import math
 from lab import ENDLESS, STEPS, Lab, alive, continuous, same
 from references import reference, reference_of_one
 
-from slurm.hosts import expand
+from slurm.node_list import expand
 
 NODES = "node3,node4"
 

@@ -19,8 +19,8 @@ from slurm.commands import cancel as stop
 from slurm.commands import preflight
 from slurm.commands import submit as submitting
 from slurm.controller import Job, RefusedError
+from slurm.executor import visible_gpus
 from slurm.records import Records
-from slurm.submit import visible_gpus
 
 PARTITIONS = (
     "PartitionName=short Default=YES MaxTime=01:00:00\n"
@@ -126,7 +126,7 @@ print(sys.argv[1:], [int(number) for number in signals.received], flush=True)
 def test_signals_before_a_module_is_imported_are_noted(tmp_path: Path, root: Path) -> None:
     """As in a job: user signals are ignored when Python begins."""
     (tmp_path / "imports_long.py").write_text(SLOW)
-    start = f"{sys.executable} -u -m slurm.job.first {tmp_path} -u -m imports_long a b"
+    start = f"{sys.executable} -u -m slurm.job.bootstrap {tmp_path} -u -m imports_long a b"
     command = f"trap '' USR1 USR2; exec {start}"
     path = f"{root}{os.pathsep}{tmp_path}"
     with subprocess.Popen(

@@ -16,7 +16,7 @@ from configs.run_files import process
 from slurm import controller
 from slurm.commands import status as follow
 from slurm.commands.status import state_of, summary, table
-from slurm.commands.sweep import MOST_BYTES, names, note, points, results
+from slurm.commands.sweep import MOST_BYTES, names, points, record_members, results
 from slurm.controller import Job, RefusedError, UnreachableError
 from slurm.records import Records
 
@@ -34,7 +34,7 @@ def records(tmp_path: Path) -> Records:
     text = "".join(json.dumps(r) + "\n" for r in (row, held_out)) + '{"step": 41, "lo'
     (made.run / "metrics.jsonl").write_text(text)
     (made.run / "checkpoints" / "step-00000030").mkdir(parents=True)
-    made.note(state="running", reason="")
+    made.update_state(state="running", reason="")
     return made
 
 
@@ -102,7 +102,7 @@ def test_a_run_whose_job_nobody_knows_is_not_called_running(
 ) -> None:
     """Its supervisor died with its node, and the controller has forgotten the job."""
     records.add_job("7", 1, "first")
-    records.note(state=noted)
+    records.update_state(state=noted)
     if own_state:
         own(records, own_state, silent_s)
     monkeypatch.setattr(controller, "jobs", lambda ids: dict.fromkeys(ids))
@@ -122,7 +122,7 @@ def test_ranks_that_show_signs_of_life_are_running(records: Records, monkeypatch
 def test_a_rehearsal_that_was_killed_has_died(records: Records, noted: str) -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         records.add_job("local-1", 1, "local", process=process(child.pid))
-        records.note(state=noted)
+        records.update_state(state=noted)
         assert follow._rows(records.run)[0]["state"] == noted
         child.kill()
     (row,) = follow._rows(records.run)
@@ -141,7 +141,7 @@ def test_what_cannot_be_asked_is_in_doubt(records: Records, monkeypatch, error: 
     assert (row["state"], row["reason"]) == ("running ?", str(error))
     own(records, "running", LONG_AGO)
     assert follow._rows(records.run)[0]["state"] == "died"
-    records.note(state="done")
+    records.update_state(state="done")
     (row,) = follow._rows(records.run)
     assert (row["state"], row["reason"]) == ("done", "")
 
@@ -158,7 +158,7 @@ def test_a_job_that_runs_without_ranks_says_so(records: Records, monkeypatch) ->
 
 def test_a_sweeps_table_says_so_too(records: Records, monkeypatch, capsys) -> None:
     records.add_job("7", 1, "first")
-    note(records.run.parent, [("seed=1",)], [SimpleNamespace(run=records.run)])  # type: ignore[list-item]
+    record_members(records.run.parent, [("seed=1",)], [SimpleNamespace(run=records.run)])  # type: ignore[list-item]
     monkeypatch.setattr(controller, "jobs", lambda ids: dict.fromkeys(ids))
     follow.status(SimpleNamespace(runs=[records.run.parent]))  # type: ignore[arg-type]
     table_of_values = capsys.readouterr().out.split("\n\n")[1]
@@ -237,6 +237,6 @@ def test_members_have_names_that_differ_and_mean_nothing_to_a_shell() -> None:
 def test_results_are_one_row_for_each_run(records: Records) -> None:
     root = records.run.parent
     submission: Any = SimpleNamespace(run=records.run)
-    note(root, [("seed=1",)], [submission])
+    record_members(root, [("seed=1",)], [submission])
     (row,) = results(root)
     assert row == {"seed": "1", "state": "running", "step": 40, "loss": 2.5, "val/nelbo": 3.5}

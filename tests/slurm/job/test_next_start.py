@@ -10,7 +10,7 @@ import pytest
 from slurm.controller import RefusedError, UnreachableError
 from slurm.job import next_start as after
 from slurm.job import signals
-from slurm.job.next_start import After
+from slurm.job.next_start import NextStart
 from slurm.job.verdict import Verdict
 from slurm.records import Records
 
@@ -19,7 +19,7 @@ TERMINATED = Verdict(kind="terminated", reason="saved on request (SIGTERM)")
 
 
 class Pretended:
-    """A site that does what it is told to, and remembers what it was asked."""
+    """An allocation that grants everything and records what it was asked."""
 
     def __init__(self, fates: Sequence[str], refused: str | None, successor: Any) -> None:
         self.job, self.restart, self.nodes = "7", 1, ["n1", "n2"]
@@ -36,8 +36,8 @@ class Pretended:
     def exclude(self, job: str, nodes: Sequence[str]) -> None:
         self.asked.append(("exclude", job, list(nodes)))
 
-    def succeed(self, exclude: Sequence[str]) -> str:
-        self.asked.append(("succeed", list(exclude)))
+    def submit_successor(self, exclude: Sequence[str]) -> str:
+        self.asked.append(("submit_successor", list(exclude)))
         if isinstance(self.successor, Exception):
             raise self.successor
         return str(self.successor)
@@ -65,8 +65,8 @@ def ended(
     submission: Any = SimpleNamespace(
         records=records, settings=settings, number=1, chain=chain, log="logs/{}.out".format
     )
-    site: Any = Pretended(fates or ["running"], refused, successor)
-    return After(submission, site).act(verdict), site
+    allocation: Any = Pretended(fates or ["running"], refused, successor)
+    return NextStart(submission, allocation).act(verdict), allocation
 
 
 def test_in_a_grace_an_answer_that_fails_to_come_ends_nothing(records: Records) -> None:
@@ -75,17 +75,17 @@ def test_in_a_grace_an_answer_that_fails_to_come_ends_nothing(records: Records) 
 
 
 def test_a_stop_requeues_once(records: Records) -> None:
-    code, site = ended(records, STOPPED)
+    code, allocation = ended(records, STOPPED)
     assert (code, records.state["state"]) == (0, "requeued")
-    assert site.asked == [("requeue", [])]
+    assert allocation.asked == [("requeue", [])]
 
 
 @pytest.mark.parametrize("error", [RefusedError("limit"), UnreachableError("away")])
 def test_without_requeue_and_successor_the_user_is_told_what_to_do(
     records: Records, error: Exception
 ) -> None:
-    code, site = ended(records, STOPPED, refused="no", successor=error)
-    assert [asked[0] for asked in site.asked] == ["requeue", "succeed"]
+    code, allocation = ended(records, STOPPED, refused="no", successor=error)
+    assert [asked[0] for asked in allocation.asked] == ["requeue", "submit_successor"]
     assert (code, records.state["state"]) == (1, "stopped")
     assert f"go on with: python -m slurm requeue {records.run}" in records.state["reason"]
 
@@ -93,17 +93,17 @@ def test_without_requeue_and_successor_the_user_is_told_what_to_do(
 @pytest.mark.parametrize("requeue", [True, False])
 def test_a_lost_node_ends_no_run(records: Records, requeue: bool) -> None:
     """SLURM requeues what it lost; where that is not allowed another job goes on."""
-    code, site = ended(records, TERMINATED, "lost", requeue=requeue)
+    code, allocation = ended(records, TERMINATED, "lost", requeue=requeue)
     assert (code, records.state["state"]) == (143 if requeue else 0, "requeued")
-    assert site.asked == ([] if requeue else [("succeed", [])])
+    assert allocation.asked == ([] if requeue else [("submit_successor", [])])
 
 
 def test_the_next_job_of_a_chain_keeps_off_lost_nodes(records: Records) -> None:
     records.add_job("8", 1, "chain")
     lost = Verdict(kind="lost", reason="no sign of life from n2", nodes=("n2",))
-    code, site = ended(records, lost, chain=2)
+    code, allocation = ended(records, lost, chain=2)
     assert (code, records.state["state"]) == (0, "stopped")
-    assert site.asked == [("exclude", "8", ["n2"])]
+    assert allocation.asked == [("exclude", "8", ["n2"])]
 
 
 def test_wrong_input_is_final_before_anything_was_saved(records: Records) -> None:
@@ -112,6 +112,6 @@ def test_wrong_input_is_final_before_anything_was_saved(records: Records) -> Non
     assert ended(records, wrong)[0] == 2
     assert records.state["state"] == "failed"
     (records.run / "checkpoints" / "step-00000005").mkdir(parents=True)
-    code, site = ended(records, wrong)
+    code, allocation = ended(records, wrong)
     assert (code, records.state["state"]) == (0, "requeued")
-    assert site.asked == [("requeue", [])]
+    assert allocation.asked == [("requeue", [])]

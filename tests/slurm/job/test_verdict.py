@@ -8,8 +8,8 @@ import pytest
 
 from configs.json_files import write_json
 from slurm.controller import Job, accounted, shown
-from slurm.job.progress import Progress
-from slurm.job.site import fate_of
+from slurm.job.allocation import fate_of
+from slurm.job.restart_policy import RestartPolicy
 from slurm.job.verdict import judge
 from slurm.records import Records
 
@@ -49,14 +49,16 @@ def test_a_lost_node_is_named_whatever_the_others_say() -> None:
 
 
 def test_lost_peers_are_no_failure_of_the_run_itself() -> None:
-    found = judge(exits(1), 2, status=1, said="srun: error: Node failure on n4", complaint="gloo")
+    found = judge(
+        exits(1), 2, status=1, srun_output="srun: error: Node failure on n4", complaint="gloo"
+    )
     assert (found.kind, found.reason) == ("killed", "srun: error: Node failure on n4")
     assert judge(exits(2, 1), 2, status=1, lost=["n2"]).kind == "lost"
 
 
 def test_what_srun_says_is_the_reason_where_no_rank_left_an_account() -> None:
     said = "srun: job 5\nsrun: error: Task launch for StepId=5.0 failed: Job credential revoked"
-    assert "credential revoked" in judge({}, 2, status=1, said=said).reason
+    assert "credential revoked" in judge({}, 2, status=1, srun_output=said).reason
 
 
 FATES = {
@@ -95,9 +97,9 @@ def records(tmp_path: Path) -> Records:
     return Records(tmp_path)
 
 
-def progress(records: Records) -> Progress:
+def progress(records: Records) -> RestartPolicy:
     start: Any = SimpleNamespace(number=1, settings=SimpleNamespace(max_restarts=3))
-    return Progress(records, start)
+    return RestartPolicy(records, start)
 
 
 def started(records: Records, step: int, kind: str, reached: int) -> None:
@@ -120,7 +122,7 @@ def test_starts_that_gain_nothing_are_bounded_by_step(records: Records) -> None:
     started(records, 10, "stopped", 12)
     text = "3 starts in a row did not get beyond step 10; the last: why"
     assert progress(records).refusal() == text
-    records.note(count_from=5)
+    records.update_state(count_from=5)
     assert progress(records).refusal() is None
 
 
@@ -134,9 +136,9 @@ def test_a_failure_at_the_same_step_twice_is_the_last(records: Records) -> None:
 
 def test_wrong_input_is_the_last_word_only_before_anything_is_saved(records: Records) -> None:
     started(records, 0, "wrong", 0)
-    assert not progress(records).gained
+    assert not progress(records).has_saved
     save(records, 10)
-    assert progress(records).gained
+    assert progress(records).has_saved
     started(records, 10, "wrong", 10)
     assert progress(records).refusal() is None
     started(records, 10, "wrong", 10)

@@ -1,7 +1,7 @@
-"""Where a supervisor runs: in a job of SLURM's, or in a rehearsal on one machine.
+"""Allocations: the nodes of a SLURM job, or this machine in a rehearsal.
 
-Both know their nodes and how to start ranks there, how to begin the job again, and what is
-to become of a job that is being ended.
+An allocation starts ranks on its nodes, requeues its job, submits a successor, and reports what
+happens to a job that is being ended.
 """
 
 import time
@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 
 from slurm import controller
 from slurm.controller import RefusedError, UnreachableError
-from slurm.hosts import expand
+from slurm.job.rank_info import job_name, restarts
 from slurm.job.ranks import Local, Ranks, Srun
-from slurm.job.task import job_name, restarts
+from slurm.node_list import expand
 from slurm.records import Start
 from slurm.submission import Submission
 
@@ -23,34 +23,34 @@ REHEARSED_AGAIN = 144
 Fate = Literal[
     "running", "grace", "requeued", "preempted", "lost", "time limit", "cancelled", "unknown"
 ]
-"""What SLURM is about to do with a job."""
+"""What SLURM does with a job: lets it run or end its grace, requeues it, or ends it, and why."""
 
 
-class Site(Protocol):
-    """See the module docstring."""
+class Allocation(Protocol):
+    """The nodes of one job, and the operations on the job; see the module docstring."""
 
     job: str
     restart: int
     nodes: list[str]
 
     def start(self, start: Start, words: Sequence[str], nodes: int) -> Ranks:
-        """Start the ranks on so many of the nodes."""
+        """Start the ranks on the first ``nodes`` nodes; ``words`` are pretrain's."""
 
     def requeue(self, exclude: Collection[str]) -> str | None:
-        """Begin the job again; the reason where it is refused."""
+        """Requeue the job; returns the reason if that is refused."""
 
     def exclude(self, job: str, nodes: Collection[str]) -> None:
-        """Keep a job that waits off some nodes."""
+        """Exclude nodes from a pending job."""
 
-    def succeed(self, exclude: Collection[str]) -> str:
-        """Submit another job that goes on after this one; its id."""
+    def submit_successor(self, exclude: Collection[str]) -> str:
+        """Submit a job that continues the run after this one; returns its id."""
 
     def fate(self) -> Fate:
-        """What becomes of this job."""
+        """What SLURM does with this job."""
 
 
-class InJob:
-    """The batch process of a job."""
+class SlurmAllocation:
+    """The allocation of a SLURM job, seen from its batch process."""
 
     def __init__(self, submission: Submission, environ: Mapping[str, str]) -> None:
         self._submission, self._environ = submission, environ
@@ -58,11 +58,11 @@ class InJob:
         self.nodes = expand(environ.get("SLURM_JOB_NODELIST") or environ["SLURM_NODELIST"])
 
     def start(self, start: Start, words: Sequence[str], nodes: int) -> Ranks:
-        """Through srun."""
+        """Start the ranks through srun."""
         return Srun(self._submission.settings, start, words, nodes, self._environ)
 
     def requeue(self, exclude: Collection[str]) -> str | None:
-        """``scontrol requeue``; nodes can be excluded once the job is pending again."""
+        """By ``scontrol requeue``; nodes can be excluded once the job is pending again."""
         if not self._submission.settings.requeue:
             return "requeue is false"
         try:
@@ -87,12 +87,12 @@ class InJob:
                 return
         print(f"job {job} may run on {', '.join(nodes)} again: {problem}", flush=True)
 
-    def succeed(self, exclude: Collection[str]) -> str:
-        """``sbatch`` of the script that the submission keeps, to start after this job's end."""
+    def submit_successor(self, exclude: Collection[str]) -> str:
+        """By ``sbatch`` of the script that the submission keeps, to start after this job's end."""
         return submit_script(self._submission, exclude, after=self.job)
 
     def fate(self) -> Fate:
-        """As the controller tells it; the job's state itself is COMPLETING in all cases."""
+        """From ``scontrol show job``; the job's state alone is COMPLETING in all cases."""
         try:
             job = controller.finished_job(self.job)
         except UnreachableError:
@@ -101,10 +101,10 @@ class InJob:
 
 
 def fate_of(job: controller.Job, restart: int) -> Fate:
-    """What becomes of a job, in its ``restart``-th start, that was told to end.
+    """What SLURM does with a job, in its ``restart``-th start, whose processes received SIGTERM.
 
-    A requeue counts at once, before the job's processes have ended; a preemption is noted
-    when the grace begins; what remains is a time limit, or somebody's scancel.
+    SLURM counts a requeue at once, before the job's processes have ended, and records a
+    preemption when its grace begins; what remains is a time limit, or a user's scancel.
     """
     if job.restarts is not None and job.restarts > restart:
         return "requeued"
@@ -118,14 +118,14 @@ def fate_of(job: controller.Job, restart: int) -> Fate:
 
 
 def exclusions(submission: Submission, nodes: Collection[str]) -> str:
-    """These nodes and those that the settings exclude: SLURM keeps one list, not two."""
+    """Value of ``--exclude``: these nodes and those of the settings; SLURM keeps one list."""
     return ",".join(name for name in (submission.settings.exclude, *nodes) if name)
 
 
 def submit_script(
     submission: Submission, exclude: Collection[str] = (), after: str | None = None
 ) -> str:
-    """Submit the script that a submission keeps; the job's id."""
+    """Submit the script that a submission keeps; returns the job's id."""
     words = ["--parsable"]
     excluded = exclusions(submission, exclude)
     if excluded:
@@ -137,8 +137,8 @@ def submit_script(
 
 
 @dataclass
-class Rehearsal:
-    """A pretended job of one node here, under submitit's local executor."""
+class LocalAllocation:
+    """A rehearsal on this machine, under submitit's local executor."""
 
     submission: Submission
     environ: Mapping[str, str]
@@ -151,7 +151,7 @@ class Rehearsal:
         self.nodes = ["here"] * self.submission.settings.nodes
 
     def start(self, start: Start, words: Sequence[str], nodes: int) -> Ranks:
-        """All ranks of all nodes, on this machine."""
+        """Start the ranks of all nodes on this machine."""
         variables = {
             "SLURM_JOB_ID": self.job,
             "SLURM_RESTART_COUNT": str(self.restart),
@@ -160,17 +160,17 @@ class Rehearsal:
         return Local(settings, start, words, nodes, {**self.environ, **variables})
 
     def requeue(self, exclude: Collection[str]) -> str | None:
-        """By an exit status that submitit's controller knows."""
+        """By the exit status that makes submitit's controller start the job again."""
         self.leave(REHEARSED_AGAIN)
         return None
 
     def exclude(self, job: str, nodes: Collection[str]) -> None:
-        """There is one machine."""
+        """Nothing: there is one machine."""
 
-    def succeed(self, exclude: Collection[str]) -> str:
-        """There is nobody to submit to."""
+    def submit_successor(self, exclude: Collection[str]) -> str:
+        """Refused: there is no queue to submit to."""
         raise RefusedError("a rehearsal has no successors")
 
     def fate(self) -> Fate:
-        """Whoever ends a rehearsal means it."""
+        """A rehearsal ends by its user's request only."""
         return "cancelled"

@@ -1,14 +1,14 @@
-"""``python -m slurm.job.first DIRECTORY -m MODULE ...``: no signal is lost while MODULE imports.
+"""``python -m slurm.job.bootstrap DIRECTORY -m MODULE ...``: note signals, then run MODULE.
 
-submitit's own entry takes a while to import on a cold file system, and until it has handed
-over, user signals would be ignored and a SIGTERM would end the job without a word. It finds its
-files in the directory; where the job began stands in a variable.
+submitit's own entry point takes a while to import on a cold file system. Without this, user
+signals would be ignored and a SIGTERM would end the job unseen until it has handed over. MODULE
+runs in DIRECTORY, where submitit finds its files.
 """
 
 from slurm.job import signals
 
 if __name__ == "__main__":
-    signals.note()
+    signals.install()
 
 import os
 import runpy
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 BEGAN = "PALIMPSEST_DIRECTORY"
-"""Variable: the directory in which a job began."""
+"""Environment variable: the directory in which the job began."""
 
 
 def main(argv: Sequence[str]) -> None:

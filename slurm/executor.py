@@ -1,9 +1,8 @@
-"""Submission, by submitit: one job, a chain of them, an array of runs, or a rehearsal here."""
+"""Submit with submitit: one job, a chain, an array of runs, or a rehearsal on this machine."""
 
 import contextlib
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,43 +15,45 @@ from slurm import quoting
 from slurm.durations import seconds
 from slurm.job.supervisor import Supervise
 from slurm.records import Records
-from slurm.script import imports, options, places, script, setup
+from slurm.script import imports, interpreter, options, places, setup, write_script
 from slurm.settings import Settings
 from slurm.submission import Submission
 
 
 def forget_surrounding_job() -> None:
-    """Whoever submits from inside a job must not hand its variables on: sbatch obeys them."""
+    """Remove a surrounding job's variables from the environment: sbatch takes them for options."""
     for name in [n for n in os.environ if n.startswith("SLURM_") and n != "SLURM_CONF"]:
         del os.environ[name]
 
 
-def python(settings: Settings) -> str:
-    """The interpreter of the job."""
-    return settings.python or sys.executable
-
-
 FOLDER = "/proc/self/cwd/submitit/%j"
-"""submitit's files, named from where the submission lies.
+"""submitit's folder, relative to the submission's directory.
 
-It replaces ``%j`` and its like wherever they stand, in the run's own directory too.
+submitit replaces ``%j`` and its like in the full path, so the run's own directory, which may hold
+them, must not appear in it.
 """
 
 
 def entry(submission: Submission) -> list[str]:
-    """What comes before submitit's own entry: an interpreter, and us."""
-    return [python(submission.settings), "-u", "-m", "slurm.job.first", str(submission.path)]
+    """Command that installs our signal handlers and then runs submitit's entry point."""
+    return [
+        interpreter(submission.settings),
+        "-u",
+        "-m",
+        "slurm.job.bootstrap",
+        str(submission.path),
+    ]
 
 
 def before(submission: Submission) -> list[str]:
-    """The shell lines before it."""
-    # submitit would take the signal that asks for a stop for its own.
+    """Shell lines that run before :func:`entry`."""
+    # submitit would handle USR2 itself, which here requests a stop.
     own = "export SUBMITIT_PREEMPT_SIGNAL=URG"
     return [*setup(submission.settings), imports(submission), own]
 
 
 def shell(submission: Submission) -> list[str]:
-    """The same without SLURM, which starts a script by bash where it was submitted."""
+    """The same as one command, run by bash in the directory of submission as SLURM does."""
     place = quoting.line(["cd", str(submission.directory)])
     lines = [place, *before(submission), 'exec "$@"']
     return ["bash", "-c", "\n".join(lines), "bash", *entry(submission)]
@@ -61,12 +62,12 @@ def shell(submission: Submission) -> list[str]:
 def executor(
     submission: Submission, dependency: str | None = None, log: str = "%j"
 ) -> submitit.SlurmExecutor:
-    """submitit's executor, set up so that its script is ours in all but the last line.
+    """submitit's executor, whose script is that of :mod:`slurm.script` but for the last line.
 
-    It is used from within the submission's directory.
+    It must be used with the submission's directory as the current one.
 
     Args:
-        log: the name of the file for what the job prints.
+        log: name of the job's log file.
     """
     settings = submission.settings
     made = submitit.SlurmExecutor(FOLDER, python=f"exec {quoting.line(entry(submission))}")
@@ -79,7 +80,7 @@ def executor(
         wckey=None,
         array_parallelism=settings.max_parallel,
         setup=before(submission),
-        # By submitit's own names, lest an option stand twice; it quotes as for a shell.
+        # By submitit's own names, or an option would be set twice; it quotes as for a shell.
         additional_parameters={
             key if key == "open-mode" else key.replace("-", "_"): quoting.escaped(value)
             if isinstance(value, str)
@@ -91,32 +92,32 @@ def executor(
 
 
 def submit(submission: Submission) -> list[str]:
-    """Submit a run, or a chain of jobs that carry it on in turn; their ids."""
+    """Submit a run as one job or as a chain of jobs; returns their ids."""
     records, number = submission.records, submission.number
     write_script(submission)
-    records.note(state="submitted", reason="", submission=number, count_from=0, excluded=[])
+    records.update_state(state="submitted", reason="", submission=number, count_from=0, excluded=[])
     ids: list[str] = []
     for place in range(submission.chain):
         after = f"afterany:{ids[-1]}" if ids else None
-        ids += _try([submission], dependency=after)
+        ids += _submit([submission], dependency=after)
         kind = "chain" if place else "first"
         records.add_job(ids[-1], number, kind, log=str(submission.log(ids[-1])))
     return ids
 
 
 def submit_array(members: Sequence[Submission]) -> list[str]:
-    """Submit the runs of a sweep as one array; their ids, in order."""
+    """Submit the runs of a sweep as one array; returns their ids in order."""
     for member in members:
         write_script(member)
         number = member.number
-        member.records.note(state="submitted", reason="", submission=number, count_from=0)
-    jobs = _try(members, log="%A_%a" if len(members) > 1 else "%j")
+        member.records.update_state(state="submitted", reason="", submission=number, count_from=0)
+    jobs = _submit(members, log="%A_%a" if len(members) > 1 else "%j")
     for member, job in zip(members, jobs, strict=True):
         member.records.add_job(job, member.number, "first", log=str(members[0].log(job)))
     return jobs
 
 
-def _try(members: Sequence[Submission], **how: Any) -> list[str]:
+def _submit(members: Sequence[Submission], **how: Any) -> list[str]:
     with contextlib.chdir(members[0].path):
         made = executor(members[0], **how)
         try:
@@ -130,9 +131,9 @@ def _try(members: Sequence[Submission], **how: Any) -> list[str]:
 
 
 def visible_gpus(settings: Settings) -> tuple[int, ...]:
-    """Those of this machine that a rehearsal uses, as many as a node is asked for, or none.
+    """GPUs of this machine for a rehearsal: as many as are asked of a node, or none.
 
-    submitit hides all that are not named.
+    submitit hides all others.
     """
     asked, given = settings.gpus_per_node or 0, os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
@@ -146,11 +147,11 @@ def visible_gpus(settings: Settings) -> tuple[int, ...]:
 
 
 def rehearse(submission: Submission) -> Any:
-    """Run the very same job here; submitit's job, which is not waited for."""
+    """Start the same job on this machine; returns submitit's job without waiting for it."""
     settings = submission.settings
     limit, visible = seconds(settings.time), visible_gpus(settings)
     records = submission.records
-    records.note(state="submitted", reason="", submission=submission.number, count_from=0)
+    records.update_state(state="submitted", reason="", submission=submission.number, count_from=0)
     with contextlib.chdir(submission.path):
         made = submitit.LocalExecutor(FOLDER, python=shlex.join(shell(submission)))
         made.update_parameters(
@@ -167,13 +168,7 @@ def rehearse(submission: Submission) -> Any:
     return job
 
 
-def write_script(submission: Submission) -> None:
-    """The script with which a submission can be started again."""
-    text = script(submission, python(submission.settings))
-    submission.script.write_text(text, encoding="utf-8")
-
-
 def log_of(records: Records) -> Path | None:
-    """What the supervisor of the newest job has printed."""
+    """Log file of the newest job's supervisor."""
     rows = [row for row in records.jobs() if row.get("log")]
     return Path(rows[-1]["log"]) if rows else None

@@ -1,8 +1,8 @@
-"""Whether starting a run again makes sense: it does while it gains steps.
+"""Restart policy: a run starts again while it gains steps.
 
-Not the number of restarts is bounded but that of starts in a row that saved nothing new, so
-that a run may be preempted for months, and one that fails at once is not requeued for ever.
-A failure of the run's own at the same step twice will not go away by itself either.
+The number of restarts has no bound, the number of consecutive starts that saved nothing new
+has: a run may be preempted for months, and one that fails at once is not requeued for ever.
+Two failures of the run itself at the same step end it too.
 """
 
 from configs.json_files import read_json
@@ -10,14 +10,14 @@ from slurm.records import Records, Start
 from slurm.submission import Submission
 
 
-class Progress:
-    """What the former starts of a submission came to."""
+class RestartPolicy:
+    """Decides by the earlier starts of a submission whether there is another one."""
 
     def __init__(self, records: Records, submission: Submission) -> None:
         self._records, self._submission = records, submission
 
     def refusal(self) -> str | None:
-        """Why there should be no further start; None if there should."""
+        """Why there should be no further start; None if there should be one."""
         starts = self._starts()
         ends = [read_json(start.outcome) for start in starts]
         failures = [end for end in ends[-2:] if end.get("kind") in ("failed", "wrong")]
@@ -34,13 +34,13 @@ class Progress:
         return None
 
     @property
-    def gained(self) -> bool:
-        """Whether these starts have saved anything: then input was right once."""
+    def has_saved(self) -> bool:
+        """Whether these starts have saved a step, so that the run's input was right once."""
         starts = self._starts()
         return bool(starts) and self._records.saved_step() > int(starts[0].facts.get("step", 0))
 
     def _starts(self) -> list[Start]:
-        """Those of this submission since somebody last asked for one by hand."""
+        """Starts of this submission since the last submit or requeue by hand."""
         since = int(self._records.state.get("count_from", 0))
         return [
             start
