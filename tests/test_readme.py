@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pretrain.evaluation.bound import mean_losses
+from pretrain.trial import SyntheticStream, run_config
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import SyntheticStream, run_config
 
 
 @pytest.fixture(scope="module")

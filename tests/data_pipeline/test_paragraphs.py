@@ -164,6 +164,7 @@ def test_pairs_come_as_they_were_written(pairs: Path) -> None:
     assert len(found) == 3
     arrays = found.read(np.array([2, 0]), np.array([0, 1]))
     assert arrays["tokens"].shape == (2, 30)
+    assert bool(arrays["valid"].all())  # padding is a target like any other
     for row, number in enumerate((2, 0)):
         source = arrays["source"][row][arrays["source_valid"][row]]
         target = arrays["tokens"][row]

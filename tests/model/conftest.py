@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tools.verify.joint import Joint
+from model.verification.joint import Joint
 
 
 @pytest.fixture(scope="session")

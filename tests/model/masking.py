@@ -12,7 +12,7 @@ from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
-from tools.verify.texts import by_text
+from model.verification.texts import by_text
 
 VOCAB = 7
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.draws import Draws, philox
-from tools.verify.randomness import FULL, VECTORS
+from model.verification.randomness import FULL, VECTORS
 
 
 def draws(seed: int = 5, split: str = "train", batch: int = 8) -> Draws:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pretrain.run.metrics import read_rows
+from pretrain.trial import OBJECTIVES, trial
 from tools.evaluate import __main__ as evaluate
 from tools.sample import __main__ as sample
-from tools.verify.synthetic import OBJECTIVES, trial
 
 
 def words(blocks: Mapping[str, Any], at: str = "") -> Iterator[str]:

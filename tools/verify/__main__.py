@@ -18,18 +18,18 @@ import importlib
 import json
 import sys
 import time
-import traceback
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
 
 from configs.errors import UserError, exit_code
+from model.verification import oracles
+from model.verification.check import Check, Comparison, judge
 from pretrain.launch import local as launch
 from pretrain.launch.pool import Pool, RankError
 from tools import command
-from tools.verify import oracles, table
-from tools.verify.check import Check, Comparison, Verdict
+from tools.verify import table
 
 RANKS = 4
 STEPS = 8
@@ -83,7 +83,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     verdicts = []
     with contextlib.closing(_checks(arguments.only, ranks, arguments.steps)) as checks:
         for check in checks:
-            verdict = judge(check)
+            verdict = judge(check, (RankError, oracles.NoOracleError))
             print(table.row(verdict), flush=True)
             verdicts.append(verdict)
             if not verdict.holds:
@@ -135,25 +135,6 @@ def _import_engines() -> list[Comparison]:
     """Takes seconds, and fails where DeepSpeed was built for another torch."""
     importlib.import_module("tools.verify.invariance")
     return [Comparison(what="errors while importing", deviation=0)]
-
-
-def judge(check: Check) -> Verdict:
-    """The verdict; an oracle that raises is as broken as one that deviates."""
-    began = time.perf_counter()
-    comparisons: list[Comparison] = []
-    error = ""
-    try:
-        comparisons = check.compare()
-    except (RankError, oracles.NoOracleError) as told:
-        error = str(told)
-    except Exception:
-        error = traceback.format_exc()
-    return Verdict(
-        name=check.name,
-        seconds=time.perf_counter() - began,
-        comparisons=tuple(comparisons),
-        error=error,
-    )
 
 
 def _tell_left_out(ranks: int) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.verification.check import Check, Comparison
 from pretrain.launch.pool import Pool
+from pretrain.trial import OBJECTIVES, run_config
 from tools.verify import layouts
-from tools.verify.check import Check, Comparison
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise, near_ties
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import OBJECTIVES, run_config
 
 LOSS, NORM, FIRST_NORM, NATS, TIE = 1e-5, 1e-4, 1e-6, 1e-5, 1e-5
 BF16_LOSS = 2e-2

@@ -20,8 +20,8 @@ from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.ranges import FlatRange, Slice, copy_overlap
 from pretrain.step import TrainingStep
+from pretrain.trial import SyntheticStream, SyntheticWindows, batch, facts
 from tools.sample.options import SAMPLERS
-from tools.verify.synthetic import SyntheticStream, SyntheticWindows, batch, facts
 
 ALL_CUT = {"zero_stage": 3, "param_persistence_threshold": 0}
 """ZeRO 3 with even the smallest parameters cut."""

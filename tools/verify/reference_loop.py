@@ -16,7 +16,7 @@ from model.prediction import Networks
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
 from pretrain.optim import adamw, learning_rate
-from tools.verify.synthetic import batch, facts
+from pretrain.trial import batch, facts
 
 
 class PlainLoop:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tools.verify.check import Comparison, Verdict
+from model.verification.check import Comparison, Verdict
 
 PACKAGES = ("palimpsest", "torch", "deepspeed", "megatron-core")
 HEAD = f"  {'check':<44}{'time':>7}  {'nearest its bound':<28}{'deviation':>11}{'allowed':>10}"

@@ -18,7 +18,7 @@ from model.objectives import LOSS, Batch, Bounded, Noisy, sum_losses
 from model.objectives.autoregressive import Autoregressive
 from model.query import Query
 from pretrain.evaluation.bound import document_losses
-from tools.verify.synthetic import SyntheticWindows, run_config
+from pretrain.trial import SyntheticWindows, run_config
 
 DRAWS = Draws(seed=0, split="train", batch=4)
 OBJECTIVE = Autoregressive()

@@ -19,7 +19,7 @@ from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
-from tools.verify.oracles.bd3lm import denoised, row_losses
+from model.verification.oracles.bd3lm import denoised, row_losses
 
 VOCAB = 11
 MODEL = ModelConfig(

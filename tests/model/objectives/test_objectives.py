@@ -10,8 +10,8 @@ from configs.build import Plugin
 from model.draws import Draws
 from model.networks.build import build
 from model.objectives import Bounded, Objective, training_layout
-from tools.verify import synthetic
-from tools.verify.synthetic import OBJECTIVES, NoTrialError, batch, run_config, trial
+from pretrain import trial as trials
+from pretrain.trial import OBJECTIVES, NoTrialError, batch, run_config, trial
 
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
@@ -35,7 +35,7 @@ def test_one_without_a_trial_is_told_what_to_add(monkeypatch: pytest.MonkeyPatch
         def resolve(self, name: str) -> type:
             return Bare
 
-    monkeypatch.setattr(synthetic, "OBJECTIVES", Registry())
+    monkeypatch.setattr(trials, "OBJECTIVES", Registry())
     with pytest.raises(NoTrialError, match="objective bare has no trial: give the class Bare in"):
         trial("bare")
 

@@ -21,7 +21,7 @@ from model.prediction import Prediction
 from model.processes.uniform import random_ids
 from model.query import Query
 from pretrain.evaluation.bound import mean_losses
-from tools.verify.synthetic import run_config
+from pretrain.trial import run_config
 
 VOCAB = 7
 

@@ -16,8 +16,8 @@ from model.objectives import Bounded, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction
 from model.schedules.cosine import Cosine
-from tools.verify.joint import Joint
-from tools.verify.oracles.udlm import others
+from model.verification.joint import Joint
+from model.verification.oracles.udlm import others
 
 MODEL = ModelConfig(vocab_size=9, mask_id=4, width=2, num_heads=1)
 ROWS, LENGTH = 64, 50

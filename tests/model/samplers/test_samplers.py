@@ -15,7 +15,7 @@ from model.networks.initialize import initial_value
 from model.prediction import Answer, Read
 from model.query import Query
 from model.samplers import Job, Sampler
-from tools.verify.synthetic import OBJECTIVES, run_config
+from pretrain.trial import OBJECTIVES, run_config
 
 SAMPLERS = Plugin("model.samplers")
 CASES = {name: run_config(name) for name in OBJECTIVES.names()}

@@ -23,8 +23,8 @@ from model.samplers import Job
 from model.samplers.uniform_ancestral import UniformAncestral
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
-from tools.verify.joint import Joint
-from tools.verify.oracles.udlm import others
+from model.verification.joint import Joint
+from model.verification.oracles.udlm import others
 
 ChiSquare = Callable[[Tensor, Tensor], float]
 

@@ -15,7 +15,7 @@ from model.processes.uniform import random_ids
 from model.query import Query
 from model.samplers import Job
 from model.samplers.unrolled import Unrolled
-from tools.verify.joint import Joint
+from model.verification.joint import Joint
 
 VOCAB = 7
 

@@ -27,12 +27,12 @@ from pretrain.data import open_corpus
 from pretrain.evaluation.bound import document_losses, mean_losses
 from pretrain.launch.pool import RankError
 from pretrain.parallel.ranges import FlatRange, OwnedRange
+from pretrain.trial import SyntheticStream, SyntheticWindows, batch, run_config
 from tools.convert.average import average
 from tools.convert.from_hf import from_hf
 from tools.convert.strip import strip_checkpoint
 from tools.convert.to_hf import to_hf
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import SyntheticStream, SyntheticWindows, batch, run_config
 
 STEPS = 30_000
 """Indices of the process: the state is losses [30000, 10] float64, and seen [30000] int64."""

@@ -15,10 +15,10 @@ from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
+from pretrain.trial import run_config
 from tools.verify import layouts
 from tools.verify.layouts import assemble, deviation
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import run_config
 
 STEPS = 3
 TABLE = "layers.0.tokens.weight"

@@ -21,12 +21,12 @@ from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
 from pretrain.parallel.frozen_network import DTYPES
 from pretrain.parallel.mesh import Mesh
+from pretrain.trial import SyntheticStream, batch, run_config
 from tools.convert import write
 from tools.convert.tensors import of_dict
 from tools.verify import layouts
 from tools.verify.layouts import deviation
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import SyntheticStream, batch, run_config
 
 STEPS = 3
 

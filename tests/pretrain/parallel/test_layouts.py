@@ -22,10 +22,10 @@ from pretrain.parallel.build import build
 from pretrain.parallel.mesh import Mesh
 from pretrain.run.metrics import read_rows
 from pretrain.step import TrainingStep
+from pretrain.trial import OBJECTIVES, run_config
 from tools.verify import layouts
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import OBJECTIVES, run_config
 
 STEPS = 8
 TIE = 1e-5

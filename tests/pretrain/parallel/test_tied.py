@@ -11,10 +11,10 @@ from model.objectives.genie import Genie
 from model.prediction import Prediction
 from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
+from pretrain.trial import run_config
 from tools.verify import layouts
 from tools.verify.layouts import deviation
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import run_config
 
 STEPS = 3
 

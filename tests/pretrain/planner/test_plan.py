@@ -11,7 +11,7 @@ from pretrain.parallel.config import ParallelConfig
 from pretrain.planner import plan
 from pretrain.planner.hardware import GPUS, LINK_SHARE, Cluster, find
 from pretrain.planner.speed import bubble
-from tools.verify.synthetic import run_config
+from pretrain.trial import run_config
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from configs.load import to_plain, to_yaml
 from pretrain.config import RunConfig, differences
 from pretrain.run.directory import RunDirectory
 from pretrain.run.stored_config import stored_config
-from tools.verify.synthetic import run_config
+from pretrain.trial import run_config
 
 
 def of_old(packing: str, **objective: Any) -> tuple[RunConfig, dict[str, Any]]:

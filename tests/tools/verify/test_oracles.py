@@ -23,9 +23,8 @@ from model.processes import gaussian, uniform
 from model.processes.gaussian import Gaussian
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
-from tools.verify import oracles
-from tools.verify.__main__ import judge
-from tools.verify.check import Check
+from model.verification import oracles
+from model.verification.check import Check, judge
 
 Patch = pytest.MonkeyPatch
 

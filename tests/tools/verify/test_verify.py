@@ -13,14 +13,15 @@ import pytest
 import torch
 
 from model import draws
+from model.verification import oracles
+from model.verification.check import Check, Comparison, Verdict
 from pretrain.launch.pool import Pool, RankError
+from pretrain.trial import OBJECTIVES, run_config
 from tools.verify import __main__ as verify
-from tools.verify import invariance, layouts, oracles, table
-from tools.verify.check import Check, Comparison, Verdict
+from tools.verify import invariance, layouts, table
 from tools.verify.invariance import CASES, Invariance
 from tools.verify.layouts import Outcome
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import OBJECTIVES, run_config
 
 Patch = pytest.MonkeyPatch
 
@@ -194,7 +195,7 @@ def test_an_objective_without_an_oracle_is_a_break(monkeypatch: Patch, capsys) -
     assert verify.main(["--only", "oracles"]) == 1
     out = capsys.readouterr().out
     assert "✗ other" in out
-    assert "no oracle: write tools/verify/oracles/other.py" in out
+    assert "no oracle: write model/verification/oracles/other.py" in out
 
 
 @pytest.mark.parametrize(

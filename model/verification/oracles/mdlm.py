@@ -22,10 +22,10 @@ from model.objectives import Batch, Noisy
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
 from model.schedules.loglinear import LogLinear
-from tools.verify.check import Check, Comparison, relative
-from tools.verify.joint import Conditionals, Joint, Texts
-from tools.verify.scripted import Scripted
-from tools.verify.texts import batch_of, by_text, uniform_logits
+from model.verification.check import Check, Comparison, relative
+from model.verification.joint import Conditionals, Joint, Texts
+from model.verification.scripted import Scripted
+from model.verification.texts import batch_of, by_text, uniform_logits
 
 NODES = 32
 """Of the Gauss-Legendre rule over time, whose error is far below float32's."""

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipeline.paragraphs import sample_arrays
 from model.categorical import Categorical
 from model.networks.config import ModelConfig, Seq2SeqConfig
 from model.objectives import LOSS, Noisy
@@ -21,8 +20,8 @@ from model.objectives.genie import Genie
 from model.prediction import Prediction
 from model.processes import gaussian
 from model.processes.gaussian import Gaussian
-from tools.verify.check import Check, Comparison
-from tools.verify.scripted import Scripted
+from model.verification.check import Check, Comparison
+from model.verification.scripted import Scripted
 
 SQRT = Gaussian(schedule="sqrt", num_steps=2000)
 GOLDEN = (
@@ -200,15 +199,19 @@ def _known() -> list[Comparison]:
 
 def _padding() -> Comparison:
     """Targets of any length: every position is noised, predicted and counted, PAD as text."""
-    targets = [np.ones(num, dtype=np.int64) for num in (1, 3, 4)]
-    arrays = sample_arrays([np.ones(1, dtype=np.int64)] * 3, targets, 1, 4, pad=0)
-    batch = {name: torch.tensor(array.tolist()) for name, array in arrays.items()}
+    batch = {
+        "tokens": (torch.arange(4) < torch.tensor([[1], [3], [4]])).long(),
+        "valid": torch.ones(3, 4, dtype=torch.bool),  # PAD is a target like any other
+        "source": torch.ones(3, 1, dtype=torch.int64),
+        "source_valid": torch.ones(3, 1, dtype=torch.bool),
+        "position": torch.arange(3),
+    }
     draws = Scripted(
         time_B1=torch.full((3, 1), 0.5, dtype=torch.float64),
         uniform_BL=torch.zeros(3, 4, dtype=torch.float64),
         normals={"start": torch.zeros(3, 4), "noise": torch.ones(3, 4)},
     )
-    noisy = Genie().corrupt(batch | {"position": torch.arange(3)}, draws, _model())
+    noisy = Genie().corrupt(batch, draws, _model())
     missing = 2 * 12 - int(noisy.predict_mask_BL.sum()) - int(noisy.count())
     return Comparison(what="positions left out, padding with them", deviation=abs(missing))
 

@@ -21,10 +21,10 @@ from model.objectives import LOSS, Batch, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction
 from model.processes import uniform
-from tools.verify.check import LOG_PROB, Check, Comparison, relative
-from tools.verify.joint import Conditionals, Joint, Texts
-from tools.verify.scripted import Scripted
-from tools.verify.texts import batch_of, by_text
+from model.verification.check import LOG_PROB, Check, Comparison, relative
+from model.verification.joint import Conditionals, Joint, Texts
+from model.verification.scripted import Scripted
+from model.verification.texts import batch_of, by_text
 
 NODES = 24
 """Of the Gauss-Legendre rule over w, where a time is w^3: at 0 integrands have logarithms."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from model.draws import Draws, philox
-from tools.verify.check import Check, Comparison
+from model.verification.check import Check, Comparison
 
 FULL = 0xFFFFFFFF
 VECTORS = (

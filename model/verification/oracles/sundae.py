@@ -22,10 +22,10 @@ from model.prediction import Answer, Networks, Prediction, Read
 from model.query import Query
 from model.samplers import Job
 from model.samplers.unrolled import Unrolled
-from tools.verify.check import LOG_PROB, Check, Comparison
-from tools.verify.joint import Joint
-from tools.verify.scripted import Scripted
-from tools.verify.texts import batch_of
+from model.verification.check import LOG_PROB, Check, Comparison
+from model.verification.joint import Joint
+from model.verification.scripted import Scripted
+from model.verification.texts import batch_of
 
 NODES = 4
 """Of the rule over the rate: exact for texts of up to seven positions."""

@@ -12,8 +12,8 @@ from functools import partial
 import torch
 
 from configs.load import Plugin
-from tools.verify import randomness
-from tools.verify.check import Check, Comparison
+from model.verification import randomness
+from model.verification.check import Check, Comparison
 
 
 class NoOracleError(Exception):
@@ -21,7 +21,7 @@ class NoOracleError(Exception):
 
 
 OBJECTIVES = Plugin("model.objectives")
-ORACLES = Plugin("tools.verify.oracles")
+ORACLES = Plugin("model.verification.oracles")
 
 
 def checks(device: torch.device) -> Iterator[Check]:
@@ -47,6 +47,6 @@ def _on(device: torch.device, check: Check) -> list[Comparison]:
 
 def _no_oracle(name: str) -> list[Comparison]:
     raise NoOracleError(
-        f"no oracle: write tools/verify/oracles/{name}.py with oracles() -> Iterator[Check], "
+        f"no oracle: write model/verification/oracles/{name}.py with oracles() -> Iterator[Check], "
         "which compares the objective with what is known exactly"
     )

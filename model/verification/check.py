@@ -1,6 +1,8 @@
 """A check: a name, and what it compares with what is known."""
 
 import math
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -69,6 +71,29 @@ class Verdict:
     def worst(self) -> Comparison | None:
         """The comparison nearest its bound, or beyond it."""
         return max(self.comparisons, key=lambda one: one.strain, default=None)
+
+
+def judge(check: Check, expected: tuple[type[Exception], ...] = ()) -> Verdict:
+    """Run a check; one that raises is as broken as one that deviates.
+
+    Args:
+        expected: errors whose message is enough; of all others the traceback is kept.
+    """
+    began = time.perf_counter()
+    comparisons: list[Comparison] = []
+    error = ""
+    try:
+        comparisons = check.compare()
+    except expected as known:
+        error = str(known)
+    except Exception:
+        error = traceback.format_exc()
+    return Verdict(
+        name=check.name,
+        seconds=time.perf_counter() - began,
+        comparisons=tuple(comparisons),
+        error=error,
+    )
 
 
 def relative(what: str, found: Tensor, truth: Tensor, measure: Tensor | None = None) -> Comparison:

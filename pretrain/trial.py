@@ -51,7 +51,7 @@ def trial(objective: str) -> dict[str, Any]:
         raise NoTrialError(
             f"objective {objective} has no trial: give the class {cls.__name__} in "
             f"{cls.__module__} the attribute `trial: ClassVar`, the blocks of a configuration "
-            "that make its smallest run of tools/verify/synthetic.py's ({} where none is needed)"
+            "that make its smallest run of pretrain/trial.py's ({} where none is needed)"
         )
     return merge({"objective": {"name": objective}}, cls.trial)
 

@@ -22,9 +22,9 @@ from model.prediction import Answer, Prediction, Read
 from model.query import Query
 from model.samplers import Job
 from model.samplers.left_to_right import LeftToRight
-from tools.verify.check import Check, Comparison, relative
-from tools.verify.joint import Conditionals, Joint, Texts
-from tools.verify.texts import batch_of, by_text, uniform_logits
+from model.verification.check import Check, Comparison, relative
+from model.verification.joint import Conditionals, Joint, Texts
+from model.verification.texts import batch_of, by_text, uniform_logits
 
 SAMPLES = 4000
 DEVIATIONS = 4.5

@@ -26,10 +26,10 @@ from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
 from model.schedules.loglinear import LogLinear
-from tools.verify.check import Check, Comparison, relative
-from tools.verify.joint import Conditionals, Joint
-from tools.verify.scripted import Scripted
-from tools.verify.texts import batch_of, by_text, uniform_logits
+from model.verification.check import Check, Comparison, relative
+from model.verification.joint import Conditionals, Joint
+from model.verification.scripted import Scripted
+from model.verification.texts import batch_of, by_text, uniform_logits
 
 NODES = 16
 """Of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
