@@ -22,7 +22,6 @@ from pretrain.launch import device
 from pretrain.launch import local as launch
 from pretrain.launch.local import World
 from pretrain.parallel.config import ParallelConfig
-from pretrain.run.progress import Counter
 
 
 def parser(
@@ -143,11 +142,6 @@ def _layout(words: list[str]) -> ParallelConfig:
     if others:
         raise UserError(f"only parallel.* can be set here, not {', '.join(others)}")
     return validate(ParallelConfig, given.get("parallel", {}), where="the words after RUN")
-
-
-def progress(loaded: Loaded, total: int, unit: str, name: str) -> Counter:
-    """How far the work is, by the process that speaks for all."""
-    return Counter(total, unit, name, shown=loaded.is_first)
 
 
 def best_device() -> torch.device:

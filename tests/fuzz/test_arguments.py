@@ -27,6 +27,7 @@ from tools.evaluate import __main__ as evaluate
 from tools.plan import __main__ as plan
 from tools.report import __main__ as report
 from tools.sample import __main__ as sample
+from tools.sample import options
 from tools.verify import __main__ as verify
 
 Main = Callable[[Sequence[str]], int]
@@ -51,7 +52,7 @@ OPTIONS: dict[str, tuple[Main, list[str]]] = {
     "crash": (crash.main, ["--kills", "--seed", "--faults", "--no-faults", "--out"]),
     "convert": (
         convert.main,
-        ["--layout", "--weights", "--shard-mib", "--tokenizer", "--mask-id", "--heads", "--shares",
+        ["--format", "--weights", "--shard-mib", "--tokenizer", "--mask-id", "--heads", "--shares",
          "--annealing-steps", "--out"],
     ),
 }  # fmt: skip
@@ -86,14 +87,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
     (tmp_path / "full" / "metrics.jsonl").mkdir()
     config = load(RunConfig, [FOLDER / "tiny.yaml"])
     nothing = SimpleNamespace(close=lambda: None)
-    monkeypatch.setattr(sample, "configuration", lambda run: config)
-    monkeypatch.setattr(evaluate, "configuration", lambda run: config)
+    monkeypatch.setattr(options, "configuration", lambda run: config)
     monkeypatch.setattr(command, "check_layout", lambda run, layout: None)
     monkeypatch.setattr(command, "load_denoiser", lambda *a, **k: nothing)
     monkeypatch.setattr(launch, "run_local", lambda *a, **k: 0)
     monkeypatch.setattr(launch, "preload", lambda **k: None)
-    monkeypatch.setattr(sample, "_work", lambda loaded, arguments: 0)
-    monkeypatch.setattr(evaluate, "_work", lambda loaded, arguments: 0)
+    monkeypatch.setattr(sample, "print_samples", lambda loaded, arguments: 0)
+    monkeypatch.setattr(evaluate, "print_summary", lambda loaded, arguments: 0)
     monkeypatch.setattr(verify, "_checks", _one_check)
     monkeypatch.setattr(crash, "_survive", lambda *a: None)
     monkeypatch.setattr(demo, "pretrain", lambda words: 2)

@@ -1,7 +1,7 @@
-"""``python -m tools.convert COMMAND``: weights to and from other layouts.
+"""``python -m tools.convert COMMAND``: weights to and from other formats.
 
     python -m tools.convert to-hf runs/demo exports/demo            # for transformers
-    python -m tools.convert to-hf runs/demo exports/mdlm --layout mdlm
+    python -m tools.convert to-hf runs/demo exports/mdlm --format mdlm
     python -m tools.convert from-hf Qwen3-0.6B checkpoints/qwen --annealing-steps 2000
     python -m tools.convert from-hf mdlm.ckpt checkpoints/mdlm --weights ema
     python -m tools.convert average runs/a runs/b --out checkpoints/mean
@@ -16,21 +16,22 @@ or the tokenizers' ids differ, 2 wrong input.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from configs.errors import exit_code
+from configs.hints import plain
 from pretrain.checkpoint import store
 from tools import command
 from tools.convert.average import average
 from tools.convert.card import About
 from tools.convert.format import Options
-from tools.convert.formats import LAYOUTS
+from tools.convert.formats import FORMATS
 from tools.convert.from_hf import from_hf
 from tools.convert.parity import summary
-from tools.convert.strip import strip_checkpoint, strip_file
+from tools.convert.strip import strip_checkpoint, strip_file, to_safetensors
 from tools.convert.to_hf import to_hf
-from tools.convert.to_safetensors import to_safetensors
 
 CKPT, OUT = "checkpoint or run directory", "where to write; must not exist"
 WEIGHTS = "averaged over training (default), or as they were last"
@@ -67,17 +68,27 @@ def _command(
     return added
 
 
+def _refuse_layout(parser: argparse.ArgumentParser) -> None:
+    """``--layout`` has become ``--format``: layouts are those of ranks."""
+
+    def renamed(text: str) -> str:
+        raise argparse.ArgumentTypeError(f"it is called --format now: --format {plain(text)}")
+
+    parser.add_argument("--layout", type=renamed, help=argparse.SUPPRESS)
+
+
 def _add_to_hf(commands: Any) -> None:
     added = _command(commands, "to-hf", _to_hf, "a checkpoint of ours to a Hugging Face directory")
     added.add_argument("source", type=Path, metavar="CKPT", help=CKPT)
     added.add_argument("out", type=Path, metavar="OUT", help=OUT)
     added.add_argument("--weights", choices=("ema", "raw"), default="ema", help=WEIGHTS)
     added.add_argument(
-        "--layout",
-        choices=sorted(LAYOUTS),
+        "--format",
+        choices=sorted(FORMATS),
         default="palimpsest",
         help="whose names and shapes to write (default: our own, with its code beside it)",
     )
+    _refuse_layout(added)
     beside = added.add_mutually_exclusive_group()
     beside.add_argument("--tokenizer", type=Path, help="by default that of the run's corpus")
     beside.add_argument("--no-tokenizer", action="store_true", help="write none")
@@ -92,7 +103,8 @@ def _add_from_hf(commands: Any) -> None:
     added = _command(commands, "from-hf", _from_hf, text)
     added.add_argument("source", type=Path, metavar="SOURCE", help="directory or file to read")
     added.add_argument("out", type=Path, metavar="OUT", help=OUT)
-    added.add_argument("--layout", choices=sorted(LAYOUTS), help="if no config.json says")
+    added.add_argument("--format", choices=sorted(FORMATS), help="if no config.json says")
+    _refuse_layout(added)
     added.add_argument(
         "--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt (default raw)"
     )
@@ -142,7 +154,7 @@ def _to_hf(arguments: argparse.Namespace) -> str:
         arguments.source,
         arguments.out,
         weights=arguments.weights,
-        layout=arguments.layout,
+        format_name=arguments.format,
         tokenizer=arguments.tokenizer,
         no_tokenizer=arguments.no_tokenizer,
         shard_bytes=_shard_bytes(arguments),
@@ -155,19 +167,12 @@ def _to_hf(arguments: argparse.Namespace) -> str:
 
 
 def _from_hf(arguments: argparse.Namespace) -> str:
-    options = Options(
-        length=arguments.length,
-        packing=arguments.packing,
-        mask_id=arguments.mask_id,
-        heads=arguments.heads,
-        time_conditioning=arguments.time_conditioning,
-        shifted_output=arguments.shifted_output,
-        annealing_steps=arguments.annealing_steps,
-    )
+    given = vars(arguments)
+    options = Options(**{f.name: given[f.name] for f in fields(Options) if f.name in given})
     report = from_hf(
         arguments.source,
         arguments.out,
-        layout=arguments.layout,
+        format_name=arguments.format,
         options=options,
         ema=arguments.weights == "ema",
         tokenizer=arguments.tokenizer,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.load import to_plain
 from pretrain.checkpoint.reader import Reader
-from pretrain.checkpoint.weights import config_of, find
-from tools.convert import parity, tensors, write
+from pretrain.checkpoint.weights import Which, config_of, find
+from tools.convert import tensors, write
 from tools.convert.fit import parameter_shapes, require
-from tools.convert.staging import staged
+from tools.convert.strip import write_weights
 from tools.convert.tensors import Tensors
 
 
@@ -21,7 +21,7 @@ def average(
     checkpoints: Sequence[Path],
     out: Path,
     *,
-    weights: Literal["ema", "raw"] = "ema",
+    weights: Which = "ema",
     shares: Sequence[float] | None = None,
     shard_bytes: int = write.SHARD_BYTES,
 ) -> dict[str, Any]:
@@ -39,36 +39,15 @@ def average(
     if len(given) != len(checkpoints) or sum(given) <= 0 or min(given) < 0:
         raise UserError("--shares needs one number of at least 0 for each checkpoint")
     readers = [Reader(find(path)) for path in checkpoints]
-    config = config_of(readers[0])
     _check_same(readers)
-    shapes = parameter_shapes(config.model)
+    shapes = parameter_shapes(config_of(readers[0]).model)
     held = [tensors.of_checkpoint(reader, reader.weights(weights)) for reader in readers]
     for one in held:
         require(one, shapes)
     mean = Tensors(shapes, lambda name: _mean(held, given, name), "the average")
     newest = max(readers, key=lambda reader: int(reader.state["step"]))
-    last = newest.state
-    state = write.state_of(
-        config,
-        step=last["step"],
-        tokens_seen=last["tokens_seen"],
-        facts={
-            "code": last["code"],
-            "elapsed_s": last["elapsed_s"],
-            "tokenizer_sha256": last.get("tokenizer_sha256"),
-        },
-    )
-    with staged(out, write.num_bytes(shapes)) as aside:
-        write.write_checkpoint(aside, mean, state, shard_bytes, newest.objective_state())
-        asked = parity.inputs(config.model, config.model.num_ids)
-        report = parity.compare(
-            parity.logits(config.model, mean, asked),
-            parity.logits(config.model, tensors.of_checkpoint(Reader(aside), "master"), asked),
-            (f"the mean of {', '.join(r.path.name for r in readers)}", "the checkpoint"),
-            asked,
-        ).as_json()
-        write.write_json(aside / parity.FILE_NAME, report)
-    return report
+    origin = f"the mean of {', '.join(reader.path.name for reader in readers)}"
+    return write_weights(out, mean, origin, newest, shard_bytes, score=None)
 
 
 def _mean(held: Sequence[Tensors], shares: Sequence[float], name: str) -> Tensor:

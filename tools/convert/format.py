@@ -1,6 +1,6 @@
-"""What a layout of weights is: how a family of models names and shapes its tensors.
+"""What a format of weights is: how a family of models names and shapes its tensors.
 
-A layout brings a model in (``incoming``), and some take one out (``outgoing``). Each knows how
+A format brings a model in (``incoming``), and some take one out (``outgoing``). Each knows how
 to compute its own logits from its own tensors, apart from our model: that is what the parity
 report compares with.
 """
@@ -75,7 +75,7 @@ class Outgoing:
     """A model on its way out.
 
     Args:
-        config: its config.json. tensors: its weights, under the names of the layout.
+        config: its config.json. tensors: its weights, under the names of the format.
         logits: of such weights as they were written, ``[B, L, ids]``.
         files: texts that lie beside them, by name.
     """
@@ -86,7 +86,7 @@ class Outgoing:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-class Layout(Protocol):
+class Format(Protocol):
     """One family of models."""
 
     @property
@@ -107,14 +107,14 @@ class Layout(Protocol):
         """How the model of a run becomes one of this family.
 
         Raises:
-            UserError: the model has no place in this layout; every reason is given.
+            UserError: the model has no place in this format; every reason is given.
         """
 
 
 def one_way(name: str) -> UserError:
-    """The error of a layout that only comes in."""
+    """The error of a format that only comes in."""
     return UserError(
-        f"layout {name} comes in only; the help of to-hf lists those that can be written"
+        f"format {name} comes in only; the help of to-hf lists those that can be written"
     )
 
 
@@ -126,7 +126,7 @@ def padded(value: Tensor, num_rows: int) -> Tensor:
 
 
 def frequencies(width: int, base: float) -> Tensor:
-    """Rotary frequencies of a head ``[E / 2]``, float32: the buffer that some layouts keep."""
+    """Rotary frequencies of a head ``[E / 2]``, float32: the buffer that some formats keep."""
     return base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
 
 

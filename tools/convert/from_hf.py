@@ -1,4 +1,4 @@
-"""Weights from elsewhere to a checkpoint of ours: a directory or file, in any known layout.
+"""Weights from elsewhere to a checkpoint of ours: a directory or file, in any known format.
 
 The checkpoint holds weights only. A run begins from it with ``fork_from``; ``model.yaml``
 beside it has the architecture that the run's configuration needs.
@@ -18,11 +18,10 @@ from model.objectives import NO_STATE, State
 from pretrain.checkpoint import objective_tensors, store
 from pretrain.config import RunConfig
 from pretrain.run.stored_config import stored_config
-from tools.convert import formats as layouts
-from tools.convert import parity, tensors, tokenizer_files, write
+from tools.convert import formats, parity, tensors, tokenizer_files, write
 from tools.convert.foreign import checked
-from tools.convert.format import Incoming, Layout, Options
-from tools.convert.staging import staged
+from tools.convert.format import Format, Incoming, Options
+from tools.convert.output import staged
 from tools.convert.to_hf import RUN_FILE
 
 DEFAULT_LENGTH = 1024
@@ -32,7 +31,7 @@ def from_hf(
     source: Path,
     out: Path,
     *,
-    layout: str | None = None,
+    format_name: str | None = None,
     options: Options | None = None,
     ema: bool = False,
     tokenizer: Path | None = None,
@@ -41,12 +40,12 @@ def from_hf(
     """Write the checkpoint ``out``; the parity report.
 
     Args:
-        layout: of the source, where its config.json does not say.
+        format_name: of the source, where its config.json does not say.
         ema: the averaged weights of a .ckpt that has them.
         tokenizer: the one that goes with the weights; its ids must be the model's.
 
     Raises:
-        UserError: the source is of no known layout, does not fit it, or is not whole.
+        UserError: the source is of no known format, does not fit it, or is not whole.
         RunError: the logits differ.
     """
     options = options or Options()
@@ -54,7 +53,7 @@ def from_hf(
     config: Mapping[str, Any] = {}
     if (source / "config.json").exists():
         config = checked(tensors.json_file(source / "config.json"), str(source), len(held.shapes))
-    kind = layouts.named(layout) if layout else layouts.recognised(config, held)
+    kind = formats.named(format_name) if format_name else formats.recognised(config, held)
     if tokenizer is not None and options.vocab_size is None:
         found = load_tokenizer(tokenizer)
         options = replace(options, vocab_size=found.vocab_size, tokenizer_mask=found.mask_id)
@@ -67,16 +66,16 @@ def from_hf(
     run, objective_state = _run(source, incoming, tokenizer, options), _objective_state_of(source)
     with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
         write.write_checkpoint(aside, incoming.tensors, run, shard_bytes, objective_state)
-        given = parity.inputs(incoming.model, incoming.num_ids)
         note = ", under the causal mask" if incoming.compared_as.attention == "causal" else ""
         written = tensors.of_checkpoint(tensors.Reader(aside), "master")
-        report = parity.compare(
-            incoming.logits(given),
-            parity.logits(incoming.compared_as, written, given),
+        report = parity.report(
+            incoming.model,
+            incoming.logits,
+            parity.of_network(incoming.compared_as, written),
             (f"{source.name} ({kind.name})", "the checkpoint"),
-            given,
-            note,
-        ).as_json()
+            num_ids=incoming.num_ids,
+            note=note,
+        )
         write.write_json(aside / parity.FILE_NAME, report)
         store.write(aside / "model.yaml", _yaml(incoming.model))
     return {
@@ -88,7 +87,7 @@ def from_hf(
 
 
 def _incoming(
-    kind: Layout, held: tensors.Tensors, config: Mapping[str, Any], options: Options
+    kind: Format, held: tensors.Tensors, config: Mapping[str, Any], options: Options
 ) -> Incoming:
     try:
         return kind.incoming(held, config, options)

@@ -7,8 +7,9 @@ largest logit, however large the logits and however deep the model. In float32 i
 it, as much as a wrong epsilon makes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -39,6 +40,9 @@ class Inputs:
 
     ids_BL: Tensor
     level_B1: Tensor
+
+
+Logits = Callable[[Inputs], Tensor]
 
 
 def inputs(model: ModelConfig, num_ids: int) -> Inputs:
@@ -81,6 +85,11 @@ def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = buil
     else:
         out = network.output.head(outputs["vector_ME"].double())
     return cast(Tensor, out).view(*given.ids_BL.shape, -1)
+
+
+def of_network(model: ModelConfig, tensors: Tensors) -> Logits:
+    """:func:`logits` of one of our networks, for any inputs."""
+    return partial(logits, model, tensors)
 
 
 def _query(model: ModelConfig, given: Inputs) -> Query:
@@ -173,6 +182,25 @@ def compare(
             f"more than {LIMIT:g} of the largest ({report.largest_logit:.3g}): nothing was written"
         )
     return report
+
+
+def report(
+    model: ModelConfig,
+    source: Logits,
+    result: Logits,
+    names: tuple[str, str],
+    *,
+    num_ids: int | None = None,
+    note: str = "",
+) -> dict[str, Any]:
+    """:func:`compare` on fixed inputs, for parity.json.
+
+    Args:
+        model: whose inputs are asked for. source, result: logits of the two, for any inputs.
+        num_ids: ids that the source knows; by default the model's.
+    """
+    given = inputs(model, model.num_ids if num_ids is None else num_ids)
+    return compare(source(given), result(given), names, given, note).as_json()
 
 
 def summary(report: Mapping[str, Any]) -> str:

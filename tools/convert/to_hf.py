@@ -1,5 +1,6 @@
-"""A checkpoint of ours to a Hugging Face directory, in our layout or another's."""
+"""A checkpoint of ours to a Hugging Face directory, in our format or another's."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tools.convert import parity, tensors, tokenizer_files, write
 from tools.convert.card import About, card
 from tools.convert.formats import named
 from tools.convert.formats.palimpsest import Palimpsest
-from tools.convert.staging import staged
+from tools.convert.output import staged
 from tools.sample.options import sampler_of
 
 RUN_FILE = "palimpsest_run.json"
@@ -27,7 +28,7 @@ def to_hf(
     out: Path,
     *,
     weights: Which = "ema",
-    layout: str = Palimpsest.name,
+    format_name: str = Palimpsest.name,
     tokenizer: Path | None = None,
     no_tokenizer: bool = False,
     shard_bytes: int = write.SHARD_BYTES,
@@ -42,18 +43,20 @@ def to_hf(
         about: what the model card is to say besides.
 
     Raises:
-        UserError: nothing to convert, no place to write to, or no place in the layout.
+        UserError: nothing to convert, no place to write to, or no place in the format.
         RunError: the logits differ.
     """
     path = find(checkpoint)
     reader = Reader(path)
     config = config_of(reader)
     kind = reader.weights(weights)
-    if config.model.seq2seq is not None and layout != Palimpsest.name:
-        raise UserError(f"layout {layout} holds denoisers only, and this is an encoder-decoder")
+    if config.model.seq2seq is not None and format_name != Palimpsest.name:
+        raise UserError(
+            f"format {format_name} holds denoisers only, and this is an encoder-decoder"
+        )
     _check_form(config)
     ours = tensors.of_checkpoint(reader, kind)
-    outgoing = named(layout).outgoing(config, ours)
+    outgoing = named(format_name).outgoing(config, ours)
     texts = dict(outgoing.files)
     found = None if no_tokenizer else tokenizer or _corpus(config)
     trained = reader.state.get("tokenizer_sha256")
@@ -71,13 +74,12 @@ def to_hf(
     facts |= {"weights": "averaged (EMA)" if kind == "ema" else "raw"}
     with staged(out, write.num_bytes(outgoing.tensors.shapes)) as aside:
         write.write_huggingface(aside, outgoing.tensors, shard_bytes)
-        given = parity.inputs(config.model, config.model.num_ids)
-        report = parity.compare(
-            parity.logits(config.model, ours, given),
-            outgoing.logits(tensors.of_path(aside), given),
-            (f"{path.name} ({facts['weights']})", f"the {layout} layout"),
-            given,
-        ).as_json()
+        report = parity.report(
+            config.model,
+            parity.of_network(config.model, ours),
+            partial(outgoing.logits, tensors.of_path(aside)),
+            (f"{path.name} ({facts['weights']})", f"the {format_name} format"),
+        )
         special = _special_ids(found)
         write.write_json(aside / parity.FILE_NAME, report)
         write.write_json(aside / "config.json", {**outgoing.config, **special})

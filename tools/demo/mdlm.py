@@ -5,9 +5,9 @@ from typing import Any
 from data_pipeline.tokenizer import load_tokenizer
 from pretrain.checkpoint.weights import Loaded
 from pretrain.data import corpus_path
-from tools.evaluate.__main__ import evaluate
-from tools.sample.__main__ import sample
+from pretrain.evaluation.of_checkpoint import held_out_bound
 from tools.sample.options import sampler_of
+from tools.sample.text import sample
 
 PROMPT = 'The "___" statement is used to ___.'
 
@@ -37,7 +37,7 @@ Try next:
 def evaluated(loaded: Loaded) -> dict[str, Any]:
     """The held-out bound."""
     config = loaded.config
-    summary = evaluate(
+    summary = held_out_bound(
         loaded, config.data.valid_split, which="ema", samples=4, batch=32, seed=config.seed
     )
     ends = summary["nelbo_ci95"]

@@ -10,10 +10,10 @@ import torch
 from configs.errors import UserError
 from data_pipeline.paragraphs import padded
 from data_pipeline.tokenizer import Tokenizer
-from model.draws import Draws
-from model.samplers import Job, Sampler
+from model.samplers import Sampler
 from pretrain.checkpoint.weights import Loaded
 from tools import command
+from tools.sample.loop import Start, draw_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,44 +67,28 @@ def draw_candidates(
     if limit is not None and longest > limit:
         raise UserError(f"a source has {longest} tokens; this model has positions for {limit}")
     length = length or config.data.sequence_length
-    draws = Draws(seed=seed, split="sample", batch=len(sources) * num)
     total = len(sources) * num
-    mine: list[tuple[int, str, int]] = []
-    with (
-        torch.inference_mode(),
-        command.progress(loaded, total * sampler.num_steps(length), "step", "sample") as bar,
-    ):
-        # Sources of like length together: less padding to be read.
-        order = sorted(range(total), key=lambda number: (len(sources[number // num]), number))
-        starts = range(0, total, batch)
-        for start in starts[loaded.share.rank :: loaded.share.size]:
-            numbers = order[start : start + batch]
-            own = [sources[number // num] for number in numbers]
-            # A model that sees the padding of sources sees as much of it as in training.
-            least = config.data.source_length or 0 if shape.ignore_source_padding else 0
-            width = max(least, *map(len, own))
-            source, source_valid = padded(own, width, tokenizer.pad_id)
-            ids_BL = torch.zeros(len(numbers), length, dtype=torch.int64, device=loaded.device)
-            job = Job(
-                ids_BL=ids_BL,
-                free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
-                position_B=torch.tensor(numbers, device=loaded.device),
-                draws=draws,
-                objective=config.objective,
-                model=config.model,
-                network=loaded.network,
-                state=loaded.state,
-                source_BS=torch.from_numpy(source).to(loaded.device),
-                source_valid_BS=torch.from_numpy(source_valid).to(loaded.device),
-                on_step=lambda ids_BL: bar.update(len(ids_BL) * loaded.share.size),
-            )
-            for number, row in zip(numbers, sampler.run(job).tolist(), strict=True):
-                mine.append((number, text_of(row, tokenizer), job.evaluations))
-    all_gather_object = sorted(item for items in loaded.gather(mine) for item in items)
-    texts = [text for _, text, _ in all_gather_object]
+    # A model that sees the padding of sources sees as much of it as in training.
+    least = config.data.source_length or 0 if shape.ignore_source_padding else 0
+
+    def start(numbers: Sequence[int]) -> Start:
+        own = [sources[number // num] for number in numbers]
+        source, source_valid = padded(own, max(least, *map(len, own)), tokenizer.pad_id)
+        ids_BL = torch.zeros(len(numbers), length, dtype=torch.int64, device=loaded.device)
+        return {
+            "ids_BL": ids_BL,
+            "free_BL": torch.ones_like(ids_BL, dtype=torch.bool),
+            "source_BS": torch.from_numpy(source).to(loaded.device),
+            "source_valid_BS": torch.from_numpy(source_valid).to(loaded.device),
+        }
+
+    # Sources of like length together: less padding to be read.
+    order = sorted(range(total), key=lambda number: (len(sources[number // num]), number))
+    drawn = draw_samples(loaded, sampler, start, order=order, length=length, seed=seed, batch=batch)
+    texts = [text_of(one.ids, tokenizer) for one in drawn]
     return Candidates(
         texts=[texts[first : first + num] for first in range(0, total, num)],
-        evaluations=fmean(evaluations for _, _, evaluations in all_gather_object),
+        evaluations=fmean(one.evaluations for one in drawn),
     )
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from configs.documentation import keys, without_markup
@@ -10,7 +10,9 @@ from configs.errors import UserError
 from configs.load import Plugin, merged
 from configs.words import split
 from model.samplers import Sampler
+from pretrain.checkpoint.weights import configuration
 from pretrain.config import RunConfig
+from tools import command
 
 SAMPLERS = Plugin("model.samplers")
 HELP = "help"
@@ -32,6 +34,25 @@ def add_sampler_option(parser: argparse.ArgumentParser) -> None:
 def asks_for_help(words: Sequence[str]) -> bool:
     """Whether the words of ``--sampler`` ask for the list."""
     return list(words) == [HELP]
+
+
+def with_sampler(
+    work: command.Work,
+    check: Callable[[argparse.Namespace, RunConfig], None],
+    arguments: argparse.Namespace,
+) -> int:
+    """Run a command that samples: list the samplers if asked, else check and load the model.
+
+    Args:
+        work: see :func:`tools.command.with_model`.
+        check: raises UserError for options that do not fit, before a model is loaded.
+    """
+    config = configuration(arguments.run)
+    if asks_for_help(arguments.sampler):
+        print(listing(config))
+        return 0
+    check(arguments, config)
+    return command.with_model(work, arguments)
 
 
 def sampler_of(words: Sequence[str], config: RunConfig) -> Sampler:

@@ -17,6 +17,7 @@ from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
+from pretrain.evaluation.of_checkpoint import held_out_loss
 from pretrain.launch import preflight
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
@@ -70,7 +71,7 @@ def held_out(world: World, run: Path) -> float:
     """As ``tools.evaluate RUN parallel.tensor=2`` has it."""
     mesh, layout = Mesh(world, tensor=2), ParallelConfig(tensor=2)
     loaded = load_denoiser(run, "ema", mesh.device, layout=layout, mesh=mesh)
-    found = evaluate.held_out_loss(loaded, "valid", which="ema", batch=32, seed=0)
+    found = held_out_loss(loaded, "valid", which="ema", batch=32, seed=0)
     mesh.close()
     return float(found["loss"])
 

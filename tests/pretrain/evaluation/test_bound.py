@@ -24,7 +24,7 @@ from model.prediction import Ask, Prediction
 from model.query import Query
 from pretrain.evaluation.bound import GIVEN_LENGTH, Tally, document_losses, summarise, unigram_nats
 from pretrain.evaluation.interval import ratio_interval
-from tools.evaluate.__main__ import plain
+from tools.evaluate.summary import plain
 
 BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
 MODEL = ModelConfig(vocab_size=5, width=2, num_heads=1)

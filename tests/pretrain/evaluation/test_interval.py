@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pretrain.evaluation.interval import LEAST, ratio_interval
-from tools.evaluate.__main__ import by_document
+from pretrain.evaluation.of_checkpoint import by_document
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 

@@ -33,11 +33,11 @@ def test_there_and_back_by_command(saved, tmp_path: Path, capsys) -> None:
         (["nowhere"], "no such file or directory"),
         (["EMPTY"], "holds no weights"),
         (["OTHER"], "no architecture that is known here; weights come in from bert, llada"),
-        (["OTHER", "--layout", "mdlm"], "is no MDLM"),
-        (["OTHER", "--layout", "llama"], "its config.json names none of"),
-        (["OTHER", "--layout", "llada"], "its config.json lacks d_model, n_layers"),
-        (["OTHER", "--layout", "bert"], "its config.json lacks vocab_size"),
-        (["OTHER", "--layout", "palimpsest"], "its config.json lacks 'denoiser'"),
+        (["OTHER", "--format", "mdlm"], "is no MDLM"),
+        (["OTHER", "--format", "llama"], "its config.json names none of"),
+        (["OTHER", "--format", "llada"], "its config.json lacks d_model, n_layers"),
+        (["OTHER", "--format", "bert"], "its config.json lacks vocab_size"),
+        (["OTHER", "--format", "palimpsest"], "its config.json lacks 'denoiser'"),
     ],
 )
 def test_wrong_sources_are_one_error(
@@ -113,9 +113,9 @@ def test_rows_that_are_left_out_are_said(saved, tmp_path: Path, corpus: Path, ca
     [
         (["to-hf", "nowhere", "OUT"], "neither a checkpoint nor a run with one"),
         (["to-hf", "CKPT", "CKPT"], "is there already; choose another OUT"),
-        (["to-hf", "CKPT", "OUT", "--layout", "bert"], "layout bert comes in only"),
+        (["to-hf", "CKPT", "OUT", "--format", "bert"], "format bert comes in only"),
         (["to-hf", "CKPT", "OUT", "--tokenizer", "CORPUS"], "vocabulary mismatch"),
-        (["to-hf", "CKPT", "OUT", "--layout", "llada"], "block is adaln, and LLaDA has pre_norm"),
+        (["to-hf", "CKPT", "OUT", "--format", "llada"], "block is adaln, and LLaDA has pre_norm"),
     ],
 )
 def test_wrong_words_are_one_error(

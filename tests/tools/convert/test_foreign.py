@@ -104,7 +104,7 @@ def test_a_config_of_other_kinds_is_one_error(saved, tmp_path: Path, layout: str
         (tmp_path / "hf" / "vocab.txt").write_text("[UNK]\n[MASK]\n")
     else:
         checkpoint, _ = saved(num_layers=1, **(LLAMA if layout == "llada" else {}))
-        to_hf(checkpoint, tmp_path / "hf", layout=layout)
+        to_hf(checkpoint, tmp_path / "hf", format_name=layout)
     file = tmp_path / "hf" / "config.json"
     whole = json.loads(file.read_text())
     generator = random.Random(0)
@@ -130,7 +130,7 @@ def test_a_config_of_other_kinds_is_one_error(saved, tmp_path: Path, layout: str
 
 def test_every_wrong_entry_is_named_at_once(saved, tmp_path: Path) -> None:
     checkpoint, _ = saved(**LLAMA)
-    to_hf(checkpoint, tmp_path / "hf", layout="llada")
+    to_hf(checkpoint, tmp_path / "hf", format_name="llada")
     file = tmp_path / "hf" / "config.json"
     whole = json.loads(file.read_text())
     changes = {"d_model": "x", "n_layers": 10**9, "rope_theta": [1], "weight_tying": "no"}
@@ -154,7 +154,7 @@ def test_a_damaged_word_on_the_run_is_one_error(saved, tmp_path: Path, name: str
 def test_public_weights_of_padded_sentences(saved, tmp_path: Path, packing: str) -> None:
     """As on LM1B: the public code masks padding, and so does whoever evaluates or goes on."""
     checkpoint, _ = saved(num_layers=1)
-    to_hf(checkpoint, tmp_path / "hf", layout="mdlm")
+    to_hf(checkpoint, tmp_path / "hf", format_name="mdlm")
     weights, out = str(tmp_path / "hf" / "model.safetensors"), tmp_path / "in"
     words = ["--heads", "4", "--length", "32", "--packing", packing]
     assert main(["from-hf", weights, str(out), *words]) == 0
@@ -167,7 +167,7 @@ def test_public_weights_of_padded_sentences(saved, tmp_path: Path, packing: str)
 
 def test_a_length_that_nothing_says(saved, tmp_path: Path, capsys, loaded) -> None:
     checkpoint, _ = saved(num_layers=1)
-    to_hf(checkpoint, tmp_path / "hf", layout="mdlm")
+    to_hf(checkpoint, tmp_path / "hf", format_name="mdlm")
     weights = str(tmp_path / "hf" / "model.safetensors")
     for words, length in (([], 1024), (["--length", "77"], 77)):
         out = tmp_path / f"in-{length}"

@@ -14,8 +14,8 @@ from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.samplers.ancestral import Ancestral
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
-from tools.sample.__main__ import sample
 from tools.sample.prompt import parse
+from tools.sample.text import sample
 
 STEPS = 5
 

@@ -184,7 +184,7 @@ def test_nothing_is_written_where_ids_differ(tmp_path: Path, monkeypatch) -> Non
     for name in ("denoiser", "genie"):
         for layout in ("palimpsest", "mdlm") if name == "denoiser" else ("palimpsest",):
             with pytest.raises(RunError, match="nothing was written"):
-                to_hf(tmp_path / name, tmp_path / "out", layout=layout)
+                to_hf(tmp_path / name, tmp_path / "out", format_name=layout)
             assert not (tmp_path / "out").exists()
 
 

@@ -183,10 +183,10 @@ def test_generate_is_our_sampler(tmp_path: Path, variant: str) -> None:
     assert not torch.equal(one, other)
 
 
-def test_other_layouts_hold_denoisers_only(tmp_path: Path) -> None:
+def test_other_formats_hold_denoisers_only(tmp_path: Path) -> None:
     save(tmp_path / "ckpt", "modern")
-    with pytest.raises(UserError, match="layout mdlm holds denoisers only"):
-        to_hf(tmp_path / "ckpt", tmp_path / "out", layout="mdlm")
+    with pytest.raises(UserError, match="format mdlm holds denoisers only"):
+        to_hf(tmp_path / "ckpt", tmp_path / "out", format_name="mdlm")
 
 
 def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_no_room_is_said_before_anything_is_written(
 ) -> None:
     checkpoint, _ = saved()
     usage = type("Usage", (), {"free": 300_000})
-    monkeypatch.setattr("tools.convert.staging.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("tools.convert.output.shutil.disk_usage", lambda folder: usage)
     assert main(["to-hf", str(checkpoint), str(tmp_path / "out")]) == 2
     assert "GiB free, and the result takes" in capsys.readouterr().err
     assert not list(tmp_path.glob(".out*"))

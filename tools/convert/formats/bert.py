@@ -19,10 +19,10 @@ from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.format import Incoming, Options, Outgoing, one_way, same_rows
+from tools.convert.format_logits import attend, heads
+from tools.convert.kept_rows import Vocabulary, vocabulary
 from tools.convert.parity import Inputs
-from tools.convert.reference import attend, heads
 from tools.convert.tensors import Tensors, json_file
-from tools.convert.vocabulary import Vocabulary, vocabulary
 
 EMBEDDINGS = "bert.embeddings."
 WORDS = EMBEDDINGS + "word_embeddings.weight"

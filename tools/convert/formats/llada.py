@@ -1,4 +1,4 @@
-"""LLaDA's layout (Nie et al. 2025), both ways: Llama's architecture under OLMo's names.
+"""LLaDA's format (Nie et al. 2025), both ways: Llama's architecture under OLMo's names.
 
 It is bidirectional from the start, sees no noise level, and its vocabulary holds [MASK].
 """
@@ -13,9 +13,9 @@ from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.format import Incoming, Options, Outgoing, check_frequencies
-from tools.convert.reference import GatedNames, gated_logits
+from tools.convert.format_logits import GatedNames, gated_logits
+from tools.convert.kept_rows import Vocabulary, vocabulary
 from tools.convert.tensors import Shape, Tensors
-from tools.convert.vocabulary import Vocabulary, vocabulary
 
 ROOT = "model.transformer."
 EMBEDDING, HEAD = ROOT + "wte.weight", ROOT + "ff_out.weight"
@@ -171,7 +171,7 @@ def _model(
 
 
 def _misfits(model: ModelConfig) -> list[str]:
-    """Why a denoiser has no place in this layout."""
+    """Why a denoiser has no place in this format."""
     plain: dict[str, Any] = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm"}
     plain |= {"has_head_bias": False, "attention_bias": False, "qk_norm": False}
     plain |= {"num_positions": None, "attention": "full", "shifted_output": False}

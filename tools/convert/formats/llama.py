@@ -27,7 +27,7 @@ from tools.convert.format import (
     padded,
     same_rows,
 )
-from tools.convert.reference import GatedNames, gated_logits
+from tools.convert.format_logits import GatedNames, gated_logits
 from tools.convert.tensors import Tensors
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")

@@ -1,9 +1,9 @@
-"""The public layout of MDLM (Sahoo et al. 2024), both ways.
+"""The public format of MDLM (Sahoo et al. 2024), both ways.
 
 Its DiT is ours with q, k and v in one matrix, and an embedding of exactly the ids that occur:
 V, and [MASK] as the last of them, unless the tokenizer has one. Names stand behind
 ``backbone.`` or bare. Its network reads the total noise where it is conditioned on time. Its
-state dict holds the rotary frequencies too, a buffer; the other layouts' have no buffers.
+state dict holds the rotary frequencies too, a buffer; the other formats' have no buffers.
 """
 
 import re
@@ -27,10 +27,10 @@ from tools.convert.format import (
     count,
     frequencies,
 )
+from tools.convert.format_logits import attend, heads, rotated
+from tools.convert.kept_rows import Vocabulary, vocabulary
 from tools.convert.parity import Inputs
-from tools.convert.reference import attend, heads, rotated
 from tools.convert.tensors import Shape, Tensors
-from tools.convert.vocabulary import Vocabulary, vocabulary
 
 PREFIX = "backbone."
 EMBEDDING = "vocab_embed.embedding"
@@ -192,7 +192,7 @@ def _model(
 
 
 def _misfits(model: ModelConfig) -> list[str]:
-    """Why a denoiser has no place in this layout."""
+    """Why a denoiser has no place in this format."""
     plain: dict[str, Any] = {"block": "adaln", "mlp": "gelu", "norm": "layernorm", "gelu": "tanh"}
     plain |= {"qkv_bias": False, "attention_bias": False, "qk_norm": False, "norm_eps": 1e-5}
     plain |= {"rotary_base": 10_000.0, "attention": "full", "shifted_output": False}

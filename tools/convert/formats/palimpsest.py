@@ -1,4 +1,4 @@
-"""Our own layout on Hugging Face: parameters keep their names, behind ``denoiser.``.
+"""Our own format on Hugging Face: parameters keep their names, behind ``denoiser.``.
 
 A denoiser becomes a masked-LM, an encoder-decoder a sequence-to-sequence model; each with
 the project's own modelling code beside it.
@@ -17,15 +17,18 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.load import to_plain, validate
+from model.networks.base import Network
 from model.networks.config import ModelConfig
+from model.networks.dit import Denoiser
+from model.networks.encoder_decoder import Seq2Seq
 from pretrain.config import RunConfig
 from tools.convert import parity
 from tools.convert.code import flat_files
 from tools.convert.fit import parameter_shapes, require
 from tools.convert.format import Incoming, Options, Outgoing
+from tools.convert.kept_rows import Vocabulary, vocabulary
 from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
-from tools.convert.vocabulary import Vocabulary, vocabulary
 from tools.sample.options import sampler_of, suiting
 
 PREFIX = "denoiser."
@@ -42,7 +45,7 @@ class Form:
     Args:
         entry: the modelling file, with which the others come. classes: of it, by the name
             that transformers finds them by; the one for ``head`` is the network as trained.
-        network: the file, and in it the class, of the network itself.
+        network: the class of the network itself.
         settings: of the run, in config.json beside the architecture.
         run: what a run with such weights is configured with, from that config.json.
     """
@@ -52,7 +55,7 @@ class Form:
     entry: str
     classes: Mapping[str, str]
     head: str
-    network: tuple[str, str]
+    network: type[Network]
     settings: Callable[[RunConfig], dict[str, Any]]
     run: Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -73,8 +76,9 @@ class Form:
             module.__path__ = [folder]
             sys.modules[package] = module
             try:
-                file, name = self.network
-                kind = getattr(importlib.import_module(f"{package}.{file}"), name)
+                file = self.network.__module__.rpartition(".")[2]
+                module = importlib.import_module(f"{package}.{file}")
+                kind = getattr(module, self.network.__name__)
                 config = importlib.import_module(f"{package}.config")
                 tensors = held.renamed({n.removeprefix(PREFIX): n for n in held.shapes})
                 return parity.logits(config.from_fields(fields), tensors, inputs, kind=kind)
@@ -133,7 +137,7 @@ FORMS = (
             "AutoModelForSequenceClassification": "PalimpsestForSequenceClassification",
         },
         head="AutoModelForMaskedLM",
-        network=("denoiser", "Denoiser"),
+        network=Denoiser,
         settings=_denoiser_settings,
         run=_denoiser_run,
     ),
@@ -143,7 +147,7 @@ FORMS = (
         entry="modeling_palimpsest_seq2seq",
         classes={"AutoModelForSeq2SeqLM": "PalimpsestForSeq2SeqLM"},
         head="AutoModelForSeq2SeqLM",
-        network=("seq2seq", "Seq2Seq"),
+        network=Seq2Seq,
         settings=_seq2seq_settings,
         run=_seq2seq_run,
     ),

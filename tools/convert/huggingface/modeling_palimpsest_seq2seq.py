@@ -24,9 +24,9 @@ from model.query import Query
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestSeq2SeqConfig
 from tools.convert.huggingface.labels import IGNORED, check_ids
 from tools.convert.huggingface.padding import TextFirst, text_first
+from tools.convert.huggingface.resize_embeddings import check_table
 from tools.convert.huggingface.target_generation import TargetGenerationMixin
 from tools.convert.huggingface.trained_by import objective_of
-from tools.convert.huggingface.vocabulary import check_table
 from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
 
 Hidden = dict[str, Any]

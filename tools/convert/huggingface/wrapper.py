@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from model.networks.config import ModelConfig
 from model.networks.layers import Checkpointed
 from model.networks.linears import Head
-from tools.convert.huggingface.vocabulary import check_table, resize, resized, resized_head
+from tools.convert.huggingface.resize_embeddings import check_table, resize, resized, resized_head
 
 Recorded = list[Tensor]
 

@@ -1,4 +1,4 @@
-"""LLaDA's layout: a Llama of transformers that sees both ways, under LLaDA's names."""
+"""LLaDA's format: a Llama of transformers that sees both ways, under LLaDA's names."""
 
 import json
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_llada_comes_in(tmp_path: Path, loaded, ids_of, our_logits) -> None:
 def test_in_and_out_again_is_the_same_bit_by_bit(tmp_path: Path) -> None:
     model = saved_llada(tmp_path / "llada")
     from_hf(tmp_path / "llada", tmp_path / "in")
-    assert to_hf(tmp_path / "in", tmp_path / "out", layout="llada")["equal"]
+    assert to_hf(tmp_path / "in", tmp_path / "out", format_name="llada")["equal"]
     found = load_file(tmp_path / "out" / "model.safetensors")
     expected = model.as_llada()
     assert found.keys() == expected.keys()
@@ -131,7 +131,7 @@ def test_ours_goes_out_and_comes_in(saved, tmp_path: Path, loaded, ids_of, our_l
     settings = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "qkv_bias": True}
     for tied in (True, False):
         checkpoint, denoiser = saved(f"c{tied}", tied_head=tied, head_bias=False, **settings)
-        to_hf(checkpoint, tmp_path / f"out{tied}", layout="llada")
+        to_hf(checkpoint, tmp_path / f"out{tied}", format_name="llada")
         from_hf(tmp_path / f"out{tied}", tmp_path / f"in{tied}")
         back = loaded(tmp_path / f"in{tied}")
         assert back.config.mask == denoiser.config.mask == 90
@@ -143,7 +143,7 @@ def test_a_causal_model_that_was_trained_on_goes_out_unless_shifted(saved, tmp_p
     settings = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "head_bias": False}
     checkpoint, _ = saved(shifted_output=True, qk_norm=True, head_size=16, **settings)
     with pytest.raises(UserError) as caught:
-        to_hf(checkpoint, tmp_path / "out", layout="llada")
+        to_hf(checkpoint, tmp_path / "out", format_name="llada")
     for reason in ("qk_norm is True", "shifted_output is True", "4 heads of 16 are not"):
         assert reason in str(caught.value)
 

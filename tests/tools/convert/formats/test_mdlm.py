@@ -133,7 +133,7 @@ def equal(loaded, ids_of, our_logits):
 
 @pytest.mark.parametrize("prefix", ["backbone.", ""])
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors", ".ckpt"])
-def test_the_public_layout_comes_in(tmp_path: Path, equal, prefix: str, suffix: str) -> None:
+def test_the_public_format_comes_in(tmp_path: Path, equal, prefix: str, suffix: str) -> None:
     public, state = public_state(prefix)
     file = tmp_path / f"weights{suffix}"
     if suffix == ".safetensors":
@@ -205,11 +205,11 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     [{}, {"mask_id": 5}, {"tied_head": True}, {"time_conditioning": True, "time_input": "noise"}],
     ids=str,
 )
-def test_ours_goes_out_as_the_public_layout(
+def test_ours_goes_out_as_the_public_format(
     saved, ids_of, our_logits, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     checkpoint, denoiser = saved(vocab_size=IDS - ("mask_id" not in settings), **settings)
-    report = to_hf(checkpoint, tmp_path / "out", layout="mdlm")
+    report = to_hf(checkpoint, tmp_path / "out", format_name="mdlm")
     assert report["equal"]
     state = load_file(tmp_path / "out" / "model.safetensors")
     public = PublicMdlm()
@@ -229,7 +229,7 @@ def test_ours_goes_out_as_the_public_layout(
 
 def test_out_and_in_again_is_the_same(saved, loaded, tmp_path: Path) -> None:
     checkpoint, denoiser = saved(vocab_size=IDS, mask_id=5)
-    to_hf(checkpoint, tmp_path / "out", layout="mdlm", shard_bytes=30_000)
+    to_hf(checkpoint, tmp_path / "out", format_name="mdlm", shard_bytes=30_000)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["mask_index"] == 5
     from_hf(tmp_path / "out", tmp_path / "in")
     for (name, before), after in zip(
@@ -242,7 +242,7 @@ def test_out_and_in_again_is_the_same(saved, loaded, tmp_path: Path) -> None:
 def test_what_has_no_place_is_refused_with_every_reason(saved, tmp_path: Path) -> None:
     checkpoint, _ = saved(norm="rmsnorm", mlp="swiglu", num_kv_heads=2, time_conditioning=True)
     with pytest.raises(UserError) as caught:
-        to_hf(checkpoint, tmp_path / "out", layout="mdlm")
+        to_hf(checkpoint, tmp_path / "out", format_name="mdlm")
     for reason in (
         "mlp is swiglu, and MDLM has gelu",
         "norm is rmsnorm, and MDLM has layernorm",
@@ -283,7 +283,7 @@ def test_logits_of_any_size_come_in(tmp_path: Path, largest: float) -> None:
     report = from_hf(tmp_path / "weights.safetensors", tmp_path / "in")
     assert report["largest_logit"] > 0.5 * largest
     assert report["largest_difference"] < 1e-12 * report["largest_logit"]
-    assert to_hf(tmp_path / "in", tmp_path / "out", layout="mdlm")["equal"]
+    assert to_hf(tmp_path / "in", tmp_path / "out", format_name="mdlm")["equal"]
 
 
 @pytest.mark.parametrize("largest", [50.0, 1e-4])

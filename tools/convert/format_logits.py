@@ -1,4 +1,4 @@
-"""What the layouts' own logits are computed with: plain, and apart from model/."""
+"""What the formats' own logits are computed with: plain, and apart from model/."""
 
 from dataclasses import dataclass
 

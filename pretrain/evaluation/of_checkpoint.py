@@ -1,0 +1,130 @@
+"""The held-out bound or loss of a loaded checkpoint, with its interval and what gave it."""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from configs.errors import UserError
+from data_pipeline.packing import held_out
+from data_pipeline.shards import open_split
+from model.draws import Draws
+from model.prediction import Networks
+from pretrain.checkpoint.networks import asking
+from pretrain.checkpoint.weights import Loaded, Which
+from pretrain.data import corpus_path, open_corpus
+from pretrain.evaluation.bound import document_losses, mean_losses, summarise
+from pretrain.evaluation.interval import ratio_interval
+from pretrain.run.progress import Counter
+
+OF_PAIRS = "held-out samples"
+"""What an interval of a loss is over, where samples are not cut from documents."""
+
+
+def held_out_bound(
+    loaded: Loaded, split_name: str, *, which: Which, samples: int, batch: int, seed: int
+) -> dict[str, Any]:
+    """The summary of :func:`summarise`, with its interval and the settings that gave it."""
+    config = loaded.config
+    path = corpus_path(config)
+    tokenizer = loaded.tokenizer()
+    train = open_split(path, config.data.train_split, tokenizer=tokenizer)
+    split = open_split(path, split_name, tokenizer=tokenizer)
+    how: Any = config.data.packing
+    mask = config.data.document_mask
+    windows = held_out(split, config.data.sequence_length, how, segments=mask)
+    scope = config.objective.scope(padded=how == "pad")
+    samples = 1 if scope.exact else samples
+    with (
+        torch.inference_mode(),
+        Counter(len(windows), "window", "evaluate", shown=loaded.is_first) as bar,
+    ):
+        tally = document_losses(
+            Networks(loaded.network.ask),
+            config.objective,
+            config.model,
+            windows,
+            seed=seed,
+            samples=samples,
+            batch=batch,
+            state=loaded.state,
+            share=loaded.share,
+            device=loaded.device,
+            on_batch=bar.update,
+        )
+    tally = tally.total(loaded.total)
+    scored = tally.documents_D3[tally.documents_D3[:, 1] > 0, :2].numpy()
+    interval = ratio_interval(scored, seed=seed)
+    summary = summarise(tally, train, split, scope)
+    facts = {"split": split_name, "weights": which, "samples": samples, "step": loaded.step}
+    return {
+        "nelbo": summary.pop("nelbo"),
+        "nelbo_ci95": interval.bounds,
+        "interval": interval.told,
+        **summary,
+        **facts,
+    }
+
+
+def held_out_loss(
+    loaded: Loaded, split_name: str, *, which: Which, batch: int, seed: int
+) -> dict[str, Any]:
+    """The objective's mean loss on a split, for objectives without a bound."""
+    config = loaded.config
+    data = replace(config.data, valid_split=split_name)
+    loaded.tokenizer()
+    draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
+    corpus = open_corpus(replace(config, data=data), draws)
+    if corpus.held_out is None:
+        raise UserError(f"{corpus.path} has no split '{split_name}'")
+    if loaded.is_first:
+        for note in corpus.notes:
+            print(f"warning: {note}", file=sys.stderr)
+    stream, num = corpus.held_out
+    with (
+        torch.inference_mode(),
+        Counter(num, "sample", "evaluate", shown=loaded.is_first) as bar,
+    ):
+        found = mean_losses(
+            asking(loaded),
+            config.objective,
+            config.model,
+            stream,
+            seed=seed,
+            num=num,
+            batch=batch,
+            state=loaded.state,
+            share=loaded.share,
+            device=loaded.device,
+            on_batch=bar.update,
+        )
+    found = found.total(loaded.total)
+    losses = found.losses(config.objective)
+    assert corpus.document_of is not None
+    samples = found.by_sample(config.objective).numpy()
+    documents = by_document(samples, corpus.document_of())
+    of = OF_PAIRS if config.data.packing == "pairs" else "documents"
+    interval = ratio_interval(documents, seed=seed, of=of)
+    return {
+        "loss": losses.pop("loss"),
+        "loss_ci95": interval.bounds,
+        "interval": interval.told,
+        "bound_on": None,
+        "terms": losses,
+        "positions": int(found.tokens_N.sum()),
+        "documents": len(documents),
+        "padding": "as in training",
+        "split": split_name,
+        "weights": which,
+        "samples": num,
+        "step": loaded.step,
+    }
+
+
+def by_document(samples_N2: np.ndarray, document_N: np.ndarray) -> np.ndarray:
+    """Sums over the samples of each document: paragraphs of one text are not independent."""
+    _, of_N = np.unique(document_N, return_inverse=True)
+    sums = [np.bincount(of_N, weights=column) for column in samples_N2.T]
+    return np.stack(sums, axis=1)
