@@ -9,8 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.utils import ModelOutput
+
+from model.draws import Draws
+from model.networks.config import ModelConfig
+from model.samplers import Job, SampledNetwork
 
 DEFAULTS = GenerationConfig()._get_default_generation_params()
 FIELDS = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
@@ -103,6 +109,32 @@ def settings_of(model: Any, given: GenerationConfig | None, words: Mapping[str, 
         own=model.generation_config.to_dict(),
         last=model.config.to_dict(),
     )
+
+
+def job_of(
+    model: ModelConfig, objective: Any, network: SampledNetwork, seed: int | None, **start: Any
+) -> Job:
+    """The job of drawing one sample for each row of a start.
+
+    Args:
+        seed: of all draws; None takes one from torch's generator.
+        start: ``ids_BL`` and ``free_BL``, and the source where there is one.
+    """
+    num = len(start["ids_BL"])
+    seed = int(torch.randint(2**40, ())) if seed is None else seed
+    return Job(
+        **start,
+        position_B=torch.arange(num, device=start["ids_BL"].device),
+        draws=Draws(seed=seed, split="sample", batch=num),
+        objective=objective,
+        model=model,
+        network=network,
+    )
+
+
+def generated(ids_BL: Tensor, asked: Settings, kind: type[ModelOutput]) -> Any:
+    """What ``generate`` returns: ids, or an output of transformers where that is asked for."""
+    return kind(sequences=ids_BL) if asked.get("return_dict_in_generate", False) else ids_BL
 
 
 def _harmless(name: str, value: Any) -> bool:

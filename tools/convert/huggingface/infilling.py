@@ -6,18 +6,23 @@ they end (``config.open_end``) puts the EOS.
 """
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateDecoderOnlyOutput
 
-from model.draws import Draws
 from model.prediction import Answer, Read
 from model.query import Query
-from model.samplers import Job, Sampler
-from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
+from model.samplers import Sampler
+from tools.convert.huggingface.generation_settings import (
+    Settings,
+    generated,
+    job_of,
+    padding_mask,
+    settings_of,
+)
 from tools.convert.huggingface.padding import text_first
 from tools.convert.huggingface.trained_by import objective_of, sampler_class
 
@@ -41,13 +46,6 @@ class InfillingGenerationMixin(GenerationMixin):
         *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        max_length: int | None = None,
-        max_new_tokens: int | None = None,
-        num_return_sequences: int | None = None,
-        sampling_steps: int | None = None,
-        sampler: str | None = None,
-        temperature: float | None = None,
-        do_sample: bool | None = None,
         seed: int | None = None,
         **settings: Any,
     ) -> Any:
@@ -65,22 +63,16 @@ class InfillingGenerationMixin(GenerationMixin):
             max_new_tokens: positions of new text instead, without them.
             sampling_steps: evaluations of the network at most.
             temperature: of the token draws; ``do_sample=False`` takes the likeliest.
+            sampler: its name, of those that suit (default: the objective's own).
             seed: of all draws; by default from torch's generator.
+            settings: these, and what transformers' ``GenerationConfig`` has, as far as it can be
+                done.
 
         Raises:
             ValueError: a number is out of range, a text does not fit, or a configuration asks
                 for what cannot be done. TypeError: a word that is no setting here.
         """
-        words = settings | {
-            "max_length": max_length,
-            "max_new_tokens": max_new_tokens,
-            "num_return_sequences": num_return_sequences,
-            "sampling_steps": sampling_steps,
-            "sampler": sampler,
-            "temperature": temperature,
-            "do_sample": do_sample,
-        }
-        asked = settings_of(self, generation_config, words)
+        asked = settings_of(self, generation_config, settings)
         asked.check(KNOWN, NAMED)
         if inputs is not None and input_ids is not None:
             raise ValueError("give inputs or input_ids, which are the same, and not both")
@@ -90,9 +82,7 @@ class InfillingGenerationMixin(GenerationMixin):
         drawn_BL = self._drawn(start_BL, valid_BL, copies, self._sampler(asked), seed)
         if self.config.open_end and start_BL is not given:
             drawn_BL = self._ended(drawn_BL, start_BL.repeat_interleave(copies, dim=0), asked)
-        if asked.get("return_dict_in_generate", False):
-            return GenerateDecoderOnlyOutput(sequences=cast(torch.LongTensor, drawn_BL))
-        return drawn_BL
+        return generated(drawn_BL, asked, GenerateDecoderOnlyOutput)
 
     def _sampler(self, asked: Settings) -> Sampler:
         objective = objective_of(self.config.objective)
@@ -200,18 +190,13 @@ class InfillingGenerationMixin(GenerationMixin):
         if place.valid_BL is not None:
             # A [MASK] in the padding is none to fill in.
             free_BL = free_BL & place.valid_BL
-        job = Job(
+        job = job_of(
+            self.model_config,
+            objective_of(self.config.objective),
+            _Padded(self.denoiser, place.valid_BL),
+            seed,
             ids_BL=ids_BL,
             free_BL=free_BL,
-            position_B=torch.arange(len(ids_BL), device=ids_BL.device),
-            draws=Draws(
-                seed=int(torch.randint(2**40, ())) if seed is None else seed,
-                split="sample",
-                batch=len(ids_BL),
-            ),
-            objective=objective_of(self.config.objective),
-            model=self.model_config,
-            network=_Padded(self.denoiser, place.valid_BL),
         )
         drawn_BL = place.back(sampler.run(job))
         return drawn_BL if valid_BL is None else torch.where(valid_BL, drawn_BL, start_BL)

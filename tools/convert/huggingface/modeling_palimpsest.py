@@ -15,6 +15,7 @@ from transformers.modeling_outputs import (
     MaskedLMOutput,
     SequenceClassifierOutput,
 )
+from transformers.utils import ModelOutput
 
 from model.networks.config import from_fields
 from model.networks.dit import Denoiser
@@ -124,18 +125,60 @@ class PalimpsestModel(PalimpsestPreTrainedModel):
         attention_mask: Tensor | None = None,
         level: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
+        **asked: bool | None,
     ) -> Any:
-        """Ids ``[B, L]`` to hidden states ``[B, L, D]``; see :class:`PalimpsestForMaskedLM`."""
-        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
+        """Ids ``[B, L]`` to hidden states ``[B, L, D]``; see :class:`PalimpsestWithLoss`."""
+        named, hidden = self._asked(**asked)
         last, states, _ = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
         return as_asked(BaseModelOutput(last_hidden_state=last, hidden_states=states), named)
 
 
-class PalimpsestForMaskedLM(PalimpsestPreTrainedModel, InfillingGenerationMixin):
-    """The denoiser itself: logits of the clean id at every position."""
+class PalimpsestWithLoss(PalimpsestPreTrainedModel):
+    """A model that takes labels."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        level: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **asked: bool | None,
+    ) -> Any:
+        """Logits, and the loss where there are labels; the class says of which shapes.
+
+        Args:
+            input_ids: ``[B, L]``, the mask token where an id is wanted.
+            attention_mask: ``[B, L]``, 0 at padding, which may stand anywhere in a row.
+            level: ``[B]``, the noise level in [0, 1] of a time-conditioned model; by default
+                the share of masked positions.
+            inputs_embeds: ``[B, L, D]``, in place of ``input_ids``.
+            asked: ``output_hidden_states`` and ``return_dict``, as in transformers.
+
+        Raises:
+            ValueError: an argument does not fit the others, or a label cannot be answered.
+        """
+        named, hidden = self._asked(**asked)
+        self._check_labels(labels)
+        last, states, place = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
+        return as_asked(self._outputs(last, states, place, labels), named)
+
+    def _check_labels(self, labels: Tensor | None) -> None:
+        """ValueError for labels that no input makes right."""
+
+    def _outputs(
+        self, last_BLD: Tensor, states: Hidden, place: TextFirst, labels: Tensor | None
+    ) -> ModelOutput:
+        """Of the denoiser's output, and the hidden states on the way."""
+        raise NotImplementedError
+
+
+class PalimpsestForMaskedLM(PalimpsestWithLoss, InfillingGenerationMixin):
+    """The denoiser itself: logits ``[B, L, num_ids]`` of the clean id at every position.
+
+    They are -inf at the mask token, which is never an answer. Labels are ``[B, L]``, -100 where
+    no loss is wanted; the loss is their mean -log p, 0 where there are none.
+    """
 
     def __init__(self, config: PalimpsestConfig) -> None:
         super().__init__(config)
@@ -153,47 +196,30 @@ class PalimpsestForMaskedLM(PalimpsestPreTrainedModel, InfillingGenerationMixin)
         self.denoiser.output.head = value
         self._share()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        level: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """Logits ``[B, L, num_ids]``; -inf at the mask token, which is never an answer.
-
-        Args:
-            input_ids: ``[B, L]``, the mask token where an id is wanted.
-            attention_mask: ``[B, L]``, 0 at padding, which may stand anywhere in a row.
-            labels: ``[B, L]``, -100 where no loss is wanted; the loss is their mean -log p,
-                0 where there are none.
-            level: ``[B]``, the noise level in [0, 1] of a time-conditioned model; by default
-                the share of masked positions.
-            inputs_embeds: ``[B, L, D]``, in place of ``input_ids``.
-
-        Raises:
-            ValueError: an argument does not fit the others; a label is [MASK], or no id.
-        """
-        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
+    def _check_labels(self, labels: Tensor | None) -> None:
         if labels is not None:
             check_ids(labels, self.model_config)
-        logits, states, _ = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
-        logits = logits[..., : self.model_config.num_ids]
+
+    def _outputs(
+        self, last_BLD: Tensor, states: Hidden, place: TextFirst, labels: Tensor | None
+    ) -> ModelOutput:
+        logits = last_BLD[..., : self.model_config.num_ids]
         if labels is not None and labels.shape != logits.shape[:2]:
             raise ValueError(
                 f"labels have shape {list(labels.shape)}; give one for each of "
                 f"{list(logits.shape[:2])} positions"
             )
         loss = None if labels is None else mean_loss(logits, labels)
-        return as_asked(MaskedLMOutput(loss=loss, logits=logits, hidden_states=states), named)
+        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=states)
 
 
-class PalimpsestForSequenceClassification(PalimpsestPreTrainedModel):
-    """A linear layer on the mean of the hidden states of all that is no padding."""
+class PalimpsestForSequenceClassification(PalimpsestWithLoss):
+    """A linear layer on the mean of the hidden states of all that is no padding.
+
+    Logits are ``[B, num_labels]``. Labels are ``[B]`` of int64: classes, -100 where no loss is
+    wanted; or floats: targets, ``[B]`` or ``[B, num_labels]``; several floats a sample are
+    labels of their own each.
+    """
 
     def __init__(self, config: PalimpsestConfig) -> None:
         super().__init__(config)
@@ -204,29 +230,9 @@ class PalimpsestForSequenceClassification(PalimpsestPreTrainedModel):
         self.classifier = nn.Linear(self.model_config.width, config.num_labels or 2)
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        level: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """Logits ``[B, num_labels]`` of ids ``[B, L]``; the mean is over all that is no padding.
-
-        Args:
-            labels: ``[B]`` of int64: classes, -100 where no loss is wanted; of floats:
-                targets, ``[B]`` or ``[B, num_labels]``; several floats a sample are labels of
-                their own each.
-
-        Raises:
-            ValueError: an argument does not fit the others; a label is no class.
-        """
-        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
-        last_BLD, states, place = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
+    def _outputs(
+        self, last_BLD: Tensor, states: Hidden, place: TextFirst, labels: Tensor | None
+    ) -> ModelOutput:
         pooled_BD = last_BLD.float().mean(dim=1)
         if place.given_BL is not None:
             text_BL1 = place.given_BL[..., None]
@@ -234,8 +240,7 @@ class PalimpsestForSequenceClassification(PalimpsestPreTrainedModel):
             pooled_BD = total_BD / text_BL1.sum(dim=1).clamp(min=1)
         logits = self.classifier(self.dropout(pooled_BD.to(last_BLD.dtype)))
         loss = None if labels is None else self._loss(logits, labels)
-        outputs = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=states)
-        return as_asked(outputs, named)
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=states)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         kind = self.config.problem_type

@@ -114,9 +114,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         inputs_embeds: Tensor | None = None,
         decoder_input_ids: None = None,
         decoder_attention_mask: None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
+        **asked: bool | None,
     ) -> Any:
         """One evaluation of the network: with ``labels`` for the loss, else at given embeddings.
 
@@ -129,14 +127,15 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
                 how the model says where its text ends; it counts as behind the text.
             decoder_inputs_embeds: ``[B, L, E]``, noisy embeddings of the targets.
             level: ``[B]``, their noise levels in (0, 1].
-            draft: ``[B, L, E]``, the prediction of the step before, with self-conditioning.
+            self_cond: ``[B, L, E]``, the prediction of the step before, with self-conditioning.
             decoder_input_ids, decoder_attention_mask: None; there is no text to go on from.
+            asked: ``output_hidden_states`` and ``return_dict``, as in transformers.
 
         Raises:
             ValueError: neither ``labels``, nor ``decoder_inputs_embeds`` with ``level``; or both;
                 a label that is [MASK], or no id.
         """
-        named, hidden = self._asked(return_dict, output_hidden_states, output_attentions)
+        named, hidden = self._asked(**asked)
         given = [value is not None for value in (labels, decoder_inputs_embeds, level)]
         ids = (decoder_input_ids, decoder_attention_mask)
         if given not in ([True, False, False], [False, True, True]) or ids != (None, None):

@@ -1,16 +1,21 @@
 """``generate`` of an exported GENIE: a target for every source, by the project's own samplers."""
 
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateEncoderDecoderOutput
 
-from model.draws import Draws
-from model.samplers import Job, Sampler
-from tools.convert.huggingface.generation_settings import Settings, padding_mask, settings_of
+from model.samplers import Sampler
+from tools.convert.huggingface.generation_settings import (
+    Settings,
+    generated,
+    job_of,
+    padding_mask,
+    settings_of,
+)
 from tools.convert.huggingface.trained_by import sampler_class
 from tools.convert.huggingface.wrapper import one_of
 
@@ -31,11 +36,6 @@ class TargetGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         *,
         inputs_embeds: Tensor | None = None,
-        max_length: int | None = None,
-        max_new_tokens: int | None = None,
-        num_return_sequences: int | None = None,
-        sampling_steps: int | None = None,
-        sampler: str | None = None,
         seed: int | None = None,
         **settings: Any,
     ) -> Any:
@@ -50,21 +50,14 @@ class TargetGenerationMixin(GenerationMixin):
             sampling_steps, sampler: evaluations of the network, and how (default: the
                 configuration's).
             seed: of all draws; by default from torch's generator.
-            settings: fields of the sampler, and what transformers' ``GenerationConfig`` has, as
-                far as it can be done.
+            settings: these, fields of the sampler, and what transformers' ``GenerationConfig``
+                has, as far as it can be done.
 
         Raises:
             ValueError: a number is out of range, there is no such sampler, or a configuration
                 asks for what cannot be done. TypeError: a word that is no setting here.
         """
-        words = settings | {
-            "max_length": max_length,
-            "max_new_tokens": max_new_tokens,
-            "num_return_sequences": num_return_sequences,
-            "sampling_steps": sampling_steps,
-            "sampler": sampler,
-        }
-        asked = settings_of(self, generation_config, words)
+        asked = settings_of(self, generation_config, settings)
         chosen = self._sampler(asked)
         whole, new = asked.lengths()
         length = next(n for n in (new, whole, self.config.target_length) if n is not None)
@@ -78,25 +71,18 @@ class TargetGenerationMixin(GenerationMixin):
             x.repeat_interleave(copies, dim=0) for x in (source.read, source.valid_BS)
         )
         ids_BL = torch.zeros(len(source_BS), length, dtype=torch.int64, device=source_BS.device)
-        job = Job(
+        job = job_of(
+            self.model_config,
+            self.objective,
+            self.denoiser,
+            seed,
             ids_BL=ids_BL,
             free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
-            position_B=torch.arange(len(source_BS), device=source_BS.device),
-            draws=Draws(
-                seed=int(torch.randint(2**40, ())) if seed is None else seed,
-                split="sample",
-                batch=len(source_BS),
-            ),
-            objective=self.objective,
-            model=self.model_config,
-            network=self.denoiser,
             source_BS=source_BS,
             source_valid_BS=valid_BS,
         )
         ids_BL = _ended(chosen.run(job), asked)
-        if asked.get("return_dict_in_generate", False):
-            return GenerateEncoderDecoderOutput(sequences=cast(torch.LongTensor, ids_BL))
-        return ids_BL
+        return generated(ids_BL, asked, GenerateEncoderDecoderOutput)
 
     def _source(self, read: Tensor, attention_mask: Tensor | None) -> Any:
         """Sources and what of them is no padding."""

@@ -114,11 +114,13 @@ class Wrapper(PreTrainedModel):
 
     def _asked(
         self,
-        return_dict: bool | None,
-        output_hidden_states: bool | None,
-        output_attentions: bool | None,
+        return_dict: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> tuple[bool, bool]:
         """Whether named outputs and hidden states are wanted, here or by the configuration.
+
+        The arguments are those that ``forward`` takes as ``**asked``.
 
         Raises:
             ValueError: attention weights are.
