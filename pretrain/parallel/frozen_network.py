@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from model.networks.config import ModelConfig
@@ -26,8 +25,7 @@ from pretrain.parallel.mesh import Mesh
 from pretrain.parallel.network import DistributedNetwork, local_denoiser
 from pretrain.parallel.ranges import Flats
 from pretrain.parallel.shards import places
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+from pretrain.precision import DTYPES
 
 
 class FrozenNetwork:

@@ -8,7 +8,6 @@ just written are read from the system's cache: a first load after a pause is slo
 """
 
 import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,15 +19,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from configs.documentation import without_markup
 from configs.errors import UserError
-from model.networks.config import ModelConfig
 from pretrain.checkpoint import store
 from pretrain.checkpoint.config import CheckpointConfig
 from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
 from pretrain.parallel.config import ParallelConfig
 from tools.bench.measure import machine_facts
+from tools.bench.options import Shape, conclude, new_parser
 from tools.bench.whole_step import run_config
 from tools.command import positive
 
@@ -49,11 +47,13 @@ LOADED = {"same layout": SAVED, "tensor 2": ParallelConfig(tensor=2)}
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "checkpoint",
+        run,
         help="the stall of an asynchronous save, saves, loads and sizes",
-        description=without_markup(__doc__ or ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__ or "",
+        repeats="saves, and loads",
     )
     for name, default in (("vocab-size", 8192), ("width", 512), ("layers", 6), ("heads", 8)):
         parser.add_argument(
@@ -64,14 +64,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             help=f"of the model (default {default})",
         )
     parser.add_argument(
-        "--repeats", type=positive, default=5, metavar="N", help="saves, and loads (default 5)"
-    )
-    parser.add_argument(
         "--directory", type=Path, metavar="DIR", help="write there (default: a temporary one)"
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,13 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if torch.cuda.is_available() and torch.cuda.device_count() < RANKS:
         raise UserError(f"checkpoint needs {RANKS} GPUs, or CUDA_VISIBLE_DEVICES= in front of it")
-    model = ModelConfig(
-        vocab_size=arguments.vocab_size,
-        width=arguments.width,
-        num_layers=arguments.layers,
-        num_heads=arguments.heads,
+    sizes = {name: getattr(arguments, name) for name in ("vocab_size", "width", "layers", "heads")}
+    shape = Shape(name="saved", **sizes)
+    config = replace(
+        run_config(shape.model, 2, 128, "fp32"), checkpoint=CheckpointConfig(keep_last=1)
     )
-    config = replace(run_config(model, 2, 128, "fp32"), checkpoint=CheckpointConfig(keep_last=1))
     facts = machine_facts(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     scratch = Path(tempfile.mkdtemp(prefix="palimpsest-bench-", dir=arguments.directory))
     try:
@@ -96,12 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             found = _measure(pool, config, scratch, arguments.repeats, bar.update)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    print(_table(found))
-    print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    if arguments.json is not None:
-        result = {"benchmark": "checkpoint", "machine": facts, **found}
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 1 if arguments.check and not found["met"] else 0
+    return conclude(arguments, _table(found), facts, missed=not found["met"], **found)
 
 
 def _measure(

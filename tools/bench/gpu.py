@@ -9,9 +9,7 @@ at the share of the positions at which it runs, nothing twice.
 
 import argparse
 import gc
-import json
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,6 +22,7 @@ from pretrain.config import RunConfig
 from pretrain.planner.hardware import GIB, GPUS, Gpu, find
 from pretrain.planner.plan import plan
 from tools.bench.measure import interleaved, machine_facts
+from tools.bench.options import conclude, new_parser
 from tools.bench.whole_step import plain_step, run_config
 from tools.command import positive
 
@@ -44,10 +43,15 @@ read and written (24)."""
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "gpu",
+        run,
         help="speed, memory and MFU of a step on one GPU",
         description="Times the plain bf16 step with fp32 masters, and prints a Markdown table.",
+        repeats="figures for a row",
+        steps=5,
+        has_targets=False,
     )
     parser.add_argument("--size", action="append", choices=list(SIZES), help="default: all of them")
     parser.add_argument(
@@ -56,23 +60,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--tokens", type=positive, default=32768, metavar="N", help="of a step (default 32768)"
     )
-    parser.add_argument(
-        "--steps",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="in a row for one figure (default 5)",
-    )
-    parser.add_argument(
-        "--repeats", type=positive, default=5, metavar="N", help="figures for a row (default 5)"
-    )
     parser.add_argument("--compile", action="store_true", help="run through torch.compile")
     parser.add_argument(
         "--gpu", default="h200-141g", metavar="NAME",
         help=f"whose peak rates set the floor: {', '.join(GPUS)} (default h200-141g)",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,13 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
                 | measure(config, device, arguments, bar.update)
             )
             rows[-1]["mfu"] = rows[-1]["flops"] / median(rows[-1]["seconds"]) / peaks.bf16_flops
-    print(table(rows))
-    print()
-    print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    if arguments.json is not None:
-        result = {"benchmark": "gpu", "machine": facts, "rows": rows}
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return conclude(arguments, f"{table(rows)}\n", facts, rows=rows)
 
 
 def floor(config: RunConfig, peaks: Gpu) -> dict[str, Any]:

@@ -10,26 +10,21 @@ other programs), and no layout can have it; so layouts are also given as a share
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
-from configs.documentation import without_markup
 from configs.errors import UserError
-from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
 from pretrain.parallel.config import ParallelConfig
 from tools.bench.measure import machine_facts, ratio
-from tools.bench.train import DTYPES
+from tools.bench.options import Shape, conclude, new_parser
 from tools.bench.whole_step import run_config
-from tools.command import positive
 
 if TYPE_CHECKING:
     from tools.bench.ranks import Timed
@@ -54,29 +49,6 @@ TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A model and the batch of a rank."""
-
-    name: str
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    batch: int
-    length: int
-
-    @property
-    def model(self) -> ModelConfig:
-        """The denoiser of this shape."""
-        return ModelConfig(
-            vocab_size=self.vocab_size,
-            width=self.width,
-            num_layers=self.layers,
-            num_heads=self.heads,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Side:
     """What some ranks of the pool run: a function of :mod:`tools.bench.ranks`, and its words."""
 
@@ -86,39 +58,33 @@ class Side:
     threads: int = 1
 
 
-DEMO = Shape(name="demo", vocab_size=1024, width=128, layers=4, heads=4, batch=16, length=128)
-LARGER = Shape(name="larger", vocab_size=8192, width=256, layers=6, heads=4, batch=16, length=128)
+DEMO = Shape(name="demo", vocab_size=1024, width=128, layers=4, length=128)
+LARGER = Shape(name="larger", length=128)
 ENGINE_SHAPES = (DEMO, LARGER)
 RANKS_SHAPE = DEMO
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "parallel",
+        run,
         help="the engines against a plain loop, and two ranks against one",
-        description=without_markup(__doc__ or ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__ or "",
+        repeats="figures for a side",
+        steps=5,
     )
     parser.add_argument(
         "--case", action="append", choices=["engine", *LAYOUTS], help="default: all of them"
     )
     parser.add_argument(
-        "--precisions", nargs="+", choices=list(DTYPES), default=list(DTYPES), help="default: both"
+        "--precisions",
+        nargs="+",
+        choices=list(TOLERANCE),
+        default=list(TOLERANCE),
+        help="default: both",
     )
-    parser.add_argument(
-        "--steps",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="in a row for one figure (default 5)",
-    )
-    parser.add_argument(
-        "--repeats", type=positive, default=5, metavar="N", help="figures for a side (default 5)"
-    )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -148,13 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
             rows += [bench.engine(shape, precision) for shape in shapes]
             if layouts:
                 rows += bench.ranks(RANKS_SHAPE, precision, layouts)
-    print(_table(rows))
-    print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    if arguments.json is not None:
-        result = {"benchmark": "parallel", "machine": facts, "comparisons": rows}
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     missed = any(row["met"] is False for row in rows)
-    return 1 if arguments.check and missed else 0
+    return conclude(arguments, _table(rows), facts, missed=missed, comparisons=rows)
 
 
 class Bench:

@@ -7,11 +7,9 @@ the same corrupted batch.
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,34 +22,28 @@ from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.networks.dit import Denoiser
 from pretrain.launch.host_memory import keep_freed_memory
+from pretrain.precision import DTYPES
 from tools.bench import reference
 from tools.bench.measure import interleaved, machine_facts, ratio
+from tools.bench.options import Shape, conclude, new_parser
 from tools.bench.steps import MasterWeights, OurStep, ReferenceStep, our_corrupt, our_loss
 from tools.command import positive
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PAIRS = ("fp32:fp32", "bf16:fp32", "bf16:bf16")
 TOLERANCE = 1e-4
 """Relative difference of the two losses, in fp32, above which nothing is timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
-    """One shape, and what is compared at it.
+class Case(Shape):
+    """A shape, and what is compared at it.
 
     Args:
         targets: by pair ``ours:reference`` of precisions, the speed-up to reach; None for
             a figure that is printed and has no target.
     """
 
-    name: str
     targets: dict[str, float | None]
-    vocab_size: int = 8192
-    width: int = 256
-    layers: int = 6
-    heads: int = 4
-    batch: int = 16
-    length: int = 256
 
 
 CASES = (
@@ -64,12 +56,15 @@ _SHAPE = ("vocab_size", "width", "layers", "heads", "batch", "length")
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "train",
+        run,
         help="our training step against a plain reference step",
-        description="Times our step and a plain masked-diffusion step in turn and prints their "
-        "ratio. A shape given here replaces that of the selected cases, whose targets then do not "
-        "apply.",
+        description="Times our step and a plain masked-diffusion step in turn and prints their ratio.\n"
+        "A shape given here replaces that of the selected cases, whose targets then do not apply.",
+        repeats="figures for a side",
+        steps=2,
     )
     names = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=names, help="default: all of them")
@@ -88,20 +83,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help=f"of the two sides (default: all): {', '.join(PAIRS)}",
     )
     parser.add_argument(
-        "--steps", type=positive, default=2, help="in a row for one figure (default 2)"
-    )
-    parser.add_argument(
-        "--repeats", type=positive, default=5, help="figures for a side (default 5)"
-    )
-    parser.add_argument(
         "--carry-over", action=argparse.BooleanOptionalAction, default=True,
         help="whether the reference rewrites visible positions into one-hots, as the public code "
         "does; the loss is the same without, and the reference faster",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -119,15 +105,10 @@ def run(arguments: argparse.Namespace) -> int:
                 case, device, steps=arguments.steps, repeats=arguments.repeats,
                 carry_over=arguments.carry_over, advance=bar.update,
             )  # fmt: skip
-    print(_table(rows))
     form = "with" if arguments.carry_over else "without"
-    print(f"reference: head and softmax at every position, {form} the carry-over of visible tokens")
-    print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    if arguments.json is not None:
-        result = {"benchmark": "train", "machine": facts, "comparisons": rows}
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    note = f"reference: head and softmax at every position, {form} the carry-over of visible tokens"
     missed = any(row["met"] is False for row in rows)
-    return 1 if arguments.check and missed else 0
+    return conclude(arguments, f"{_table(rows)}\n{note}", facts, missed=missed, comparisons=rows)
 
 
 def measure(
@@ -144,8 +125,7 @@ def measure(
     Raises:
         ValueError: if the two sides disagree about the loss.
     """
-    config = _model_config(case)
-    weights = _weights(config, device)
+    weights = _weights(case.model, device)
     tokens_BL = torch.randint(
         case.vocab_size, (case.batch, case.length), generator=torch.Generator().manual_seed(0)
     ).to(device)
@@ -213,15 +193,6 @@ def _weights(config: ModelConfig, device: torch.device) -> Denoiser:
         for parameter in denoiser.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
     return denoiser.to(device)
-
-
-def _model_config(case: Case) -> ModelConfig:
-    return ModelConfig(
-        vocab_size=case.vocab_size,
-        width=case.width,
-        num_layers=case.layers,
-        num_heads=case.heads,
-    )
 
 
 def _sides(case: Case) -> list[tuple[str, str]]:

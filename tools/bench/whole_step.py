@@ -17,8 +17,8 @@ from model.prediction import Read
 from model.query import Query
 from pretrain.config import RunConfig
 from pretrain.data_config import DataConfig
+from pretrain.precision import DTYPES
 from tools.bench.steps import OBJECTIVE, MasterWeights, OurStep, our_loss
-from tools.bench.train import DTYPES
 
 
 class ClippedWeights(MasterWeights):

@@ -19,8 +19,8 @@ from pretrain.config import RunConfig
 from pretrain.evaluation.bound import mean_losses
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
-from pretrain.parallel.frozen_network import DTYPES
 from pretrain.parallel.mesh import Mesh
+from pretrain.precision import DTYPES
 from pretrain.trial import SyntheticStream, batch, run_config
 from tools.convert import write
 from tools.convert.tensors import of_dict

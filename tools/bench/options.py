@@ -1,0 +1,94 @@
+"""What the subcommands of ``python -m tools.bench`` share: options, shapes, and how they end."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.documentation import without_markup
+from model.networks.config import ModelConfig
+from tools.command import positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A denoiser, and the batch of a step."""
+
+    name: str
+    vocab_size: int = 8192
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    batch: int = 16
+    length: int = 256
+
+    @property
+    def model(self) -> ModelConfig:
+        """The denoiser of this shape."""
+        return ModelConfig(
+            vocab_size=self.vocab_size,
+            width=self.width,
+            num_layers=self.layers,
+            num_heads=self.heads,
+        )
+
+
+def new_parser(
+    subparsers: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    help: str,
+    description: str,
+    repeats: str,
+    steps: int | None = None,
+    has_targets: bool = True,
+) -> argparse.ArgumentParser:
+    """A subcommand with ``--repeats`` and ``--json``, and ``--steps`` and ``--check`` if asked for.
+
+    Args:
+        repeats: the help of ``--repeats``. steps: the default of ``--steps``.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=help,
+        description=without_markup(description),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if steps is not None:
+        parser.add_argument(
+            "--steps",
+            type=positive,
+            default=steps,
+            metavar="N",
+            help=f"in a row for one figure (default {steps})",
+        )
+    parser.add_argument(
+        "--repeats", type=positive, default=5, metavar="N", help=f"{repeats} (default 5)"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
+    if has_targets:
+        parser.add_argument(
+            "--check", action="store_true", help="exit status 1 if a target is missed"
+        )
+    parser.set_defaults(run=run, benchmark=name)
+    return parser
+
+
+def conclude(
+    arguments: argparse.Namespace,
+    text: str,
+    machine: dict[str, object],
+    *,
+    missed: bool = False,
+    **figures: Any,
+) -> int:
+    """Print the table and the machine, write all figures as JSON; the exit status."""
+    print(text)
+    print("machine: " + ", ".join(f"{key} {value}" for key, value in machine.items()))
+    if arguments.json is not None:
+        result = {"benchmark": arguments.benchmark, "machine": machine, **figures}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 1 if missed and arguments.check else 0
