@@ -61,8 +61,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "train",
         run,
         help="our training step against a plain reference step",
-        description="Times our step and a plain masked-diffusion step in turn and prints their ratio.\n"
-        "A shape given here replaces that of the selected cases, whose targets then do not apply.",
+        description="Times our step and a plain masked-diffusion step in turn, and prints their "
+        "ratio.\nA shape given here replaces that of the selected cases, whose targets then do not "
+        "apply.",
         repeats="figures for a side",
         steps=2,
     )
