@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.draws import Draws
+from model.naming import method_name
 from model.needs import Need
 from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, Noise, State
@@ -106,7 +107,7 @@ class Sampler(ABC):
     @property
     def name(self) -> str:
         """In the registry: that of its file."""
-        return type(self).__module__.rpartition(".")[2]
+        return method_name(self)
 
     def suits(self, objective: Any, model: ModelConfig) -> None:
         """Whether it can sample a network; deriving classes add what else they need.
@@ -114,7 +115,7 @@ class Sampler(ABC):
         Raises:
             ValueError: it cannot, in a sentence that says why.
         """
-        method = type(objective).__module__.rpartition(".")[2]
+        method = method_name(objective)
         if objective.noise not in self.undoes:
             raise ValueError(
                 f"sampler {self.name} undoes noise of kind {' or '.join(self.undoes)}, and that of "

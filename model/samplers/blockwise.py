@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.naming import method_name
 from model.networks.attention_layouts import Blocks, Cached
 from model.networks.config import ModelConfig
 from model.prediction import Prediction
@@ -65,7 +66,7 @@ class Blockwise(Sampler):
         """It goes by the blocks of an objective that has some."""
         super().suits(objective, model)
         if not hasattr(objective, "block_size"):
-            method = type(objective).__module__.rpartition(".")[2]
+            method = method_name(objective)
             raise ValueError(
                 f"sampler {self.name} undoes noise by blocks, and objective {method} has none: "
                 f"its own sampler is {objective.sampler}"

@@ -3,7 +3,7 @@
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -93,6 +93,23 @@ def judge(check: Check, expected: tuple[type[Exception], ...] = ()) -> Verdict:
         seconds=time.perf_counter() - began,
         comparisons=tuple(comparisons),
         error=error,
+    )
+
+
+def checks(method: str, *compare: Callable[[], list[Comparison]]) -> Iterator[Check]:
+    """Checks of a method, each named after its function (``_held_out_bound``)."""
+    for one in compare:
+        name = one.__name__.strip("_").replace("_", " ")
+        yield Check(name=f"{method}: {name}", compare=one)
+
+
+def close(what: str, found: float, known: float, allowed: float) -> Comparison:
+    """A number beside the known one, by their relative difference."""
+    return Comparison(
+        what=what,
+        deviation=abs(found / known - 1),
+        allowed=allowed,
+        figures=f"{found:.10g} in place of {known:.10g}",
     )
 
 

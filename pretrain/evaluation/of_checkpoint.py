@@ -46,13 +46,9 @@ def held_out_bound(
             config.objective,
             config.model,
             windows,
-            seed=seed,
             samples=samples,
-            batch=batch,
-            state=loaded.state,
-            share=loaded.share,
-            device=loaded.device,
             on_batch=bar.update,
+            **_common(loaded, seed, batch),
         )
     tally = tally.total(loaded.total)
     scored = tally.documents_D3[tally.documents_D3[:, 1] > 0, :2].numpy()
@@ -92,13 +88,9 @@ def held_out_loss(
             config.objective,
             config.model,
             stream,
-            seed=seed,
             num=num,
-            batch=batch,
-            state=loaded.state,
-            share=loaded.share,
-            device=loaded.device,
             on_batch=bar.update,
+            **_common(loaded, seed, batch),
         )
     found = found.total(loaded.total)
     losses = found.losses(config.objective)
@@ -120,6 +112,17 @@ def held_out_loss(
         "weights": which,
         "samples": num,
         "step": loaded.step,
+    }
+
+
+def _common(loaded: Loaded, seed: int, batch: int) -> dict[str, Any]:
+    """What both loops are told of a checkpoint and its ranks."""
+    return {
+        "seed": seed,
+        "batch": batch,
+        "state": loaded.state,
+        "share": loaded.share,
+        "device": loaded.device,
     }
 
 

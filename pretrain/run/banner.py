@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from model.naming import method_name
 from pretrain.config import RunConfig
 from pretrain.data import Corpus
 from pretrain.planner.hardware import GIB
@@ -15,7 +16,7 @@ def opening(
     config: RunConfig, plan: Plan, corpus: Corpus, device: torch.device, path: Path
 ) -> list[str]:
     """Parameters, corpus, batch, layout, device and directory of a run."""
-    name = type(config.objective).__module__.rpartition(".")[2]
+    name = method_name(config.objective)
     length, windows = config.data.sequence_length, len(corpus.stream)
     layout = plan.layout
     extras = ", sequence parallel" if layout.sequence_parallel else ""

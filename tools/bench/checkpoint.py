@@ -47,14 +47,7 @@ LOADED = {"same layout": SAVED, "tensor 2": ParallelConfig(tensor=2)}
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = new_parser(
-        subparsers,
-        "checkpoint",
-        run,
-        help="the stall of an asynchronous save, saves, loads and sizes",
-        description=__doc__ or "",
-        repeats="saves, and loads",
-    )
+    parser = new_parser(subparsers, run, __doc__, steps=None)
     for name, default in (("vocab-size", 8192), ("width", 512), ("layers", 6), ("heads", 8)):
         parser.add_argument(
             f"--{name}",

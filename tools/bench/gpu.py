@@ -1,10 +1,10 @@
-"""`gpu`: a whole training step on one GPU at several sizes, beside the floor of its hardware.
+"""`gpu`: speed, memory and MFU of a training step on one GPU, beside the floor of its hardware.
 
-The step is the plain one of :mod:`tools.bench.whole_step`, so that no engine has to be
-installed. Its floor is the larger of two times: of its operations at the peak rate of
-dense bf16, and of the bytes that cannot stay on the chip at the peak rate of the memory.
-MFU (Chowdhery et al. 2022, appendix B) counts the same operations: attention whole, the head
-at the share of the positions at which it runs, nothing twice.
+The step is the plain one of :mod:`tools.bench.whole_step`, in bf16 with fp32 masters: no engine
+has to be installed. Its floor is the larger of two times: of its operations at the peak rate of
+dense bf16, and of the bytes that cannot stay on the chip at the peak rate of the memory. MFU
+(Chowdhery et al. 2022, appendix B) counts the same operations: full attention, the head at the
+share of the positions at which it runs, nothing twice. The table is Markdown.
 """
 
 import argparse
@@ -43,16 +43,7 @@ read and written (24)."""
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = new_parser(
-        subparsers,
-        "gpu",
-        run,
-        help="speed, memory and MFU of a step on one GPU",
-        description="Times the plain bf16 step with fp32 masters, and prints a Markdown table.",
-        repeats="figures for a row",
-        steps=5,
-        has_targets=False,
-    )
+    parser = new_parser(subparsers, run, __doc__, has_targets=False)
     parser.add_argument("--size", action="append", choices=list(SIZES), help="default: all of them")
     parser.add_argument(
         "--length", action="append", type=positive, metavar="L", help="default: 1024 and 4096"

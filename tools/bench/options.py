@@ -37,24 +37,25 @@ class Shape:
 
 def new_parser(
     subparsers: Any,
-    name: str,
     run: Callable[[argparse.Namespace], int],
+    documentation: str | None,
     *,
-    help: str,
-    description: str,
-    repeats: str,
-    steps: int | None = None,
+    steps: int | None = 5,
     has_targets: bool = True,
 ) -> argparse.ArgumentParser:
-    """A subcommand with ``--repeats`` and ``--json``, and ``--steps`` and ``--check`` if asked for.
+    """The parser of one subcommand, with the options that most of them have.
 
     Args:
-        repeats: the help of ``--repeats``. steps: the default of ``--steps``.
+        documentation: the docstring of its module, which begins with its name: "`train`: our ...".
+        steps: the default of ``--steps``; None where there are none.
+        has_targets: whether there is ``--check``.
     """
+    text = without_markup(documentation or "")
+    name, _, summary = text.partition("\n")[0].partition(": ")
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=help,
-        description=without_markup(description),
+        name.strip("`"),
+        help=summary.rstrip("."),
+        description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if steps is not None:
@@ -66,14 +67,14 @@ def new_parser(
             help=f"in a row for one figure (default {steps})",
         )
     parser.add_argument(
-        "--repeats", type=positive, default=5, metavar="N", help=f"{repeats} (default 5)"
+        "--repeats", type=positive, default=5, metavar="N", help="figures for each side (default 5)"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
     if has_targets:
         parser.add_argument(
             "--check", action="store_true", help="exit status 1 if a target is missed"
         )
-    parser.set_defaults(run=run, benchmark=name)
+    parser.set_defaults(run=run, benchmark=name.strip("`"))
     return parser
 
 

@@ -66,15 +66,7 @@ RANKS_SHAPE = DEMO
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = new_parser(
-        subparsers,
-        "parallel",
-        run,
-        help="the engines against a plain loop, and two ranks against one",
-        description=__doc__ or "",
-        repeats="figures for a side",
-        steps=5,
-    )
+    parser = new_parser(subparsers, run, __doc__)
     parser.add_argument(
         "--case", action="append", choices=["engine", *LAYOUTS], help="default: all of them"
     )

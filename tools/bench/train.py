@@ -2,7 +2,8 @@
 
 A step is corrupt, forward, loss, backward and AdamW, with the same optimizer on both
 sides (:mod:`tools.bench.steps`). Before any timing both sides must give the same loss on
-the same corrupted batch.
+the same corrupted batch. A shape that is given replaces that of the selected cases, whose
+targets then do not apply.
 """
 
 import argparse
@@ -56,17 +57,7 @@ _SHAPE = ("vocab_size", "width", "layers", "heads", "batch", "length")
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
-    parser = new_parser(
-        subparsers,
-        "train",
-        run,
-        help="our training step against a plain reference step",
-        description="Times our step and a plain masked-diffusion step in turn, and prints their "
-        "ratio.\nA shape given here replaces that of the selected cases, whose targets then do not "
-        "apply.",
-        repeats="figures for a side",
-        steps=2,
-    )
+    parser = new_parser(subparsers, run, __doc__, steps=2)
     names = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=names, help="default: all of them")
     for name in _SHAPE:

@@ -214,8 +214,8 @@ def _strip(arguments: argparse.Namespace) -> str:
     report = strip_checkpoint(
         source,
         arguments.out,
-        weights=arguments.weights or "ema",
         shard_bytes=_shard_bytes(arguments),
+        weights=arguments.weights or "ema",
     )
     return summary(report)
 

@@ -15,6 +15,7 @@ from configs.errors import UserError
 from configs.load import to_plain
 from data_pipeline.manifest import Manifest, read_manifest
 from data_pipeline.tokenizer import load_tokenizer, tokenizer_file
+from model.naming import method_name
 from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
 from pretrain.planner.plan import count_parameters
@@ -78,7 +79,7 @@ def _metadata(config: RunConfig, own: bool, about: About) -> str:
     seq2seq = config.model.seq2seq is not None
     tags = ["palimpsest", "text-diffusion"]
     tags += ["masked-diffusion"] if config.objective.noise == "mask" else []
-    tags += [to_plain(config)["objective"]["name"], *(["seq2seq"] if seq2seq else [])]
+    tags += [method_name(config.objective), *(["seq2seq"] if seq2seq else [])]
     found: dict[str, Any] = {"tags": tags}
     if own:
         task = "text2text-generation" if seq2seq else "fill-mask"

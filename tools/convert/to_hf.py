@@ -6,6 +6,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import to_plain
+from model.naming import method_name
 from model.networks.attention_layouts import FULL
 from pretrain.checkpoint import objective_tensors, store
 from pretrain.checkpoint.reader import Reader
@@ -96,7 +97,7 @@ def to_hf(
 
 def _check_form(config: RunConfig) -> None:
     """UserError where transformers has no form for what the weights were trained to do."""
-    objective, name = config.objective, to_plain(config)["objective"]["name"]
+    objective, name = config.objective, method_name(config.objective)
     if objective.noise not in ("mask", "gaussian"):
         raise UserError(
             f"objective {name} has no form in transformers: its text is not written by filling in "

@@ -173,13 +173,7 @@ class Faults:
     def _finishes(self, whole: SmallDisk) -> str:
         whole.resize(ROOMY)
         last = len(self._evidence.rows()) + 5
-        start = self._start(f"stop_after={last}")
-        try:
-            status = start.wait(STUCK_S)
-        finally:
-            start.end()
-        if status != 0:
-            raise Violation(f"the run ended with {status}:\n{start.said}")
+        self._start(f"stop_after={last}").finish(STUCK_S)
         path = self._path.with_name("faults-undisturbed")
         expected = self._setting.reference(path, LAYOUT, last)
         compare_bits(self._evidence.rows(), expected, "the curve")

@@ -215,12 +215,7 @@ class Chain:
         last = len(self._evidence.rows()) + 5
         with _Twin(self._path if self.is_mixed and resumed else None) as twin:
             start = self._setting.start(self._path, layout, f"stop_after={last}")
-            try:
-                status = start.wait(STUCK_S)
-            finally:
-                start.end()
-            if status != 0:
-                raise Violation(f"the run ended with {status}:\n{start.said}")
+            start.finish(STUCK_S)
             rows = self._evidence.rows()
             self._compare(start, layout, resumed, rows, twin)
             if twin is not None:

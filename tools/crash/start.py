@@ -117,6 +117,19 @@ class Start:
         assert self.status is not None
         return self.status
 
+    def finish(self, timeout_s: float) -> None:
+        """Until it has ended by itself, with status 0.
+
+        Raises:
+            Violation: it ended with another, or not at all.
+        """
+        try:
+            status = self.wait(timeout_s)
+        finally:
+            self.end()
+        if status != 0:
+            raise Violation(f"the run ended with {status}:\n{self.said}")
+
     def end(self) -> None:
         """Leave nothing behind."""
         while self.processes():

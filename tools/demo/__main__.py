@@ -24,10 +24,24 @@ from configs.errors import exit_code
 from configs.json_files import write_json
 from configs.load import is_override, load
 from configs.words import parse, split
+from model.naming import method_name
 from pretrain.__main__ import main as pretrain
 from pretrain.config import RunConfig
 from pretrain.run.directory import RunDirectory, run_path
 from pretrain.run.metrics import read_rows
+
+MADE = """\
+  training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
+
+  run directory     {run}  (config.yaml, metrics.jsonl, checkpoints/)
+  corpus            {corpus}
+  samples           {run}/samples/
+  pictures          {pictures}
+  all numbers       {run}/summary.json
+
+Try next:
+"""
+"""What stands between the numbers of the objective's part (``TEXT``) and its advice (``NEXT``)."""
 
 
 def demo(words: Sequence[str]) -> int:
@@ -60,15 +74,14 @@ def demo(words: Sequence[str]) -> int:
 
 def _part(config: RunConfig) -> ModuleType:
     """What is shown of the objective: the module of its name beside this one."""
-    name = type(config.objective).__module__.rpartition(".")[2]
-    return importlib.import_module(f"tools.demo.{name}")
+    return importlib.import_module(f"tools.demo.{method_name(config.objective)}")
 
 
 def _finish(run: Path, config: RunConfig, part: ModuleType) -> dict[str, Any]:
     """Evaluate, sample and draw; the summary."""
     from pretrain.checkpoint.weights import load_denoiser
     from pretrain.data import corpus_path
-    from tools.report.__main__ import report
+    from tools.report.pictures import report
 
     loaded = load_denoiser(run, "ema")
     _say("2/4  evaluating on the held-out documents")
@@ -99,12 +112,17 @@ def _seconds_training(run: Path) -> float:
 
 def _says_all(summary: dict[str, Any], part: ModuleType) -> bool:
     """Whether a summary has what is shown now; one of a former version may not."""
-    fields = {str(name).partition("[")[0] for _, name, _, _ in Formatter().parse(part.TEXT) if name}
+    parsed = Formatter().parse(_template(part))
+    fields = {str(name).partition("[")[0] for _, name, _, _ in parsed if name}
     return fields - {"run", "config", "python"} <= summary.keys()
 
 
+def _template(part: ModuleType) -> str:
+    return str(part.TEXT + MADE + part.NEXT)
+
+
 def _describe(summary: dict[str, Any], run: Path, config_file: Path, part: ModuleType) -> str:
-    filled = part.TEXT.format(
+    filled = _template(part).format(
         **{**summary, "pictures": ", ".join(summary["pictures"])},
         run=run,
         config=config_file,

@@ -27,15 +27,8 @@ On spans of {paragraphs} held-out paragraphs, padding left out:
 {table}
   rounding recovers at most {hard:.0%} at levels {hard_levels}; there the network recovers
   {least_ratio:.1f} to {best_ratio:.1f} times as many tokens
-  training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
-
-  run directory     {run}  (config.yaml, metrics.jsonl, checkpoints/)
-  corpus            {corpus}
-  samples           {run}/samples/
-  pictures          {pictures}
-  all numbers       {run}/summary.json
-
-Try next:
+"""
+NEXT = """\
   {python} -m tools.sample {run} --source 'The "if" statement is used for conditional execution.'
   {python} -m pretrain {config} objective.times=loss_second_moment run_dir=runs/by-loss
 """

@@ -19,15 +19,8 @@ Palimpsest trained a text diffusion model on the Python language reference.
                     interval: {spread}
   unigram           {unigram:.3f} nats per token on the same documents
   ratio             {ratio:.3f} (1 is no better than counting words; lower is better)
-  training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
-
-  run directory     {run}  (config.yaml, metrics.jsonl, checkpoints/)
-  corpus            {corpus}
-  samples           {run}/samples/
-  pictures          {pictures}
-  all numbers       {run}/summary.json
-
-Try next:
+"""
+NEXT = """\
   {python} -m tools.sample {run} --prompt 'if ___{{12}}: return ___' --length 64
   {python} -m tools.evaluate {run} --samples 8
   {python} -m pretrain {config} model.time_conditioning=true run_dir=runs/with-time

@@ -12,19 +12,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.attention_layouts import AttentionLayout, Cached, Causal
 from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.autoregressive import Autoregressive
-from model.prediction import Answer, Prediction, Read
+from model.prediction import Answer, Read
 from model.query import Query
 from model.samplers import Job
 from model.samplers.left_to_right import LeftToRight
-from model.verification.check import Check, Comparison, relative
+from model.verification.check import Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint, Texts
-from model.verification.texts import batch_of, by_text, uniform_logits
+from model.verification.texts import batch_of, predicted, row_losses, uniform_logits
 
 SAMPLES = 4000
 DEVIATIONS = 4.5
@@ -35,10 +34,9 @@ DRAWS = Draws(seed=5, split="verify", batch=64)
 
 def oracles() -> Iterator[Check]:
     """Checks of :class:`model.objectives.autoregressive.Autoregressive` and of its sampler."""
-    yield Check(name="autoregressive: likelihood", compare=_likelihood)
-    yield Check(name="autoregressive: texts of any length", compare=_lengths)
-    yield Check(name="autoregressive: uniform predictor", compare=_uniform)
-    yield Check(name="autoregressive: sampler", compare=_sampler)
+    yield from checks(
+        "autoregressive", _likelihood, _texts_of_any_length, _uniform_predictor, _sampler
+    )
 
 
 class ChainRule:
@@ -58,7 +56,7 @@ class ChainRule:
             ids_BL = torch.cat([self._read_BL[:, :past], ids_BL], dim=1)
         self._read_BL = ids_BL
         logits_MR = self.logits(ids_BL, torch.nn.functional.pad(query.predict_mask_BL, (past, 0)))
-        return read(Prediction(logits=Categorical(logits_MR)))
+        return read(predicted(logits_MR))
 
     def encode(self, query: Query) -> Query:
         """The query as it is."""
@@ -115,7 +113,7 @@ def _likelihood() -> list[Comparison]:
     ]
 
 
-def _lengths() -> list[Comparison]:
+def _texts_of_any_length() -> list[Comparison]:
     """Padded texts: BOS is given, EOS is predicted and counted, padding neither."""
     texts, objective = Texts((0.5, 0.3, 0.2)), Autoregressive()
     ids_NL = texts.outcomes
@@ -137,7 +135,7 @@ def _lengths() -> list[Comparison]:
     ]
 
 
-def _uniform() -> list[Comparison]:
+def _uniform_predictor() -> list[Comparison]:
     """Log V a token, and no share of it for [MASK]."""
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     batch = batch_of((7 * DRAWS.uniform("text", torch.arange(64), 12)).long())
@@ -193,5 +191,4 @@ def _nats(noisy: Noisy, joint: Conditionals) -> Tensor:
 
 
 def _summed(noisy: Noisy, logits_MR: Tensor) -> Tensor:
-    prediction = Prediction(logits=Categorical(logits_MR))
-    return by_text(Autoregressive().bound_losses(prediction, noisy), noisy)
+    return row_losses(Autoregressive().bound_losses, noisy, logits_MR)

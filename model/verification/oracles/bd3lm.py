@@ -7,29 +7,32 @@ eq. 8); with blocks of one token it is so for each draw of the noise (section 3,
 one block everything is MDLM's, bit by bit.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from configs.load import Plugin
-from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.attention_layouts import FULL, dense_mask
 from model.networks.config import ModelConfig
-from model.objectives import Batch, Noisy
+from model.objectives import Noisy
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm
-from model.prediction import Prediction
 from model.schedules.loglinear import LogLinear
-from model.verification.check import Check, Comparison, relative
+from model.verification.check import Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint
-from model.verification.scripted import Scripted
-from model.verification.texts import batch_of, by_text, uniform_logits
+from model.verification.texts import (
+    batch_of,
+    every_order,
+    every_outcome,
+    mask_probability,
+    row_losses,
+    times_and_masks,
+    uniform_logits,
+)
 
 NODES = 16
 """Of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
@@ -46,17 +49,14 @@ GIVEN: Sequence[Sequence[bool]] = (
 
 def oracles() -> Iterator[Check]:
     """Checks of :class:`model.objectives.bd3lm.Bd3lm`."""
-    yield Check(name="bd3lm: held-out bound", compare=_held_out)
-    yield Check(name="bd3lm: training loss", compare=_training)
-    yield Check(name="bd3lm: one block", compare=_one_block)
-    yield Check(name="bd3lm: uniform predictor", compare=_uniform)
+    yield from checks("bd3lm", _held_out_bound, _training_loss, _one_block, _uniform_predictor)
 
 
 def _joint() -> Joint:
     return Joint.random(2, LENGTH)
 
 
-def _held_out() -> list[Comparison]:
+def _held_out_bound() -> list[Comparison]:
     """For each size of blocks, over every number and order of masked tokens in a block."""
     joint, comparisons = _joint(), []
     for size in range(1, LENGTH + 1):
@@ -84,17 +84,11 @@ def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
     All blocks have the same time: the loss is a sum over blocks, none of which depends on the
     noise of another.
     """
-    order_PL = torch.tensor(list(itertools.permutations(range(LENGTH))))
     cases = math.lcm(*range(1, size + 1))  # each number of masks of each block, equally often
-    time_K = (torch.arange(cases).double() + 0.5) / cases
-    batch, draws = _every_outcome(
-        joint,
-        time_K.repeat_interleave(len(order_PL)),
-        ((order_PL + 0.5) / LENGTH).double().repeat(cases, 1),
-    )
+    batch, draws = every_order(joint, cases)
     free_BL = free_L.expand(batch["tokens"].shape)
     noisy = Bd3lm(block_size=size).bound_corrupt(batch, free_BL, draws, joint.config)
-    return row_losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
+    return _losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
 
 
 def _by_blocks(joint: Joint, size: int, free_L: Tensor) -> Tensor:
@@ -109,7 +103,7 @@ def _by_blocks(joint: Joint, size: int, free_L: Tensor) -> Tensor:
     return total_N
 
 
-def _training() -> list[Comparison]:
+def _training_loss() -> list[Comparison]:
     """Without the schedules' small constants it integrates to -log p of what follows the first."""
     joint, comparisons = _joint(), []
     given_NL = joint.outcomes.clone()
@@ -128,17 +122,12 @@ def _training() -> list[Comparison]:
 
 def _integral(objective: Bd3lm, joint: Joint) -> Tensor:
     """The expected training loss of each outcome, over all times and masks, ``[N]``."""
-    node, weight = np.polynomial.legendre.leggauss(NODES)
-    time_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
-    pattern_ZL = torch.tensor(list(itertools.product([0.0, 1.0], repeat=LENGTH))).double()
-    time_W = ((time_T + 1) / 2).repeat_interleave(len(pattern_ZL))
-    pattern_WL = pattern_ZL.repeat(NODES, 1)
-    alpha_W1 = objective.schedule.alpha(time_W)[:, None]
-    chance_W = torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
-    batch, draws = _every_outcome(joint, time_W, pattern_WL)
+    time_W, pattern_WL, weight_W = times_and_masks(LENGTH, NODES)
+    chance_W = mask_probability(objective.schedule.alpha(time_W), pattern_WL)
+    batch, draws = every_outcome(joint, time_W, pattern_WL)
     noisy = objective.corrupt(batch, draws, joint.config)
-    losses_NW = row_losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
-    return losses_NW @ ((weight_T / 2).repeat_interleave(len(pattern_ZL)) * chance_W)
+    losses_NW = _losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
+    return losses_NW @ (weight_W * chance_W)
 
 
 def _one_block() -> list[Comparison]:
@@ -175,7 +164,7 @@ def _differing(found: Noisy, truth: Noisy) -> int:
     )
 
 
-def _uniform() -> list[Comparison]:
+def _uniform_predictor() -> list[Comparison]:
     """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=5, split="verify", batch=64)
@@ -187,7 +176,7 @@ def _uniform() -> list[Comparison]:
     for size in (1, 4, 5, 12):
         objective = Bd3lm(block_size=size, schedule=LogLinear(eps=0.1), t_min=0.2, t_max=0.7)
         noisy = objective.bound_corrupt(batch, free_BL, draws, model)
-        found.append(row_losses(noisy, uniform_logits(noisy, model)) / free_BL.sum(dim=1))
+        found.append(_losses(noisy, uniform_logits(noisy, model)) / free_BL.sum(dim=1))
         noisy = objective.corrupt(batch, draws, model)
         over_BL = noisy.over_BL
         masked_BL = 1 - objective.schedule.alpha(noisy.level_BK.double())
@@ -198,14 +187,6 @@ def _uniform() -> list[Comparison]:
         relative("log V, held out", held_out, known.expand(len(held_out))),
         relative("(1 - eps) log V, in training", training, (0.9 * known).expand(len(training))),
     ]
-
-
-def _every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Batch, Draws]:
-    """Each of N outcomes under each of W cases of the noise, ``[N W, L]``; one time a case."""
-    num = len(joint.outcomes)
-    batch = batch_of(joint.outcomes.repeat_interleave(len(time_W), dim=0))
-    time_BN = time_W.repeat(num)[:, None].expand(-1, LENGTH)
-    return batch, Scripted(time_B1=time_BN, uniform_BL=uniform_WL.repeat(num, 1))
 
 
 def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
@@ -223,7 +204,6 @@ def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
     return joint.denoise(seen_ML, noisy.level_BK, where_ML)
 
 
-def row_losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
+def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     """Of every sample, ``[B]`` float64."""
-    prediction = Prediction(logits=Categorical(logits_MR))
-    return by_text(Bd3lm().bound_losses(prediction, noisy), noisy)
+    return row_losses(Bd3lm().bound_losses, noisy, logits_MR)

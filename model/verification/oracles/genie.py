@@ -20,7 +20,7 @@ from model.objectives.genie import Genie
 from model.prediction import Prediction
 from model.processes import gaussian
 from model.processes.gaussian import Gaussian
-from model.verification.check import Check, Comparison
+from model.verification.check import Check, Comparison, checks, close
 from model.verification.scripted import Scripted
 
 SQRT = Gaussian(schedule="sqrt", num_steps=2000)
@@ -44,13 +44,11 @@ NODES = 64
 
 def oracles() -> Iterator[Check]:
     """Checks of the Gaussian process and of :class:`model.objectives.genie.Genie`."""
-    yield Check(name="gaussian: golden values", compare=_golden)
-    yield Check(name="gaussian: any step", compare=_steps)
-    yield Check(name="genie: information", compare=_information)
-    yield Check(name="genie: known losses", compare=_known)
+    yield from checks("gaussian", _golden_values, _any_step)
+    yield from checks("genie", _information, _known_losses)
 
 
-def _golden() -> list[Comparison]:
+def _golden_values() -> list[Comparison]:
     beta = gaussian.betas("sqrt", 2000)
     found = {
         "beta": beta,
@@ -62,11 +60,11 @@ def _golden() -> list[Comparison]:
         kind, _, index = name.partition("_")
         value = float(found[kind][int(index)])
         allowed = 1e-4 if known < 1e-3 else 1e-8  # as many digits as are known
-        comparisons.append(_close(f"{name} of the sqrt schedule", value, known, allowed))
+        comparisons.append(close(f"{name} of the sqrt schedule", value, known, allowed))
     return comparisons
 
 
-def _steps() -> list[Comparison]:
+def _any_step() -> list[Comparison]:
     """A step from i to j leaves x_j as if it had come from x_0 at once, for every stride."""
     worst = {"posterior mean": 0.0, "posterior variance": 0.0, "ddim": 0.0, "ddim at eta 1": 0.0}
     for schedule in ("sqrt", "cosine", "linear"):
@@ -108,7 +106,7 @@ def _information() -> list[Comparison]:
         rest = 0.5 * float(snr_I[-1]) * float(mmse_I[-1])
         found = rest + 0.5 * float(torch.trapezoid((mmse_I * snr_I).flip(0), snr_I.log().flip(0)))
         comparisons.append(
-            _close(f"information in a token, {schedule} schedule", found, math.log(2), 2e-3)
+            close(f"information in a token, {schedule} schedule", found, math.log(2), 2e-3)
         )
     return comparisons
 
@@ -159,7 +157,7 @@ def _model() -> ModelConfig:
     return ModelConfig(vocab_size=2, width=2, num_heads=1, seq2seq=shape)
 
 
-def _known() -> list[Comparison]:
+def _known_losses() -> list[Comparison]:
     """A perfect output leaves the prior's term and the rounding; errors of x0, eps and v agree."""
     index_B = torch.tensor([0, 1, 500, 1999])
     eps_B, start = torch.tensor([0.3, -1.2, 0.7, 0.1]), 2.0
@@ -219,12 +217,3 @@ def _padding() -> Comparison:
 def _moved(eps_B: Tensor, abar_M1: Tensor) -> Tensor:
     """The noise that a clean embedding 0.1 larger leaves for the same noisy one."""
     return eps_B[:, None].double() - 0.1 * (abar_M1 / (1 - abar_M1)).sqrt()
-
-
-def _close(what: str, found: float, known: float, allowed: float) -> Comparison:
-    return Comparison(
-        what=what,
-        deviation=abs(found / known - 1),
-        allowed=allowed,
-        figures=f"{found:.10g} in place of {known:.10g}",
-    )

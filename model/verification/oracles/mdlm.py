@@ -10,22 +10,27 @@ import itertools
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from configs.load import Plugin
-from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.config import ModelConfig
-from model.objectives import Batch, Noisy
+from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
-from model.prediction import Prediction
 from model.schedules.loglinear import LogLinear
-from model.verification.check import Check, Comparison, relative
+from model.verification.check import Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint, Texts
 from model.verification.scripted import Scripted
-from model.verification.texts import batch_of, by_text, uniform_logits
+from model.verification.texts import (
+    batch_of,
+    every_order,
+    every_outcome,
+    mask_probability,
+    row_losses,
+    times_and_masks,
+    uniform_logits,
+)
 
 NODES = 32
 """Of the Gauss-Legendre rule over time, whose error is far below float32's."""
@@ -33,17 +38,16 @@ NODES = 32
 
 def oracles() -> Iterator[Check]:
     """Checks of :class:`model.objectives.mdlm.Mdlm` and of the schedules."""
-    yield Check(name="mdlm: held-out bound", compare=_held_out)
-    yield Check(name="mdlm: texts of any length", compare=_lengths)
-    yield Check(name="mdlm: training loss", compare=_training)
-    yield Check(name="mdlm: uniform predictor", compare=_uniform)
+    yield from checks(
+        "mdlm", _held_out_bound, _texts_of_any_length, _training_loss, _uniform_predictor
+    )
 
 
 def _joints() -> list[Joint]:
     return [Joint.random(2, 2), Joint.random(3, 3)]
 
 
-def _held_out() -> list[Comparison]:
+def _held_out_bound() -> list[Comparison]:
     """All tokens, and some given the others: over every number and order of masked ones."""
     found, truth = [], []
     for joint in _joints():
@@ -58,20 +62,13 @@ def _held_out() -> list[Comparison]:
 
 def _bound(joint: Joint, free_L: Tensor) -> Tensor:
     """The expected held-out loss of each outcome, ``[N]``."""
-    num, length = int(free_L.sum()), joint.length
-    order_PL = torch.tensor(list(itertools.permutations(range(length))))
-    time_K = (torch.arange(num).double() + 0.5) / num
-    batch, draws = _every_outcome(
-        joint,
-        time_K.repeat_interleave(len(order_PL)),
-        ((order_PL + 0.5) / length).double().repeat(num, 1),
-    )
+    batch, draws = every_order(joint, int(free_L.sum()))
     free_BL = free_L.expand(batch["tokens"].shape)
     noisy = Mdlm().bound_corrupt(batch, free_BL, draws, joint.config)
     return _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1).mean(dim=1)
 
 
-def _lengths() -> list[Comparison]:
+def _texts_of_any_length() -> list[Comparison]:
     """Padded texts: the bound, of the text given its length or with it, and what is counted."""
     texts = Texts((0.5, 0.3, 0.2))
     text = -(texts.log_prob - texts.log_prob_of_length)
@@ -139,7 +136,7 @@ def _any_order(texts: Texts) -> Tensor:
     return total / len(orders)
 
 
-def _training() -> list[Comparison]:
+def _training_loss() -> list[Comparison]:
     """Under every schedule without its small constants the training loss integrates to -log p."""
     plugin = Plugin("model.schedules")
     comparisons = []
@@ -153,14 +150,14 @@ def _training() -> list[Comparison]:
 
 def _integral(objective: Mdlm, joint: Joint) -> Tensor:
     """The expected training loss of each outcome, over all times and masks, ``[N]``."""
-    time_W, pattern_WL, weight_W = _times_and_masks(joint.length)
-    batch, draws = _every_outcome(joint, time_W, pattern_WL)
+    time_W, pattern_WL, weight_W = times_and_masks(joint.length, NODES)
+    batch, draws = every_outcome(joint, time_W, pattern_WL)
     noisy = objective.corrupt(batch, draws, joint.config)
     losses_NW = _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1)
-    return losses_NW @ (weight_W * _probability(objective, time_W, pattern_WL))
+    return losses_NW @ (weight_W * mask_probability(objective.schedule.alpha(time_W), pattern_WL))
 
 
-def _uniform() -> list[Comparison]:
+def _uniform_predictor() -> list[Comparison]:
     """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     held_out = Draws(seed=5, split="verify", batch=64)
@@ -172,11 +169,11 @@ def _uniform() -> list[Comparison]:
     score_B = _losses(noisy, uniform_logits(noisy, model)) / free_BL.sum(dim=1)
 
     objective = Mdlm(schedule=LogLinear(eps=0.1), t_min=1e-3)
-    time_W, pattern_WL, weight_W = _times_and_masks(length=4)
+    time_W, pattern_WL, weight_W = times_and_masks(4, NODES)
     draws = Scripted(time_B1=time_W[:, None], uniform_BL=pattern_WL)
     noisy = objective.corrupt(batch_of(torch.zeros_like(pattern_WL).long()), draws, model)
     time_W = objective.t_min + (1 - objective.t_min) * time_W
-    chance_W = weight_W * _probability(objective, time_W, pattern_WL)
+    chance_W = weight_W * mask_probability(objective.schedule.alpha(time_W), pattern_WL)
     score = _losses(noisy, uniform_logits(noisy, model)) @ chance_W / 4
     known = torch.tensor([math.log(7)], dtype=torch.float64)
     return [
@@ -185,37 +182,10 @@ def _uniform() -> list[Comparison]:
     ]
 
 
-def _every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Batch, Draws]:
-    """Each of N outcomes under each of W cases of the noise, ``[N W, L]``."""
-    num = len(joint.outcomes)
-    batch = batch_of(joint.outcomes.repeat_interleave(len(time_W), dim=0))
-    time_B1 = time_W.repeat(num)[:, None]
-    return batch, Scripted(time_B1=time_B1, uniform_BL=uniform_WL.repeat(num, 1))
-
-
-def _times_and_masks(length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Times ``[W]``, a uniform of 1 where to mask and 0 elsewhere ``[W, L]``, weights ``[W]``."""
-    node, weight = np.polynomial.legendre.leggauss(NODES)
-    pattern_ZL = torch.tensor(list(itertools.product([0.0, 1.0], repeat=length))).double()
-    time_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
-    return (
-        ((time_T + 1) / 2).repeat_interleave(len(pattern_ZL)),
-        pattern_ZL.repeat(NODES, 1),
-        (weight_T / 2).repeat_interleave(len(pattern_ZL)),
-    )
-
-
-def _probability(objective: Mdlm, time_W: Tensor, pattern_WL: Tensor) -> Tensor:
-    """Of each pattern of masks at its time, ``[W]``."""
-    alpha_W1 = objective.schedule.alpha(time_W)[:, None]
-    return torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
-
-
 def _denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
     return joint.denoise(noisy.ids_BL, noisy.level_BK, noisy.predict_mask_BL)
 
 
 def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     """Of every sample, ``[B]`` float64."""
-    prediction = Prediction(logits=Categorical(logits_MR))
-    return by_text(Mdlm().bound_losses(prediction, noisy), noisy)
+    return row_losses(Mdlm().bound_losses, noisy, logits_MR)

@@ -13,19 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.objectives import LOSS, Noisy, sum_losses
 from model.objectives.sundae import Sundae
-from model.prediction import Answer, Networks, Prediction, Read
+from model.prediction import Answer, Networks, Read
 from model.query import Query
 from model.samplers import Job
 from model.samplers.unrolled import Unrolled
-from model.verification.check import LOG_PROB, Check, Comparison
+from model.verification.check import LOG_PROB, Check, Comparison, checks, close
 from model.verification.joint import Joint
 from model.verification.scripted import Scripted
-from model.verification.texts import batch_of
+from model.verification.texts import batch_of, legendre, predicted
 
 NODES = 4
 """Of the rule over the rate: exact for texts of up to seven positions."""
@@ -33,11 +32,9 @@ NODES = 4
 
 def oracles() -> Iterator[Check]:
     """Checks of :class:`model.objectives.sundae.Sundae` and of its sampler."""
-    yield Check(name="sundae: corruption", compare=_corruption)
-    yield Check(name="sundae: least loss", compare=_least)
-    yield Check(name="sundae: uniform predictor", compare=_uniform)
-    yield Check(name="sundae: two views by hand", compare=_by_hand)
-    yield Check(name="sundae: fixed point", compare=_fixed_point)
+    yield from checks(
+        "sundae", _corruption, _least_loss, _uniform_predictor, _two_views_by_hand, _fixed_point
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class _Network:
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
         """See :class:`model.samplers.SampledNetwork`."""
-        return read(Prediction(logits=Categorical(self.logits(query))))
+        return read(predicted(self.logits(query)))
 
     def encode(self, query: Query) -> Query:
         """The query."""
@@ -74,12 +71,12 @@ def _corruption() -> list[Comparison]:
         known = (1 - 1 / num) / 2
         comparisons += [
             Comparison(what=f"law of one token, {num} ids", deviation=float(apart), allowed=1e-12),
-            _close(f"changed share, {num} ids", float(changed), known, 1e-12),
+            close(f"changed share, {num} ids", float(changed), known, 1e-12),
         ]
     return comparisons
 
 
-def _least() -> list[Comparison]:
+def _least_loss() -> list[Comparison]:
     """The loss is least, and is the entropy of what corruption hides, at Bayes' posterior."""
     joint, model = Joint.random(3, 2), _model(3)
     noisy, chance_W = _enumerated(joint.outcomes, model)
@@ -89,7 +86,7 @@ def _least() -> list[Comparison]:
     posterior_YLV, chance_Y = _posterior(joint)
     table_YLV = posterior_YLV.log().requires_grad_()
     logits_MR = torch.nn.functional.pad(table_YLV[code_B].flatten(0, 1), (0, 1), value=-torch.inf)
-    losses_M = Sundae(unrolls=1).losses(_told(logits_MR), noisy)[LOSS].double()
+    losses_M = Sundae(unrolls=1).losses(predicted(logits_MR), noisy)[LOSS].double()
     loss = (chance_B.repeat_interleave(joint.length) * losses_M).sum()
     loss.backward()
     assert table_YLV.grad is not None
@@ -97,9 +94,7 @@ def _least() -> list[Comparison]:
     known = float((chance_Y * entropy_Y).sum())
     slope = float(table_YLV.grad.abs().max())
     return [
-        _close(
-            "entropy of the text given the corrupted one", float(loss.detach()), known, LOG_PROB
-        ),
+        close("entropy of the text given the corrupted one", float(loss.detach()), known, LOG_PROB),
         Comparison(what="slope there", deviation=slope, allowed=LOG_PROB),
     ]
 
@@ -122,9 +117,7 @@ def _posterior(joint: Joint) -> tuple[Tensor, Tensor]:
 def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
     """Every text under each of W corruptions, ``[N W, L]``, and the chance of each, ``[W]``."""
     num, (texts, length) = len(_ids(model)), tokens_NL.shape
-    node, weight = np.polynomial.legendre.leggauss(NODES)
-    rate_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
-    rate_T, weight_T = (rate_T + 1) / 2, weight_T / 2
+    rate_T, weight_T = legendre(NODES)
     # At a rate r ids are drawn above 1 - r, each in r / V of the unit interval.
     drawn_TC = 1 - rate_T[:, None] * (torch.arange(num) + 0.5) / num
     uniform_TC = torch.cat([drawn_TC, (1 - rate_T[:, None]) / 2], dim=1)
@@ -143,7 +136,7 @@ def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
 # -- loss -----------------------------------------------------------------------------------
 
 
-def _uniform() -> list[Comparison]:
+def _uniform_predictor() -> list[Comparison]:
     """Log V at every position of every view, whatever was drawn."""
     comparisons = []
     draws = Draws(seed=5, split="verify", batch=64)
@@ -163,7 +156,7 @@ def _uniform() -> list[Comparison]:
             objective = Sundae(unrolls=unrolls)
             noisy = objective.corrupt(batch, draws, model)
             noisy = objective.refine(noisy, Networks(network.ask), draws)
-            losses_M = objective.losses(_told(even(noisy)), noisy)[LOSS].double()
+            losses_M = objective.losses(predicted(even(noisy)), noisy)[LOSS].double()
             apart = float((losses_M / math.log(len(ids_V)) - 1).abs().max())
             what = f"log {len(ids_V)}, {unrolls} views"
             comparisons.append(Comparison(what=what, deviation=apart, allowed=LOG_PROB))
@@ -172,7 +165,7 @@ def _uniform() -> list[Comparison]:
     return comparisons
 
 
-def _by_hand() -> list[Comparison]:
+def _two_views_by_hand() -> list[Comparison]:
     """Four tokens of five ids, of which a network that always adds one knows one in one view."""
     model = _model(5)
     batch = batch_of(torch.tensor([[1, 1, 2, 3, 4]]))
@@ -191,13 +184,13 @@ def _by_hand() -> list[Comparison]:
     noisy = objective.refine(noisy, Networks(_Network(next_id).ask), draws)
     views = torch.tensor([[0, 3, 2, 3, 4], [1, 4, 3, 4, 4]])
     differ = int((noisy.ids_BL != views).sum())
-    sums = sum_losses(objective, _told(next_id(noisy)), noisy)
+    sums = sum_losses(objective, predicted(next_id(noisy)), noisy)
     found = float(sums.terms[LOSS]) / int(noisy.count())
     known = math.log(math.exp(2) + 4) - 2 / 8  # -log p of the id it adds to, at one of eight
     assert noisy.tokens is not None
     return [
         Comparison(what="ids of both views", deviation=differ),
-        _close("loss", found, known, LOG_PROB),
+        close("loss", found, known, LOG_PROB),
         Comparison(what="tokens", deviation=abs(int(noisy.tokens) - 4)),
     ]
 
@@ -216,7 +209,7 @@ def _fixed_point() -> list[Comparison]:
     network, objective = _Network(known), Sundae(unrolls=3)
     noisy = objective.refine(objective.corrupt(batch, draws, model), Networks(network.ask), draws)
     wrong = noisy.ids_BL[16:] != batch["tokens"].repeat(2, 1)
-    loss = sum_losses(objective, _told(known(noisy)), noisy).terms[LOSS]
+    loss = sum_losses(objective, predicted(known(noisy)), noisy).terms[LOSS]
     comparisons = [
         Comparison(what="wrong ids in unrolled views", deviation=int(wrong.sum())),
         Comparison(what="loss", deviation=float(loss.abs())),
@@ -255,16 +248,3 @@ def _ids(model: ModelConfig) -> Tensor:
     """Every id that is no [MASK]."""
     ids_V = torch.arange(model.vocab_size)
     return ids_V[ids_V != model.mask]
-
-
-def _told(logits_MR: Tensor) -> Prediction:
-    return Prediction(logits=Categorical(logits_MR))
-
-
-def _close(what: str, found: float, known: float, allowed: float) -> Comparison:
-    return Comparison(
-        what=what,
-        deviation=abs(found / known - 1),
-        allowed=allowed,
-        figures=f"{found:.10g} in place of {known:.10g}",
-    )

@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +20,10 @@ from model.objectives import LOSS, Batch, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction
 from model.processes import uniform
-from model.verification.check import LOG_PROB, Check, Comparison, relative
+from model.verification.check import LOG_PROB, Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint, Texts
 from model.verification.scripted import Scripted
-from model.verification.texts import batch_of, by_text
+from model.verification.texts import batch_of, legendre, row_losses
 
 NODES = 24
 """Of the Gauss-Legendre rule over w, where a time is w^3: at 0 integrands have logarithms."""
@@ -34,18 +33,21 @@ Loss = Callable[[Prediction, Noisy], Tensor]
 
 def oracles() -> Iterator[Check]:
     """Checks of :class:`model.objectives.udlm.Udlm` and of its process."""
-    yield Check(name="udlm: held-out bound", compare=_held_out)
-    yield Check(name="udlm: texts of any length", compare=_lengths)
-    yield Check(name="udlm: training loss", compare=_training)
-    yield Check(name="udlm: integrand", compare=_integrand)
-    yield Check(name="udlm: uniform predictor", compare=_uniform)
-    yield Check(name="udlm: reverse step", compare=_reverse)
+    yield from checks(
+        "udlm",
+        _held_out_bound,
+        _texts_of_any_length,
+        _training_loss,
+        _integrand,
+        _uniform_predictor,
+        _reverse_step,
+    )
 
 
 # -- the bound of a small joint ---------------------------------------------------------------
 
 
-def _held_out() -> list[Comparison]:
+def _held_out_bound() -> list[Comparison]:
     """All tokens, and some given the others."""
     found, truth = [], []
     objective = Udlm()
@@ -59,7 +61,7 @@ def _held_out() -> list[Comparison]:
     return [relative("-log p, all or given some", torch.cat(found), torch.cat(truth))]
 
 
-def _lengths() -> list[Comparison]:
+def _texts_of_any_length() -> list[Comparison]:
     """Padded texts: the bound is of the text given its length, and the letters are counted."""
     texts = Texts((0.5, 0.3, 0.2))
     place_L = torch.arange(texts.outcomes.shape[1])
@@ -102,7 +104,7 @@ def _bound(
     return torch.stack(found)
 
 
-def _training() -> list[Comparison]:
+def _training_loss() -> list[Comparison]:
     """Under every schedule without its small constants the training loss integrates to -log p."""
     plugin = Plugin("model.schedules")
     joint = Joint.random(3, 2)
@@ -142,7 +144,7 @@ def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Te
         (0, law.config.num_ids - law.vocab),
         value=-torch.inf,
     )
-    return by_text(loss(Prediction(logits=Categorical(logits_MR)), noisy), noisy)
+    return row_losses(loss, noisy, logits_MR)
 
 
 def others(law: Conditionals, ids_BL: Tensor, noised_BL: Tensor, alpha_B1: Tensor) -> Tensor:
@@ -209,7 +211,7 @@ def _integrand() -> list[Comparison]:
     ]
 
 
-def _uniform() -> list[Comparison]:
+def _uniform_predictor() -> list[Comparison]:
     """Log V a token, for every text; and at each alpha a closed form."""
     num = 5
     alpha_A = torch.linspace(0.02, 0.98, 9, dtype=torch.float64)
@@ -231,7 +233,7 @@ def _uniform() -> list[Comparison]:
     ]
 
 
-def _reverse() -> list[Comparison]:
+def _reverse_step() -> list[Comparison]:
     """The reverse step by Bayes' rule over two steps of the process, and its normaliser."""
     model = ModelConfig(vocab_size=4, mask_id=1, width=2, num_heads=1)
     ids, num = torch.tensor([0, 2, 3]), 3
@@ -267,10 +269,8 @@ def _density(logits_MV: Tensor, clean_M: Tensor, noisy_M: Tensor, alpha_M: Tenso
 
 def _nodes() -> tuple[Tensor, Tensor]:
     """Points of (0, 1) and weights, ``[NODES]`` each."""
-    node, weight = np.polynomial.legendre.leggauss(NODES)
-    w, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
-    w = (w + 1) / 2
-    return w**3, 3 * w.square() * weight_T / 2
+    w, weight_T = legendre(NODES)
+    return w**3, 3 * w.square() * weight_T
 
 
 def _noise(vocab: int, free_L: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
-from model.verification.oracles.bd3lm import denoised, row_losses
+from model.verification.oracles.bd3lm import denoised
+from model.verification.texts import row_losses
 
 VOCAB = 11
 MODEL = ModelConfig(
@@ -162,7 +163,7 @@ def test_the_sampled_bound_converges_to_the_likelihood(three_tokens: Any, size: 
         }
         objective, model = Bd3lm(block_size=size), three_tokens.config
         noisy = objective.bound_corrupt(batch, batch["valid"], draws(rows), model)
-        losses = row_losses(noisy, denoised(three_tokens, noisy))
+        losses = row_losses(Bd3lm().bound_losses, noisy, denoised(three_tokens, noisy))
         error = float(losses.std()) / rows**0.5
         assert error < (1e-6 if size == 1 else 0.04)
         assert abs(losses.mean() + three_tokens.log_prob[number]) < 4 * error + 1e-6

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from tools.report import __main__ as report
 from tools.report import plots
 from tools.report.curves import differences, read_runs, smooth
+from tools.report.pictures import report as draw_report
 
 
 def rows(num: int, spike: int | None = None) -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ def test_a_spike_at_an_end_is_no_slope(place: int) -> None:
 
 
 def test_the_loss_is_drawn_from_the_first_row_to_the_last(tmp_path: Path, drawn) -> None:
-    report.report([make(tmp_path / "run", rows(200, spike=97))])
+    draw_report([make(tmp_path / "run", rows(200, spike=97))])
     (axes,) = drawn["loss.png"].axes
     points, line, held, above = axes.get_lines()
     for curve in (points, line):
@@ -92,13 +93,13 @@ def test_the_loss_is_drawn_from_the_first_row_to_the_last(tmp_path: Path, drawn)
 
 @pytest.mark.parametrize(("decay", "text"), [("0.99", "averaged weights"), ("0", "raw weights")])
 def test_the_held_out_curve_names_its_weights(tmp_path: Path, drawn, decay: str, text: str) -> None:
-    report.report([make(tmp_path / "run", rows(60), f"ema: {{decay: {decay}}}\n")])
+    draw_report([make(tmp_path / "run", rows(60), f"ema: {{decay: {decay}}}\n")])
     labels = drawn["loss.png"].axes[0].get_legend_handles_labels()[1]
     assert f"held-out NELBO ({text})" in labels
 
 
 def test_levels_fill_their_picture(tmp_path: Path, drawn) -> None:
-    report.report([make(tmp_path / "run", rows(200))])
+    draw_report([make(tmp_path / "run", rows(200))])
     (axes,) = drawn["levels.png"].axes
     first, last = axes.get_lines()
     assert list(last.get_xdata()) == pytest.approx([0.05 + 0.1 * n for n in range(10)])
@@ -132,7 +133,7 @@ def test_several_runs_are_drawn_over_each_other(tmp_path: Path, drawn, capsys) -
 
 def test_many_runs_have_colours_of_their_own_and_room(tmp_path: Path, drawn) -> None:
     runs = [make(tmp_path / f"{number}", rows(2)) for number in range(12)]
-    report.report(runs, tmp_path / "out")
+    draw_report(runs, tmp_path / "out")
     (axes,) = drawn["levels.png"].axes
     lines, labels = axes.get_legend_handles_labels()
     assert labels == [run.name for run in runs]  # one entry a run, not one a line
@@ -145,7 +146,7 @@ def test_many_runs_have_colours_of_their_own_and_room(tmp_path: Path, drawn) -> 
 
 @pytest.mark.parametrize("name", ["lr$x_{$b", "_hidden", "日本", "a\nb"])
 def test_names_are_shown_as_they_are(name: str, tmp_path: Path, drawn, recwarn) -> None:
-    report.report([make(tmp_path / name, rows(2)), make(tmp_path / "b", rows(2))], tmp_path / "out")
+    draw_report([make(tmp_path / name, rows(2)), make(tmp_path / "b", rows(2))], tmp_path / "out")
     labels = drawn["loss.png"].axes[0].get_legend_handles_labels()[1]
     assert [label.strip().replace("\\$", "$") for label in labels] == [name, "b"]
     assert not list(recwarn)
@@ -159,7 +160,7 @@ def test_values_that_no_run_writes_are_left_out(tmp_path: Path, drawn) -> None:
             given[number][key] = value
         given[20 + number]["tokens_seen"] = value
     given[30] |= {"train/loss_level_x": 1.0, "train/loss_level_": 1.0, "train/loss_level_7": 1.0}
-    report.report([make(tmp_path / "run", given)])
+    draw_report([make(tmp_path / "run", given)])
     for axes in (drawn["loss.png"].axes[0], *drawn["training.png"].axes[:2]):
         assert len(axes.get_lines()[0].get_xdata()) == 40 - 2 * len(odd)
     last = drawn["levels.png"].axes[0].get_lines()[-1]
@@ -178,14 +179,14 @@ def test_numbers_that_are_none_are_left_out(tmp_path: Path, drawn) -> None:
     given[4]["train/grad_norm"] = float("inf")
     given[5]["train/grad_norm"] = None
     given[6]["train/grad_norm"] = 0.0
-    report.report([make(tmp_path / "run", given)])
+    draw_report([make(tmp_path / "run", given)])
     assert len(drawn["loss.png"].axes[0].get_lines()[0].get_xdata()) == 39
     assert len(drawn["training.png"].axes[0].get_lines()[0].get_xdata()) == 37
 
 
 @pytest.mark.parametrize("num", [1, 2, 39])
 def test_short_runs_have_pictures_too(tmp_path: Path, num: int) -> None:
-    pictures = report.report([make(tmp_path / "run", rows(num))])
+    pictures = draw_report([make(tmp_path / "run", rows(num))])
     assert [path.name for path in pictures] == ["loss.png", "levels.png", "training.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
@@ -194,7 +195,7 @@ def test_short_runs_have_pictures_too(tmp_path: Path, num: int) -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, 5.0, 1e18, 9223372036854775807])
 def test_what_never_changes_has_a_picture(tmp_path: Path, drawn, value: float) -> None:
     constant = dict.fromkeys(("train/loss", "train/lr", "perf/tokens_per_second"), value)
-    report.report([make(tmp_path / "run", [row | constant for row in rows(12)])])
+    draw_report([make(tmp_path / "run", [row | constant for row in rows(12)])])
     low, high = drawn["loss.png"].axes[0].get_ylim()
     assert low < value < high
 

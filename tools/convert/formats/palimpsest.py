@@ -17,6 +17,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.load import to_plain, validate
+from model.naming import method_name
 from model.networks.base import Network
 from model.networks.config import ModelConfig
 from model.networks.dit import Denoiser
@@ -218,7 +219,7 @@ class Palimpsest:
             },
             tensors=ours.renamed({PREFIX + name: name for name in ours.shapes}),
             logits=lambda written, inputs: form.logits(fields, written, inputs),
-            files=flat_files(form.entry, to_plain(run)["objective"]["name"], suiting(run)),
+            files=flat_files(form.entry, method_name(run.objective), suiting(run)),
         )
 
 

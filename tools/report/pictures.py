@@ -1,0 +1,42 @@
+"""The pictures of runs, and the table of what differs in their configurations."""
+
+from pathlib import Path
+
+from configs.errors import UserError
+from tools.report.curves import Run, differences, read_runs
+from tools.report.plots import draw_levels, draw_loss, draw_training
+
+
+def report(paths: list[Path], out: Path | None = None, unigram: float | None = None) -> list[Path]:
+    """Draw the pictures of one run, or of several over each other; returns their paths.
+
+    Args:
+        out: where to; for one run its own ``plots`` by default.
+        unigram: nats per token of the unigram model, drawn as a line to compare with.
+    """
+    runs = read_runs(paths)
+    if out is None and len(runs) > 1:
+        raise UserError("several runs: say with --out DIR where their pictures are to be")
+    directory = out or paths[0] / "plots"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write into {directory}: {error.strerror}") from error
+    return [
+        draw_loss(runs, directory / "loss.png", unigram),
+        draw_levels(runs, directory / "levels.png"),
+        draw_training(runs, directory / "training.png"),
+    ]
+
+
+def table(runs: list[Run]) -> str:
+    """What differs in the configurations of runs, a line for each key."""
+    found = differences(runs)
+    if not found:
+        return "their configurations are the same"
+    lines = [["", *(run.name for run in runs)], *([key, *values] for key, values in found)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
