@@ -126,8 +126,9 @@ def _checks(only: str | None, ranks: int, steps: int) -> Generator[Check, None, 
     if only != "oracles":
         yield Check(name="engines", compare=_import_engines)
         from tools.verify import invariance
+        from tools.verify.cases import MOST_RANKS
 
-        with Pool(min(ranks, invariance.MOST_RANKS)) as pool:
+        with Pool(min(ranks, MOST_RANKS)) as pool:
             yield from invariance.Invariance(pool=pool, steps=steps, device=device).checks()
 
 

@@ -7,7 +7,7 @@ bf16 would hide it; so bf16 is compared once, and loosely.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from model.verification.check import Check, Comparison
+from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
 from pretrain.trial import OBJECTIVES, run_config
 from tools.verify import layouts
+from tools.verify.cases import CASES, ONE, PIPELINE, Case
 from tools.verify.layouts import Outcome, assemble, deviation, merged_noise, near_ties
 from tools.verify.reference_loop import PlainLoop
 
@@ -25,67 +27,13 @@ LOSS, NORM, FIRST_NORM, NATS, TIE = 1e-5, 1e-4, 1e-6, 1e-5, 1e-5
 BF16_LOSS = 2e-2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A layout; what the ranks leave over is data parallel.
-
-    Args:
-        everywhere: whether each objective is run on it; the others prove the engine, and take
-            one objective for all.
-    """
-
-    name: str
-    ranks: int
-    parallel: dict[str, Any] = field(default_factory=dict)
-    everywhere: bool = False
-
-
-ONE = Case(name="1 rank", ranks=1, everywhere=True)
-PIPELINE = Case(name="pipeline 2", ranks=2, parallel={"pipeline": 2}, everywhere=True)
-CASES = (
-    ONE,
-    Case(name="4 micro-batches", ranks=1, parallel={"micro_batch": 4}, everywhere=True),
-    Case(name="recompute", ranks=1, parallel={"recompute_every": 1}),
-    Case(name="data 2", ranks=2),
-    Case(name="tensor 2", ranks=2, parallel={"tensor": 2}, everywhere=True),
-    Case(
-        name="tensor 2, sequence parallel",
-        ranks=2,
-        parallel={"tensor": 2, "sequence_parallel": True},
-        everywhere=True,
-    ),
-    PIPELINE,
-    Case(name="data 2, ZeRO 2", ranks=2, parallel={"zero_stage": 2}),
-    Case(
-        name="data 2, ZeRO 3",
-        ranks=2,
-        parallel=layouts.ALL_CUT,
-        everywhere=True,
-    ),
-    Case(name="data 4", ranks=4),
-    Case(name="data 2 x tensor 2", ranks=4, parallel={"tensor": 2}),
-    Case(
-        name="data 2 x tensor 2, ZeRO 3",
-        ranks=4,
-        parallel={"tensor": 2, **layouts.ALL_CUT},
-    ),
-    Case(name="data 2 x pipeline 2", ranks=4, parallel={"pipeline": 2}),
-    Case(
-        name="tensor 2 x pipeline 2",
-        ranks=4,
-        parallel={"tensor": 2, "pipeline": 2},
-        everywhere=True,
-    ),
-    Case(name="data 8", ranks=8),
-    Case(name="data 2 x tensor 2 x pipeline 2", ranks=8, parallel={"tensor": 2, "pipeline": 2}),
-)
+SHIPPED = [case for case in CASES if not case.tests_only]
 BF16 = "pipeline 2, bf16"
-MOST_RANKS = max(case.ranks for case in CASES)
 
 
 def left_out(ranks: int) -> list[str]:
     """The layouts that so few ranks cannot run."""
-    names = [case.name for case in CASES if case.ranks > ranks]
+    names = [case.name for case in SHIPPED if case.ranks > ranks]
     return [*names, BF16] if PIPELINE.ranks > ranks else names
 
 
@@ -119,7 +67,7 @@ class Invariance:
         """One for each objective and layout that fits."""
         of_all = of_engine()
         for objective in OBJECTIVES.names():
-            for case in CASES:
+            for case in SHIPPED:
                 if case.ranks <= self.pool.size and (case.everywhere or objective == of_all):
                     yield Check(
                         name=f"{objective}: {case.name}",
@@ -150,40 +98,54 @@ class Invariance:
     def _compare(self, objective: str, case: Case) -> list[Comparison]:
         plain, initial = self._plain(objective)
         one = self._one(objective)
-        is_one = case.ranks == 1 and not case.parallel
-        ranks = one if is_one else self._run(objective, case)
-        first = ranks[0]
-        weights = assemble([piece for rank in ranks for piece in rank.initial])
-        comparisons = [
-            _close("loss", first.losses, plain.losses, LOSS),
-            _close("gradient norm", first.grad_norms, plain.grad_norms, NORM),
-            _close("first gradient norm", first.grad_norms[:1], plain.grad_norms[:1], FIRST_NORM),
-            _same("initial weights", _unequal(weights, initial, torch.equal)),
-            _same("numbers of all ranks", _disagreeing(ranks)),
-        ]
-        if not is_one:
-            comparisons += [
-                _same("noise", _unequal(merged_noise(ranks), merged_noise(one))),
-                _close("held-out nats", first.document_nats, one[0].document_nats, NATS),
-                _same("drawn ids", self._other_ids(objective, first, one[0])),
-                _same("texts", _unequal(_numbered(first.samples), _numbered(one[0].samples))),
-            ]
-        return comparisons
-
-    def _other_ids(self, objective: str, found: Outcome, one: Outcome) -> list[str]:
-        """Draws that differ from those of one rank, other than by rounding at a near tie."""
-        ties = [False] * len(one.drawn)
-        if one.logits is not None:
-            ties = near_ties(run_config(objective), one.logits, TIE).tolist()
-        return [
-            f"draw {number}: {a} in place of {b}"
-            for number, (a, b, tie) in enumerate(zip(found.drawn, one.drawn, ties, strict=True))
-            if a != b and not tie
-        ]
+        ranks = one if case == ONE else self._run(objective, case)
+        return compare(ranks, one, plain, initial)
 
     def _compare_bf16(self, objective: str) -> list[Comparison]:
         one, two = (self._run(objective, case, "bf16")[0] for case in (ONE, PIPELINE))
         return [_close("loss of one rank in bf16", two.losses, one.losses, BF16_LOSS)]
+
+
+def compare(
+    ranks: list[Outcome], one: list[Outcome], plain: PlainLoop, initial: dict[str, Tensor]
+) -> list[Comparison]:
+    """What the ranks of a layout saw, beside a plain loop and one rank.
+
+    Args:
+        one: the outcome of one rank, or ``ranks`` itself. plain: after as many steps.
+        initial: the weights at the beginning.
+    """
+    first, steps = ranks[0], len(ranks[0].losses)
+    losses, grad_norms = plain.losses[:steps], plain.grad_norms[:steps]
+    weights = assemble([piece for rank in ranks for piece in rank.initial])
+    comparisons = [
+        _close("loss", first.losses, losses, LOSS),
+        _close("gradient norm", first.grad_norms, grad_norms, NORM),
+        _close("first gradient norm", first.grad_norms[:1], grad_norms[:1], FIRST_NORM),
+        _same("initial weights", _unequal(weights, initial, torch.equal)),
+        _same("numbers of all ranks", _disagreeing(ranks)),
+    ]
+    if ranks is one:
+        return comparisons
+    return [
+        *comparisons,
+        _same("noise", _unequal(merged_noise(ranks), merged_noise(one))),
+        _close("held-out nats", first.document_nats, one[0].document_nats, NATS),
+        _same("drawn ids", _other_ids(plain.config, first, one[0])),
+        _same("texts", _unequal(_numbered(first.samples), _numbered(one[0].samples))),
+    ]
+
+
+def _other_ids(config: RunConfig, found: Outcome, one: Outcome) -> list[str]:
+    """Draws that differ from those of one rank, other than by rounding at a near tie."""
+    ties = [False] * len(one.drawn)
+    if one.logits is not None:
+        ties = near_ties(config, one.logits, TIE).tolist()
+    return [
+        f"draw {number}: {a} in place of {b}"
+        for number, (a, b, tie) in enumerate(zip(found.drawn, one.drawn, ties, strict=True))
+        if a != b and not tie
+    ]
 
 
 def _close(what: str, found: list[float], truth: list[float], allowed: float) -> Comparison:

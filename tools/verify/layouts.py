@@ -23,9 +23,6 @@ from pretrain.step import TrainingStep
 from pretrain.trial import SyntheticStream, SyntheticWindows, batch, facts
 from tools.sample.options import SAMPLERS
 
-ALL_CUT = {"zero_stage": 3, "param_persistence_threshold": 0}
-"""ZeRO 3 with even the smallest parameters cut."""
-
 
 @dataclass(kw_only=True)
 class Outcome:

@@ -17,6 +17,7 @@ from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
 from pretrain.trial import run_config
 from tools.verify import layouts
+from tools.verify.cases import ALL_CUT
 from tools.verify.layouts import assemble, deviation
 from tools.verify.reference_loop import PlainLoop
 
@@ -108,7 +109,7 @@ def test_in_bf16_the_exact_values_stay(pool: Pool, settings: str, layout: dict[s
 
 
 def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
-    config = config_of("table", parallel=layouts.ALL_CUT)
+    config = config_of("table", parallel=ALL_CUT)
     first = pool.run(2, layouts.run, config, STEPS)[0]
     assert deviation(first.losses, plain("table").losses) < 1e-5
     assert deviation(first.grad_norms[:1], plain("table").grad_norms[:1]) < 1e-6

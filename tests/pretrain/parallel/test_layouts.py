@@ -23,12 +23,11 @@ from pretrain.parallel.mesh import Mesh
 from pretrain.run.metrics import read_rows
 from pretrain.step import TrainingStep
 from pretrain.trial import OBJECTIVES, run_config
-from tools.verify import layouts
-from tools.verify.layouts import Outcome, assemble, deviation, merged_noise
+from tools.verify import cases, invariance, layouts
+from tools.verify.layouts import Outcome, assemble, deviation
 from tools.verify.reference_loop import PlainLoop
 
 STEPS = 8
-TIE = 1e-5
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "adaln": ("mdlm", {}),
     "tied": ("mdlm", {"model": {"tied_head": True}}),
@@ -78,30 +77,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in OBJECTIVES.names() if name != "mdlm"},
 }
 """Objectives' trials, and other shapes of two of them; "adaln" is MDLM's trial."""
-LAYOUTS: list[tuple[int, dict[str, Any]]] = [
-    (1, {"micro_batch": 8}),
-    (1, {"micro_batch": 4}),
-    (1, {"recompute_every": 1}),
-    (1, {"recompute_every": 2}),
-    (1, {"zero_stage": 3}),
-    (2, {}),
-    (2, {"zero_stage": 2, "micro_batch": 2}),
-    (2, {"zero_stage": 3}),
-    (2, {"tensor": 2}),
-    (2, {"tensor": 2, "sequence_parallel": True, "recompute_every": 1}),
-    (2, {"pipeline": 2}),
-    (2, {"pipeline": 2, "recompute_every": 1, "micro_batch": 4}),
-    (4, {}),
-    (4, {"tensor": 2}),
-    (4, {"tensor": 2, "zero_stage": 2}),
-    (4, {"tensor": 2, "zero_stage": 3}),
-    (4, {"tensor": 2, "sequence_parallel": True}),
-    (4, {"pipeline": 2}),
-    (4, {"tensor": 2, "pipeline": 2, "micro_batch": 4}),
-    (4, {"tensor": 2, "pipeline": 2, "sequence_parallel": True, "micro_batch": 4}),
-    (4, {"tensor": 4}),
-    (4, {"pipeline": 4, "micro_batch": 4}),
-]
+LAYOUTS = [(case.ranks, case.parallel) for case in cases.CASES[1:] if case.ranks <= 4]
 CASES = [("adaln", size, layout) for size, layout in LAYOUTS]
 CASES += [
     (settings, size, layout)
@@ -130,14 +106,7 @@ CASES += [
         (4, {"tensor": 2, "pipeline": 2, "sequence_parallel": True, "micro_batch": 4}),
     )
 ]
-OF_TRIALS: list[tuple[int, dict[str, Any]]] = [
-    (1, {"micro_batch": 4}),
-    (2, {"zero_stage": 3}),
-    (2, {"tensor": 2}),
-    (2, {"tensor": 2, "sequence_parallel": True}),
-    (2, {"pipeline": 2}),
-    (4, {"tensor": 2, "pipeline": 2, "micro_batch": 4}),
-]
+OF_TRIALS = [(c.ranks, c.parallel) for c in cases.CASES if c.everywhere and c != cases.ONE]
 CASES += [
     (objective, size, layout)
     for objective in OBJECTIVES.names()
@@ -219,33 +188,12 @@ def test_the_layout_changes_nothing(
     pool: Pool, plain: Any, one: Any, settings: str, size: int, layout: dict[str, Any]
 ) -> None:
     config = config_of(settings, parallel=layout)
-    outcomes = pool.run(size, layouts.run, config, STEPS)
-    truth, single, first = plain(settings), one(settings), outcomes[0]
-
-    for other in outcomes[1:]:  # every rank reports the same, bit by bit
-        assert other.losses == first.losses
-        assert other.grad_norms == first.grad_norms
-        assert other.document_nats == first.document_nats
-        assert other.samples == first.samples
-        assert other.drawn == first.drawn
-
-    initial = assemble([piece for outcome in outcomes for piece in outcome.initial])
-    drawn_whole = assemble(single.initial)
-    assert initial.keys() == drawn_whole.keys()
-    assert all(torch.equal(initial[name], drawn_whole[name]) for name in initial)
-    assert merged_noise(outcomes) == single.noise
-
-    assert_same_curve(first, truth)
-    assert deviation(first.grad_norms[:1], truth.grad_norms[:1]) < 1e-6
-    assert deviation(first.document_nats, single.document_nats) < 1e-5
-
-    ties = torch.zeros(len(single.drawn), dtype=torch.bool)
+    outcomes, single = pool.run(size, layouts.run, config, STEPS), one(settings)
+    initial = assemble(single.initial)
+    for comparison in invariance.compare(outcomes, [single], plain(settings), initial):
+        assert comparison.holds, comparison
     if single.logits is not None:
-        ties = layouts.near_ties(config, single.logits, TIE)
-    assert ties.sum() <= 1
-    differs = torch.tensor(first.drawn) != torch.tensor(single.drawn)
-    assert not (differs & ~ties).any()
-    assert first.samples == single.samples
+        assert layouts.near_ties(config, single.logits, invariance.TIE).sum() <= 1
 
 
 def steps_alone(world: World, config: RunConfig, steps: int) -> list[tuple[float, float]]:
@@ -325,7 +273,7 @@ def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
     """By default small parameters stay whole on every rank."""
     truth, steps = plain("adaln"), 4
     for size, layout in ((2, {}), (4, {"tensor": 2, "recompute_every": 1})):
-        config = config_of("adaln", parallel={**layout, **layouts.ALL_CUT})
+        config = config_of("adaln", parallel={**layout, **cases.ALL_CUT})
         first = pool.run(size, layouts.run, config, steps)[0]
         assert_same_curve(first, truth, steps)
 

@@ -19,7 +19,8 @@ from pretrain.launch.pool import Pool, RankError
 from pretrain.trial import OBJECTIVES, run_config
 from tools.verify import __main__ as verify
 from tools.verify import invariance, layouts, table
-from tools.verify.invariance import CASES, Invariance
+from tools.verify.cases import CASES, MOST_RANKS
+from tools.verify.invariance import Invariance
 from tools.verify.layouts import Outcome
 from tools.verify.reference_loop import PlainLoop
 
@@ -118,7 +119,7 @@ def test_every_layout_is_one_that_runs_and_is_named_once() -> None:
     for case in CASES:
         layout = run_config("mdlm", parallel=case.parallel).parallel
         assert case.ranks % (layout.tensor * layout.pipeline) == 0
-    assert invariance.left_out(invariance.MOST_RANKS) == []
+    assert invariance.left_out(MOST_RANKS) == []
     assert "data 4" in invariance.left_out(3)
     assert invariance.BF16 in invariance.left_out(1)
 
