@@ -1,6 +1,8 @@
 """The held-out bound or loss of a loaded checkpoint, with its interval and what gave it."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -37,18 +39,10 @@ def held_out_bound(
     windows = held_out(split, config.data.sequence_length, how, segments=mask)
     scope = config.objective.scope(padded=how == "pad")
     samples = 1 if scope.exact else samples
-    with (
-        torch.inference_mode(),
-        Counter(len(windows), "window", "evaluate", shown=loaded.is_first) as bar,
-    ):
+    with _evaluating(loaded, len(windows), "window", seed, batch) as common:
+        ask = Networks(loaded.network.ask)
         tally = document_losses(
-            Networks(loaded.network.ask),
-            config.objective,
-            config.model,
-            windows,
-            samples=samples,
-            on_batch=bar.update,
-            **_common(loaded, seed, batch),
+            ask, config.objective, config.model, windows, samples=samples, **common
         )
     tally = tally.total(loaded.total)
     scored = tally.documents_D3[tally.documents_D3[:, 1] > 0, :2].numpy()
@@ -79,18 +73,9 @@ def held_out_loss(
         for note in corpus.notes:
             print(f"warning: {note}", file=sys.stderr)
     stream, num = corpus.held_out
-    with (
-        torch.inference_mode(),
-        Counter(num, "sample", "evaluate", shown=loaded.is_first) as bar,
-    ):
+    with _evaluating(loaded, num, "sample", seed, batch) as common:
         found = mean_losses(
-            asking(loaded),
-            config.objective,
-            config.model,
-            stream,
-            num=num,
-            on_batch=bar.update,
-            **_common(loaded, seed, batch),
+            asking(loaded), config.objective, config.model, stream, num=num, **common
         )
     found = found.total(loaded.total)
     losses = found.losses(config.objective)
@@ -115,15 +100,20 @@ def held_out_loss(
     }
 
 
-def _common(loaded: Loaded, seed: int, batch: int) -> dict[str, Any]:
-    """What both loops are told of a checkpoint and its ranks."""
-    return {
-        "seed": seed,
-        "batch": batch,
-        "state": loaded.state,
-        "share": loaded.share,
-        "device": loaded.device,
-    }
+@contextmanager
+def _evaluating(
+    loaded: Loaded, total: int, unit: str, seed: int, batch: int
+) -> Iterator[dict[str, Any]]:
+    """What both loops take of a checkpoint and its ranks; without gradient, with a live line."""
+    with torch.inference_mode(), Counter(total, unit, "evaluate", shown=loaded.is_first) as bar:
+        yield {
+            "seed": seed,
+            "batch": batch,
+            "state": loaded.state,
+            "share": loaded.share,
+            "device": loaded.device,
+            "on_batch": bar.update,
+        }
 
 
 def by_document(samples_N2: np.ndarray, document_N: np.ndarray) -> np.ndarray:

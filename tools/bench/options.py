@@ -11,6 +11,9 @@ from configs.documentation import without_markup
 from model.networks.config import ModelConfig
 from tools.command import positive
 
+TICK = {None: "", True: " ✓", False: " ✗"}
+"""Behind a figure, whether its target is met."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:

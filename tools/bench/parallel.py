@@ -23,7 +23,7 @@ from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
 from pretrain.parallel.config import ParallelConfig
 from tools.bench.measure import machine_facts, ratio
-from tools.bench.options import Shape, conclude, new_parser
+from tools.bench.options import TICK, Shape, conclude, new_parser
 from tools.bench.whole_step import run_config
 
 if TYPE_CHECKING:
@@ -230,12 +230,11 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         figure = row["figure"]
         target = "-" if row["target"] is None else f"{_SIGN[figure]}{row['target']:.2f}"
         of_apart = "-" if row["of_apart"] is None else f"{row['of_apart']:.2f}"
-        tick = {None: "", True: " ✓", False: " ✗"}[row["met"]]
         lines.append(
             f"{row['case']:<10}{row['name']:<8}{row['precision']:<6}{row['threads']:>7}"
             f"{1e3 * median(row['seconds']):>9.1f}{row['tokens_per_second_per_core']:>12,.0f}"
             f"  {_AGAINST[figure]:<11}{1e3 * median(row['baseline_seconds']):>9.1f}"
             f"{row['baseline_tokens_per_second_per_core']:>12,.0f}{of_apart:>10}{figure:>7}"
-            f"{row['ratio']:>7.2f}{target:>8}{tick}"
+            f"{row['ratio']:>7.2f}{target:>8}{TICK[row['met']]}"
         )
     return "\n".join(lines)

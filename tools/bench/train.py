@@ -26,7 +26,7 @@ from pretrain.launch.host_memory import keep_freed_memory
 from pretrain.precision import DTYPES
 from tools.bench import reference
 from tools.bench.measure import interleaved, machine_facts, ratio
-from tools.bench.options import Shape, conclude, new_parser
+from tools.bench.options import TICK, Shape, conclude, new_parser
 from tools.bench.steps import MasterWeights, OurStep, ReferenceStep, our_corrupt, our_loss
 from tools.command import positive
 
@@ -223,10 +223,9 @@ def _table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         ours, plain = (1e3 * median(row[f"{who}_seconds"]) for who in ("ours", "reference"))
         target = "-" if row["target"] is None else f"{row['target']:.1f}x"
-        tick = {None: "", True: " ✓", False: " ✗"}[row["met"]]
         lines.append(
             f"{row['case']:<17}{row['vocab_size']:>7}{row['ours']:>6}{row['reference']:>6}"
             f"{ours:>10.1f}{plain:>10.1f}{row['ours_tokens_per_second']:>12,.0f}"
-            f"{row['reference_tokens_per_second']:>12,.0f}{row['ratio']:>7.2f}x{target:>8}{tick}"
+            f"{row['reference_tokens_per_second']:>12,.0f}{row['ratio']:>7.2f}x{target:>8}{TICK[row['met']]}"
         )
     return "\n".join(lines)

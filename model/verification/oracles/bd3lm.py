@@ -22,17 +22,9 @@ from model.objectives import Noisy
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm
 from model.schedules.loglinear import LogLinear
+from model.verification import texts
 from model.verification.check import Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint
-from model.verification.texts import (
-    batch_of,
-    every_order,
-    every_outcome,
-    mask_probability,
-    row_losses,
-    times_and_masks,
-    uniform_logits,
-)
 
 NODES = 16
 """Of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
@@ -85,7 +77,7 @@ def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
     noise of another.
     """
     cases = math.lcm(*range(1, size + 1))  # each number of masks of each block, equally often
-    batch, draws = every_order(joint, cases)
+    batch, draws = texts.every_order(joint, cases)
     free_BL = free_L.expand(batch["tokens"].shape)
     noisy = Bd3lm(block_size=size).bound_corrupt(batch, free_BL, draws, joint.config)
     return _losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
@@ -122,9 +114,9 @@ def _training_loss() -> list[Comparison]:
 
 def _integral(objective: Bd3lm, joint: Joint) -> Tensor:
     """The expected training loss of each outcome, over all times and masks, ``[N]``."""
-    time_W, pattern_WL, weight_W = times_and_masks(LENGTH, NODES)
-    chance_W = mask_probability(objective.schedule.alpha(time_W), pattern_WL)
-    batch, draws = every_outcome(joint, time_W, pattern_WL)
+    time_W, pattern_WL, weight_W = texts.times_and_masks(LENGTH, NODES)
+    chance_W = texts.mask_probability(objective.schedule.alpha(time_W), pattern_WL)
+    batch, draws = texts.every_outcome(joint, time_W, pattern_WL)
     noisy = objective.corrupt(batch, draws, joint.config)
     losses_NW = _losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
     return losses_NW @ (weight_W * chance_W)
@@ -135,7 +127,7 @@ def _one_block() -> list[Comparison]:
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=3, split="verify", batch=32)
     uniform_BL = draws.uniform("text", torch.arange(32), 12)
-    batch = batch_of((7 * uniform_BL).long())
+    batch = texts.batch_of((7 * uniform_BL).long())
     batch["valid"] = torch.arange(12) < 1 + torch.arange(32)[:, None] % 12
     batch["ending"] = ~batch["valid"]
     free_BL = batch["valid"] & (uniform_BL < 0.9)
@@ -169,14 +161,14 @@ def _uniform_predictor() -> list[Comparison]:
     model = ModelConfig(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
-    batch = batch_of((7 * draws.uniform("text", position_B, 13)).long())
+    batch = texts.batch_of((7 * draws.uniform("text", position_B, 13)).long())
     free_BL = draws.uniform("free", position_B, 13) < (position_B[:, None] + 1) / 64
     free_BL[:, 0] = True
     found, expected = [], []
     for size in (1, 4, 5, 12):
         objective = Bd3lm(block_size=size, schedule=LogLinear(eps=0.1), t_min=0.2, t_max=0.7)
         noisy = objective.bound_corrupt(batch, free_BL, draws, model)
-        found.append(_losses(noisy, uniform_logits(noisy, model)) / free_BL.sum(dim=1))
+        found.append(_losses(noisy, texts.uniform_logits(noisy, model)) / free_BL.sum(dim=1))
         noisy = objective.corrupt(batch, draws, model)
         over_BL = noisy.over_BL
         masked_BL = 1 - objective.schedule.alpha(noisy.level_BK.double())
@@ -206,4 +198,4 @@ def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
 
 def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
     """Of every sample, ``[B]`` float64."""
-    return row_losses(Bd3lm().bound_losses, noisy, logits_MR)
+    return texts.row_losses(Bd3lm().bound_losses, noisy, logits_MR)

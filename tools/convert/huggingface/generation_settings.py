@@ -27,7 +27,9 @@ SILENT = {
 }  # fmt: skip
 """What changes no result; the Trainer and pipelines pass it along."""
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
-COMMON = ("max_length", "max_new_tokens", "num_return_sequences", "return_dict_in_generate")
+COMMON = (
+    "max_length", "max_new_tokens", "num_return_sequences", "return_dict_in_generate", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +114,16 @@ def settings_of(model: Any, given: GenerationConfig | None, words: Mapping[str, 
 
 
 def job_of(
-    model: ModelConfig, objective: Any, network: SampledNetwork, seed: int | None, **start: Any
+    model: ModelConfig, objective: Any, network: SampledNetwork, asked: Settings, **start: Any
 ) -> Job:
     """The job of drawing one sample for each row of a start.
 
+    Without the word ``seed`` that of the draws is taken from torch's generator.
+
     Args:
-        seed: of all draws; None takes one from torch's generator.
         start: ``ids_BL`` and ``free_BL``, and the source where there is one.
     """
-    num = len(start["ids_BL"])
+    num, seed = len(start["ids_BL"]), asked.words.get("seed")
     seed = int(torch.randint(2**40, ())) if seed is None else seed
     return Job(
         **start,

@@ -46,7 +46,6 @@ class InfillingGenerationMixin(GenerationMixin):
         *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        seed: int | None = None,
         **settings: Any,
     ) -> Any:
         """Ids ``[B * num_return_sequences, L]``.
@@ -78,10 +77,9 @@ class InfillingGenerationMixin(GenerationMixin):
             raise ValueError("give inputs or input_ids, which are the same, and not both")
         given = input_ids if inputs is None else inputs
         start_BL, valid_BL = self._start(given, attention_mask, asked)
-        copies = asked.get("num_return_sequences", 1)
-        drawn_BL = self._drawn(start_BL, valid_BL, copies, self._sampler(asked), seed)
+        drawn_BL = self._drawn(start_BL, valid_BL, asked)
         if self.config.open_end and start_BL is not given:
-            drawn_BL = self._ended(drawn_BL, start_BL.repeat_interleave(copies, dim=0), asked)
+            drawn_BL = self._ended(drawn_BL, start_BL, asked)
         return generated(drawn_BL, asked, GenerateDecoderOnlyOutput)
 
     def _sampler(self, asked: Settings) -> Sampler:
@@ -164,23 +162,19 @@ class InfillingGenerationMixin(GenerationMixin):
         end = asked.special("eos_token_id")[:1]
         if not end:
             return drawn_BL
-        new_BL = start_BL.to(drawn_BL.device) == self.model_config.mask
+        copies = asked.get("num_return_sequences", 1)
+        start_BL = start_BL.to(drawn_BL.device).repeat_interleave(copies, dim=0)
+        new_BL = start_BL == self.model_config.mask
         ends_BL = (new_BL & (drawn_BL == end[0])).long()
         behind_BL = new_BL & (ends_BL.cumsum(dim=1) > ends_BL)
         return drawn_BL.masked_fill(behind_BL, (asked.special("pad_token_id") or end)[0])
 
     # -- what is drawn --------------------------------------------------------------------
 
-    def _drawn(
-        self,
-        start_BL: Tensor,
-        valid_BL: Tensor | None,
-        copies: int,
-        sampler: Sampler,
-        seed: int | None,
-    ) -> Tensor:
+    def _drawn(self, start_BL: Tensor, valid_BL: Tensor | None, asked: Settings) -> Tensor:
         """The samples; padding stays as it is."""
-        mask = self.model_config.mask
+        mask, copies = self.model_config.mask, asked.get("num_return_sequences", 1)
+        sampler = self._sampler(asked)
         start_BL = start_BL.to(self.device).repeat_interleave(copies, dim=0)
         if valid_BL is not None:
             valid_BL = valid_BL.to(self.device).repeat_interleave(copies, dim=0)
@@ -194,7 +188,7 @@ class InfillingGenerationMixin(GenerationMixin):
             self.model_config,
             objective_of(self.config.objective),
             _Padded(self.denoiser, place.valid_BL),
-            seed,
+            asked,
             ids_BL=ids_BL,
             free_BL=free_BL,
         )

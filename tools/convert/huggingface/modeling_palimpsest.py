@@ -63,15 +63,16 @@ class PalimpsestPreTrainedModel(Wrapper):
         self,
         input_ids: Tensor | None,
         attention_mask: Tensor | None,
-        level: Tensor | None,
-        inputs_embeds: Tensor | None,
-        hidden: bool,
-    ) -> tuple[Tensor, Hidden, TextFirst]:
-        """The denoiser's output ``[B, L, ...]``, hidden states if wanted, and what is text.
+        level: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **asked: bool | None,
+    ) -> tuple[Tensor, Hidden, TextFirst, bool]:
+        """The denoiser's output ``[B, L, ...]``, hidden states if asked for, and what is text.
 
-        Hidden states are those of the embedding and of every block, ``[B, L, D]`` each; the
+        Last comes whether named outputs are asked for. Hidden states are those of the embedding and of every block, ``[B, L, D]`` each; the
         last is what the head reads, as transformers has it.
         """
+        named, hidden = self._asked(**asked)
         read = one_of(input_ids, inputs_embeds)
         shape = read.shape[:2]
         place = text_first(attention_mask, read)
@@ -88,12 +89,13 @@ class PalimpsestPreTrainedModel(Wrapper):
             valid_BL=place.valid_BL,
         )
         if not hidden:
-            return place.back(self.denoiser(query)["logits"].unflatten(0, shape)), None, place
+            out = self.denoiser(query)["logits"].unflatten(0, shape)
+            return place.back(out), None, place, named
         layers = [self.denoiser.layers[str(index)] for index in range(self.denoiser.last)]
         with recording(layers) as states, reading(self.denoiser.output.head) as last:
             out = self.denoiser(query)["logits"].unflatten(0, shape)
         states[-1] = last[0].unflatten(0, shape)
-        return place.back(out), tuple(place.back(state) for state in states), place
+        return place.back(out), tuple(place.back(state) for state in states), place, named
 
     def _level(self, read: Tensor, place: TextFirst) -> Tensor:
         """The noise level ``[B, 1]`` where none is given: the share of masked positions."""
@@ -120,16 +122,15 @@ class PalimpsestModel(PalimpsestPreTrainedModel):
         self.post_init()
 
     def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        level: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        **asked: bool | None,
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **given: Any
     ) -> Any:
-        """Ids ``[B, L]`` to hidden states ``[B, L, D]``; see :class:`PalimpsestWithLoss`."""
-        named, hidden = self._asked(**asked)
-        last, states, _ = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
+        """Ids ``[B, L]`` to hidden states ``[B, L, D]``.
+
+        Args:
+            given: ``level``, ``inputs_embeds`` and what is asked for: see
+                :class:`PalimpsestWithLoss`.
+        """
+        last, states, _, named = self._run(input_ids, attention_mask, **given)
         return as_asked(BaseModelOutput(last_hidden_state=last, hidden_states=states), named)
 
 
@@ -158,9 +159,10 @@ class PalimpsestWithLoss(PalimpsestPreTrainedModel):
         Raises:
             ValueError: an argument does not fit the others, or a label cannot be answered.
         """
-        named, hidden = self._asked(**asked)
         self._check_labels(labels)
-        last, states, place = self._run(input_ids, attention_mask, level, inputs_embeds, hidden)
+        last, states, place, named = self._run(
+            input_ids, attention_mask, level, inputs_embeds, **asked
+        )
         return as_asked(self._outputs(last, states, place, labels), named)
 
     def _check_labels(self, labels: Tensor | None) -> None:

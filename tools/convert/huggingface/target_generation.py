@@ -36,7 +36,6 @@ class TargetGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         *,
         inputs_embeds: Tensor | None = None,
-        seed: int | None = None,
         **settings: Any,
     ) -> Any:
         """Targets ``[B * num_return_sequences, max_length]``, padded after their end.
@@ -75,7 +74,7 @@ class TargetGenerationMixin(GenerationMixin):
             self.model_config,
             self.objective,
             self.denoiser,
-            seed,
+            asked,
             ids_BL=ids_BL,
             free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
             source_BS=source_BS,
