@@ -193,9 +193,9 @@ def _average(arguments: argparse.Namespace) -> str:
     report = average(
         arguments.sources,
         arguments.out,
-        weights=arguments.weights,
         shares=arguments.shares,
         shard_bytes=_shard_bytes(arguments),
+        weights=arguments.weights,
     )
     return summary(report)
 

@@ -69,8 +69,9 @@ class PalimpsestPreTrainedModel(Wrapper):
     ) -> tuple[Tensor, Hidden, TextFirst, bool]:
         """The denoiser's output ``[B, L, ...]``, hidden states if asked for, and what is text.
 
-        Last comes whether named outputs are asked for. Hidden states are those of the embedding and of every block, ``[B, L, D]`` each; the
-        last is what the head reads, as transformers has it.
+        Hidden states are those of the embedding and of every block, ``[B, L, D]`` each; the
+        last is what the head reads, as transformers has it. The last item of the tuple says
+        whether named outputs are asked for.
         """
         named, hidden = self._asked(**asked)
         read = one_of(input_ids, inputs_embeds)
