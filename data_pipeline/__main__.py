@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from configs.command_line import describe_commands, make_parser
 from configs.errors import UserError, exit_code
 from data_pipeline import demo
 from data_pipeline.adopt import adopt_tokenizer, train_tokenizer
+from data_pipeline.atomic_directory import leftovers
 from data_pipeline.forms import Form
 from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest, verify_manifest
 from data_pipeline.sources import Documents, Unit
 from data_pipeline.special_tokens import SIDECAR
-from data_pipeline.staging import leftovers
 from data_pipeline.tokenizer import FILE_NAMES, Tokenizer, load_tokenizer, tokenizer_file
 
 _EXAMPLES = """
@@ -58,11 +59,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipeline",
-        description="Turn text into a corpus directory: a tokenizer and splits of token shards.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        "data_pipeline",
+        "Turn text into a corpus directory: a tokenizer and splits of token shards.",
+        _EXAMPLES,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -106,8 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("info", help="say what a corpus holds")
     command.set_defaults(run=_info)
     command.add_argument("corpus", type=Path, help="the corpus directory")
-    for name, made in commands.choices.items():
-        made.description = next(a.help for a in commands._choices_actions if a.dest == name)
+    describe_commands(commands)
     return parser
 
 

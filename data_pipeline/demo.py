@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from configs.errors import UserError
+from data_pipeline.atomic_directory import atomic_directory
 from data_pipeline.manifest import read_manifest
-from data_pipeline.staging import staged_directory
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
 from data_pipeline.writer import write_split
 
@@ -59,7 +59,7 @@ def prepare_demo(directory: Path, vocab_size: int) -> Path:
     if _is_demo(directory, documents, vocab_size):
         return directory
     try:
-        with staged_directory(directory) as staging:
+        with atomic_directory(directory) as staging:
             train_sentencepiece(documents["train"], staging / "tokenizer.model", vocab_size)
             tokenizer = load_tokenizer(staging)
             for split, texts in documents.items():

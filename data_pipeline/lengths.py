@@ -1,28 +1,48 @@
-"""How many documents of a split have each length: counted once, and kept beside its shards.
+"""Histogram of document lengths of a split, counted once and cached beside its shards.
 
-The file follows from the shards, so it is no part of the manifest: where it is missing, or
-does not add up to what the manifest says, it is made anew; where nothing can be written, the
-lengths are counted each time.
+The file follows from the shards, so the manifest does not list it: where it is missing or
+contradicts the manifest it is made anew, and where nothing can be written the lengths are
+counted each time.
 """
 
 import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from configs.errors import UserError
 
-if TYPE_CHECKING:
-    from data_pipeline.shards import Split
-
 LENGTHS = "lengths.npy"
 
 
-def document_lengths(split: "Split") -> np.ndarray:
-    """By length in tokens, from 0 on, the documents of that length, EOS included: int64."""
+class Split(Protocol):
+    """What is needed of a :class:`data_pipeline.shards.Split`."""
+
+    @property
+    def directory(self) -> Path:
+        """Where its shards lie."""
+        ...
+
+    @property
+    def num_documents(self) -> int:
+        """Number of documents."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens, one EOS a document included."""
+        ...
+
+    def document_starts(self) -> np.ndarray:
+        """Where documents begin in the stream, and its end: int64 [documents + 1]."""
+        ...
+
+
+def document_lengths(split: Split) -> np.ndarray:
+    """Number of documents of each length in tokens, from 0 on, EOS included: int64."""
     kept = _kept(split)
     if kept is not None:
         return kept
@@ -32,8 +52,8 @@ def document_lengths(split: "Split") -> np.ndarray:
     return counted
 
 
-def verify_lengths(split: "Split") -> None:
-    """UserError where the file is there and is not what the shards hold."""
+def verify_lengths(split: Split) -> None:
+    """UserError where the cached file is there and contradicts the shards."""
     path = split.directory / LENGTHS
     if path.exists():
         kept = _kept(split)
@@ -41,11 +61,11 @@ def verify_lengths(split: "Split") -> None:
             raise UserError(f"{path}: damaged; remove it, it is made anew when it is needed")
 
 
-def _counted(split: "Split") -> np.ndarray:
+def _counted(split: Split) -> np.ndarray:
     return np.bincount(np.diff(split.document_starts())).astype(np.int64, copy=False)
 
 
-def _kept(split: "Split") -> np.ndarray | None:
+def _kept(split: Split) -> np.ndarray | None:
     """What the file holds, if that can be true of the split."""
     try:
         found = np.load(split.directory / LENGTHS, allow_pickle=False)
@@ -59,7 +79,7 @@ def _kept(split: "Split") -> np.ndarray | None:
 
 
 def _write(path: Path, lengths: np.ndarray) -> None:
-    """Whole or not at all, whoever else writes it now."""
+    """Write the file atomically, whatever other processes write it now."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     aside = Path(name)
     try:

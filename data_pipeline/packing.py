@@ -1,13 +1,11 @@
-"""How documents become samples of L positions: wrapped, padded, or held out for evaluation.
+"""Packing: how documents become training samples of L positions, wrapped or padded.
 
 `wrap` is MDLM's packing (Sahoo et al. 2024, arXiv:2406.07524, its `wrap: True` data): the
 stream, in which EOS ends each document, is cut into pieces of L-2 tokens, each framed by
-BOS and EOS; the remainder is left out. `pad` is that of its LM1B runs: one document a
+BOS and EOS; the remainder is dropped. `pad` is that of its LM1B runs: one document a
 sample. Both are computed from the sample's number, so there is no index to build or keep.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -64,7 +62,7 @@ class Wrapped:
     """
 
     def __init__(self, split: Split, sequence_length: int, *, segments: bool = False) -> None:
-        _check_length(sequence_length)
+        check_length(sequence_length)
         self._split = split
         self._sequence_length = sequence_length
         self._segments = segments
@@ -83,9 +81,9 @@ class Wrapped:
     ) -> dict[str, np.ndarray]:
         """See `Packing.read`."""
         pieces = _stream_pieces(self._split, self._sequence_length - FRAME, indices)
-        tokens = _framed(self._split, pieces)
+        tokens = framed(self._split, pieces)
         found = {"tokens": tokens, "valid": np.ones_like(tokens, dtype=bool)}
-        return found | (_segments(self._split, tokens) if self._segments else {})
+        return found | (segments_of(self._split, tokens) if self._segments else {})
 
     def document_of(self, indices: np.ndarray) -> np.ndarray:
         """See `Packing.document_of`."""
@@ -104,7 +102,7 @@ class Padded:
     """
 
     def __init__(self, split: Split, sequence_length: int) -> None:
-        _check_length(sequence_length)
+        check_length(sequence_length)
         self.split = split
         self._sequence_length = sequence_length
         self._starts = split.document_starts()
@@ -139,127 +137,13 @@ class Padded:
             start = int(self._starts[document]) + piece * (length - FRAME)
             stop = min(start + length - FRAME, int(self._starts[document + 1]) - 1)
             end = stop - start + FRAME
-            tokens[row, :end] = _framed(self.split, self.split.tokens(start, stop)[None])[0]
+            tokens[row, :end] = framed(self.split, self.split.tokens(start, stop)[None])[0]
             valid[row, :end] = True
         return {"tokens": tokens, "valid": valid}
 
 
-class Windows(Protocol):
-    """Numbered windows that hold every token of a split exactly once, for evaluation."""
-
-    @property
-    def split(self) -> Split:
-        """What is cut into windows."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
-        """Windows [start, stop), in batches of windows of one length l.
-
-        tokens    int64 [B, l]  framed by BOS and EOS as in training
-        valid     bool  [B, l]  False on padding
-        scored    bool  [B, l]  True on the stream's tokens, EOS of documents included
-        ending    bool  [B, l]  of padded windows only: True on what the length of the text
-                                decides, the EOS after it and the padding
-        document  int64 [B, l]  number of the document in the split, -1 where not scored
-        segment   int64 [B, l]  of wrapped windows with segments only, as in training
-        """
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class WrappedWindows:
-    """Consecutive pieces of the stream: L-2 tokens each, fewer in the last one.
-
-    The frame is not scored: it stands in the same places in every window.
-    """
-
-    split: Split
-    sequence_length: int
-    segments: bool = False
-
-    def __len__(self) -> int:
-        return -(-self.split.num_tokens // (self.sequence_length - FRAME))
-
-    @property
-    def num_full(self) -> int:
-        """How many windows have all L positions."""
-        return self.split.num_tokens // (self.sequence_length - FRAME)
-
-    def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
-        """See `Windows.read`; the short window comes by itself."""
-        assert 0 <= start <= stop <= len(self), (start, stop, len(self))
-        full_stop = min(stop, self.num_full)
-        if start < full_stop:
-            yield self._batch(start, full_stop)
-        if start < stop and stop > self.num_full:
-            yield self._batch(self.num_full, stop)
-
-    def _batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        size = self.sequence_length - FRAME
-        first, last = start * size, min(stop * size, self.split.num_tokens)
-        tokens = _framed(self.split, self.split.tokens(first, last).reshape(stop - start, -1))
-        scored = np.zeros(tokens.shape, dtype=bool)
-        scored[:, 1:-1] = True
-        document = np.full(tokens.shape, -1, dtype=np.int64)
-        document[:, 1:-1] = self.split.document_of(first, last).reshape(stop - start, -1)
-        valid = np.ones_like(scored)
-        found = {"tokens": tokens, "valid": valid, "scored": scored, "document": document}
-        return found | (_segments(self.split, tokens) if self.segments else {})
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaddedWindows:
-    """One document a window, cut where it is longer than L-2 tokens, padded as in training.
-
-    The EOS that ends a document is scored; BOS, and the EOS of a cut, are not. Which full
-    windows end their document is nowhere said: it is given.
-    """
-
-    padded: Padded
-
-    @property
-    def split(self) -> Split:
-        """What is cut into windows."""
-        return self.padded.split
-
-    def __len__(self) -> int:
-        return len(self.padded)
-
-    def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
-        """See `Windows.read`."""
-        indices = np.arange(start, stop)
-        arrays = self.padded.read(indices)
-        valid = arrays["valid"]
-        documents, ends_document = self.padded.locate(indices)
-        scored = valid.copy()
-        scored[:, 0] = False
-        last = valid.sum(axis=1) - 1
-        scored[np.arange(len(indices)), last] = ends_document
-        document = np.where(scored, documents[:, None], -1)
-        ending = np.arange(valid.shape[1]) >= last[:, None]
-        yield {**arrays, "scored": scored, "ending": ending, "document": document}
-
-
-def held_out(
-    split: Split, sequence_length: int, how: Literal["wrap", "pad"], *, segments: bool = False
-) -> Windows:
-    """The split's windows for evaluation, packed as for training; none of it is left out.
-
-    Args:
-        segments: tell documents that share a window apart (wrap).
-
-    Raises:
-        UserError: the sequence length is below 3, or every document is empty (pad).
-    """
-    if how == "pad":
-        return PaddedWindows(padded=Padded(split, sequence_length))
-    _check_length(sequence_length)
-    return WrappedWindows(split=split, sequence_length=sequence_length, segments=segments)
-
-
-def _check_length(sequence_length: int) -> None:
+def check_length(sequence_length: int) -> None:
+    """UserError for a sequence length without room for a token between BOS and EOS."""
     if sequence_length < FRAME + 1:
         raise UserError(
             f"a sequence length of {sequence_length} is too short: BOS and EOS take two "
@@ -274,14 +158,14 @@ def _stream_pieces(split: Split, size: int, indices: np.ndarray) -> np.ndarray:
     return np.stack(pieces) if pieces else np.empty((0, size), dtype=np.int64)
 
 
-def _framed(split: Split, pieces: np.ndarray) -> np.ndarray:
+def framed(split: Split, pieces: np.ndarray) -> np.ndarray:
     """BOS before and EOS after each of pieces [B, l]: int64 [B, l + 2]."""
     tokens = np.pad(pieces, ((0, 0), (1, 1)))
     tokens[:, 0], tokens[:, -1] = split.manifest.bos_id, split.manifest.eos_id
     return tokens
 
 
-def _segments(split: Split, tokens: np.ndarray) -> dict[str, np.ndarray]:
+def segments_of(split: Split, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """`segment` int64 of framed pieces [B, l]: from 1 on, one more behind each EOS."""
     ends = (tokens == split.manifest.eos_id).astype(np.int64)
     return {"segment": 1 + ends.cumsum(axis=1) - ends}

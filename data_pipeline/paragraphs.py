@@ -1,15 +1,11 @@
-"""Samples with a source and a target: masked paragraphs, and pairs of texts.
+"""Continuous paragraph denoise (Lin et al. 2023, GENIE, arXiv:2212.11685, section 3.3).
 
-Continuous paragraph denoise (Lin et al. 2023, GENIE, section 3.3): a span of a paragraph
-becomes one mask in the source, and is what the decoder has to give back. Which span is a
-function of the sample's position in the training stream, so that no layout can change it,
-and another one in every epoch.
-
-Target positions after the text are PAD and *valid*: padding is generated too, and that is
-how a model says where its text ends.
+A span of a paragraph becomes one mask in the source, and the target that the decoder has to
+restore. Which span is a function of the sample's position in the training stream: independent of
+the parallel layout, and another one in every epoch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,6 +15,7 @@ import torch
 from configs.checks import Checked, at_least
 from configs.errors import UserError
 from data_pipeline.shards import Split
+from data_pipeline.source_target import sample_arrays
 
 
 class Uniforms(Protocol):
@@ -34,7 +31,7 @@ class ParagraphConfig(Checked):
 
     Args:
         ratio: share of a paragraph's tokens that is masked.
-        num_spans: in so many spans of (almost) equal length; each becomes one mask.
+        num_spans: number of masked spans, of equal length up to one token; each becomes one mask.
         target: the masked spans, end to end, or the full paragraph.
         min_length: paragraphs of fewer tokens are left out.
     """
@@ -57,7 +54,7 @@ class ParagraphConfig(Checked):
             )
 
     def masked(self, length: int) -> int:
-        """Tokens that are masked in a paragraph of so many."""
+        """Number of masked tokens in a paragraph of ``length`` tokens."""
         return int(self.ratio * length)
 
     def span_lengths(self, total: int) -> list[int]:
@@ -70,7 +67,7 @@ class ParagraphConfig(Checked):
 def cut_spans(
     tokens: np.ndarray, uniform: np.ndarray, config: ParagraphConfig, mask: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The paragraph with each span as one mask, and the spans end to end.
+    """Cut spans out: the source, with one mask for each, and the target, the spans end to end.
 
     Args:
         tokens: int64 [n]. uniform: float64 [num_spans] in (0, 1).
@@ -90,7 +87,7 @@ def cut_spans(
 def reinsert(
     source: np.ndarray, target: np.ndarray, config: ParagraphConfig, mask: int
 ) -> np.ndarray:
-    """The paragraph that :func:`cut_spans` cut: the inverse of it, for targets of spans."""
+    """The inverse of :func:`cut_spans`: put the spans of a target back into its source."""
     pieces = np.split(target, np.cumsum(config.span_lengths(len(target)))[:-1])
     parts, start = [], 0
     for place, piece in zip(np.flatnonzero(source == mask), pieces, strict=True):
@@ -100,7 +97,7 @@ def reinsert(
 
 
 class Paragraphs:
-    """Continuous paragraph denoise on the documents of a split.
+    """Samples of continuous paragraph denoise from the documents of a split.
 
     A document is cut into paragraphs of at most ``source_length`` tokens, its EOS left out;
     ends of fewer than ``min_length`` are left out too. Of a split of pairs, a source and its
@@ -162,7 +159,7 @@ class Paragraphs:
         return self._split.tokens(first + begin, first + end)
 
     def read(self, indices: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """Samples [B], masked as their stream positions [B] say."""
+        """Samples [B]; their stream positions [B] determine the masked spans."""
         uniform = self._uniforms.uniform(
             "span", torch.from_numpy(positions), self._config.num_spans
         ).numpy()
@@ -174,83 +171,3 @@ class Paragraphs:
             targets.append(tokens if self._config.target == "full" else target)
         pad = self._split.manifest.pad_id
         return sample_arrays(sources, targets, self._source_length, self._sequence_length, pad)
-
-
-class Pairs:
-    """Sources and their targets, from a split that was written with ``--pairs``.
-
-    What is longer than its side allows is cut there.
-
-    Attributes:
-        notes: how many are cut, a sentence for each side.
-
-    Raises:
-        UserError: the split does not hold pairs.
-    """
-
-    def __init__(self, split: Split, *, source_length: int, sequence_length: int) -> None:
-        if not split.manifest.pairs:
-            raise UserError(
-                f"{split.directory}: does not hold pairs; make it with `python -m data_pipeline "
-                "tokenize FILES --pairs source target`"
-            )
-        self._split = split
-        self._source_length, self._sequence_length = source_length, sequence_length
-        self._starts = split.document_starts()
-        lengths = np.diff(self._starts) - 1
-        self.notes: list[str] = []
-        for side, found, allowed in (
-            ("source", lengths[0::2], source_length),
-            ("target", lengths[1::2], sequence_length),
-        ):
-            if cut := int((found > allowed).sum()):
-                self.notes.append(
-                    f"{split.directory}: {cut} of {len(found)} {side}s are longer than {allowed} "
-                    "tokens and are cut"
-                )
-
-    def __len__(self) -> int:
-        return self._split.num_documents // 2
-
-    def document_of(self, indices: np.ndarray) -> np.ndarray:
-        """See :meth:`Paragraphs.document_of`: a pair is one document."""
-        return indices
-
-    def texts(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of one source and its target."""
-        bounds = [int(start) for start in self._starts[2 * index : 2 * index + 3]]
-        source = self._split.tokens(bounds[0], bounds[1] - 1)
-        target = self._split.tokens(bounds[1], bounds[2] - 1)
-        return source[: self._source_length], target[: self._sequence_length]
-
-    def read(self, indices: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """Samples [B]; nothing of them is drawn."""
-        sources, targets = zip(*(self.texts(int(index)) for index in indices), strict=True)
-        pad = self._split.manifest.pad_id
-        return sample_arrays(sources, targets, self._source_length, self._sequence_length, pad)
-
-
-def sample_arrays(
-    sources: Sequence[np.ndarray],
-    targets: Sequence[np.ndarray],
-    source_length: int,
-    target_length: int,
-    pad: int,
-) -> dict[str, np.ndarray]:
-    """`source` [B, S] and `source_valid`, `tokens` [B, L] and `valid` (true: PAD is a target)."""
-    source, source_valid = padded(sources, source_length, pad)
-    tokens, _ = padded(targets, target_length, pad)
-    valid = np.ones(tokens.shape, dtype=bool)
-    return {"tokens": tokens, "valid": valid, "source": source, "source_valid": source_valid}
-
-
-def padded(
-    texts: Sequence[Sequence[int] | np.ndarray], length: int, pad: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Texts [B, length] int64, and where they are not padding."""
-    ids = np.full((len(texts), length), pad, dtype=np.int64)
-    valid = np.zeros(ids.shape, dtype=bool)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = text
-        valid[row, : len(text)] = True
-    return ids, valid

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import UserError
+from data_pipeline.atomic_directory import leftovers
 from data_pipeline.indexed import indexed_dataset, is_expected_index
 from data_pipeline.lengths import document_lengths, verify_lengths
 from data_pipeline.manifest import (
@@ -28,7 +29,6 @@ from data_pipeline.manifest import (
     verify_manifest,
 )
 from data_pipeline.special_tokens import SIDECAR
-from data_pipeline.staging import leftovers
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from data_pipeline.writer import write_split
 

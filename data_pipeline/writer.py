@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs.errors import UserError
+from data_pipeline.atomic_directory import atomic_directory
 from data_pipeline.indexed import indexed_dataset, token_dtype
 from data_pipeline.lengths import LENGTHS
 from data_pipeline.manifest import (
@@ -27,7 +28,6 @@ from data_pipeline.manifest import (
 )
 from data_pipeline.round_trips import RoundTrips
 from data_pipeline.special_tokens import SIDECAR
-from data_pipeline.staging import staged_directory
 from data_pipeline.tokenizer import Tokenizer
 
 _BATCH_CHARACTERS = 2**20  # tokenized at once; bounds the memory, not the documents
@@ -61,7 +61,7 @@ def write_split(
             special tokens came out of the text; or whatever `documents` raises.
     """
     sidecar = directory.with_name(SIDECAR)
-    with staged_directory(directory, own_files=_own_files if overwrite else None) as staging:
+    with atomic_directory(directory, own_files=_own_files if overwrite else None) as staging:
         batches = _batches(documents)
         if (first := next(batches, None)) is None:
             raise UserError(f"{directory}: there is no document to write")

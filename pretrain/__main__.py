@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import words
+from configs.command_line import make_parser
 from configs.errors import UserError, exit_code, in_words
 from configs.exit_codes import STOPPED
 from configs.load import load, merged, to_plain, to_yaml
@@ -49,12 +50,7 @@ signal and resumable, 130 left at once after a second Ctrl-C
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pretrain",
-        description="Train a text diffusion model, or go on training it.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("pretrain", "Train a text diffusion model, or resume a run.", EPILOG)
     parser.add_argument(
         "words",
         nargs="*",

@@ -13,10 +13,12 @@ from torch import Tensor
 from configs.errors import UserError
 from data_pipeline.demo import prepare_demo
 from data_pipeline.loader import Stream
-from data_pipeline.packing import Packing, Windows, held_out, pack
-from data_pipeline.paragraphs import Pairs, Paragraphs
+from data_pipeline.packing import Packing, pack
+from data_pipeline.pairs import Pairs
+from data_pipeline.paragraphs import Paragraphs
 from data_pipeline.shards import Split, open_split
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
+from data_pipeline.windows import Windows, held_out
 from model.draws import Draws
 from model.facts import Facts
 from model.objectives import Bounded

@@ -114,7 +114,7 @@ class SyntheticWindows:
         return self.num
 
     def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
-        """See :class:`data_pipeline.packing.Windows`."""
+        """See :class:`data_pipeline.windows.Windows`."""
         draws = Draws(seed=1, split="windows", batch=self.num)
         for first, last in ((start, min(stop, self.num - 1)), (max(start, self.num - 1), stop)):
             if first < last:

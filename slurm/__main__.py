@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from configs.command_line import describe_commands, make_parser
 from configs.documentation import listing
 from configs.errors import exit_code
 from slurm.settings import Settings
@@ -36,12 +37,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    parser = argparse.ArgumentParser(
-        prog="python -m slurm",
-        description="Submit runs, follow them, stop them.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("slurm", "Submit runs, follow them, stop them.", EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     submit = commands.add_parser(
         "submit",
@@ -81,8 +77,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     requeue.add_argument(
         "--exclude", default="", metavar="NODES", help="not on these nodes; none: on all"
     )
-    for name, made in commands.choices.items():
-        made.description = next(a.help for a in commands._choices_actions if a.dest == name)
+    describe_commands(commands)
     return parser, submit
 
 

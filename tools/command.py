@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from configs.command_line import make_parser
 from configs.documentation import without_markup
 from configs.errors import UserError
 from configs.hints import plain
@@ -28,12 +29,7 @@ def parser(
     name: str, description: str | None, epilog: str | None = None
 ) -> argparse.ArgumentParser:
     """The parser of ``python -m tools.NAME``, its texts printed as they are written."""
-    return argparse.ArgumentParser(
-        prog=f"python -m tools.{name}",
-        description=without_markup(description or ""),
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return make_parser(f"tools.{name}", without_markup(description or ""), epilog)
 
 
 def number(least: int = 1, most: int = 2**31) -> Callable[[str], int]:

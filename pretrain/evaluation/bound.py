@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipeline.packing import Windows
 from data_pipeline.shards import Split
+from data_pipeline.windows import Windows
 from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Bounded, Noisy, Objective, Scope, State

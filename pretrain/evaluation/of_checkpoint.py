@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from configs.errors import UserError
-from data_pipeline.packing import held_out
 from data_pipeline.shards import open_split
+from data_pipeline.windows import held_out
 from model.draws import Draws
 from model.prediction import Networks
 from pretrain.checkpoint.networks import asking

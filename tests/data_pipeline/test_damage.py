@@ -17,10 +17,11 @@ import zstandard
 
 from configs.errors import UserError
 from data_pipeline.__main__ import main
-from data_pipeline.packing import held_out, pack
+from data_pipeline.packing import pack
 from data_pipeline.shards import open_split, verify_split
 from data_pipeline.sources import Documents
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
+from data_pipeline.windows import held_out
 from data_pipeline.writer import write_split
 
 SIGNED = ("sha256", "round_trips", "first_loss", "sidecar_sha256")  # not in earlier manifests

@@ -1,6 +1,5 @@
-"""Continuous paragraph denoise and pairs: the identities of Lin et al. 2023, and the samples."""
+"""Continuous paragraph denoise: the identities of Lin et al. 2023, and the samples."""
 
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from data_pipeline.__main__ import main
 from data_pipeline.loader import Stream
-from data_pipeline.paragraphs import (
-    Pairs,
-    ParagraphConfig,
-    Paragraphs,
-    cut_spans,
-    reinsert,
-)
+from data_pipeline.pairs import Pairs
+from data_pipeline.paragraphs import ParagraphConfig, Paragraphs, cut_spans, reinsert
 from data_pipeline.shards import Split, open_split
 from data_pipeline.tokenizer import load_tokenizer
 from model.draws import Draws
@@ -140,70 +133,3 @@ def test_what_does_not_fit_is_refused(demo: Split) -> None:
 def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         ParagraphConfig(**settings)
-
-
-@pytest.fixture
-def pairs(corpus: Path, tmp_path: Path) -> Path:
-    """A corpus with a split of three pairs."""
-    own = tmp_path / "corpus"
-    own.mkdir()
-    (own / "tokenizer.model").write_bytes((corpus / "tokenizer.model").read_bytes())
-    file = tmp_path / "pairs.jsonl"
-    lines = [f'{{"q": "source {n}", "a": "the target {n} of it"}}' for n in range(3)]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    command = ["tokenize", str(file), "--pairs", "q", "a", "--corpus", str(own), "--split", "train"]
-    assert main(command) == 0
-    return own
-
-
-def test_pairs_come_as_they_were_written(pairs: Path) -> None:
-    tokenizer = load_tokenizer(pairs)
-    found = Pairs(
-        open_split(pairs, "train", tokenizer=tokenizer), source_length=20, sequence_length=30
-    )
-    assert len(found) == 3
-    arrays = found.read(np.array([2, 0]), np.array([0, 1]))
-    assert arrays["tokens"].shape == (2, 30)
-    assert bool(arrays["valid"].all())  # padding is a target like any other
-    for row, number in enumerate((2, 0)):
-        source = arrays["source"][row][arrays["source_valid"][row]]
-        target = arrays["tokens"][row]
-        target = target[target != tokenizer.pad_id]
-        assert tokenizer.decode(source.tolist()) == f"source {number}"
-        assert tokenizer.decode(target.tolist()) == f"the target {number} of it"
-
-
-def test_a_pair_is_one_paragraph(pairs: Path) -> None:
-    tokenizer = load_tokenizer(pairs)
-    split = open_split(pairs, "train", tokenizer=tokenizer)
-    found = paragraphs(split, min_length=4)
-    assert len(found) == 3
-    source, target = Pairs(split, source_length=20, sequence_length=30).texts(1)
-    expected = [*source.tolist(), tokenizer.eos_id, *target.tolist()]
-    assert found.paragraph(1).tolist() == expected
-
-
-def test_long_sides_are_cut_and_counted(pairs: Path) -> None:
-    split = open_split(pairs, "train", tokenizer=load_tokenizer(pairs))
-    found = Pairs(split, source_length=2, sequence_length=30)
-    assert found.notes == [
-        f"{split.directory}: 3 of 3 sources are longer than 2 tokens and are cut"
-    ]
-    assert bool(found.read(np.array([0]), np.array([0]))["source_valid"].all())
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ('{"q": "a", "a": " "}', "one of q, a is empty"),
-        ('{"q": "a"}', "no field 'a'.*--pairs"),
-    ],
-)
-def test_half_a_pair_is_an_error(
-    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
-) -> None:
-    file = tmp_path / "bad.jsonl"
-    file.write_text(text, encoding="utf-8")
-    command = ["tokenize", str(file), "--pairs", "q", "a", "--corpus", str(pairs), "--split", "x"]
-    assert main(command) == 2
-    assert re.search(f"bad.jsonl:1: .*{told}", capsys.readouterr().err)

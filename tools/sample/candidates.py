@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 
 from configs.errors import UserError
-from data_pipeline.paragraphs import padded
+from data_pipeline.source_target import padded
 from data_pipeline.tokenizer import Tokenizer
 from model.samplers import Sampler
 from pretrain.checkpoint.weights import Loaded

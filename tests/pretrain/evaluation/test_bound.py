@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.packing import held_out
+from data_pipeline.windows import held_out
 from model.categorical import Categorical
 from model.networks.config import ModelConfig
 from model.objectives import Bounded

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def staged_directory(
+def atomic_directory(
     final: Path, *, own_files: Callable[[Path], set[str]] | None = None
 ) -> Iterator[Path]:
     """Yield an empty directory that becomes `final` when the block ends without an exception.

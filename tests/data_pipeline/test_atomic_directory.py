@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from data_pipeline import staging as staging_module
-from data_pipeline.staging import leftovers, staged_directory
+from data_pipeline import atomic_directory as module
+from data_pipeline.atomic_directory import atomic_directory, leftovers
 
 
 def test_appears_at_the_end_with_ordinary_permissions(tmp_path: Path) -> None:
     final = tmp_path / "a/b"
-    with staged_directory(final) as staging:
+    with atomic_directory(final) as staging:
         (staging / "file").write_text("x")
         assert not final.exists()
         assert leftovers(final) == [staging]
@@ -24,7 +24,7 @@ def test_appears_at_the_end_with_ordinary_permissions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     def fail_half_way() -> None:
-        with staged_directory(tmp_path / "a") as staging:
+        with atomic_directory(tmp_path / "a") as staging:
             (staging / "file").write_text("x")
             raise error
 
@@ -36,14 +36,14 @@ def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException])
 def test_refuses_to_replace_unless_told(tmp_path: Path) -> None:
     final = tmp_path / "a"
     final.mkdir()
-    with staged_directory(final) as staging:  # an empty directory is as good as none
+    with atomic_directory(final) as staging:  # an empty directory is as good as none
         (staging / "old").write_text("x")
-    with pytest.raises(UserError, match="exists already"), staged_directory(final):
+    with pytest.raises(UserError, match="exists already"), atomic_directory(final):
         raise AssertionError("the check comes before the work")
-    with pytest.raises(OSError, match="disk"), staged_directory(final, own_files=names):
+    with pytest.raises(OSError, match="disk"), atomic_directory(final, own_files=names):
         raise OSError("disk full")
     assert (final / "old").exists()
-    with staged_directory(final, own_files=names) as staging:
+    with atomic_directory(final, own_files=names) as staging:
         (staging / "new").write_text("x")
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
 
@@ -57,12 +57,12 @@ def test_nothing_but_its_own_files_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     if not at_once:  # as on systems that cannot exchange two names
-        monkeypatch.setattr(staging_module, "_changed_places", lambda one, other: False)
+        monkeypatch.setattr(module, "_changed_places", lambda one, other: False)
     final = tmp_path / "a"
     final.mkdir()
     for name in ("old", "notes"):
         (final / name).write_text(name)
-    with staged_directory(final, own_files=lambda directory: {"old"}) as staging:
+    with atomic_directory(final, own_files=lambda directory: {"old"}) as staging:
         (staging / "new").write_text("new")
     assert names(final) == {"new"}
     [left] = leftovers(final)
@@ -75,7 +75,7 @@ def test_a_crash_while_replacing_leaves_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at_once: bool
 ) -> None:
     if not at_once:
-        monkeypatch.setattr(staging_module, "_changed_places", lambda one, other: False)
+        monkeypatch.setattr(module, "_changed_places", lambda one, other: False)
     final = tmp_path / "a"
     final.mkdir()
     (final / "old").write_text("x")
@@ -84,7 +84,7 @@ def test_a_crash_while_replacing_leaves_either(
         raise KeyboardInterrupt
 
     def replace() -> None:
-        with staged_directory(final, own_files=names) as staging:
+        with atomic_directory(final, own_files=names) as staging:
             (staging / "new").write_text("x")
             monkeypatch.setattr(Path, call, stopped)
 
@@ -97,7 +97,7 @@ def test_what_was_there_comes_back_where_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On systems that cannot exchange two names."""
-    monkeypatch.setattr(staging_module, "_changed_places", lambda one, other: False)
+    monkeypatch.setattr(module, "_changed_places", lambda one, other: False)
     final = tmp_path / "a"
     final.mkdir()
     (final / "old").write_text("x")
@@ -109,7 +109,7 @@ def test_what_was_there_comes_back_where_the_new_one_cannot_take_its_place(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="quota"), staged_directory(final, own_files=names):
+    with pytest.raises(OSError, match="quota"), atomic_directory(final, own_files=names):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
 
@@ -121,7 +121,7 @@ def test_a_link_is_not_replaced(tmp_path: Path) -> None:
     for name in "ab":
         with (
             pytest.raises(UserError, match="is a link"),
-            staged_directory(tmp_path / name, own_files=names),
+            atomic_directory(tmp_path / name, own_files=names),
         ):
             raise AssertionError("the check comes before the work")
 
@@ -130,9 +130,9 @@ def test_the_slower_of_two_gets_an_error(tmp_path: Path) -> None:
     final = tmp_path / "a"
 
     def race() -> None:
-        with staged_directory(final) as slower:
+        with atomic_directory(final) as slower:
             (slower / "slower").write_text("x")
-            with staged_directory(final) as faster:
+            with atomic_directory(final) as faster:
                 (faster / "faster").write_text("x")
 
     with pytest.raises(UserError, match="exists already"):
