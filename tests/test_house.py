@@ -1,9 +1,11 @@
 """The house keeps its order: imports run one way, and only our packages are installed."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,45 @@ def test_imports_run_one_way(root: Path, package: str) -> None:
         for name in imported(path) & forbidden
     }
     assert not found
+
+
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below this one but those of ``if TYPE_CHECKING``, which no run executes."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield from executed(child)
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """For each file of the packages, by its module's name: which of them it imports, anywhere."""
+    files = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ALLOWED
+        for path in (root / package).rglob("*.py")
+    }
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found: set[str] = set()
+        for node in executed(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                whole = str(node.module)
+                parts = {f"{whole}.{alias.name}" for alias in node.names}
+                found |= {part if part in files else whole for part in parts}
+        # A __main__ imports itself by its importable name, for processes that it starts.
+        graph[name] = found & files.keys() - {name}
+    return graph
+
+
+def test_no_files_import_one_another_in_a_circle(root: Path) -> None:
+    graph = import_graph(root)
+    assert len(graph) > 200
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of files: {' <- '.join(error.args[1])}")
 
 
 def test_only_the_engine_rooms_import_an_engine(root: Path) -> None:

@@ -57,7 +57,7 @@ def test_nothing_but_its_own_files_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     if not at_once:  # as on systems that cannot exchange two names
-        monkeypatch.setattr(module, "_changed_places", lambda one, other: False)
+        monkeypatch.setattr(module, "_exchange", lambda one, other: False)
     final = tmp_path / "a"
     final.mkdir()
     for name in ("old", "notes"):
@@ -75,7 +75,7 @@ def test_a_crash_while_replacing_leaves_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at_once: bool
 ) -> None:
     if not at_once:
-        monkeypatch.setattr(module, "_changed_places", lambda one, other: False)
+        monkeypatch.setattr(module, "_exchange", lambda one, other: False)
     final = tmp_path / "a"
     final.mkdir()
     (final / "old").write_text("x")
@@ -97,7 +97,7 @@ def test_what_was_there_comes_back_where_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On systems that cannot exchange two names."""
-    monkeypatch.setattr(module, "_changed_places", lambda one, other: False)
+    monkeypatch.setattr(module, "_exchange", lambda one, other: False)
     final = tmp_path / "a"
     final.mkdir()
     (final / "old").write_text("x")
