@@ -1,9 +1,9 @@
-"""Directories that appear whole or not at all.
+"""Directories that appear complete or not at all.
 
 A directory is built under a hidden sibling name and renamed when complete. A crash leaves
-the sibling, which nothing opens; an exception, Ctrl-C included, leaves nothing. Where another
-is replaced, both change places in one step if the system can do that; what is removed then are
-the files that the caller knows for its own, and nothing else.
+the sibling, which nothing opens; an exception, Ctrl-C included, leaves nothing. To replace an
+existing directory, the two are exchanged in one step if the system can do that; then only the
+files that the caller lists as its own are removed from the old one.
 """
 
 import ctypes
@@ -56,14 +56,14 @@ def atomic_directory(
                 _check_place(final, None)
                 raise
     except BaseException:
-        # Once they have changed places, the old directory has that name.
+        # After the exchange, the old directory has that name.
         if staging.exists() and staging.stat().st_ino == built:
             shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
 def leftovers(final: Path) -> list[Path]:
-    """What killed runs left beside `final` (or what others are building there right now)."""
+    """Hidden siblings of `final`: left by killed processes, or being built right now."""
     return sorted(
         path
         for kind in ("partial", "old")
@@ -76,7 +76,7 @@ def _sibling(final: Path, kind: str) -> Path:
 
 
 def _check_place(final: Path, own_files: Callable[[Path], set[str]] | None) -> set[str]:
-    """The files in `final` that are to be replaced; none where there is nothing.
+    """The files in `final` to be replaced; empty if there are none.
 
     Raises:
         UserError: something is there that may not be replaced.
@@ -92,12 +92,12 @@ def _check_place(final: Path, own_files: Callable[[Path], set[str]] | None) -> s
 
 
 def _replace(final: Path, staging: Path, own: set[str]) -> None:
-    """Put `staging` in the place of `final`, whose files `own` are then removed."""
+    """Move `staging` to the place of `final`, then remove the old files `own`."""
     old = _sibling(final, "old")
-    if _changed_places(staging, final):
+    if _exchange(staging, final):
         staging.rename(old)
     else:
-        # Killed between these two, the old directory is whole under its hidden name.
+        # A crash between these two leaves the old directory complete under its hidden name.
         final.rename(old)
         try:
             staging.rename(final)
@@ -113,8 +113,8 @@ def _replace(final: Path, staging: Path, own: set[str]) -> None:
         _log.warning("note: %s holds what came into %s meanwhile", old, final)
 
 
-def _changed_places(one: Path, other: Path) -> bool:
-    """Whether two directories changed their names in one step (Linux; not every file system)."""
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two directories atomically; False where the system cannot (only Linux can)."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is None:
         return False
@@ -125,6 +125,6 @@ def _changed_places(one: Path, other: Path) -> bool:
 
 
 def _flush(directory: Path) -> None:
-    """Bring everything to the disk before the rename can make it visible."""
+    """Flush all files and directories below this one, before a rename makes it visible."""
     for path in [*directory.rglob("*"), directory]:
         flush(path)
