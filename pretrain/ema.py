@@ -14,14 +14,14 @@ from pretrain.optim_config import EmaConfig
 
 
 class OwnsMasters(Protocol):
-    """The part of an engine that averaging needs."""
+    """What averaging needs of an engine."""
 
     @property
     def masters(self) -> list[Tensor]:
         """Flat fp32 masters of this rank."""
 
     def refresh(self) -> None:
-        """Give every rank weights that follow from the masters as they now are."""
+        """Update the weights on every rank from the present masters."""
 
 
 class Ema:
@@ -40,7 +40,7 @@ class Ema:
 
     @contextmanager
     def applied(self, engine: OwnsMasters) -> Iterator[None]:
-        """The engine with averaged weights; afterwards it has its own back, bit by bit."""
+        """Let the engine use the averaged weights; its own are restored afterwards, bit by bit."""
         own = [master.clone() for master in engine.masters]
         self._load(engine, self.shadows)
         try:

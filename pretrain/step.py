@@ -1,6 +1,6 @@
-"""One training step: read, corrupt, refine, agree on the counts, run, learn.
+"""One training step: read, corrupt, refine, all-reduce the counts, run, update the objective.
 
-The trainer, ``tools.verify``, the tests of layouts and the benches take this step and no other.
+The trainer, ``tools.verify``, the tests of layouts and the benches all take this step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +20,11 @@ from pretrain.parallel.mesh import Mesh
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Of the global batch of a step, alike on all ranks.
+    """Denominators of a step's global batch, the same on all ranks.
 
     Args:
         tokens: of the text that was read.
-        terms: what each term of the loss is a mean over.
+        terms: number of values that each term of the loss is a mean over.
     """
 
     tokens: int
@@ -33,12 +33,12 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Means over the global batch of a step.
+    """Mean losses over the global batch of a step.
 
     Args:
         total: the weighted sum of the terms.
-        terms: each of them, without its weight.
-        levels: by lower end of the range, where there was something in it.
+        terms: unweighted mean of each term.
+        levels: mean loss by range of noise levels, keyed by its lower end; empty ranges left out.
     """
 
     total: float
@@ -50,11 +50,11 @@ class TrainingStep:
     """The steps of a run, on one rank.
 
     Args:
-        read: the samples at some positions of the stream, on the rank's device.
-        facts: of the text that the stream is made of.
+        read: returns the samples at positions of the stream, on the rank's device.
+        facts: statistics of the training text.
 
     Attributes:
-        state: what the objective has learnt by now.
+        state: of the objective.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TrainingStep:
         self.state = config.objective.init_state(facts)
 
     def read(self, number: int) -> list[Batch]:
-        """This rank's micro-batches; none on a rank that has no use for them."""
+        """This rank's micro-batches; empty on stages of a pipeline that need none."""
         mesh = self._mesh
         if not mesh.reads and not self._objective.refines:
             return []
@@ -79,7 +79,7 @@ class TrainingStep:
         return [self._read(part) for part in mine]
 
     def corrupt(self, number: int, batches: Sequence[Batch]) -> list[Noisy]:
-        """The same, noisy and refined, as step ``number`` sees them."""
+        """Corrupt and refine the micro-batches of step ``number``."""
         objective, model = self._objective, self._config.model
         layout = training_layout(objective, model, self.draws, number, self._length)
         made = (
@@ -92,7 +92,7 @@ class TrainingStep:
     def all_reduce_counts(
         self, micro_batches: Sequence[Noisy], *others: int
     ) -> tuple[Counts, list[int]]:
-        """The counts of all ranks, and the sums of other numbers; in one reduction."""
+        """Sum counts, and other numbers, over all ranks in one all-reduce."""
         names = list(self._objective.terms)
         own = torch.zeros(1 + len(names), dtype=torch.int64, device=self._mesh.device)
         for noisy in micro_batches:
@@ -103,7 +103,7 @@ class TrainingStep:
         return Counts(tokens=tokens, terms=terms), sums[len(names) :]
 
     def run(self, number: int, micro_batches: Sequence[Noisy], counts: Counts) -> LossSums:
-        """Forward, backward, and the optimizer's step; then the objective learns of it."""
+        """Forward, backward and optimizer step; then update the state of the objective."""
         config = self._config
         # Dropout is the one draw that torch makes: seeded by step, a resume repeats it.
         torch.manual_seed(self.draws.key(f"dropout/{number}/{self._mesh.data_rank}"))
@@ -118,7 +118,7 @@ class TrainingStep:
         return sums
 
     def losses(self, sums: LossSums, counts: Counts) -> Losses:
-        """The means of a step, from the sums that this rank has."""
+        """Mean losses of a step, from the sums of all ranks; a collective."""
         names = list(self._objective.terms)
         own = [*sums.terms.values(), *sums.level_loss, *sums.level_count]
         found = self._mesh.total(torch.stack(own).double()).tolist()

@@ -25,7 +25,7 @@ from pretrain.checkpoint.weights import find
 from pretrain.config import RunConfig
 from pretrain.data import Corpus, open_corpus, other_tokenizer
 from pretrain.ema import Ema
-from pretrain.evaluation.validation import held_out_numbers
+from pretrain.evaluation.validation import Validator
 from pretrain.hooks import Hooks
 from pretrain.launch import preemption
 from pretrain.launch.cautions import introduction, weights_of
@@ -46,15 +46,6 @@ from pretrain.step import Counts, Losses, TrainingStep
 from pretrain.train_state import TrainState
 
 
-def asked_to_stop(mesh: Mesh) -> bool:
-    """Whether any rank has received a request to stop; the same on all of them."""
-    return mesh.count(int(preemption.reason() is not None))[0] > 0
-
-
-class StopRequest(Exception):  # noqa: N818 - no error
-    """Leaves a validation, which can be repeated, in order to save; raised on all ranks alike."""
-
-
 class Trainer:
     """A run on one rank: built from its configuration, resumed, then run.
 
@@ -66,7 +57,6 @@ class Trainer:
         first_step: of this start.
         saved_step: of the newest checkpoint; None before the first save of a run.
         stopping: a request to stop has reached some rank.
-        validated: this start has validated before.
         code: commit and packages, on the rank that writes.
     """
 
@@ -82,6 +72,7 @@ class Trainer:
     training: TrainingStep
     state: TrainState
     guard: NonFiniteGuard
+    validator: Validator
     checkpoints: Checkpoints
     metrics: MetricsProcessor
     throughput: Throughput
@@ -89,7 +80,6 @@ class Trainer:
     first_step: int
     saved_step: int | None
     stopping: bool
-    validated: bool
 
     def __init__(
         self,
@@ -112,9 +102,10 @@ class Trainer:
         self.training = TrainingStep(config, self.engine, mesh, read, self.corpus.facts)
         self.state = TrainState()
         self.guard = NonFiniteGuard(self.state, config.max_skipped_steps, config.global_batch)
+        self.validator = Validator(config, self.corpus, self.engine, self.ema, mesh, watchdog)
         self.throughput = Throughput()
         self.code = provenance() if mesh.is_first else {}
-        self.saved_step, self.stopping, self.validated = None, False, False
+        self.saved_step, self.stopping = None, False
         self.checkpoints = Checkpoints(
             directory.checkpoints, config, self.engine, self.ema, mesh, attempt.number
         )
@@ -241,40 +232,20 @@ class Trainer:
         """
         state = self.state
         state.owes_validation = True
-        numbers = None if self.stopping else self._held_out_numbers()
-        if numbers is not None:
+        numbers = None if self.stopping else self.validator.validate(self.training.state)
+        if numbers is None:
+            self.stopping = True
+        else:
             row: Row = {"step": state.step, "tokens_seen": state.tokens_seen}
             row |= {f"val/{name}": value for name, value in numbers.items()}
             found = score([row])
             state.score = None if found is None else found[1]
-            state.owes_validation, self.validated = False, True
+            state.owes_validation = False
             self.metrics.write(row)
             listed = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
             which = weights_of(self.config, state.step)
             self._log(f"step {state.step}: held-out {listed} ({which})")
         self.throughput.restart(state.tokens_seen)
-
-    def _held_out_numbers(self) -> dict[str, float] | None:
-        """Held-out numbers by name; None where a request to stop comes meanwhile."""
-        patience = self.watchdog.during("its first validation", not self.validated)
-        try:
-            with patience, self.ema.applied(self.engine.shards):
-                return held_out_numbers(
-                    self.engine,
-                    self.corpus,
-                    self.config,
-                    self.mesh,
-                    self.training.state,
-                    self._go_on_validating,
-                )
-        except StopRequest:
-            self.stopping = True
-            return None
-
-    def _go_on_validating(self) -> None:
-        self.watchdog.beat()
-        if asked_to_stop(self.mesh):
-            raise StopRequest
 
     # -- checkpoints, begin and end -------------------------------------------------------
 

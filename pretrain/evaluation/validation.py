@@ -1,6 +1,5 @@
 """Validation while training: the held-out bound, or the held-out loss where there is no bound."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -8,56 +7,94 @@ from torch import Tensor
 from model.objectives import State
 from pretrain.config import RunConfig
 from pretrain.data import Corpus
+from pretrain.ema import Ema
 from pretrain.evaluation.bound import Share, document_losses, mean_losses, summarise
+from pretrain.launch import preemption
+from pretrain.launch.watchdog import Watchdog
 from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
 
 
-def held_out_numbers(
-    engine: Engine,
-    corpus: Corpus,
-    config: RunConfig,
-    mesh: Mesh,
-    state: State,
-    beat: Callable[[], None],
-) -> dict[str, float]:
-    """Numbers of the present weights, by name; of :data:`configs.run_files.SCORES` one is there.
+class StopRequest(Exception):  # noqa: N818 - no error
+    """Leaves a validation, which can be repeated, in order to save; raised on all ranks alike."""
+
+
+class Validator:
+    """Computes held-out numbers of the averaged weights; all ranks call it together.
 
     Args:
-        state: what the objective has learnt by now.
-        beat: called after every batch, as a sign of life.
+        watchdog: beats after every batch.
     """
-    shared: dict[str, Any] = {
-        "seed": config.seed,
-        "state": state,
-        "batch": config.eval.batch,
-        "share": Share(rank=mesh.data_rank, size=mesh.data_size),
-        "device": mesh.device,
-        "on_batch": lambda done: beat(),
-    }
 
-    def on_mesh(values: Tensor) -> Tensor:
-        return mesh.total(values.to(mesh.device))
+    def __init__(
+        self,
+        config: RunConfig,
+        corpus: Corpus,
+        engine: Engine,
+        ema: Ema,
+        mesh: Mesh,
+        watchdog: Watchdog,
+    ) -> None:
+        self._config, self._corpus, self._engine, self._ema = config, corpus, engine, ema
+        self._mesh, self._watchdog = mesh, watchdog
+        self._is_first = True
 
-    if corpus.held_out is not None:
-        stream, available = corpus.held_out
-        num = min(available, config.eval.windows or available)
-        found = mean_losses(engine.ask, config.objective, config.model, stream, num=num, **shared)
-        return found.total(on_mesh).losses(config.objective)
-    assert corpus.windows is not None
-    assert corpus.valid is not None
-    tally = document_losses(
-        engine.ask,
-        config.objective,
-        config.model,
-        corpus.windows,
-        samples=config.eval.samples,
-        num_windows=config.eval.windows,
-        **shared,
-    )
-    total = tally.total(on_mesh)
-    padded = config.data.packing == "pad"
-    scope = config.objective.scope(padded=padded)
-    summary = summarise(total, corpus.train, corpus.valid, scope)
-    numbers = {name: summary[name] for name in ("nelbo", "perplexity", "bits_per_byte", "ratio")}
-    return numbers | ({"length_given": float(scope.length_given)} if padded else {})
+    def validate(self, state: State) -> dict[str, float] | None:
+        """Held-out numbers by name, among them one of :data:`configs.run_files.SCORES`.
+
+        Args:
+            state: of the objective.
+
+        Returns:
+            None where a request to stop arrives before all batches are done.
+        """
+        patience = self._watchdog.during("its first validation", self._is_first)
+        try:
+            with patience, self._ema.applied(self._engine.shards):
+                numbers = self._numbers(state)
+        except StopRequest:
+            return None
+        self._is_first = False
+        return numbers
+
+    def _numbers(self, state: State) -> dict[str, float]:
+        config, corpus, mesh = self._config, self._corpus, self._mesh
+        shared: dict[str, Any] = {
+            "seed": config.seed,
+            "state": state,
+            "batch": config.eval.batch,
+            "share": Share(rank=mesh.data_rank, size=mesh.data_size),
+            "device": mesh.device,
+            "on_batch": self._after_batch,
+        }
+        ask, objective, model = self._engine.ask, config.objective, config.model
+        if corpus.held_out is not None:
+            stream, available = corpus.held_out
+            num = min(available, config.eval.windows or available)
+            found = mean_losses(ask, objective, model, stream, num=num, **shared)
+            return found.total(self._total).losses(objective)
+        assert corpus.windows is not None
+        assert corpus.valid is not None
+        tally = document_losses(
+            ask,
+            objective,
+            model,
+            corpus.windows,
+            samples=config.eval.samples,
+            num_windows=config.eval.windows,
+            **shared,
+        )
+        padded = config.data.packing == "pad"
+        scope = objective.scope(padded=padded)
+        summary = summarise(tally.total(self._total), corpus.train, corpus.valid, scope)
+        names = ("nelbo", "perplexity", "bits_per_byte", "ratio")
+        numbers = {name: summary[name] for name in names}
+        return numbers | ({"length_given": float(scope.length_given)} if padded else {})
+
+    def _total(self, values: Tensor) -> Tensor:
+        return self._mesh.total(values.to(self._mesh.device))
+
+    def _after_batch(self, done: int) -> None:
+        self._watchdog.beat()
+        if self._mesh.any(preemption.reason() is not None):
+            raise StopRequest

@@ -20,7 +20,7 @@ from pretrain.parallel.mesh import Mesh
 from pretrain.run import console
 from pretrain.run.attempt import Attempt
 from pretrain.run.directory import RunDirectory
-from pretrain.trainer import Trainer, asked_to_stop
+from pretrain.trainer import Trainer
 
 
 def train(world: World, config: RunConfig, path: Path, hooks: Hooks = ()) -> int:
@@ -46,8 +46,8 @@ _DISK |= {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
 
 
 def _train(mesh: Mesh, config: RunConfig, directory: RunDirectory, hooks: Hooks) -> int:
-    if asked_to_stop(mesh):
-        # A rank that left alone, during its imports, would keep the others waiting for it.
+    if mesh.any(preemption.reason() is not None):
+        # A rank that left alone, during its imports, would block the others.
         if mesh.is_first:
             console.log(preemption.STOPPED_EARLY)
         mesh.barrier()

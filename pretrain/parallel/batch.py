@@ -1,4 +1,4 @@
-"""How a run divides among ranks: sizes that follow from configuration and world."""
+"""Batch sizes and stages of a layout, and the reasons why a run cannot be divided by one."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pretrain.config import RunConfig
 
 MICRO_BATCHES_PER_STAGE = 4
-"""Under a pipeline the share of a rank is cut so far by default: P stages then idle for
+"""Micro-batches under a pipeline by default, for each stage: P stages then idle for
 (P - 1) / (4 P + P - 1) of a step, less than a fifth."""
 
 
@@ -24,7 +24,7 @@ def misfits(model: ModelConfig, length: int, layout: ParallelConfig) -> list[str
 
 
 def each_misfit(model: ModelConfig, length: int, layout: ParallelConfig) -> Iterator[str]:
-    """The same one by one, those first that need least of the model to be known."""
+    """Iterate over :func:`misfits`; those that depend least on the model come first."""
     if layout.tensor > 1:
         yield from _tensor_misfits(model, layout.tensor)
     if model.num_positions is not None and length > model.num_positions:
@@ -64,7 +64,7 @@ def _tensor_misfits(model: ModelConfig, tensor: int) -> Iterator[str]:
 
 
 def batch_misfits(batch: int, size: int, layout: ParallelConfig) -> Iterator[str]:
-    """Why a global batch cannot be shared by so many data-parallel ranks."""
+    """Why a global batch cannot be divided among ``size`` data-parallel ranks."""
     if batch % size:
         yield (
             f"global_batch {batch} does not divide by the data-parallel size "
@@ -78,11 +78,14 @@ def batch_misfits(batch: int, size: int, layout: ParallelConfig) -> Iterator[str
 
 
 def data_size(config: "RunConfig", ranks: int | None) -> int:
-    """D, from the configuration and the number of ranks (None: to be started here).
+    """D, the data-parallel size.
+
+    Args:
+        ranks: that exist; None for as many as the layout needs.
 
     Raises:
-        UserError: where layout, ranks and batch do not divide one another, or the precision
-            is not to be had on this device.
+        UserError: layout, ranks and batch do not divide one another, or this device does not
+            support the precision.
     """
     if config.precision == "fp16" and not device.num_gpus():
         raise UserError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
@@ -119,7 +122,7 @@ def micro_batch(config: "RunConfig", size: int) -> int:
 
 
 def divisors(number: int) -> list[int]:
-    """What divides a number, the smallest first."""
+    """All divisors of a number, in ascending order."""
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
     return [*small, *(number // n for n in reversed(small) if n * n != number)]
 

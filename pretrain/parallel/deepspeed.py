@@ -1,4 +1,4 @@
-"""DeepSpeed, imported without its noise, and without a compiler.
+"""DeepSpeed, imported without its log messages, and without a compiler.
 
 DeepSpeed logs at import, warns of kernels that no run here asks for, and compiles a
 shared-memory collective at its first ``init_distributed`` on a CPU; only inference uses
@@ -44,14 +44,14 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distri
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what DeepSpeed prints of memory, seeds and stages while it is set up."""
+    """Suppress what DeepSpeed prints about memory, seeds and stages while it is set up."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def initialize(**arguments: Any) -> Any:
-    """``deepspeed.initialize``; the engine."""
+    """Call ``deepspeed.initialize``; returns the engine."""
     with quiet():
         return deepspeed.initialize(**arguments)[0]
 
@@ -68,12 +68,11 @@ _MODULE_COUNT = (
 
 
 def destroy() -> None:
-    """Leave all process groups, and take back what DeepSpeed changed for good.
+    """Destroy all process groups, and undo DeepSpeed's changes to the process.
 
-    ZeRO 3 numbers parameters and modules through the life of a process, and replaces
-    PyTorch's linear function by one whose gradients come in another order. Ranks that meet
-    again, but lived through different runs before, would then disagree: without an error
-    in ZeRO 2.
+    ZeRO 3 numbers parameters and modules over the life of a process, and replaces
+    PyTorch's linear function by one whose gradients come in another order. Ranks that join a new
+    group after different runs would disagree, in ZeRO 2 without an error.
     """
     deepspeed.comm.destroy_process_group()
     deepspeed.comm.comm.cdb = None

@@ -1,4 +1,4 @@
-"""The trainer's view of an engine: optimizer steps, predictions, and what the rank owns."""
+"""Interface of an engine: optimizer steps, forward passes, and this rank's optimizer shards."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ from pretrain.parallel.shards import places
 
 
 class Engine(ABC):
-    """A denoiser on its mesh, under one of DeepSpeed's engines.
+    """The trained network on its mesh, under one of DeepSpeed's engines.
 
     Attributes:
-        owned: masters and moments of this rank.
-        networks: the frozen ones that the objective asks, once they are loaded
+        shards: masters and moments of this rank.
+        networks: frozen networks of the objective, once they are loaded
             (:mod:`pretrain.checkpoint.frozen_networks`).
     """
 
@@ -54,7 +54,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _initialize(self, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
-        """Hand the denoiser over to DeepSpeed; its engine."""
+        """Build DeepSpeed's engine around the denoiser."""
 
     @abstractmethod
     def _run(self, micro_batches: Sequence[Noisy], scales: Mapping[str, float]) -> "Sums":
@@ -67,12 +67,14 @@ class Engine(ABC):
         learning_rate: float,
         layout: AttentionLayout,
     ) -> LossSums:
-        """One optimizer step; the sums of the losses on ranks that have them, elsewhere zeros.
+        """Take one optimizer step.
 
-        ``seen`` of the sums is ``[micro-batches, samples, K]``.
+        Returns:
+            Sums of the losses on ranks that compute them, zeros on others; ``seen`` is
+            ``[micro-batches, samples, K]``.
 
         Args:
-            layout: of attention, that of all micro-batches: not every stage sees one of these.
+            layout: attention layout of all micro-batches; stages without a batch need it too.
             counts: by term, of the *global* batch. DeepSpeed divides by the accumulation and
                 averages over data-parallel ranks, so each micro-batch's sum is scaled by both:
                 the gradient is that of one sum divided once by one count.
@@ -87,7 +89,7 @@ class Engine(ABC):
         return self._run(micro_batches, scales).total
 
     def ask(self, query: Query, read: Read[Answer], network: str = OWN) -> Answer:
-        """See :meth:`DistributedNetwork.ask`; with the present weights, on all ranks of a model."""
+        """See :meth:`DistributedNetwork.ask`; a collective of the ranks of a model."""
         others = {name: frozen.ask for name, frozen in self.networks.items()}
         return Networks(self._ask_own, others)(query, read, network)
 
@@ -104,7 +106,7 @@ class Engine(ABC):
         return self._forward.encode(query)
 
     def seen(self, config: RunConfig, step: int, sums: LossSums) -> Tensor:
-        """What was seen of each sample of a step's global batch, ``[N, K]`` in stream order."""
+        """``LossSums.seen`` of a step's global batch, ``[N, K]`` in stream order, on every rank."""
         mesh, first = self._mesh, (step - 1) * config.global_batch
         seen_NK = torch.zeros(config.global_batch, sums.seen.shape[-1], device=mesh.device)
         mine = positions(config, step, mesh.data_rank, mesh.data_size)
@@ -118,12 +120,12 @@ class Engine(ABC):
 
     @property
     def grad_norm(self) -> float:
-        """The global gradient norm of the last step, before clipping."""
+        """Global gradient norm of the last step, before clipping."""
         return float(self._engine.get_global_grad_norm())
 
     @property
     def loss_scaler(self) -> dict[str, Any]:
-        """The state of fp16's loss scaling: plain numbers; empty in other precisions."""
+        """State of fp16's loss scaling as plain numbers; empty in other precisions."""
         scaler = getattr(self._engine.optimizer, "loss_scaler", None)
         if self._engine.fp16_enabled() and scaler is not None:
             return {k: v for k, v in vars(scaler).items() if isinstance(v, bool | int | float)}
@@ -141,10 +143,11 @@ class Engine(ABC):
 
 
 class Sums:
-    """Loss sums of the micro-batches of a step.
+    """Accumulates the loss sums of the micro-batches of a step.
 
     Args:
-        num, samples: micro-batches, and samples in each.
+        num: micro-batches.
+        samples: of each micro-batch.
     """
 
     def __init__(self, objective: Objective, device: torch.device, num: int, samples: int) -> None:
@@ -159,7 +162,7 @@ class Sums:
     def add(
         self, prediction: Prediction, noisy: Noisy, number: int, scales: Mapping[str, float]
     ) -> Tensor:
-        """The scaled sum of the losses of micro-batch ``number``, with gradient."""
+        """Add micro-batch ``number``; returns the scaled sum of its losses, with gradient."""
         sums = sum_losses(self._objective, prediction, noisy)
         for name, value in sums.terms.items():
             self.total.terms[name].add_(value.detach())

@@ -1,8 +1,8 @@
-"""Parameters that are not trained, as a rank holds them: fp32 values beside the masters.
+"""Frozen parameters of a rank: flat fp32 values beside the masters.
 
-DeepSpeed's optimizers know nothing of them. Their exact values lie in one flat tensor, of each
-parameter an even part on every data-parallel rank, so that checkpoints hold them as they hold
-all others; the weights that the network computes with follow from these.
+DeepSpeed's optimizers do not handle them. Their exact values are in one flat tensor, with an even
+part of each parameter on every data-parallel rank, so that checkpoints hold them as they hold
+all others; the weights that the network computes with are made from these values.
 """
 
 import math
@@ -18,11 +18,11 @@ from pretrain.parallel.shards import ParameterShard
 
 
 class Frozen:
-    """This rank's parts.
+    """This rank's parts of the frozen parameters.
 
     Args:
-        where: all parameters of the rank, by DeepSpeed's engine cut (ZeRO 3) or whole.
-        group: the number of :attr:`flats` behind those of the trained parameters.
+        where: all parameters of the rank, which ZeRO 3 may have partitioned.
+        group: index of the flat tensor behind those of the trained parameters.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Frozen:
 
     @property
     def owned_ranges(self) -> Iterator[OwnedRange]:
-        """What lies where in the flat tensor."""
+        """The ranges in the flat tensor."""
         return (owned_range for owned_range in self._parts.values() if owned_range.range.num)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Let the network's weights follow from the values; all data-parallel ranks together."""
+        """Update the network's weights from the values; a collective of data-parallel ranks."""
         for parameter in self._parts:
             value = self._part(parameter)
             if hasattr(parameter, "ds_tensor"):
@@ -58,23 +58,23 @@ class Frozen:
                 parameter.copy_(self._gathered(value, parameter))
 
     def gather(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give parameters without values theirs; all data-parallel ranks together."""
+        """Gather the values of released parameters; a collective of data-parallel ranks."""
         for parameter in parameters:
             parameter.data = self._gathered(self._part(parameter).to(parameter.dtype), parameter)
 
     @staticmethod
     def release(parameters: Iterable[nn.Parameter]) -> None:
-        """Take the values of parameters away, until they are gathered again."""
+        """Free the values of parameters, until they are gathered again."""
         for parameter in parameters:
             parameter.data = parameter.data.new_empty(0)
 
     def _part(self, parameter: nn.Parameter) -> Tensor:
-        """What this rank has of it, ``[num]``."""
+        """This rank's values of a parameter, ``[num]``."""
         owned_range = self._parts[parameter]
         return self.flats[0].narrow(0, owned_range.offset, owned_range.range.num)
 
     def _gathered(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
-        """All ranks' parts of one parameter, of which ``value`` is this one's, in its shape."""
+        """All-gather a parameter in its shape; ``value`` is this rank's part."""
         sizes, size = self._parts[parameter].range.sizes, self._mesh.data_size
         if size == 1:
             return value.view(sizes)
@@ -86,5 +86,5 @@ class Frozen:
 
 
 def _even(num: int, size: int) -> int:
-    """What each of ``size`` ranks has of ``num`` elements, the last ones perhaps less."""
+    """Elements of each of ``size`` ranks; the last ones may have fewer."""
     return -(-num // size)

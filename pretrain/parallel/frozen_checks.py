@@ -1,4 +1,4 @@
-"""What ``model.frozen`` asks for that cannot be: said before anything is built."""
+"""Checks of ``model.frozen`` that need the names of parameters, before anything is built."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from pretrain.planner.stages import on_meta
 
 
 def misfits(model: ModelConfig, length: int, pipeline: int) -> Iterator[str]:
-    """Patterns that are of no parameter, and stages of a pipeline that nothing is left to train in.
+    """Patterns that match no parameter, and pipeline stages without a trained parameter.
 
     Args:
         length: of the sequences, by which the pipeline is balanced.

@@ -1,12 +1,11 @@
-"""A whole network that is not trained, beside the one that is: a teacher, a reference.
+"""A frozen network beside the trained one: a teacher, a reference.
 
-It is cut over tensor and pipeline axes like the one that is trained, with bounds of its own,
-and computes in the run's precision. Its exact values lie in fp32, an even part on every
+It is divided over tensor and pipeline axes like the trained one, with stage bounds of its own,
+and computes in the run's precision. Its exact values are kept in fp32, an even part on every
 data-parallel rank (:class:`pretrain.parallel.frozen.Frozen`), from which checkpoints are
-written. Under ZeRO 1 and 2 each rank keeps its layers whole besides, in the run's precision, as
-it does of the network that is trained. Under ZeRO 3 it does not: a layer is gathered for as long
-as it computes, the first and the last, which share tables and answer questions, for as long as
-the network is asked.
+written. Under ZeRO 1 and 2 each rank also keeps its layers in full, in the run's precision, as
+it does for the trained network. Under ZeRO 3 a layer is gathered for as long as it computes; the
+first and the last, which share tables and compute the prediction, for the whole forward pass.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,14 +28,14 @@ from pretrain.precision import DTYPES
 
 
 class FrozenNetwork:
-    """This rank's part of it.
+    """This rank's part of a frozen network.
 
     Args:
-        kind: under which checkpoints hold its values.
-        facts: what they tell of it.
+        kind: of its tensors in checkpoints.
+        facts: its entry of ``state.json``.
 
     Attributes:
-        flats: its fp32 values, to be filled by who reads them; then comes :meth:`refresh`.
+        flats: its fp32 values, to be filled by the caller, who then calls :meth:`refresh`.
     """
 
     def __init__(
@@ -68,12 +67,12 @@ class FrozenNetwork:
             self._values.release(network.parameters())
 
     def refresh(self) -> None:
-        """Let the network compute with the values; all data-parallel ranks together."""
+        """Update the weights from the values; a collective of data-parallel ranks."""
         if not self._is_cut:
             self._values.refresh()
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """See :meth:`DistributedNetwork.ask`; under ZeRO 3 all data-parallel ranks ask together."""
+        """See :meth:`DistributedNetwork.ask`; under ZeRO 3 a collective of data-parallel ranks."""
         with self._ends_gathered():
             return self._forward.ask(query, read)
 

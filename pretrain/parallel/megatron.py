@@ -1,4 +1,4 @@
-"""Megatron-core's tensor-parallel pieces, imported without their noise.
+"""Megatron-core's tensor-parallel layers and functions, imported without their warnings.
 
 Only tensor parallelism needs them, and the import takes seconds: nothing imports this
 module before a layout with T > 1 is built.
@@ -27,7 +27,7 @@ __all__ = ["ColumnParallelLinear", "RowParallelLinear", "VocabParallelEmbedding"
 
 
 def use(group: dist.ProcessGroup) -> None:
-    """Let Megatron's functions work over ``group``.
+    """Make ``group`` the tensor-parallel group of Megatron's functions.
 
     Its own initialisation makes some twenty process groups of which tensor parallelism
     needs this one; each has threads of its own, which outlive it.

@@ -1,6 +1,6 @@
-"""The mesh of ranks: tensor, data and pipeline axes, and what is summed over them.
+"""The mesh of ranks: tensor, data and pipeline axes, their process groups and collectives.
 
-Rank r of D x T x P stands at tensor r mod T, data (r / T) mod D, pipeline r / (T D): the
+Rank r of D x T x P is at tensor r mod T, data (r / T) mod D, pipeline r / (T D): the
 order of Megatron, and of DeepSpeed's topology, so that tensor-parallel ranks, which talk
 most, are neighbours on a node.
 """
@@ -24,7 +24,7 @@ TIMEOUT = datetime.timedelta(minutes=10)
 
 
 class Mesh:
-    """One rank's place, and its process groups.
+    """One rank's coordinates, process groups and device.
 
     Attributes:
         rank, size: of all ranks.
@@ -55,7 +55,7 @@ class Mesh:
             keep_freed_memory()
             torch.set_num_threads(world.threads or max(1, available_cores() // world.local_size))
         self.device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
-        # DeepSpeed looks here, whatever it is told.
+        # DeepSpeed reads this variable, whatever its arguments are.
         os.environ["LOCAL_RANK"] = str(local)
         store, _, _ = next(
             dist.rendezvous(world.init_method, world.rank, world.size, timeout=TIMEOUT)
@@ -80,7 +80,7 @@ class Mesh:
         self._pipe_ranks = ranks[:, self.data_rank, self.tensor_rank].tolist()
 
     def _group(self, rows: Tensor) -> dist.ProcessGroup:
-        """This rank's group, of those that the last axis of ``rows`` lists."""
+        """Create a group for each row of ``rows``; returns the one with this rank."""
         mine = None
         for members in rows.reshape(-1, rows.shape[-1]).tolist():
             group = dist.new_group(members, timeout=TIMEOUT)
@@ -106,7 +106,7 @@ class Mesh:
 
     @property
     def reads(self) -> bool:
-        """Whether this rank needs the batch: for the first layer's input or for the loss."""
+        """Whether this rank reads the batch, for the first layer or for the loss."""
         return self.is_first_stage or self.is_last_stage
 
     @property
@@ -119,22 +119,26 @@ class Mesh:
         return int(self._pipe_ranks[index])
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over the parts of the batch, on every rank; the argument is left as it is.
+        """Sum over the parts of the batch, on every rank; the argument is not changed.
 
-        Ranks that share a part of the batch hold the same values, or none that count.
+        Of the ranks that share a part of the batch only one counts (:attr:`counts`).
         """
         total = values.clone() if self.counts else torch.zeros_like(values)
         dist.all_reduce(total)
         return total
 
     def all_reduce_counts(self, counts_K: Tensor, *others: int) -> list[int]:
-        """The totals of counts, and the sums of other numbers over all ranks; in one reduction."""
+        """Sum counts over the parts of the batch, the others over all ranks; one all-reduce."""
         own_K = counts_K if self.counts else torch.zeros_like(counts_K)
         return self._sums(torch.cat([own_K, own_K.new_tensor(others)]))
 
     def count(self, *numbers: int) -> list[int]:
-        """Their sums over all ranks."""
+        """Sum each number over all ranks."""
         return self._sums(torch.tensor(numbers, device=self.device))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; the same on all."""
+        return self.count(int(flag))[0] > 0
 
     @staticmethod
     def _sums(values: Tensor) -> list[int]:
@@ -142,36 +146,34 @@ class Mesh:
         return [int(value) for value in values.tolist()]
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """The plain values of all ranks, on every rank."""
+        """The values of all ranks, in their order, on every rank."""
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
     def from_last_stage(self, value: Tensor) -> Tensor:
-        """The last stage's value, on every stage; elsewhere the argument is only its shape."""
+        """Broadcast the last stage's value; on other stages the argument gives its shape only."""
         if self.pipe_size > 1:
             value = value.contiguous()
             dist.broadcast(value, self.stage(self.pipe_size - 1), group=self.pipe_group)
         return value
 
     def gather(self, value: Any) -> list[Any]:
-        """The plain values of all parts of the batch, in their order, on every rank."""
-        all_gather_object = self.all_gather_object((self.counts, self.data_rank, value))
-        return [
-            value for counts, _, value in sorted(all_gather_object, key=lambda x: x[1]) if counts
-        ]
+        """The values of the ranks of :attr:`counts`, in the order of the parts of the batch."""
+        everywhere = self.all_gather_object((self.counts, self.data_rank, value))
+        return [value for counts, _, value in sorted(everywhere, key=lambda x: x[1]) if counts]
 
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier()
 
     def close(self) -> None:
-        """Leave all process groups, so that this process may enter others."""
+        """Destroy all process groups, so that this process can create others."""
         deepspeed.destroy()
 
 
 def _identity(gpu: int) -> str:
-    """Host and identity of a GPU of this process."""
+    """Host and UUID of a GPU of this process."""
     return f"{socket.gethostname()}/{torch.cuda.get_device_properties(gpu).uuid}"
 
 

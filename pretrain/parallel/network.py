@@ -1,8 +1,8 @@
-"""This rank's part of a network, and its forward pass without gradient.
+"""This rank's part of a network, and forward passes without gradient over its ranks.
 
-A pipeline passes the stream from stage to stage in as many pieces as it has stages, so
-that the stages work at the same time. What a caller asks of the prediction is computed on
-the last stage and sent to the others: samplers and the evaluator run alike on all ranks.
+In a pipeline a batch is split into as many pieces as there are stages, so that the stages
+compute at the same time. What the caller reads off the prediction is computed on the last stage
+and sent to the others: samplers and the evaluator run alike on all ranks.
 """
 
 from collections.abc import Sequence
@@ -56,17 +56,17 @@ def local_denoiser(
 
 
 class DistributedNetwork:
-    """A network in parts, asked like one that is whole; its ranks call together."""
+    """A network divided over ranks, called like one on a single rank; calls are collectives."""
 
     def __init__(self, network: Network, mesh: "Mesh") -> None:
         self._network, self._mesh = network, mesh
 
     @torch.no_grad()
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """What ``read`` makes of the prediction with the present weights, on every rank.
+        """Apply ``read`` to the prediction; returns its result on every rank.
 
-        In a pipeline it is computed on the last stage, which has the prediction, and sent to
-        the others. ``read`` returns a tensor, or a tuple of up to eight of them.
+        In a pipeline ``read`` runs on the last stage, and its result is sent to the others: a
+        tensor, or a tuple of up to eight of them.
         """
         mesh, network = self._mesh, self._network
         with network.factory.all_positions():
@@ -81,7 +81,7 @@ class DistributedNetwork:
 
     @torch.no_grad()
     def encode(self, query: Query) -> Query:
-        """The query with what is the same at every level worked out, where one stage can."""
+        """Encode the source, which does not depend on the level, where there is one stage."""
         if self._mesh.pipe_size > 1:
             return query
         with self._network.factory.all_positions():

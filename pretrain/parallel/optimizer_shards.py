@@ -1,6 +1,6 @@
-"""What a rank owns of the optimizer's state: flat fp32 masters, and what lies where in them.
+"""This rank's shards of the optimizer state: flat fp32 masters and moments, and their ranges.
 
-Of the optimizers that DeepSpeed builds three occur: ``DeepSpeedZeroOptimizer`` (ZeRO 1 in
+Three of DeepSpeed's optimizers occur: ``DeepSpeedZeroOptimizer`` (ZeRO 1 in
 fp32, ZeRO 2), ``BF16_Optimizer`` (ZeRO 1 in bf16) and ``DeepSpeedZeroOptimizer_Stage3``.
 All keep flat masters, into which the masters, moments and averages of the parameters are
 views: those two by DeepSpeed's own map, the third by the order of its partitions.
@@ -20,10 +20,11 @@ from pretrain.parallel.shards import ParameterShard
 
 
 class OptimizerShards:
-    """This rank's masters, moments and their fragments, under any of the optimizers.
+    """This rank's masters, moments and their ranges, under any of the optimizers.
 
     Attributes:
-        frozen: the parameters that are not trained, whose fragments come last.
+        frozen: frozen parameters.
+        owned_ranges: where each range of a parameter lies; those of frozen ones come last.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class OptimizerShards:
     ) -> None:
         self._optimizer, self._inner = optimizer, optimizer.optimizer
         self._is_stage3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
-        find = self._stage3_fragments if self._is_stage3 else self._mapped_fragments
+        find = self._stage3_ranges if self._is_stage3 else self._mapped_ranges
         self.frozen = Frozen(where, mesh, len(self._master_parameters))
         self.owned_ranges = [*find(where), *self.frozen.owned_ranges]
         self._create_moments()
@@ -43,7 +44,7 @@ class OptimizerShards:
 
     @property
     def weights(self) -> list[Tensor]:
-        """The masters, and behind them the values of frozen parameters."""
+        """The masters, followed by the values of frozen parameters."""
         return [*self.masters, *self.frozen.flats]
 
     def moments(self, key: str) -> list[Tensor]:
@@ -51,22 +52,22 @@ class OptimizerShards:
         return [self._inner.state[master][key] for master in self._master_parameters]
 
     def set_learning_rate(self, rate: float) -> None:
-        """For the next step."""
+        """Set the learning rate of the next step."""
         for group in self._inner.param_groups:
             group["lr"] = rate
 
     def set_optimizer_step(self, step: int) -> None:
-        """Set Adam's count of steps, from which its bias correction follows."""
+        """Set Adam's step count, which determines its bias correction."""
         for master in self._master_parameters:
             self._inner.state[master]["step"].fill_(step)
 
     def refresh(self) -> None:
-        """Give every rank weights that follow from the masters as they now are."""
+        """Update the weights on every rank from the present masters."""
         if not self._is_stage3:
             self._optimizer.update_lp_params()
             self.frozen.refresh()
             return
-        # What is gathered just now would be taken for the new weights.
+        # Weights that are gathered now would be taken for the new ones.
         self._optimizer.parameter_offload.partition_all_parameters()
         self.frozen.refresh()
         for number in range(len(self._optimizer.fp16_groups)):
@@ -77,7 +78,7 @@ class OptimizerShards:
         self._optimizer.invalidate_secondary_tensor()
 
     def begin(self, seed: int, embedding_std: float) -> None:
-        """Set the masters to the exact fp32 initial values, the moments to nothing.
+        """Set the masters to the exact fp32 initial values, the moments to zero.
 
         DeepSpeed's masters are copies of weights already rounded to the precision of the
         run, and its stage 3 takes a step with no gradient while it is built.
@@ -101,9 +102,7 @@ class OptimizerShards:
                 return list(getattr(self._optimizer, name))
         return list(self._optimizer.fp32_groups_flat_partition)
 
-    def _mapped_fragments(
-        self, where: Mapping[nn.Parameter, ParameterShard]
-    ) -> Iterator[OwnedRange]:
+    def _mapped_ranges(self, where: Mapping[nn.Parameter, ParameterShard]) -> Iterator[OwnedRange]:
         for parameter, place in where.items():
             if not parameter.requires_grad:
                 continue
@@ -113,9 +112,7 @@ class OptimizerShards:
             local, flat = mapping.lp_fragment_address, mapping.hp_fragment_address
             yield place.owned_range(local.start, local.numel, mapping.param_group_index, flat.start)
 
-    def _stage3_fragments(
-        self, where: Mapping[nn.Parameter, ParameterShard]
-    ) -> Iterator[OwnedRange]:
+    def _stage3_ranges(self, where: Mapping[nn.Parameter, ParameterShard]) -> Iterator[OwnedRange]:
         """Each data rank owns an even part of every parameter, the last one padded."""
         for number, parameters in enumerate(self._optimizer.fp16_groups):
             rank = torch.distributed.get_rank(self._optimizer.sub_group_process_groups[number])
@@ -129,7 +126,7 @@ class OptimizerShards:
                 offset += size
 
     def _create_moments(self) -> None:
-        """Moments as a fresh AdamW would make them at its first step, so that all can be read."""
+        """Create the moments that AdamW creates at its first step, so that they can be read."""
         for master in self._master_parameters:
             state = self._inner.state[master]
             if "exp_avg" not in state:

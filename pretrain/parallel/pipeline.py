@@ -1,10 +1,10 @@
 """The denoiser under DeepSpeed's pipeline engine, which runs the 1F1B schedule.
 
-What its own ways would break is set right here. Which layers a stage holds follows from
-their cost. The head, which runs at the noisy positions only, belongs to the loss. Buffers
-are made anew for every tensor, since DeepSpeed reuses them by their place in the tuple
-and not by their kind. A stage with several outputs must not checkpoint reentrantly. (And
-see ``immediate_grad_update`` in :func:`pretrain.parallel.settings.deepspeed_settings`.)
+Differences from DeepSpeed's defaults: layers are assigned to stages by their cost; the head, which
+runs at the noisy positions only, is part of the loss function; a buffer is allocated for every
+tensor, since DeepSpeed reuses buffers by position in the tuple, whatever their dtype; activation
+checkpointing is not reentrant, which a stage with several outputs rules out. See also
+``immediate_grad_update`` in :func:`pretrain.parallel.settings.deepspeed_settings`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from pretrain.parallel.mesh import Mesh
 
 
 class PipelineEngine(Engine):
-    """A stage of several: micro-batches follow one another through them."""
+    """One stage of a pipeline, through which micro-batches follow one another."""
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self._micro_batches: Sequence[Noisy] = ()
@@ -58,14 +58,14 @@ class PipelineEngine(Engine):
         return self._sums
 
     def _loss(self, stream: Stream, number: Tensor) -> Tensor:
-        """On the last stage: the loss of micro-batch ``number``, as DeepSpeed's weight asks."""
+        """On the last stage, the scaled loss of micro-batch ``number``."""
         noisy = self._micro_batches[int(number)]
         prediction = self._denoiser.prediction(self._denoiser.finish(stream, noisy))
         return self._sums.add(prediction, noisy, int(number), self._scales)
 
 
 class Stages(deepspeed.PipelineModule):
-    """DeepSpeed's list of layers, of which this rank has those that its denoiser has."""
+    """DeepSpeed's list of layers; those of other stages are identities here."""
 
     def __init__(self, denoiser: Network, mesh: Mesh, loss: Any) -> None:
         self._span = denoiser.span
@@ -84,9 +84,9 @@ class Stages(deepspeed.PipelineModule):
             self._tie(denoiser, mesh)
 
     def forward(self, inputs: Stream) -> Stream:
-        """The stage's layers; what of their output has no gradient, being frozen, takes one.
+        """Run the stage's layers; every floating output requires a gradient, even of frozen layers.
 
-        DeepSpeed sends back a gradient for each floating tensor that crosses.
+        DeepSpeed sends back a gradient for each floating tensor between stages.
         """
         outputs: Stream = super().forward(inputs)
         if not torch.is_grad_enabled():
@@ -102,12 +102,11 @@ class Stages(deepspeed.PipelineModule):
         self._set_bounds(start=self._span.start, stop=self._span.stop)
 
     def _tie(self, denoiser: Network, mesh: Mesh) -> None:
-        """One weight on first and last stage: its gradients are summed, its norm counted once."""
+        """Tie the weight of first and last stage: sum its gradients, count its norm once."""
         ends = torch.tensor([mesh.stage(0), mesh.stage(mesh.pipe_size - 1)])
-        all_gather_object = [torch.empty_like(ends) for _ in range(mesh.size)]
-        dist.all_gather(all_gather_object, ends)
-        pairs = sorted({tuple(pair.tolist()) for pair in all_gather_object})
-        for pair in pairs:
+        everywhere = [torch.empty_like(ends) for _ in range(mesh.size)]
+        dist.all_gather(everywhere, ends)
+        for pair in sorted({tuple(pair.tolist()) for pair in everywhere}):
             group = dist.new_group(pair)
             if mesh.rank in pair:
                 at_first = mesh.is_first_stage
@@ -117,10 +116,10 @@ class Stages(deepspeed.PipelineModule):
                     self._tied = [(weight, group)]
 
     def get_tied_weights_and_groups(self) -> list[tuple[Tensor, dist.ProcessGroup]]:
-        """What DeepSpeed sums after the last backward pass of a step.
+        """Weights whose gradients DeepSpeed sums after the last backward pass of a step.
 
-        It leaves out a weight without gradient, and then its other end waits for ever: a loss
-        that does not read the table on one stage has gradient zero there.
+        DeepSpeed leaves out a weight without gradient, and the other stage would wait for ever:
+        where the loss does not read the table on one stage, its gradient there is set to zero.
         """
         for weight, _ in self._tied:
             if weight.grad is None:
@@ -129,17 +128,17 @@ class Stages(deepspeed.PipelineModule):
 
 
 class InLoss(nn.Module):
-    """The place of the output layer in the list: its work is done in the loss function."""
+    """Stands for the output layer in the list of layers: it runs in the loss function."""
 
     def __init__(self, output: nn.Module) -> None:
         super().__init__()
         self.output = output
 
     def forward(self, stream: Stream) -> Stream:
-        """The stream, as it is."""
+        """The stream, unchanged."""
         return stream
 
 
 def _fresh_buffer(engine: Any, index: int, shape: list[int], dtype: torch.dtype) -> Tensor:
-    """In place of the engine's method of that name, which returns used buffers of any dtype."""
+    """Replaces the engine's method of that name, which returns used buffers of any dtype."""
     return torch.zeros(shape, dtype=dtype, device=engine.device)

@@ -1,9 +1,9 @@
-"""Ranges of parameters: how layouts cut them, and how checkpoints hold them.
+"""Ranges of parameters: the parts that ranks own, and the boxes that checkpoints hold.
 
 Tensor parallelism gives a rank a box of a parameter (some of its rows, or columns); ZeRO
-gives it a range of that box, flattened row by row. Such a range is a few boxes of the
-whole parameter again (a partial row, full rows, a partial row), and boxes of two layouts
-can be intersected: that is all that resharding takes.
+gives it a range of that box, flattened row by row. Such a range consists of a few boxes of the
+full parameter (a partial row, full rows, a partial row), and resharding from one layout to
+another is the intersection of their boxes.
 """
 
 import math
@@ -15,11 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A box of a whole parameter, and where its elements lie in a flat range.
+    """A box of a full parameter, and where its elements lie in a flat range.
 
     Args:
-        corner: its first index in each dimension; sizes: its extent in each.
-        at: place of its first element in the range; its elements follow row by row.
+        corner: first index in each dimension.
+        sizes: extent in each dimension.
+        at: offset of its first element in the range; its elements follow row by row.
     """
 
     corner: tuple[int, ...]
@@ -28,7 +29,7 @@ class Slice:
 
     @property
     def num(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.sizes)
 
 
@@ -37,8 +38,10 @@ class FlatRange:
     """Elements ``start`` to ``start + num`` of a box of a parameter, flattened row by row.
 
     Args:
-        name: canonical name of the parameter; shape: of the whole of it.
-        corner: the first index of the box in each dimension; sizes: its extent.
+        name: canonical name of the parameter.
+        shape: of the full parameter.
+        corner: first index of the box in each dimension.
+        sizes: extent of the box in each dimension.
     """
 
     name: str
@@ -55,7 +58,7 @@ class FlatRange:
         return cls(name=name, shape=shape, corner=corner, sizes=shape, start=0, num=num)
 
     def boxes(self) -> Iterator[Slice]:
-        """The boxes of the whole parameter that make up the range, in its order."""
+        """The boxes of the full parameter that make up the range, in its order."""
         for box in _boxes(self.sizes, self.start, self.num, 0):
             corner = tuple(a + b for a, b in zip(self.corner, box.corner, strict=True))
             yield Slice(corner=corner, sizes=box.sizes, at=box.at)
@@ -88,7 +91,7 @@ def _boxes(sizes: tuple[int, ...], start: int, num: int, at: int) -> Iterator[Sl
 
 
 def overlap(one: Slice, other: Slice) -> tuple[slice, ...] | None:
-    """The indices of the whole parameter that two boxes share; None where they share none."""
+    """Indices of the full parameter that two boxes share; None where they share none."""
     found = []
     for a, n, b, m in zip(one.corner, one.sizes, other.corner, other.sizes, strict=True):
         low, high = max(a, b), min(a + n, b + m)
@@ -99,10 +102,10 @@ def overlap(one: Slice, other: Slice) -> tuple[slice, ...] | None:
 
 
 def copy_overlap(target: Tensor, wanted: Slice, source: Tensor, held: Slice) -> int:
-    """Copy what two boxes share from one flat tensor to another; how many elements it was.
+    """Copy the elements that two boxes share; returns how many there are.
 
     Args:
-        target, source: flat ``[num]`` values of the two boxes themselves.
+        target, source: flat ``[num]`` values of ``wanted`` and ``held``.
     """
     shared = overlap(wanted, held)
     if shared is None:
@@ -119,12 +122,13 @@ def copy_overlap(target: Tensor, wanted: Slice, source: Tensor, held: Slice) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnedRange:
-    """A range whose master this rank owns, and where it lies in the rank's flat masters.
+    """A range that this rank owns, and its position in the rank's flat tensors.
 
     Args:
-        group: which flat master; offset: of the range in it.
-        is_copy: whether another rank owns the same range too (replicated and tied weights):
-            such a copy is read from a checkpoint and not written into it.
+        group: index of the flat tensor.
+        offset: of the range in it.
+        is_copy: another rank owns the same range too (replicated and tied weights): it is read
+            from checkpoints and not written to them.
     """
 
     range: FlatRange
@@ -133,7 +137,7 @@ class OwnedRange:
     is_copy: bool = False
 
     def is_in(self, flats: Sequence[Tensor]) -> bool:
-        """Whether these hold it: of frozen parameters, the last group, there are no moments."""
+        """Whether these tensors hold it: frozen parameters, the last group, have no moments."""
         return self.group < len(flats)
 
     def of(self, flats: Sequence[Tensor]) -> Tensor:
@@ -143,7 +147,7 @@ class OwnedRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Flats:
-    """Flat tensors by kind (master, exp_avg, ...), laid out alike, and what lies where in them."""
+    """Flat tensors by kind (master, exp_avg, ...), which share one list of ranges."""
 
     kinds: Mapping[str, Sequence[Tensor]]
     owned_ranges: Sequence[OwnedRange]

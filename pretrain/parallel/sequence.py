@@ -1,4 +1,4 @@
-"""Sequence parallelism: the stream cut along its positions, each cut with its way back.
+"""Sequence parallelism: collectives that split the stream along its positions, with gradients.
 
 Between its matrices a tensor-parallel block repeats the same work on every rank. Instead,
 each of T ranks may keep L / T positions of the stream (Korthikanti et al. 2022, section
@@ -37,7 +37,7 @@ def _own_part(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class _Exchange(torch.autograd.Function):
-    """One of the exchanges above on the way there, another on the way back."""
+    """One exchange forward, another backward."""
 
     @staticmethod
     def forward(
@@ -57,20 +57,20 @@ def _exchange(x: Tensor, group: dist.ProcessGroup, there: Exchange, back: Exchan
 
 
 def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """A part to the whole, for work that is split over ranks: gradients are summed back."""
+    """All-gather forward, reduce-scatter backward: for work that is split over ranks."""
     return _exchange(x, group, _gathered, _scattered_sum)
 
 
 def reduce_scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """Partial sums of the whole to the sums of a part."""
+    """Reduce-scatter forward, all-gather backward."""
     return _exchange(x, group, _scattered_sum, _gathered)
 
 
 def split(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The whole, which all ranks hold alike, to a part: gradients are put together again."""
+    """This rank's part forward, all-gather backward: of a tensor that all ranks hold alike."""
     return _exchange(x, group, _own_part, _gathered)
 
 
 def whole(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """A part to the whole, for work that all ranks repeat: each has the whole gradient."""
+    """All-gather forward, this rank's part backward: for work that all ranks repeat."""
     return _exchange(x, group, _gathered, _own_part)

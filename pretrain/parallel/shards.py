@@ -1,4 +1,4 @@
-"""What a rank holds of each parameter: a box of the whole, by its place on the tensor axis."""
+"""Tensor-parallel shard of each parameter: offset and extent in the full tensor."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pretrain.parallel.ranges import FlatRange, OwnedRange
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterShard:
-    """What this rank's tensor-parallel part of a parameter is: a box of the whole of it."""
+    """Shape of a full parameter, and the box of it that this rank holds."""
 
     name: str
     shape: tuple[int, ...]
@@ -21,11 +21,11 @@ class ParameterShard:
 
     @property
     def part(self) -> FlatRange:
-        """All of what this rank holds of it."""
+        """The shard as a range."""
         return self._range(0, math.prod(self.sizes))
 
     def owned_range(self, start: int, num: int, group: int, offset: int) -> OwnedRange:
-        """The range [start, start + num) of the flattened part."""
+        """The range [start, start + num) of the flattened shard."""
         shards = self._range(start, num)
         return OwnedRange(range=shards, group=group, offset=offset, is_copy=self.is_copy)
 
@@ -41,10 +41,10 @@ class ParameterShard:
 
 
 def places(denoiser: Network, tensor_rank: int = 0) -> dict[nn.Parameter, ParameterShard]:
-    """The place of each parameter; to be asked before DeepSpeed changes their shapes.
+    """The shard of each parameter; to be called before DeepSpeed changes their shapes.
 
     Args:
-        tensor_rank: this rank's number on the tensor axis.
+        tensor_rank: of this rank, on the tensor axis.
     """
     found = {}
     tied_copy = denoiser.config.shares_embedding and 0 not in denoiser.span

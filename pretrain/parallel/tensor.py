@@ -154,7 +154,7 @@ class TensorFactory:
 
 
 def is_sharded(parameter: Tensor) -> bool:
-    """Whether each tensor-parallel rank holds another part of it."""
+    """Whether a parameter is split over the tensor-parallel ranks."""
     return bool(getattr(parameter, "tensor_model_parallel", False))
 
 
@@ -220,7 +220,7 @@ class WholeGroups(nn.Linear):
 
 
 class Row(megatron.RowParallelLinear):
-    """Megatron's row-parallel linear layer, whose sum may end in a part of the positions."""
+    """Megatron's row-parallel linear layer; its sum may be reduce-scattered over positions."""
 
     def __init__(self, num_in: int, num_out: int, *, bias: bool, factory: TensorFactory) -> None:
         super().__init__(

@@ -13,7 +13,7 @@ from pretrain.parallel.mesh import Mesh
 
 
 class ZeroEngine(Engine):
-    """One stage, which runs forward and backward micro-batch by micro-batch."""
+    """Runs forward and backward micro-batch by micro-batch, without a pipeline."""
 
     def _initialize(self, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
         return deepspeed.initialize(
@@ -37,7 +37,7 @@ class ZeroEngine(Engine):
 
 
 class ModelParallelUnit:
-    """The mesh as DeepSpeed asks for it; without a pipeline, "model" means tensor."""
+    """The mesh as DeepSpeed's ``mpu``; without a pipeline, "model parallel" means tensor."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
