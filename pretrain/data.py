@@ -1,4 +1,4 @@
-"""The corpus of a run, opened and checked: training stream, held-out windows, counts."""
+"""The corpus of a run: training stream, held-out windows, statistics, and their checks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,10 +34,10 @@ class Corpus:
     Args:
         path: of the corpus directory.
         stream: the endless training stream.
-        windows: the held-out split, cut for a bound; None if there is no split, or no bound.
-        held_out: without a bound, the held-out split as a stream, and its samples.
-        document_of: the document that each of these is of, ``[samples]`` in the stream's order.
-        notes: what a user should know of the samples, to be said once.
+        windows: the held-out split in windows for a bound; None without split or bound.
+        held_out: without a bound, the held-out split as a stream, and its number of samples.
+        document_of: document of each held-out sample, ``[samples]`` in the stream's order.
+        notes: warnings about the samples.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Corpus:
 
     @property
     def facts(self) -> Facts:
-        """What is counted of the training split."""
+        """Statistics of the training split, counted when they are first used."""
         train = self.train
         return Facts(
             lambda: torch.from_numpy(train.counts()), lambda: torch.from_numpy(train.lengths())
@@ -65,7 +65,7 @@ class Corpus:
 
 
 def corpus_path(config: RunConfig) -> Path:
-    """The corpus directory; the demo corpus is prepared if it is not there yet."""
+    """The corpus directory; prepares the demo corpus if it does not exist yet."""
     if config.data.corpus != "demo":
         return Path(config.data.corpus)
     vocab_size = config.model.vocab_size
@@ -73,9 +73,12 @@ def corpus_path(config: RunConfig) -> Path:
 
 
 def other_tokenizer(tokenizer: Tokenizer, corpus: Path, trained: str | None) -> str | None:
-    """What is wrong with a corpus for weights whose tokenizer's hash is ``trained``, if known.
+    """An error where weights were trained with another tokenizer than the corpus's.
 
-    Vocabularies of one size look alike to every other check.
+    Other checks cannot tell vocabularies of the same size apart.
+
+    Args:
+        trained: SHA-256 of the tokenizer of the weights; None where it is not known.
     """
     if trained in (None, tokenizer.sha256):
         return None
@@ -136,7 +139,7 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
 
 
 def _documents(samples: Samples, stream: Stream) -> np.ndarray:
-    """The document of every sample, in the order of the stream's first pass."""
+    """Document of every sample, in the order of the stream's first epoch."""
     return samples.document_of(stream.sample_indices(np.arange(len(samples))))
 
 
@@ -145,7 +148,7 @@ def _notes(samples: Samples) -> tuple[str, ...]:
 
 
 def _samples(config: RunConfig, split: Split, draws: Draws) -> Samples:
-    """A split as the run reads it."""
+    """The samples of a split, by the packing of the configuration."""
     data = config.data
     how: Any = data.packing
     if data.source_length is None:

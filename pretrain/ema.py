@@ -1,6 +1,6 @@
 """Exponential moving average of the weights, kept as shards beside the fp32 masters.
 
-Averaging is element by element, so each rank averages what it owns and nothing moves.
+Averaging is element by element, so each rank averages its own shards, without communication.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ class OwnsMasters(Protocol):
 
 
 class Ema:
-    """Averages laid out like the masters; with decay 0 they are the masters' values."""
+    """Averages in the layout of the masters; with decay 0 they equal the masters."""
 
     def __init__(self, config: EmaConfig, masters: Sequence[Tensor]) -> None:
         self._decay = config.decay
@@ -33,7 +33,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, masters: Sequence[Tensor], step: int) -> None:
-        """After step ``step`` (from 1), with decay min(decay, (1 + step) / (10 + step))."""
+        """Update after step ``step`` (from 1), with decay min(decay, (1 + step) / (10 + step))."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for shadow, master in zip(self.shadows, masters, strict=True):
             shadow.lerp_(master, 1 - decay)

@@ -1,8 +1,8 @@
-"""What is not finite: gradients, whose steps are skipped, and weights, which are never saved.
+"""Non-finite values: steps with such gradients are skipped, such weights are never saved.
 
-DeepSpeed skips a step whose gradient is not finite; too many in a row end the run. Weights
-can overflow by a finite gradient too: by a step that is too long, by an Adam whose ``eps`` is 0.
-Where the loss is not finite, the weights are of no use, be they finite: they displace no others.
+DeepSpeed skips a step whose gradient is not finite; too many in a row end the run. Weights can
+overflow by finite gradients too, with a learning rate that is too high or Adam's ``eps`` of 0.
+Finite weights whose loss is not finite are not saved either, so that they replace no others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ class NonFiniteError(RunError):
 def non_finite(
     kinds: Mapping[str, Sequence[Tensor]], owned_ranges: Sequence[OwnedRange]
 ) -> str | None:
-    """The first parameter of a kind (master, exp_avg, ...) that is not finite; None if all are.
+    """Kind (master, exp_avg, ...) and name of a parameter that is not finite; None if all are.
 
     Args:
-        kinds: of each kind this rank's flat tensors. fragments: what lies where in them; what
-            lies between them is padding.
+        kinds: by kind, this rank's flat tensors.
+        owned_ranges: of the parameters in them; between the ranges is padding.
     """
     for kind, flats in kinds.items():
         if all(_is_finite(flat) for flat in flats):
@@ -38,7 +38,7 @@ def non_finite(
 
 
 def _is_finite(values: Tensor) -> bool:
-    """Whether all are, without a copy of them."""
+    """Whether all values are finite, computed without a copy."""
     if not values.numel():
         return True
     return bool(torch.stack(torch.aminmax(values)).isfinite().all())

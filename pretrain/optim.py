@@ -1,4 +1,4 @@
-"""The optimizer's two decisions: which weights decay, and the learning rate of a step."""
+"""AdamW over groups of parameters with and without weight decay, and its learning rate."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pretrain.optim_config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The rate of step ``step`` (from 1) of ``steps``: a pure function, with no state to save."""
+    """Learning rate of step ``step`` (from 1) of ``steps``: a pure function, without state."""
     schedule = config.schedule
     if step < schedule.warmup:
         return config.lr * step / schedule.warmup
@@ -32,9 +32,9 @@ def _after_warmup(config: OptimConfig, step: int, steps: int) -> float:
 def parameter_groups(
     names: Mapping[nn.Parameter, str], weight_decay: float
 ) -> list[dict[str, object]]:
-    """Matrices, which decay, and all else (norms, biases, embeddings), which does not.
+    """A group of matrices, with weight decay, and one of norms, biases and embeddings, without.
 
-    Frozen parameters are in no group, and no group is empty.
+    Frozen parameters are in no group, and empty groups are left out.
     """
     decayed: list[Tensor] = []
     kept: list[Tensor] = []

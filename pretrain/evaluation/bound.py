@@ -28,18 +28,18 @@ from model.objectives import LOSS, NO_STATE, Bounded, Noisy, Objective, Scope, S
 from model.prediction import Ask, Prediction
 
 SEEN = ("tokens", "valid", "ending", "segment")
-"""Of a window, what the objective sees."""
+"""Arrays of a window that the objective receives."""
 
 WITH_ENDS = "-log p(texts, their ends included)"
 CUT = f"{WITH_ENDS}, given how many windows each fills"
 GIVEN_LENGTH = "-log p(text given its length)"
-"""What a bound is a bound on."""
+"""Descriptions of the quantity that is bounded."""
 
 T = TypeVar("T")
 
 
 class Batches(Protocol):
-    """What is evaluated, by position (:class:`data_pipeline.loader.Stream`)."""
+    """Samples by position, such as :class:`data_pipeline.loader.Stream`."""
 
     def batch(self, positions: np.ndarray) -> dict[str, Tensor]:
         """The samples at these positions."""
@@ -47,10 +47,10 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Which items a rank evaluates: every ``size``-th batch, from ``rank`` on.
+    """The batches that a rank evaluates: every ``size``-th one, from ``rank`` on.
 
-    Ranks without a batch of their own in the last round run its first one again and count
-    nothing, since under ZeRO 3 a forward pass is an act of all ranks.
+    Ranks without a batch of their own in the last round run its first one again and discard the
+    result, since under ZeRO 3 a forward pass is a collective.
     """
 
     rank: int = 0
@@ -59,12 +59,12 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What was found of each document, and which tokens it was found on.
+    """Sums by document, and counts of the tokens that were scored.
 
     Args:
         documents_D3: nats, counted tokens and tokens of the stream, summed over the samples.
-        ids_R: how often each id is among the counted tokens, in one sample.
-        windows_D: where texts are padded, over how many windows each is spread; else 0.
+        ids_R: occurrences of each id among the counted tokens, in one sample.
+        windows_D: windows of each document where texts are padded; else 0.
     """
 
     documents_D3: Tensor
@@ -72,7 +72,7 @@ class Tally:
     windows_D: Tensor
 
     def total(self, total: Callable[[Tensor], Tensor]) -> "Tally":
-        """The sum of all shares, by what sums one tensor."""
+        """Sum over all shares, by a function that sums one tensor."""
         return Tally(
             documents_D3=total(self.documents_D3).cpu(),
             ids_R=total(self.ids_R).cpu(),
@@ -101,7 +101,7 @@ def document_losses(
     batch size nor on the share. Sum the results of all shares.
 
     Args:
-        state: what the objective has learnt.
+        state: of the objective.
     """
     total = min(num_windows or len(windows), len(windows))
     draws = Draws(seed=seed, split="valid", batch=total * samples)
@@ -153,7 +153,7 @@ class HeldOutLosses:
     tokens_N: Tensor
 
     def total(self, total: Callable[[Tensor], Tensor]) -> "HeldOutLosses":
-        """The sum of all shares, by what sums one tensor."""
+        """Sum over all shares, by a function that sums one tensor."""
         return HeldOutLosses(**{name: total(value).cpu() for name, value in vars(self).items()})
 
     def losses(self, objective: Objective) -> dict[str, float]:
@@ -246,26 +246,27 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def unigram_nats(
-    train_counts: np.ndarray, valid_counts: np.ndarray, told: int | None = None
+    train_counts: np.ndarray, valid_counts: np.ndarray, absent: int | None = None
 ) -> float:
     """Cross-entropy in nats per token of the add-one unigram model of the training counts.
 
     Args:
-        told: an id that is known not to be among the tokens, and has no probability.
+        absent: an id that is known not to be among the tokens, and has probability 0.
     """
     weight = train_counts + 1.0
-    if told is not None:
-        weight[told] = 0.0
+    if absent is not None:
+        weight[absent] = 0.0
     occurs = valid_counts > 0
     nats = -np.log(weight[occurs] / weight.sum())
     return float((valid_counts[occurs] * nats).sum() / valid_counts.sum())
 
 
 def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[str, Any]:
-    """The numbers that are reported, and what they are numbers of.
+    """The numbers that are reported, and a description of what they measure.
 
     Args:
-        train: the split whose unigram is compared with; valid: the split that was scored.
+        train: the split whose unigram model is the baseline.
+        valid: the split that was scored.
 
     Returns:
         ``nelbo`` in nats per counted token, ``perplexity``, ``bits_per_byte``, ``unigram`` of
@@ -280,8 +281,8 @@ def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[st
     nelbo = float(nats.sum() / tokens.sum())
     counts = tally.ids_R.numpy()
     eos = valid.manifest.eos_id
-    told = eos if scope.length_given and not counts[eos] else None
-    unigram = unigram_nats(train.counts(), counts, told)
+    absent = eos if scope.length_given and not counts[eos] else None
+    unigram = unigram_nats(train.counts(), counts, absent)
     cut = int((tally.windows_D > 1).sum())
     with_ends = CUT if cut else WITH_ENDS
     with np.errstate(over="ignore"):

@@ -15,7 +15,7 @@ class EvalConfig(Checked):
         every: steps between validations; 0 for none.
         samples: corruptions of each held-out window; more make the number less noisy.
         batch: windows per forward pass.
-        windows: use only so many windows; by default all of the split.
+        windows: use only the first windows of the split, this many; by default all.
     """
 
     every: int = 0

@@ -1,4 +1,4 @@
-"""The 95% interval of a mean over tokens whose documents are the sample.
+"""95% confidence interval of a mean over tokens, with documents as the sampling units.
 
 The number is a ratio of two sums over documents, of nats and of tokens; documents differ in
 both, and their losses are skewed. A bootstrap-t holds its 95% best there (Efron & Tibshirani
@@ -13,16 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST = 10
-"""Documents. Below, no method knows how far the next one may lie."""
+"""Documents that an interval takes at least."""
 
 RESAMPLES = 1000
 GROUPS = 1000
-"""More documents are taken in so many groups, at random."""
+"""More documents than this are put into this many groups at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Args: bounds: None where there is none; told: what it is, or why there is none."""
+    """A confidence interval.
+
+    Args:
+        bounds: None where there is none.
+        told: describes the method, or the reason why there is no interval.
+    """
 
     bounds: tuple[float, float] | None
     told: str
@@ -32,7 +37,8 @@ def ratio_interval(parts: np.ndarray, *, seed: int, of: str = "documents") -> In
     """The interval of ``parts[:, 0].sum() / parts[:, 1].sum()``, float64 ``[documents, 2]``.
 
     Args:
-        seed: of the resamples; of: what the rows are, in words.
+        seed: of the resamples.
+        of: noun for the rows, in messages.
     """
     num = len(parts)
     if num < LEAST:
@@ -66,7 +72,7 @@ def ratio_interval(parts: np.ndarray, *, seed: int, of: str = "documents") -> In
 
 
 def _ratios(parts: np.ndarray, times_SD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ratio of the sums and its jackknife error, ``[S]``, where documents occur so many times."""
+    """Ratio of the sums and its jackknife error, ``[S]``, with multiplicities ``[S, D]``."""
     num = len(parts)
     sums_S2 = times_SD @ parts
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Memory that is free for a run: of a GPU, or of this machine within the limits set to us.
+"""Free memory: of a GPU, or of this machine within the limits of its control groups.
 
 A container or a SLURM job may use less than the machine has: Linux keeps such limits in
 control groups (cgroups), each of which holds for all below it. Both versions are read.
@@ -13,7 +13,7 @@ ROOT = Path("/")
 
 
 def available_bytes(device: torch.device, root: Path = ROOT) -> int | None:
-    """Bytes that can still be taken on a device; None where the system does not say.
+    """Bytes that can still be allocated on a device; None where the system does not report it.
 
     Args:
         root: where ``proc`` and ``sys`` are mounted.
@@ -26,7 +26,7 @@ def available_bytes(device: torch.device, root: Path = ROOT) -> int | None:
 
 
 def _machine(root: Path) -> int | None:
-    """What the kernel reckons can be had without swapping."""
+    """The kernel's estimate of memory available without swapping."""
     try:
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
         found = {line.split(":")[0]: line.split()[1] for line in lines if ":" in line}
@@ -36,7 +36,7 @@ def _machine(root: Path) -> int | None:
 
 
 def _cgroups(root: Path) -> Iterator[int | None]:
-    """What is left of every limit above this process."""
+    """The remainder of every memory limit that applies to this process."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -58,7 +58,7 @@ def _cgroups(root: Path) -> Iterator[int | None]:
 
 
 def _left(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
-    """Of one group: its limit, less what is used and cannot be given back."""
+    """The limit of a group, less its memory that cannot be reclaimed."""
     try:
         most = int((group / limit).read_text(encoding="ascii"))
         used = int((group / usage).read_text(encoding="ascii"))

@@ -1,6 +1,6 @@
-"""What will go wrong, or other than it seems, said in a line each before the first step.
+"""Warnings before the first step, one line each: memory, precision, corpus, average.
 
-Nothing here ends a run: memory is an estimate, and few windows may be what is wanted.
+None ends a run: memory is an estimate, and few windows may be intended.
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pretrain.parallel.mesh import Mesh
 
 FEW_WINDOWS = 10
-"""Fewer samples than this are no corpus to learn from: the remainder that no window fills may
-be a tenth of it, too."""
+"""With fewer samples than this a run hardly learns, and the remainder that fills no window may be
+a tenth of the corpus."""
 
 
 def introduction(config: RunConfig, corpus: Corpus, mesh: "Mesh", path: Path) -> list[str]:
-    """What run this is and what it will meet, before anything of it is built."""
+    """The lines that describe a run and warn, before anything is built."""
     numbers = plan(config, mesh.size)
     # Ranks of one machine share its memory; each has a GPU of its own.
     sharing = 1 if mesh.device.type == "cuda" else mesh.local_size
@@ -63,7 +63,7 @@ def cautions(
 def memory_caution(
     config: RunConfig, numbers: Plan, available: int | None, sharing: int
 ) -> str | None:
-    """Where a step will need more memory than there is."""
+    """A warning if a step needs more memory than there is."""
     needed = sharing * numbers.memory.total
     if available is None or needed <= available:
         return None
@@ -75,7 +75,7 @@ def memory_caution(
 
 
 def _remedy(numbers: Plan) -> str:
-    """What makes the largest part smaller, without changing the numbers where that is possible."""
+    """Settings that reduce the largest part of memory, if possible without changing results."""
     memory, layout = numbers.memory, numbers.layout
     if memory.activations < memory.total / 2:
         return "spread the model over more ranks, or make it smaller (see `python -m tools.plan`)"
@@ -90,7 +90,7 @@ def _remedy(numbers: Plan) -> str:
 
 
 def precision_caution(config: RunConfig, slow_bf16: bool) -> str | None:
-    """Where bf16 takes longer than fp32: a step 7 times, on a CPU with AVX2 (measured)."""
+    """A warning if bf16 is slower than fp32: 7 times, on a CPU with AVX2 (measured)."""
     if config.precision != "bf16" or not slow_bf16:
         return None
     return (
@@ -100,7 +100,7 @@ def precision_caution(config: RunConfig, slow_bf16: bool) -> str | None:
 
 
 def window_caution(config: RunConfig, corpus: Corpus) -> str | None:
-    """Where the corpus makes so few samples that hardly anything can be learned."""
+    """A warning if the corpus makes too few samples to learn from."""
     windows, batch = len(corpus.stream), config.global_batch
     if windows >= max(FEW_WINDOWS, batch):
         return None
@@ -122,7 +122,7 @@ def window_caution(config: RunConfig, corpus: Corpus) -> str | None:
 
 
 def average_caution(config: RunConfig) -> str | None:
-    """Where the whole run is shorter than the average of its weights is meant to reach back."""
+    """A warning if the run is shorter than the span of its average of weights."""
     decay, steps = config.ema.decay, config.steps
     if steps >= _span(decay):
         return None
@@ -133,7 +133,7 @@ def average_caution(config: RunConfig) -> str | None:
 
 
 def weights_of(config: RunConfig, step: int) -> str:
-    """Which weights are validated after a step; an average that is young, with its reach."""
+    """Names the weights that are validated after a step, with the reach of a young average."""
     if not config.ema.decay:
         return "raw weights: ema.decay is 0"
     young = step < _span(config.ema.decay)
@@ -141,7 +141,7 @@ def weights_of(config: RunConfig, step: int) -> str:
 
 
 def _span(decay: float) -> int:
-    """Steps over which an average of this decay is meant to reach back."""
+    """Steps over which an average of this decay reaches back in the long run."""
     return round(1 / (1 - decay))
 
 

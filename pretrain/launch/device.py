@@ -1,8 +1,8 @@
 """Where ranks compute: a GPU each, or the CPU.
 
-A process that has asked the CUDA runtime anything, be it whether there is a GPU, cannot fork
-ranks that use one. So the question is put to the device files first, which every driver makes
-and which cost nothing to look at: without one, the runtime is never asked.
+A process that has called the CUDA runtime, even to ask whether there is a GPU, cannot fork ranks
+that use one. So the device files are looked for first, which every driver creates: without one,
+the runtime is never called.
 """
 
 from collections.abc import MutableMapping
@@ -20,12 +20,12 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def may_have_gpu(devices: Path = Path("/dev")) -> bool:
-    """Whether this machine has the device files of a GPU; usable or not."""
+    """Whether this machine has device files of a GPU, usable or not."""
     return any(next(devices.glob(pattern), None) for pattern in _FILES)
 
 
 def num_gpus() -> int:
-    """GPUs that this process may use; asks the CUDA runtime only where one may be."""
+    """GPUs that this process may use; calls the CUDA runtime only where there may be one."""
     if not may_have_gpu():
         return 0
     import torch
@@ -34,13 +34,13 @@ def num_gpus() -> int:
 
 
 def hide_gpus(environ: MutableMapping[str, str]) -> None:
-    """Compute on the CPU, in this process and its children; before anything asks for a GPU."""
+    """Hide GPUs from this process and its children; call it before the CUDA runtime is used."""
     for name in _VISIBLE:
         environ[name] = ""
 
 
 def check(asked: Device, ranks: int) -> None:
-    """UserError unless every one of the ranks to be started here has a device.
+    """UserError unless there is a device for each of the ranks to be started here.
 
     Args:
         asked: the setting ``device``.
@@ -64,7 +64,7 @@ def _too_many(ranks: int, gpus: int) -> str:
 
 
 class Store(Protocol):
-    """What ranks know of one another before their first collective (torch.distributed.Store)."""
+    """Key-value store of ranks before their first collective (``torch.distributed.Store``)."""
 
     def set(self, key: str, value: str) -> None:
         """Publish a value."""
@@ -74,9 +74,9 @@ class Store(Protocol):
 
 
 def check_distinct(store: Store, rank: int, size: int, gpu: str) -> None:
-    """UserError, on all ranks, if two of them were given one GPU.
+    """UserError, on all ranks, if two of them were given the same GPU.
 
-    A launcher may show every rank its own GPU alone, or all of them; counting tells neither.
+    Counting GPUs does not show it: a launcher may make one GPU visible to a rank, or all.
 
     Args:
         gpu: host and identity of this rank's GPU.
@@ -94,7 +94,7 @@ def check_distinct(store: Store, rank: int, size: int, gpu: str) -> None:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this machine's CPU multiplies matrices in bf16; true where nobody can say."""
+    """Whether the CPU multiplies matrices in bf16; true where PyTorch cannot tell."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process, on a CPU.
+"""Keeps freed memory in the process, on a CPU.
 
 glibc maps every large tensor anew and unmaps it when it is freed; with several threads
 each unmapping interrupts all cores, and the first steps of a run were seen to take a
@@ -10,7 +10,7 @@ import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 32 * 2**20
-"""glibc accepts no higher threshold for mapping."""
+"""The highest threshold for mapping that glibc accepts."""
 
 
 def keep_freed_memory() -> None:

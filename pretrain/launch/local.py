@@ -1,15 +1,14 @@
-"""The one spawner of local ranks: plain starts, the demo and the tests use it.
+"""Starts ranks on this machine, for plain starts, the demo and the tests.
 
 On a CPU ranks are forked from a server process that has imported the engines once, so that
-four of them start in about the time of one. Where there may be a GPU each is a process from
-scratch, as under torchrun: a fork of a process that has asked the CUDA runtime anything cannot
-use it, and what some package asks while it is imported is nobody's to promise.
+four of them start in about the time of one. Where there may be a GPU each rank is a new process,
+as under torchrun: the fork of a process that has called the CUDA runtime cannot use it, and
+packages may call it while they are imported.
 
-Ranks live in sessions of their own: a Ctrl-C at the terminal reaches the parent only, which
-passes every signal on once. Children are born with all requests to stop blocked: the server
-stays so, a rank notes them from its first lines on. A rank whose parent is gone leaves by
-itself; when one rank fails the others are ended and its traceback is the first thing that is
-printed.
+Ranks are in sessions of their own: a Ctrl-C at the terminal reaches the parent only, which
+passes every signal on once. Children start with all requests to stop blocked: they stay blocked in
+the server, and a rank records them from its first lines on. A rank whose parent is gone ends by
+itself; when one rank fails the others are ended and its traceback is printed first.
 """
 
 import contextlib
@@ -37,10 +36,10 @@ from pretrain.launch import device, preemption
 from pretrain.run import console
 
 GRACE_S = 10.0
-"""How long the other ranks may live on after one has failed."""
+"""Seconds that the other ranks may go on after one has failed."""
 
 SERVER_GONE = 255
-"""What multiprocessing says of a rank whose end it cannot know: its server has ended."""
+"""Exit status by multiprocessing where it cannot know it, the server having ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ class World:
 
 
 def external_world(environ: Mapping[str, str]) -> World | None:
-    """The rank that torchrun, or a SLURM task, made of this process; None if started plainly."""
+    """The rank that torchrun, or a SLURM task, has assigned; None without a launcher."""
     if "RANK" not in environ:
         return None
     try:
@@ -94,13 +93,13 @@ def external_world(environ: Mapping[str, str]) -> World | None:
 
 
 def num_threads(environ: Mapping[str, str]) -> int | None:
-    """Threads that OMP_NUM_THREADS asks for, outermost level; None if it names no number."""
+    """Threads by OMP_NUM_THREADS at the outermost level; None if it holds no number."""
     outermost = environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(outermost) if outermost.isdecimal() and int(outermost) else None
 
 
 PRELOADED = ("pretrain.launch.train", "pretrain.parallel.tensor")
-"""What the server imports; the second one is Megatron-core, which takes seconds."""
+"""Modules that the server imports; the second one is Megatron-core, which takes seconds."""
 
 
 def preload(*, tensor: bool = False) -> None:
@@ -120,14 +119,14 @@ def preload(*, tensor: bool = False) -> None:
 
 
 def context() -> ForkServerContext | SpawnContext:
-    """How ranks are started here."""
+    """The multiprocessing context that starts ranks."""
     if device.may_have_gpu():
         return multiprocessing.get_context("spawn")
     return multiprocessing.get_context("forkserver")
 
 
 def start(process: BaseProcess) -> None:
-    """Start a rank (or the server first), deaf to signals until it installs its handlers."""
+    """Start a rank (or the server first), signals blocked until it installs its handlers."""
     with preemption.held():
         multiprocessing.resource_tracker.ensure_running()
     with preemption.held():
@@ -137,7 +136,7 @@ def start(process: BaseProcess) -> None:
 def run_local(size: int, target: Callable[..., int], *args: Any, threads: int | None = None) -> int:
     """Run ``target(world, *args)`` on ``size`` ranks of this machine; return the exit status.
 
-    Signals noted by :mod:`pretrain.launch.preemption` in this process are passed on to all ranks.
+    Signals that this process receives (:mod:`pretrain.launch.preemption`) are passed on to all.
 
     Args:
         threads: of each rank on a CPU; by default its share of the cores.
@@ -166,7 +165,7 @@ def run_local(size: int, target: Callable[..., int], *args: Any, threads: int | 
 
 
 def _watch(ranks: Sequence[BaseProcess], scratch: Path) -> int:
-    """Wait for all ranks, passing signals on; end them all once one has failed."""
+    """Wait for all ranks, passing signals on; give up on the others once one has failed."""
     passed = 0
     deadline: float | None = None
     failed: dict[int, int] = {}
@@ -192,23 +191,23 @@ def _watch(ranks: Sequence[BaseProcess], scratch: Path) -> int:
 
 
 def _first_to_fail(failed: dict[int, int], scratch: Path) -> int:
-    """The rank because of which the others failed.
+    """The rank that failed first.
 
-    One that a signal killed left no account, and the others lost their peer; else it is the
-    one whose account is the oldest.
+    That is one that a signal killed, which leaves no error report; else the one whose error
+    report is the oldest.
     """
     for rank, code in failed.items():
         if code < 0:
             return rank
-    accounts = sorted(scratch.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime_ns)
-    named = [int(path.stem.removeprefix("rank-")) for path in accounts]
+    reports = sorted(scratch.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime_ns)
+    named = [int(path.stem.removeprefix("rank-")) for path in reports]
     return next((rank for rank in named if rank in failed), next(iter(failed)))
 
 
 def _report(rank: int, code: int, scratch: Path) -> int:
-    account = scratch / f"rank-{rank}.txt"
-    if account.exists():
-        console.log(account.read_text(encoding="utf-8").rstrip())
+    report = scratch / f"rank-{rank}.txt"
+    if report.exists():
+        console.log(report.read_text(encoding="utf-8").rstrip())
     if code in (WRONG_INPUT, INTERRUPTED):
         return code
     if code == SERVER_GONE:
@@ -226,7 +225,7 @@ def _rank_main(
     target: Callable[..., int],
     args: tuple[Any, ...],
 ) -> None:
-    """The life of one rank."""
+    """Main function of a rank."""
     os.setsid()
     console.survive()
     preemption.install()
@@ -234,25 +233,25 @@ def _rank_main(
     try:
         code = exit_code(
             lambda: target(world, *args),
-            log=lambda line: _account(scratch, world.rank, line),
+            log=lambda line: _write_report(scratch, world.rank, line),
             user_errors=(UserError,),
         )
     except BaseException:
         code = FAILED
-        _account(scratch, world.rank, f"[rank {world.rank}] {traceback.format_exc()}")
+        _write_report(scratch, world.rank, f"[rank {world.rank}] {traceback.format_exc()}")
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads of gloo and wandb may still run; nothing of theirs is owed to anyone.
+    # Threads of gloo and wandb may still run; they have nothing left to do.
     os._exit(code)
 
 
-def _account(scratch: Path, rank: int, text: str) -> None:
+def _write_report(scratch: Path, rank: int, text: str) -> None:
     with contextlib.suppress(OSError):
         (scratch / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
 
 
 def leave_with_parent(alive: Connection) -> None:
-    """End this process once nobody holds the other end of ``alive`` any more."""
+    """End this process once the other end of ``alive`` is closed."""
     with contextlib.suppress(EOFError, OSError):
         alive.recv_bytes()
     os._exit(1)

@@ -1,7 +1,7 @@
-"""Live ranks that do one thing after the other: for checks over many layouts.
+"""A pool of live ranks that run functions one after the other, for checks of many layouts.
 
-Starting a rank costs seconds, a process group next to nothing. So the ranks of a pool
-live on, and for every call some of them meet in a new group, until they are worn out.
+Starting a rank takes seconds, creating a process group milliseconds. So the ranks of a pool stay
+alive, and form a new group for every call, until they are replaced.
 """
 
 import gc
@@ -42,7 +42,7 @@ class Pool:
         self._alive = launch.context().Pipe(duplex=False)
 
     def run(self, size: int, target: Callable[..., Any], *args: Any, timeout_s: float = 240) -> Any:
-        """``target(world, *args)`` on the first ``size`` ranks: their results, by rank.
+        """Call ``target(world, *args)`` on the first ``size`` ranks; their results, by rank.
 
         Arguments and results are pickled; ``target`` must be importable by name.
 
@@ -79,7 +79,7 @@ class Pool:
                 try:
                     succeeded, value, num_threads = connection.recv()
                 except EOFError:
-                    succeeded, value, num_threads = False, "it ended without a word", 0
+                    succeeded, value, num_threads = False, "it ended without an answer", 0
                 self._num_threads = max(self._num_threads, num_threads)
                 waiting.remove(connection)
                 results[rank] = value
@@ -120,7 +120,7 @@ class Pool:
 
 
 def _serve(connection: Connection, alive: Connection) -> None:
-    """The life of a rank: calls, until the pool is gone, be it in the middle of one."""
+    """Main function of a rank: serve calls until the pool is gone, even in the middle of one."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, preemption.SIGNALS)
     threading.Thread(target=launch.leave_with_parent, args=(alive,), daemon=True).start()
@@ -139,6 +139,6 @@ def _serve(connection: Connection, alive: Connection) -> None:
 
 
 def _num_threads() -> int:
-    """Threads of this process, those of libraries included, where the system tells."""
+    """Threads of this process, including those of libraries; 0 where /proc is missing."""
     tasks = Path("/proc/self/task")
     return len(list(tasks.iterdir())) if tasks.exists() else 0
