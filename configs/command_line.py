@@ -5,14 +5,19 @@ from typing import Any
 
 
 def make_parser(
-    module: str, description: str | None, epilog: str | None = None
+    module: str, description: str | None, epilog: str | None = None, *, add_help: bool = True
 ) -> argparse.ArgumentParser:
-    """The parser of ``python -m MODULE``, which prints its texts with their own line breaks."""
+    """The parser of ``python -m MODULE``, which prints its texts with their own line breaks.
+
+    Args:
+        add_help: give it a plain ``--help``; a command with one of its own leaves this out.
+    """
     return argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=add_help,
     )
 
 

@@ -205,7 +205,7 @@ def _below(name: str, prefix: str) -> bool:
 def _unknown(prefix: str, found: Sequence[Key]) -> UserError:
     """What is said of a prefix that no key has."""
     if prefix.endswith((".yaml", ".yml")):
-        return UserError(f"{prefix} is no key: name keys beside --keys, and no files")
+        return UserError(f"{prefix} is no key: name keys beside --keys or --help, and no files")
     names = [key.name for key in found]
     word = prefix.partition("=")[0].rpartition(".")[2]
     blocks = list(dict.fromkeys(name.partition(".")[0] for name in names))
