@@ -18,7 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from tools import command
 
-FILE = Path(__file__).with_suffix(".png")
+FILE = Path("tools/pictures/architecture.png")
 
 IMPORTS: dict[str, tuple[str, ...]] = {
     "configs": (),
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the picture; returns the exit status."""
     parser = command.parser("pictures.architecture", __doc__)
     parser.add_argument(
-        "--out", type=Path, default=FILE, metavar="FILE", help="a PNG (default: beside the script)"
+        "--out", type=Path, default=FILE, metavar="FILE", help=f"a PNG (default: {FILE})"
     )
     arguments = parser.parse_args(argv)
     command.check_output("--out", arguments.out)
