@@ -13,7 +13,7 @@ TOLD = "CHANGELOG.md"
 TO_BE_WRITTEN = {
     "model/objectives/fill_in.py",
     "model/samplers/fill_in.py",
-    "tools/verify/oracles/fill_in.py",
+    "model/verification/oracles/fill_in.py",
 }
 """The method that the documents add; `tests/test_readme.py` adds it."""
 

@@ -23,10 +23,10 @@ import model.samplers
 from configs.load import Plugin
 from model.draws import Draws
 from model.samplers import Job
+from model.verification import oracles
 from pretrain.evaluation.bound import mean_losses
-from tools.verify import oracles
+from pretrain.trial import SyntheticStream, run_config
 from tools.verify.reference_loop import PlainLoop
-from tools.verify.synthetic import SyntheticStream, run_config
 
 NAME = "fill_in"
 REGISTRIES = {"objectives": model.objectives, "samplers": model.samplers}
@@ -92,7 +92,7 @@ def test_it_is_sampled_and_leaves_what_is_given(method: Any) -> None:
 
 def test_verify_names_the_oracle_that_is_missing(method: Any) -> None:
     (check,) = [check for check in oracles.checks(torch.device("cpu")) if check.name == NAME]
-    with pytest.raises(oracles.NoOracleError, match=f"write tools/verify/oracles/{NAME}.py"):
+    with pytest.raises(oracles.NoOracleError, match=f"write model/verification/oracles/{NAME}.py"):
         check.compare()
 
 
@@ -168,4 +168,4 @@ def test_a_reader_finds_it_everywhere(root: Path, tmp_path: Path, demo_dir: Path
     assert "sample it with tools.sample" in printed
     status, printed = reader.starts("tools.verify", "--only", "oracles")
     assert status == 1, printed
-    assert f"write tools/verify/oracles/{NAME}.py" in printed
+    assert f"write model/verification/oracles/{NAME}.py" in printed
