@@ -1,4 +1,7 @@
-"""A corpus that needs no disk: tokens and uneven lengths, drawn by stream position."""
+"""The smallest run of each objective (its ``trial``), on a synthetic corpus that needs no disk.
+
+Tokens and uneven lengths are drawn by stream position.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 
 class NoTrialError(Exception):
-    """An objective is installed that says of no small run of itself."""
+    """An objective is installed that defines no ``trial``."""
 
 
 def trial(objective: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the commands here have in common: how they are called, and how errors reach the user.
+"""Shared by all commands: argument types, output checks, and running on the requested ranks.
 
 A command that loads a model runs in one process, or on as many ranks as its words ask for:
 ``python -m tools.evaluate RUN parallel.tensor=2`` starts two here, under torchrun it uses
@@ -49,7 +49,7 @@ def number(least: int = 1, most: int = 2**31) -> Callable[[str], int]:
 
 
 def finite(text: str) -> float:
-    """An argument that is a number, and neither infinite nor none at all."""
+    """The type of an argument that is a finite number."""
     try:
         found = float(text)
     except ValueError:
@@ -64,7 +64,7 @@ seed = number(0, 2**63 - 1)
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """UserError unless the file that an option names can be written when all is done."""
+    """UserError unless the file that an option names can be written at the end."""
     if path is None:
         return
     if path.is_dir():

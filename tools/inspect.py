@@ -1,4 +1,4 @@
-"""``python -m tools.inspect CKPT``: what a checkpoint holds, and whether it is whole.
+"""``python -m tools.inspect CKPT``: what a checkpoint holds, and whether it is complete.
 
 CKPT is a checkpoint, or a run directory: then its newest checkpoint that looks sound is
 shown, and all of them are listed. Looking compares the small files with their checksums and
@@ -27,7 +27,7 @@ from tools import command
 
 EPILOG = """\
 exit status: 0 shown, and with --verify sound in every byte; 1 --verify found damage, each
-damaged file is named; 2 no checkpoint, or one that is not whole
+damaged file is named; 2 no checkpoint, or an incomplete one
 """
 
 PARTS = {
@@ -44,7 +44,7 @@ PARTS = {
     "head": "head",
     "transform": "head",
 }
-"""Of ``layers.N.PART.weight``: what kind of parameter it is."""
+"""The kind of parameter by ``PART`` of its name ``layers.N.PART.weight``."""
 
 CHUNK = 2**24
 
@@ -52,10 +52,10 @@ Facts = dict[str, Any]
 
 
 def describe(path: Path) -> Facts:
-    """Everything about one checkpoint but the values of its tensors.
+    """Step, score, layout, architecture, and counts and sizes of the tensors of a checkpoint.
 
     Raises:
-        UserError: it is none, is not whole, or was not saved by a run.
+        UserError: it is no checkpoint, is incomplete, or was not saved by a run.
     """
     reader = Reader(path)
     state = reader.state
@@ -108,7 +108,7 @@ def listing(directory: Path) -> Iterator[Facts]:
 
 
 def verify(path: Path, advance: Callable[[int], object]) -> list[str]:
-    """What is wrong with which file of a checkpoint, every byte of it read.
+    """Damage of a checkpoint, by file; every byte is read and compared with its checksum.
 
     Args:
         advance: called with the number of bytes just read.
@@ -130,7 +130,7 @@ def verify(path: Path, advance: Callable[[int], object]) -> list[str]:
 
 
 def _gaps(path: Path) -> list[str]:
-    """Tensors that the index does not hold whole: its bytes may be right, its writer wrong."""
+    """Tensors of which the index holds fewer elements than their shape has."""
     found = []
     for name, entry in store.check(path).index.items():
         held = sum(math.prod(box["sizes"]) for box in entry["boxes"])
@@ -149,7 +149,7 @@ def _sha256(file: Path, advance: Callable[[int], object]) -> str:
 
 
 def _size(path: Path) -> int:
-    """Bytes of the files that are there; one may just be going."""
+    """Bytes of all files; one that is removed meanwhile counts as 0."""
     total = 0
     for file in path.iterdir():
         with contextlib.suppress(OSError):
@@ -254,7 +254,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _verify(paths: Sequence[Path]) -> dict[Path, list[str]]:
-    """What is wrong with each."""
+    """Problems by checkpoint."""
     total = sum(_size(path) for path in paths)
     problems = {}
     with tqdm(

@@ -1,10 +1,10 @@
-"""``python -m tools.runs [DIR]``: the runs below a directory, and how each stands.
+"""``python -m tools.runs [DIR]``: state, step, loss and speed of the runs below a directory.
 
     python -m tools.runs                  all below runs/
     python -m tools.runs runs/lr-* --json
 
-With SLURM or without: a run is known by its own files. The loss is that of the last logged
-step, tokens/s its speed then, and the age is the time since something was last logged.
+Works with and without SLURM: all is read from the run directories. The loss and tokens/s are
+those of the last logged step, and the age is the time since something was last logged.
 """
 
 import json
@@ -30,12 +30,12 @@ TAIL = 2**17
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A run in the list; None where its files do not say.
+    """A run in the list; None for what its files do not hold.
 
     Args:
-        state: running, done, stopped, failed; a launcher's word where the run has not begun.
+        state: running, done, stopped, failed; the launcher's state where the run has not begun.
         step: of the last logged row, or of the status where that is further.
-        steps: of the whole run.
+        steps: that the run is configured for.
         held_out: the last held-out bound, or loss where there is no bound.
         age_s: seconds since something was logged.
     """
@@ -62,7 +62,7 @@ def find_runs(root: Path) -> Iterator[Path]:
 
 
 def look(run: Path) -> Listed:
-    """How a run stands, by its own files."""
+    """State, progress and numbers of a run, read from its own files."""
     directory = RunDirectory(run)
     status = directory.read_status()
     rows = _last_rows(directory.metrics)
@@ -84,7 +84,7 @@ def look(run: Path) -> Listed:
 
 
 def _launcher(run: Path) -> dict[str, Any]:
-    """What a launcher noted of a run that has not begun."""
+    """The launcher's state file of a run that has not begun."""
     try:
         found = json.loads((run / LAUNCHER / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -93,7 +93,7 @@ def _launcher(run: Path) -> dict[str, Any]:
 
 
 def _last_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows in the last part of a metrics file, whatever its size."""
+    """The rows in the last :data:`TAIL` bytes of a metrics file."""
     try:
         with file.open("rb") as stream:
             start = max(0, stream.seek(0, os.SEEK_END) - TAIL)
@@ -113,7 +113,7 @@ def _steps(config: Path) -> int | None:
 
 
 def _age(*files: Path) -> float | None:
-    """Since the first of the files that is there was written."""
+    """Seconds since the first of the files that exists was written."""
     for file in files:
         try:
             return max(0.0, time.time() - file.stat().st_mtime)
@@ -123,7 +123,7 @@ def _age(*files: Path) -> float | None:
 
 
 def table(found: Sequence[Listed]) -> str:
-    """The list for a reader, one line for each run."""
+    """A text table, one line for each run."""
     heads = ["run", "state", "step", "loss", "held-out", "tokens/s", "age", ""]
     lines = [heads, *(_cells(one) for one in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
@@ -149,14 +149,14 @@ def _cells(one: Listed) -> list[str]:
         "" if one.loss is None else f"{one.loss:.4f}",
         "" if one.held_out is None else f"{one.held_out:.4f}",
         speed,
-        "" if one.age_s is None else spoken(one.age_s),
+        "" if one.age_s is None else duration(one.age_s),
         reason,
     ]
     return [" ".join(cell.split()) for cell in cells]
 
 
-def spoken(seconds: float) -> str:
-    """A time in its largest fitting unit."""
+def duration(seconds: float) -> str:
+    """Seconds as a whole number of the largest unit of which there are two or more."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

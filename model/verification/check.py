@@ -1,4 +1,4 @@
-"""A check: a name, and what it compares with what is known."""
+"""Checks: comparisons of numbers with known ones, and their verdicts."""
 
 import math
 import time
@@ -14,13 +14,13 @@ LOG_PROB = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far one thing lies from what it must be.
+    """The deviation of a number from what it must be.
 
     Args:
         what: the thing and its measure ("loss", "-log p of 31 sequences").
         deviation: relative where anything is allowed; else the number of things that differ.
         allowed: 0 asks for equality.
-        figures: the numbers behind it, for whoever has to find out why.
+        figures: the numbers behind it, to find out why it deviates.
     """
 
     what: str
@@ -30,7 +30,7 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether it is as it must be; NaN is not."""
+        """Whether the deviation is allowed; that of NaN is not."""
         return self.deviation <= self.allowed
 
     @property
@@ -43,7 +43,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Comparisons that are made together; an exception says that they could not be made."""
+    """Comparisons that are made together; an exception means that they could not be made."""
 
     name: str
     compare: Callable[[], list[Comparison]]
@@ -51,7 +51,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What came of a check.
+    """The result of a check.
 
     Args:
         error: why there are no comparisons, if there are none.

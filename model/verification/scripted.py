@@ -1,4 +1,4 @@
-"""Draws that are told: over all cases with their weights, a sum is an expectation, exactly."""
+"""Scripted draws: a weighted sum over all cases is an exact expectation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -107,7 +107,7 @@ def test_no_runs_are_no_error_and_no_directory_is_one(tmp_path: Path, capsys) ->
     ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (86400, "24 h"), (2e5, "2 d")]
 )
 def test_ages_are_short(seconds: float, text: str) -> None:
-    assert runs.spoken(seconds) == text
+    assert runs.duration(seconds) == text
 
 
 # -- beginning anew -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the ranks of `checkpoint` do: build an engine, save its state, load it, on the clock."""
+"""The work of the ranks of `checkpoint`: build an engine, save its state, load it, timed."""
 
 import time
 from collections.abc import Mapping

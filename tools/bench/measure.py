@@ -1,4 +1,4 @@
-"""Fair timings on a machine that others use too, and the facts that a timing needs."""
+"""Interleaved timings, fair on a machine that others use too, and facts of the machine."""
 
 import os
 import platform
@@ -52,7 +52,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 
 
 def machine_facts(device: torch.device) -> dict[str, object]:
-    """Processor, cores, threads, torch and the load, as far as the system tells."""
+    """Processor, cores, threads, torch and the load, as far as they are known."""
     facts: dict[str, object] = {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

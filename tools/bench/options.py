@@ -1,4 +1,4 @@
-"""What the subcommands of ``python -m tools.bench`` share: options, shapes, and how they end."""
+"""Shared by the subcommands of ``python -m tools.bench``: options, model shapes, and output."""
 
 import argparse
 import json

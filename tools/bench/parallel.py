@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Bench:
-    """Comparisons made by the ranks of a pool, with so many steps for each of so many figures.
+    """Comparisons made by the ranks of a pool: ``repeats`` figures of ``steps`` steps each.
 
     Args:
         advance: called after every call of the pool.

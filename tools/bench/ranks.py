@@ -1,4 +1,4 @@
-"""What the ranks of `parallel` do: the trainer's step under an engine, timed.
+"""The work of the ranks of `parallel`: the trainer's step under an engine, timed.
 
 A step is what :class:`pretrain.trainer.Trainer` does between reading and logging, but for
 the average of the weights: corrupt, agree on the count, forward, backward, clip, AdamW.
@@ -91,7 +91,7 @@ def against_plain(world: World, config: RunConfig, steps: int, repeats: int) -> 
 
 
 def together(world: World, config: RunConfig, steps: int, threads: int) -> Timed:
-    """The ranks of one layout, with so many threads each."""
+    """The ranks of one layout, with ``threads`` threads each."""
     layout = config.parallel
     mesh = Mesh(world, tensor=layout.tensor, pipeline=layout.pipeline)
     return _one_figure(mesh, config, steps, threads, mesh.barrier)

@@ -1,1 +1,1 @@
-"""Converters: weights that leave for fine-tuning, and weights that come in."""
+"""Converting weights to and from other formats, for fine-tuning and to begin a run from."""

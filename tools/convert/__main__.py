@@ -103,7 +103,7 @@ def _add_from_hf(commands: Any) -> None:
     added = _command(commands, "from-hf", _from_hf, text)
     added.add_argument("source", type=Path, metavar="SOURCE", help="directory or file to read")
     added.add_argument("out", type=Path, metavar="OUT", help=OUT)
-    added.add_argument("--format", choices=sorted(FORMATS), help="if no config.json says")
+    added.add_argument("--format", choices=sorted(FORMATS), help="where no config.json has it")
     _refuse_layout(added)
     added.add_argument(
         "--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt (default raw)"
@@ -115,15 +115,15 @@ def _add_from_hf(commands: Any) -> None:
     added.add_argument(
         "--length",
         type=command.number(3),
-        help="positions that it was trained on, if no config.json says",
+        help="positions that it was trained on, where no config.json has it",
     )
     added.add_argument(
         "--packing",
         choices=("wrap", "pad"),
-        help="how documents became its samples, if no config.json says (default wrap; pad: one "
-        "a sample)",
+        help="how documents became its samples, where no config.json has it (default wrap; pad: "
+        "one a sample)",
     )
-    added.add_argument("--heads", type=command.positive, help="if no config.json says")
+    added.add_argument("--heads", type=command.positive, help="where no config.json has it")
     added.add_argument("--time-conditioning", action="store_true", help="likewise")
     added.add_argument(
         "--shifted-output",
@@ -160,10 +160,10 @@ def _to_hf(arguments: argparse.Namespace) -> str:
         shard_bytes=_shard_bytes(arguments),
         about=About(license=arguments.license, repository=arguments.repository),
     )
-    said = summary(report)
+    line = summary(report)
     if not report["tokenizer"] and not arguments.no_tokenizer:
-        said += "; no tokenizer is here: name one with --tokenizer"
-    return said
+        line += "; no tokenizer is here: name one with --tokenizer"
+    return line
 
 
 def _from_hf(arguments: argparse.Namespace) -> str:
@@ -178,15 +178,15 @@ def _from_hf(arguments: argparse.Namespace) -> str:
         tokenizer=arguments.tokenizer,
         shard_bytes=_shard_bytes(arguments),
     )
-    said = summary(report)
+    line = summary(report)
     if report["left_out"]:
-        said += f"; left out {report['left_out']:,} rows that the tokenizer has no ids for"
+        line += f"; left out {report['left_out']:,} rows that the tokenizer has no ids for"
     if not report["length_known"]:
-        said += (
+        line += (
             "; how long its training sequences were is not known: recorded as "
-            f"{report['length']:,}, and --length N says otherwise"
+            f"{report['length']:,}, and --length N changes that"
         )
-    return said
+    return line
 
 
 def _average(arguments: argparse.Namespace) -> str:

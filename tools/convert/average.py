@@ -25,7 +25,7 @@ def average(
     shares: Sequence[float] | None = None,
     shard_bytes: int = write.SHARD_BYTES,
 ) -> dict[str, Any]:
-    """Write the checkpoint ``out``; the report, which compares it with the mean computed anew.
+    """Write the checkpoint ``out``; returns the report, which compares it with a second mean.
 
     Args:
         shares: of each checkpoint, normalised to 1; by default even.
@@ -51,7 +51,7 @@ def average(
 
 
 def _mean(held: Sequence[Tensors], shares: Sequence[float], name: str) -> Tensor:
-    """Summed in float64."""
+    """The weighted mean of one tensor, summed in float64."""
     total = torch.zeros(held[0].shapes[name], dtype=torch.float64)
     for one, share in zip(held, shares, strict=True):
         total.add_(one.read(name).double(), alpha=share / sum(shares))

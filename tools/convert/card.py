@@ -1,7 +1,7 @@
-"""The model card beside exported weights: what they are, what is known of them, how to use them.
+"""The model card (README.md) beside exported weights: facts, data, usage and licence.
 
 It is ready to be published as it is. What the run does not know, such as the licence of the
-weights or what the corpus holds, is said to be unknown, and never made up.
+weights or what the corpus holds, is stated as unknown, and never made up.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a run does not know of its weights, and their user may.
+    """Facts of the weights that a run does not record.
 
     Args:
         license: of the weights, as the Hub names it (``apache-2.0``).
@@ -164,7 +164,7 @@ def _data(config: RunConfig, facts: Mapping[str, Any], tokenizer: Path | None) -
 
 
 def _splits(config: RunConfig, tokenizer: Path) -> list[str]:
-    """What the manifests say, where the corpus is here."""
+    """Sizes of the splits by their manifests, where the corpus is on this machine."""
     found: list[str] = []
     for use, split in (
         ("Training", config.data.train_split),

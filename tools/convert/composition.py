@@ -1,4 +1,4 @@
-"""Where Unicode's NFKC composes characters, and SentencePiece's rules of that name do not.
+"""Places where Unicode's NFKC composes characters and SentencePiece's rules of that name do not.
 
 The rules are a list of sequences, each a character and the marks that make another character
 of it. They know no canonical order of marks, compose over no mark that stays, and put no mark

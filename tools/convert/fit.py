@@ -1,4 +1,4 @@
-"""Whether tensors are those that a format asks for: every problem at once, each by name."""
+"""Checks that tensors and settings are those of a format; all problems are listed at once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +48,6 @@ def settings(config: Mapping[str, Any], names: tuple[str, ...], origin: str) -> 
 
 
 def refuse(origin: str, problems: list[str]) -> None:
-    """UserError with all the reasons why a model has no place in a format, if there are any."""
+    """UserError with all the reasons why a format cannot hold a model, if there are any."""
     if problems:
         raise UserError(f"{origin} has no place there:\n  " + "\n  ".join(problems))

@@ -1,4 +1,4 @@
-"""A config.json from elsewhere: every entry that is read here is of its kind, before it is read."""
+"""Validation of a foreign config.json: the type and range of every entry that is read here."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from configs.errors import UserError
 
 LARGEST = 2**24
-"""Of any size: below it no shape goes beyond 64 bits."""
+"""Upper bound of every size: below it no shape goes beyond 64 bits."""
 
 SIZES = frozenset(
     [
@@ -76,7 +76,7 @@ LAYERS = frozenset(
 
 
 def checked(config: Mapping[str, Any], origin: str, num_tensors: int) -> Mapping[str, Any]:
-    """The entries that say something; UserError that lists every one that is not of its kind.
+    """The entries that are not null; UserError that lists every one of a wrong type or range.
 
     Args:
         num_tensors: of the weights, of which each layer has some.

@@ -1,4 +1,4 @@
-"""What a format of weights is: how a family of models names and shapes its tensors.
+"""A weight format: how a family of models names and shapes its tensors.
 
 A format brings a model in (``incoming``), and some take one out (``outgoing``). Each knows how
 to compute its own logits from its own tensors, apart from our model: that is what the parity
@@ -21,7 +21,7 @@ from tools.convert.tensors import Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user may say of incoming weights.
+    """Settings of incoming weights that their files may lack.
 
     Args:
         mask_id: the id of [MASK], where the vocabulary has one already.
@@ -29,7 +29,7 @@ class Options:
             has one; the embedding may have more rows.
         length: of the sequences that it was trained on.
         packing: how documents became these sequences.
-        heads: of attention, where no configuration says so.
+        heads: of attention, where no configuration has the number.
         time_conditioning: whether the level reaches the network, likewise.
         shifted_output, annealing_steps: of causal models that become denoisers; see
             :class:`model.networks.config.ModelConfig`.
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Incoming:
-    """A model on its way in.
+    """A foreign model as a denoiser of ours.
 
     Args:
         model: the denoiser that it becomes. tensors: its weights, under our names.
@@ -72,7 +72,7 @@ class Incoming:
 
 @dataclass(frozen=True, kw_only=True)
 class Outgoing:
-    """A model on its way out.
+    """A denoiser of ours as a model of a format.
 
     Args:
         config: its config.json. tensors: its weights, under the names of the format.
@@ -87,11 +87,11 @@ class Outgoing:
 
 
 class Format(Protocol):
-    """One family of models."""
+    """A format: one family of models."""
 
     @property
     def name(self) -> str:
-        """On the command line."""
+        """The name on the command line."""
 
     def recognises(self, config: Mapping[str, Any], tensors: Tensors) -> bool:
         """Whether a config.json (empty if there is none) and its tensors are of this family."""
@@ -112,7 +112,7 @@ class Format(Protocol):
 
 
 def one_way(name: str) -> UserError:
-    """The error of a format that only comes in."""
+    """The error of a format that cannot be written."""
     return UserError(
         f"format {name} comes in only; the help of to-hf lists those that can be written"
     )
@@ -141,7 +141,7 @@ def check_frequencies(source: Tensors, model: ModelConfig) -> None:
         if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-2, atol=1e-6):
             raise UserError(
                 f"{source.origin}: {name} is not that of {len(wanted)} frequencies to base "
-                f"{model.rotary_base:g}, which is what else is said of these weights"
+                f"{model.rotary_base:g}, as their configuration has it"
             )
 
 

@@ -1,4 +1,4 @@
-"""What the formats' own logits are computed with: plain, and apart from model/."""
+"""Layers that the formats compute their own logits with, independent of model/."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ def attend(q_BHLE: Tensor, k_BGLE: Tensor, v_BGLE: Tensor, *, causal: bool = Fal
 
 @dataclass(frozen=True, kw_only=True)
 class GatedNames:
-    """What a pre-norm transformer with RMSNorm and SwiGLU calls its modules.
+    """Module names of a pre-norm transformer with RMSNorm and SwiGLU.
 
     They are written down apart from the table that renames parameters, so that a mistake in
     one of the two shows.
@@ -66,7 +66,7 @@ class GatedNames:
 def gated_logits(
     source: Tensors, model: ModelConfig, inputs: Inputs, names: GatedNames, *, causal: bool
 ) -> Tensor:
-    """Of such a transformer's own weights, ``[B, L, ids]``, one module in memory at a time."""
+    """Logits ``[B, L, ids]`` of such a transformer, one module in memory at a time."""
     source = source.double()
 
     def linear(x: Tensor, name: str) -> Tensor:

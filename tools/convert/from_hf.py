@@ -1,4 +1,4 @@
-"""Weights from elsewhere to a checkpoint of ours: a directory or file, in any known format.
+"""Converting foreign weights, a directory or file of any known format, to a checkpoint of ours.
 
 The checkpoint holds weights only. A run begins from it with ``fork_from``; ``model.yaml``
 beside it has the architecture that the run's configuration needs.
@@ -40,7 +40,7 @@ def from_hf(
     """Write the checkpoint ``out``; the parity report.
 
     Args:
-        format_name: of the source, where its config.json does not say.
+        format_name: of the source, where its config.json does not name it.
         ema: the averaged weights of a .ckpt that has them.
         tokenizer: the one that goes with the weights; its ids must be the model's.
 
@@ -61,8 +61,8 @@ def from_hf(
     if tokenizer is not None:
         tokenizer_files.check(tokenizer, incoming.model)
     length = options.length or incoming.length
-    told = incoming.run.get("data", {}).get("sequence_length")
-    known = bool(length or told or (source / RUN_FILE).exists())
+    recorded = incoming.run.get("data", {}).get("sequence_length")
+    known = bool(length or recorded or (source / RUN_FILE).exists())
     run, objective_state = _run(source, incoming, tokenizer, options), _objective_state_of(source)
     with staged(out, write.num_bytes(incoming.tensors.shapes)) as aside:
         write.write_checkpoint(aside, incoming.tensors, run, shard_bytes, objective_state)
@@ -103,14 +103,14 @@ def _run(
     """The state of the checkpoint: that of the run it was exported from, or of none."""
     longest = incoming.model.max_length or DEFAULT_LENGTH
     known = {} if tokenizer is None else {"tokenizer_sha256": load_tokenizer(tokenizer).sha256}
-    said: dict[str, Any] = {"sequence_length": options.length, "packing": options.packing}
-    said = {name: value for name, value in said.items() if value}
+    given: dict[str, Any] = {"sequence_length": options.length, "packing": options.packing}
+    given = {name: value for name, value in given.items() if value}
     if options.packing and incoming.model.seq2seq is not None:
         raise UserError("--packing is of denoisers; an encoder-decoder has pairs or paragraphs")
     if (source / RUN_FILE).exists():
         facts = _facts(source / RUN_FILE)
         config = stored_config(facts["config"], where=f"{source}/{RUN_FILE}")
-        data = replace(config.data, **said)
+        data = replace(config.data, **given)
         config = replace(config, model=incoming.model, data=data)
         return write.state_of(
             config, step=facts["step"], tokens_seen=facts["tokens_seen"], facts=facts | known
@@ -126,7 +126,7 @@ def _run(
                 "corpus": str(tokenizer or "unknown"),
                 "sequence_length": max(3, incoming.length or min(DEFAULT_LENGTH, longest)),
                 **incoming.run.get("data", {}),
-                **said,
+                **given,
             },
         },
         where="the converted run",
@@ -141,7 +141,7 @@ def _objective_state_of(source: Path) -> State:
 
 
 def _facts(file: Path) -> dict[str, Any]:
-    """What an export says of its run; UserError where it does not."""
+    """The run of an export, by its file; UserError where entries are missing or damaged."""
     facts = tensors.json_file(file)
     wanted: dict[str, tuple[type, ...]] = {"config": (dict,), "step": (int,), "tokens_seen": (int,)}
     optional: dict[str, tuple[type, ...]] = {"elapsed_s": (int, float), "code": (dict,)}

@@ -1,4 +1,4 @@
-"""A ``tokenizer.json`` in which no text spells a special token, as in training, under its names.
+"""A ``tokenizer.json`` that, as in training, reads no special token out of a text.
 
 In training such pieces lose their names (``data_pipeline/unspellable.py``). Here they keep
 them, since users ask for ``[MASK]`` by its name: where the vocabulary holds a name and a text
@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 from data_pipeline.unspellable import merges_without
-from tools.convert.unread import Hidden, Unread, refuse, said
+from tools.convert.unread import Hidden, Unread, problem_of, refuse
 
 CONTEXTS = ("{}", "x{}y", "a {} b", "{}{}", ".{}.")
 
@@ -86,13 +86,13 @@ def _hidden(model: dict[str, Any], names: Mapping[str, int]) -> Hidden:
         return found
     if "merges" in model:
         if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-            return Hidden(problems=[said(name) for name in names])
+            return Hidden(problems=[problem_of(name) for name in names])
         return ways.cut(names)
     # Whole words (WordLevel), or the beginnings of words that are unknown as a whole (WordPiece).
     found = Hidden()
     for name in (name for name in names if name != unknown):
         if _spelt(name, model, ways):
-            found.problems.append(said(name))
+            found.problems.append(problem_of(name))
         else:
             found.replaced.append((name, _another(name, ways)))
     return found

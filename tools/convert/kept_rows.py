@@ -1,4 +1,4 @@
-"""Which rows of a foreign vocabulary become ours: ids of the tokenizer, and [MASK].
+"""The rows of a foreign vocabulary that are kept: ids of the tokenizer, and [MASK].
 
 Tables are often longer than the tokenizer has ids. A [MASK] beyond these becomes the id after
 the last of them, which is our own.
@@ -37,7 +37,7 @@ class Vocabulary:
 
     @property
     def left_out(self) -> int:
-        """Rows that are not."""
+        """How many rows are not kept."""
         return self.rows - len(self.kept)
 
     def taken(self, value: Tensor, num_rows: int) -> Tensor:
@@ -55,10 +55,10 @@ class Vocabulary:
 
 
 def vocabulary(rows: int, mask: int | None, options: Options, origin: str) -> Vocabulary:
-    """Of tables with so many rows.
+    """The vocabulary of tables with ``rows`` rows.
 
     Args:
-        mask: the row of [MASK] as the source says it, if it does.
+        mask: the row of [MASK] by the configuration of the source, if known.
 
     Raises:
         UserError: the tokenizer has more ids than there are rows, or [MASK] is none of them.
@@ -66,16 +66,16 @@ def vocabulary(rows: int, mask: int | None, options: Options, origin: str) -> Vo
     size = options.vocab_size
     if size is not None and size > rows:
         raise UserError(f"vocabulary mismatch: the tokenizer has {size} ids, {origin} {rows} rows")
-    for said in (options.mask_id, mask, options.tokenizer_mask):
-        if said is not None:
-            mask = said
+    for given in (options.mask_id, mask, options.tokenizer_mask):
+        if given is not None:
+            mask = given
             break
     if mask is None:
         mask = rows - 1 if size is None else size
     if not 0 <= mask < rows:
         raise UserError(
             f"{origin}: mask_token_id {mask} is no id of its vocabulary of {rows}; "
-            "say which is with --mask-id"
+            "name the right one with --mask-id"
         )
     if size is None:
         size = rows - 1 if mask == rows - 1 else rows

@@ -1,4 +1,4 @@
-"""Where a conversion writes: aside, with room for it checked first, and renamed when whole."""
+"""Output of a conversion: written aside, after a check of free space, and renamed when complete."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def staged(out: Path, weight_bytes: int) -> Iterator[Path]:
 
 
 def require_room(folder: Path, weight_bytes: int) -> None:
-    """UserError unless the disk has room for so many bytes of weights."""
+    """UserError unless the disk has room for the weights."""
     needed, free = weight_bytes + ROOM, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

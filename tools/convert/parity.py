@@ -31,7 +31,7 @@ FILE_NAME = "parity.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What both sides are asked.
+    """Inputs of both models.
 
     Args:
         ids_BL: int64, a third of them [MASK] where the source knows it.
@@ -59,7 +59,7 @@ def inputs(model: ModelConfig, num_ids: int) -> Inputs:
 
 @torch.no_grad()
 def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = build) -> Tensor:
-    """Of a network with these weights, ``[B, L, R]`` float64, one layer in memory at a time.
+    """Logits ``[B, L, R]`` float64 of a network with these weights, one layer in memory at a time.
 
     An encoder-decoder's are its rounding classifier's, of what it predicts.
 

@@ -1,4 +1,4 @@
-"""Weights that PyTorch pickled: tensors and plain data only, never the objects of a program.
+"""Reading weights that PyTorch pickled: tensors and plain data only, never objects of a program.
 
 Everything goes through ``weights_only=True``. A file that holds more, as checkpoints of
 training frameworks do, is refused with the names of what it holds; :func:`read_without` reads
@@ -98,7 +98,7 @@ def foreign_names(path: Path) -> list[str]:
     """Classes and functions that a file names beyond those of plain tensors; [] if unknown."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except Exception:  # no file of PyTorch's: reading it says so
+    except Exception:  # no file of PyTorch's: reading it raises the error
         return []
 
 
@@ -132,7 +132,7 @@ def _type_name(name: str) -> str:
 
 
 class _StandIn:
-    """Takes whatever an object is made of, and is none."""
+    """Stand-in for a foreign object: accepts its arguments and state, and does nothing."""
 
     def __new__(cls, *args: object, **kwargs: object) -> "_StandIn":
         return object.__new__(cls)
@@ -145,7 +145,7 @@ class _StandIn:
 
 
 class _Mapping:
-    """The same for a subclass of dict."""
+    """Stand-in for a subclass of dict."""
 
     def __new__(cls, *args: object, **kwargs: object) -> "OrderedDict[object, object]":  # type: ignore[misc]
         return OrderedDict()

@@ -1,4 +1,4 @@
-"""Named tensors that are read when they are asked for: what every conversion goes by.
+"""Lazy collections of named tensors: the common form of all conversions.
 
 A model never stands in memory whole. A file, a checkpoint and a conversion of another such
 collection look alike: names and shapes at once, each value when its turn comes.
@@ -67,7 +67,7 @@ def of_checkpoint(reader: Reader, kind: str) -> Tensors:
 
 
 def of_dict(values: Mapping[str, Tensor], origin: str) -> Tensors:
-    """Tensors that are there already."""
+    """A collection of tensors in memory."""
     return Tensors(
         {name: tuple(value.shape) for name, value in values.items()},
         lambda name: values[name].float(),

@@ -41,7 +41,7 @@ def to_hf(
         checkpoint: or a run directory, of which the newest checkpoint is taken.
         tokenizer: or a directory with one; by default the corpus of the run, if it is here.
         no_tokenizer: write none.
-        about: what the model card is to say besides.
+        about: further facts for the model card.
 
     Raises:
         UserError: nothing to convert, no place to write to, or no place in the format.

@@ -1,4 +1,4 @@
-"""Whether an exported tokenizer gives the ids that training saw, on texts of every kind.
+"""Comparison of an exported tokenizer with that of training, on texts of every kind.
 
 Texts: what is easily lost (spaces, newlines, marks, forms that normalisers change), the names
 of special tokens in all places, every piece of the vocabulary, and the corpus's own documents
@@ -67,7 +67,7 @@ def require_same_ids(
     names: Sequence[str],
     scores: Scores | None = None,
 ) -> int:
-    """How many texts are cut in another way that is equally likely.
+    """Raise where ids differ; returns how many texts have another, equally likely segmentation.
 
     Args:
         exported: as it was written. path: of the corpus or the tokenizer. names: of special

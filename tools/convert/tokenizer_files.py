@@ -44,7 +44,7 @@ def check(path: Path, model: ModelConfig) -> Tokenizer:
 
 
 def _advice(found: Tokenizer, model: ModelConfig) -> str:
-    """What makes a tokenizer of as many ids fit."""
+    """How to declare [MASK] for a tokenizer with the right number of ids."""
     if found.vocab_size != model.vocab_size or model.mask_id is None:
         return ""
     piece = json.dumps({"mask_token": found.id_to_piece(model.mask_id)}, ensure_ascii=False)

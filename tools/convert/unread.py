@@ -1,4 +1,4 @@
-"""Names of special tokens that no text spells, though the vocabulary holds them.
+"""Keeping a tokenizer from reading names of special tokens out of texts.
 
 A text is cut within such a name, between two characters that no other piece holds side by
 side: it then comes out as if the name were no piece. Where there is no such place, a Unigram
@@ -21,7 +21,7 @@ UNKNOWN_CHARACTER = chr(PLACES[-1])
 
 @dataclass
 class Hidden:
-    """What is done so that names are not read.
+    """Changes to a tokenizer so that names are not read.
 
     Args:
         pairs: of characters between which a text is cut. replaced: texts by others, before
@@ -33,7 +33,7 @@ class Hidden:
     problems: list[str] = field(default_factory=list)
 
     def pattern(self) -> str:
-        """Of the places where a text is cut."""
+        """A pattern of the places where a text is cut."""
         return "|".join(f"(?<={re.escape(a)})(?={re.escape(b)})" for a, b in sorted(self.pairs))
 
 
@@ -56,18 +56,18 @@ class Unread:
         return self._known[part]
 
     def cut(self, names: Collection[str]) -> Hidden:
-        """By cuts alone."""
+        """Hide names by cuts alone."""
         found = Hidden()
         for name in names:
             pair = self._boundary(name)
             if pair is None:
-                found.problems.append(said(name))
+                found.problems.append(problem_of(name))
             else:
                 found.pairs.add(pair)
         return found
 
     def unigram(self, names: Mapping[str, int], scores: list[float]) -> Hidden:
-        """By cuts, or by what a Unigram model has besides.
+        """Hide names by cuts, by scores of a Unigram model, or by replacement.
 
         Args:
             names: their ids. scores: of all pieces, by id; changed in place.
@@ -86,7 +86,7 @@ class Unread:
                 # One character that is unknown is as good as another.
                 found.replaced.append((name, name.replace(unknown, UNKNOWN_CHARACTER, 1)))
             else:
-                found.problems.append(said(name))
+                found.problems.append(problem_of(name))
         return found
 
     def _boundary(self, name: str) -> tuple[str, str] | None:
@@ -101,8 +101,8 @@ class Unread:
         return None
 
 
-def said(name: str) -> str:
-    """Why a name is a problem."""
+def problem_of(name: str) -> str:
+    """Why a name that is read out of texts is a problem."""
     return f"a text that mentions {name!r} would hold that piece, which no text of a corpus does"
 
 

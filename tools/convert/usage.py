@@ -1,4 +1,4 @@
-"""The part of a model card that says how exported weights are used.
+"""The usage section of a model card.
 
 Every block of Python runs as it stands from within the directory; a test runs them.
 """
@@ -91,7 +91,7 @@ def usage(
     where: str | None,
     tokenizer: bool,
 ) -> str:
-    """The section.
+    """The section for a model.
 
     Args:
         samplers: those that suit the model.

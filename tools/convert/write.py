@@ -26,7 +26,7 @@ SHARD_BYTES = 2**30
 
 
 def num_bytes(shapes: Mapping[str, Shape]) -> int:
-    """Of all tensors, in float32."""
+    """Bytes of all tensors, in float32."""
     return sum(ELEMENT_BYTES * math.prod(shape) for shape in shapes.values())
 
 
@@ -94,7 +94,7 @@ def write_checkpoint(
     """A checkpoint of ours that holds weights only, once: neither moments nor an average.
 
     Args:
-        learnt: what the objective of its run has learnt.
+        objective_state: of the run that the weights are of.
     """
     folder.mkdir()
     sums: dict[str, int] = {}

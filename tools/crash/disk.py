@@ -32,7 +32,7 @@ class SmallDisk:
         subprocess.run(["umount", "--lazy", str(self._path)], check=False)
 
     def resize(self, size: int) -> None:
-        """Room for so many bytes, as soon as no more are in use."""
+        """Change its size to ``size`` bytes, as soon as no more are in use."""
         self._remount(f"size={-(-size // PAGE) * PAGE}")
 
     def fill(self) -> None:

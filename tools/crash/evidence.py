@@ -1,4 +1,4 @@
-"""What a run directory shows from outside, and what must never be missing from it."""
+"""Invariants of a run directory: committed checkpoints are kept and sound, metrics have no gaps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 class Evidence:
-    """One run directory, looked at while its run lives and after it has died.
+    """One run directory, observed while its run lives and checked after its death.
 
     Args:
         keep_every: as the run has it: what stays is worked out here anew.
@@ -35,7 +35,7 @@ class Evidence:
     # -- while it lives ---------------------------------------------------------------------
 
     def expect_start(self) -> None:
-        """A start comes next: what it does is told from what is there now."""
+        """Note the present state: what the next start changes is its doing."""
         self._began = self._status_time()
 
     def has_begun(self) -> bool:
@@ -49,7 +49,7 @@ class Evidence:
             return 0
 
     def look(self) -> None:
-        """Note which checkpoints are committed; a new one must be whole at once."""
+        """Note which checkpoints are committed; a new one must be complete at once."""
         for path in store.committed(self.directory.checkpoints):
             if _step(path) in self._seen:
                 continue

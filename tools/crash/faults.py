@@ -1,4 +1,4 @@
-"""One run whose disks fill up and turn read-only, and whose ranks die while they save.
+"""Faults under one run: disks that fill up or turn read-only, and ranks that die in a save.
 
 Each fault must leave a run that goes on, or one that ends with one clear error; with the
 cause removed it goes on, and in the end its curve is that of a run which nothing disturbed.
@@ -94,7 +94,7 @@ class Faults:
         room = KEEP_LAST * checkpoint + ranks
         while self._evidence.newest == before:
             if room > (KEEP_LAST + 1) * checkpoint + 2**18:
-                raise Violation(f"with room again, no save succeeds:\n{start.said}")
+                raise Violation(f"with room again, no save succeeds:\n{start.output}")
             disk.resize(room)
             failures += self._until_save_ends(start, before)
             room += PAGE
@@ -117,11 +117,11 @@ class Faults:
 
     def _full_at_end(self, start: Start, disk: SmallDisk) -> str:
         # No more room than is in use while a save fails: every later one fails too.
-        failures = start.said.count(FAILED_SAVE)
+        failures = start.output.count(FAILED_SAVE)
 
         def full() -> bool:
             disk.fill()
-            return start.said.count(FAILED_SAVE) > failures
+            return start.output.count(FAILED_SAVE) > failures
 
         self._until(start, full)
         start.ask_to_stop()
@@ -191,7 +191,7 @@ class Faults:
         while not condition():
             self._evidence.look()
             if start.status is not None or time.monotonic() > deadline:
-                raise Violation(f"ended ({start.status}), or stands still:\n{start.said}")
+                raise Violation(f"ended ({start.status}), or stands still:\n{start.output}")
             time.sleep(0.002)
 
     def _until_committed(self, start: Start) -> None:
@@ -199,15 +199,15 @@ class Faults:
         self._until(start, lambda: self._evidence.newest > before)
 
     def _until_failed_save(self, start: Start) -> None:
-        before = start.said.count(FAILED_SAVE)
-        self._until(start, lambda: start.said.count(FAILED_SAVE) > before)
+        before = start.output.count(FAILED_SAVE)
+        self._until(start, lambda: start.output.count(FAILED_SAVE) > before)
 
     def _until_save_ends(self, start: Start, newest: int) -> int:
         """Until one more save has failed (1), or a newer one is committed (0)."""
-        before = start.said.count(FAILED_SAVE)
+        before = start.output.count(FAILED_SAVE)
 
         def ended() -> bool:
-            return start.said.count(FAILED_SAVE) > before or self._evidence.newest > newest
+            return start.output.count(FAILED_SAVE) > before or self._evidence.newest > newest
 
         self._until(start, ended)
         return int(self._evidence.newest == newest)
@@ -222,7 +222,9 @@ class Faults:
             status = start.wait(STUCK_S)
         finally:
             start.end()
-        errors = [line for line in start.said.splitlines() if re.match(expected, line)]
-        if status != 1 or len(errors) != 1 or "Traceback" in start.said:
-            raise Violation(f"not one clear error ({expected}), but status {status}:\n{start.said}")
+        errors = [line for line in start.output.splitlines() if re.match(expected, line)]
+        if status != 1 or len(errors) != 1 or "Traceback" in start.output:
+            raise Violation(
+                f"not one clear error ({expected}), but status {status}:\n{start.output}"
+            )
         return f"it ended: {errors[0].replace(str(self._path), 'RUN')}"

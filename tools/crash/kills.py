@@ -1,6 +1,6 @@
 """Runs that are killed again and again, and go on each time.
 
-A chain is one run, killed so many times and then finished. On one layout, its whole curve
+A chain is one run, killed several times and then finished. On one layout, its full curve
 is that of a run which nothing interrupted, bit by bit, and so are its last weights, moments
 and averages. On a layout drawn anew for every
 start, each segment is, bit by bit, that of a reference restarted from the same checkpoint
@@ -35,7 +35,7 @@ Aim = Literal["start-up", "training", "writing"]
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """What is to be killed, and when.
+    """Which process to kill, and when.
 
     Args:
         aim: during start-up, between two steps or in one, or while a checkpoint is written.
@@ -170,20 +170,20 @@ class Chain:
         while not condition():
             self._evidence.look()
             if start.status is not None:
-                raise Violation(f"the run ended by itself ({start.status}):\n{start.said}")
+                raise Violation(f"the run ended by itself ({start.status}):\n{start.output}")
             if time.monotonic() - start.began > STUCK_S:
-                raise Violation(f"the run stands still:\n{start.said}")
+                raise Violation(f"the run stands still:\n{start.output}")
             time.sleep(POLL_S)
 
     def _strike(self, start: Start, wanted: Kill) -> tuple[Victim, str]:
-        """Kill, and see the rest of the run off; what was killed while it did what."""
+        """Kill, and wait for the end; returns what was killed, and what the run was doing."""
         ranks = start.ranks()
         if wanted.victim == "rank" and ranks:
             kill(self._rng.choice(ranks))
             moment = self._evidence.moment()
             status = start.wait()
-            if status != 1 or "was killed by signal 9; the run has ended" not in start.said:
-                raise Violation(f"a rank was killed, the run ended with {status}:\n{start.said}")
+            if status != 1 or "was killed by signal 9; the run has ended" not in start.output:
+                raise Violation(f"a rank was killed, the run ended with {status}:\n{start.output}")
             return "rank", moment
         victim: Victim = "launcher" if wanted.victim == "launcher" else "all"
         if victim == "launcher":
@@ -199,12 +199,12 @@ class Chain:
     def _compare(
         self, start: Start, layout: str, resumed: int, rows: Sequence[Row], twin: Path | None
     ) -> None:
-        """What one start did; ``twin`` is the run as it was before."""
+        """Compare the rows of one start with a reference run from ``twin``, an earlier copy."""
         if not rows:
             return
         path = store.path_of(self._evidence.directory.checkpoints, resumed)
-        if resumed and f"resuming from {path}" not in start.said:
-            raise Violation(f"it did not resume from {path}, the newest:\n{start.said}")
+        if resumed and f"resuming from {path}" not in start.output:
+            raise Violation(f"it did not resume from {path}, the newest:\n{start.output}")
         self._segments += rows[resumed:]
         if twin is not None and len(rows) > resumed:
             expected = self._setting.reference(twin, layout, len(rows))
@@ -266,7 +266,7 @@ def _shares(total: int, most: int, least: int) -> list[int]:
 
 
 def _changing(num: int, rng: random.Random) -> list[str]:
-    """So many layouts at random, no two neighbours equal."""
+    """``num`` random layouts, no two neighbours equal."""
     found: list[str] = []
     while len(found) < num:
         layout = rng.choice(list(LAYOUTS))

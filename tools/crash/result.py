@@ -1,4 +1,4 @@
-"""What was killed, what broke, and how it is told."""
+"""The report of kills and faults, as Markdown."""
 
 import time
 from collections import Counter
@@ -24,7 +24,7 @@ VICTIMS: dict[Victim, str] = {
 
 @dataclass(kw_only=True)
 class Result:
-    """Everything that was survived.
+    """All survived kills and faults.
 
     Args:
         command: that repeats it; worst: by chain, the largest relative difference of a loss

@@ -76,7 +76,7 @@ class Setting:
 
 
 def _train(world: World, config: RunConfig, path: Path) -> int:
-    """One rank of a reference, which has nothing to say."""
+    """One rank of a reference, with its output discarded."""
     allowed = os.sched_getaffinity(0)
     if world.size == 1:
         os.sched_setaffinity(0, _one_core())

@@ -1,4 +1,4 @@
-"""One start of ``python -m pretrain``, and all the processes that come of it."""
+"""One start of ``python -m pretrain``, with all its processes."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _MARK = "PALIMPSEST_CRASH"
 
 
 class Violation(Exception):  # noqa: N818
-    """Something that must never happen; the message says what."""
+    """A broken invariant, which the message describes."""
 
 
 class Start:
@@ -35,7 +35,7 @@ class Start:
         value = str(uuid.uuid4())
         self._mark = f"{_MARK}={value}".encode()
         self._log = log
-        self._said_before = log.stat().st_size if log.exists() else 0
+        self._output_before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pretrain", *words],
@@ -56,10 +56,10 @@ class Start:
         return self._process.poll()
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What it has printed."""
         with self._log.open("rb") as stream:
-            stream.seek(self._said_before)
+            stream.seek(self._output_before)
             return stream.read().decode(errors="replace")
 
     def processes(self) -> list[int]:
@@ -128,10 +128,10 @@ class Start:
         finally:
             self.end()
         if status != 0:
-            raise Violation(f"the run ended with {status}:\n{self.said}")
+            raise Violation(f"the run ended with {status}:\n{self.output}")
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Kill all its processes."""
         while self.processes():
             self.kill_all()
             time.sleep(0.01)

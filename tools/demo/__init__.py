@@ -1,1 +1,1 @@
-"""The whole road once, from text to samples; what is shown at its end depends on the objective."""
+"""Demo of every step from text to samples; the numbers shown depend on the objective."""

@@ -1,8 +1,8 @@
-"""``python -m tools.demo``: the whole road once, from text to samples, in minutes.
+"""``python -m tools.demo``: every step once, from text to samples, in minutes.
 
 Prepares the demo corpus, trains on it, evaluates on the held-out documents, draws samples
-and pictures, and says what was made. Every step is one of the ordinary commands. Started
-again, it goes on where it was, or says that it is done.
+and pictures, and prints what was made. Every step is one of the ordinary commands. Started
+again, it goes on where it was, or prints the result of a finished run.
 """
 
 from pretrain.launch import preemption
@@ -54,13 +54,13 @@ def demo(words: Sequence[str]) -> int:
     summary_file = run / "summary.json"
     status = RunDirectory(run).read_status()
     found = json.loads(summary_file.read_text(encoding="utf-8")) if summary_file.exists() else {}
-    if status.get("state") == "done" and _says_all(found, part):
+    if status.get("state") == "done" and _is_complete(found, part):
         print(f"{run} is done already; remove it to run the demo again.")
         print(_describe(found, run, files[-1], part))
         return 0
 
     trained_before = _seconds_training(run)
-    _say(f"1/4  training ({config.steps} steps; Ctrl-C saves, the same command goes on)")
+    _log(f"1/4  training ({config.steps} steps; Ctrl-C saves, the same command goes on)")
     code = pretrain(list(words))
     if code or RunDirectory(run).read_status().get("state") != "done":
         return code
@@ -84,14 +84,14 @@ def _finish(run: Path, config: RunConfig, part: ModuleType) -> dict[str, Any]:
     from tools.report.pictures import report
 
     loaded = load_denoiser(run, "ema")
-    _say("2/4  evaluating on the held-out documents")
+    _log("2/4  evaluating on the held-out documents")
     summary: dict[str, Any] = part.evaluated(loaded)
-    _say("3/4  sampling")
+    _log("3/4  sampling")
     texts: dict[str, list[str]] = part.samples(loaded)
     for name, drawn in texts.items():
         body = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(drawn, 1))
         (run / "samples" / f"{name}.txt").write_text(body, encoding="utf-8")
-    _say("4/4  drawing pictures")
+    _log("4/4  drawing pictures")
     pictures = report([run], unigram=summary.get("unigram"))
     return {
         **summary,
@@ -110,8 +110,8 @@ def _seconds_training(run: Path) -> float:
     return max((row.get("perf/elapsed_s", 0.0) for row in rows), default=0.0)
 
 
-def _says_all(summary: dict[str, Any], part: ModuleType) -> bool:
-    """Whether a summary has what is shown now; one of a former version may not."""
+def _is_complete(summary: dict[str, Any], part: ModuleType) -> bool:
+    """Whether a summary has all that is shown; one of a former version may not."""
     parsed = Formatter().parse(_template(part))
     fields = {str(name).partition("[")[0] for _, name, _, _ in parsed if name}
     return fields - {"run", "config", "python"} <= summary.keys()
@@ -137,7 +137,7 @@ def _python() -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -3,8 +3,8 @@
     python -m tools.evaluate runs/demo
     python -m tools.evaluate runs/e2e --task seq2seq --data test.jsonl --train-data train.jsonl
 
-nelbo, nelbo_ci95   nats per counted token, and its 95% interval; "interval" says over what,
-                    or why there is none (null): below 10 documents
+nelbo, nelbo_ci95   nats per counted token, and its 95% interval; "interval" names what
+                    it is over, or why it is null: below 10 documents
 perplexity          exp(nelbo)
 bits_per_byte       the same bound per byte of text: no tokenizer can flatter it
 unigram, ratio      cross-entropy of the training unigram on the same tokens (without EOS where
@@ -12,7 +12,7 @@ unigram, ratio      cross-entropy of the training unigram on the same tokens (wi
 bound_on            what nelbo is a bound on: the texts and their ends, or, with
 length_given        true, each text given its length (packing pad; objective.padding masked
                     or visible). Then EOS is given too, and is neither predicted nor counted
-exact               whether nelbo is no bound but that itself: then one corruption is scored
+exact               whether nelbo is -log p itself: then one corruption is scored
 documents_cut       padded documents longer than a window: how many windows each fills is given
 tokens, eos_counted, padding_counted, padding
                     how many tokens nelbo is divided by, how many of these are EOS or padding,
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         help="their fields (default: source target)",
     )
     options.add_argument(
-        "--sources", type=command.positive, help="only the first so many different sources"
+        "--sources", type=command.positive, help="only this many different sources, the first ones"
     )
     options.add_argument(
         "--must-say",

@@ -1,4 +1,4 @@
-"""One of several candidates for a source.
+"""Choosing one of several candidates for a source.
 
 single   the first
 mbr      minimum Bayes risk: the one most like the others by sentence BLEU (Kumar & Byrne
@@ -15,7 +15,7 @@ Choice = Literal["single", "mbr", "oracle"]
 
 
 def choose(candidates: Sequence[str], how: Choice, references: Sequence[str] = ()) -> str:
-    """The chosen one; of equals the first."""
+    """The chosen candidate; among equals the first."""
     if how == "single" or len(candidates) == 1:
         return candidates[0]
     if how == "oracle":

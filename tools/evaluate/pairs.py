@@ -1,4 +1,4 @@
-"""Pairs of a source and its targets, for evaluation, and what needs no model to say of them."""
+"""Pairs of source and targets for evaluation, baselines without a model, and counts of mentions."""
 
 import json
 import random
@@ -14,14 +14,14 @@ from data_pipeline.sources import Documents
 
 @dataclass(frozen=True, kw_only=True)
 class References:
-    """Different sources, in the order in which they come, and all targets of each."""
+    """Distinct sources in the order of the file, and all targets of each."""
 
     sources: list[str]
     targets: list[list[str]]
 
 
 def read_references(file: Path, fields: Sequence[str]) -> References:
-    """From JSON-lines; pairs of one source are put together.
+    """Read pairs from JSON lines; targets of the same source are grouped.
 
     Raises:
         UserError: the file cannot be read, or has no such fields.
@@ -34,14 +34,14 @@ def read_references(file: Path, fields: Sequence[str]) -> References:
 
 
 def read_sources(file: Path, field: str) -> list[str]:
-    """Sources, one a line of text, or one a record."""
+    """Read sources: one per line of a text file, or the field of each JSON record."""
     documents = Documents([file], fields=[field])
     found = list(documents)
     return found if documents.form_of(file) == "text" else list(dict.fromkeys(found))
 
 
 def random_targets(references: References, training: References, seed: int) -> list[str]:
-    """A training target for each source, whatever the source: what fluency alone scores."""
+    """A random training target for each source: the score of fluent but unrelated text."""
     every = [target for own in training.targets for target in own]
     drawn = random.Random(seed)
     return [drawn.choice(every) for _ in references.sources]
@@ -63,19 +63,19 @@ def nearest_targets(references: References, training: References) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """Of outputs whose source holds something to be said, how many say it."""
+class Mentions:
+    """How many outputs contain the value captured in their source: ``said`` of ``of``."""
 
     said: int
     of: int
 
 
-def said(
+def count_mentions(
     pattern: str, sources: Sequence[str], outputs: Sequence[str], training: References
-) -> dict[str, Said]:
-    """Whether what ``pattern`` captures in a source occurs in its output.
+) -> dict[str, Mentions]:
+    """Count outputs that contain what ``pattern`` captures in their source.
 
-    Apart: values that occur in the training sources (``seen``), and others (``unseen``).
+    Values that occur in the training sources (``seen``) are counted apart from others (``unseen``).
 
     Raises:
         UserError: the pattern is no regular expression with one group.
@@ -94,4 +94,4 @@ def said(
             own = counts["seen" if value in known else "unseen"]
             own[0] += value in output
             own[1] += 1
-    return {name: Said(said=found, of=total) for name, (found, total) in counts.items()}
+    return {name: Mentions(said=found, of=total) for name, (found, total) in counts.items()}

@@ -1,4 +1,4 @@
-"""How much of a noised target a network gives back, level by level, beside doing without one.
+"""Token recovery by noise level: a network beside two baselines that need none.
 
 Two things need no network: the mean embedding, whose squared error is the variance of the
 embeddings, and rounding: the embedding nearest to the noisy one. At little noise rounding
@@ -22,7 +22,7 @@ from pretrain.data import Corpus
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """At one noise level, over all held-out target tokens.
+    """Errors and recovered tokens at one noise level, over all held-out target tokens.
 
     Args:
         error, mean_error: squared error per dimension of the clean embeddings, of the network
@@ -40,7 +40,7 @@ class Recovery:
 
 @dataclass(frozen=True, kw_only=True)
 class _AtLevel(Draws):
-    """Draws whose times are all one."""
+    """Draws whose times are all equal."""
 
     time: float
 
@@ -52,7 +52,7 @@ class _AtLevel(Draws):
 def recovery(
     loaded: Loaded, corpus: Corpus, levels: Sequence[float], *, num: int, batch: int, seed: int
 ) -> list[Recovery]:
-    """At each level, on the first ``num`` held-out samples."""
+    """Recovery at each level, on the first ``num`` held-out samples."""
     assert corpus.held_out is not None
     stream, available = corpus.held_out
     num = min(num, available)

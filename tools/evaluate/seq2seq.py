@@ -1,4 +1,4 @@
-"""The task of ``python -m tools.evaluate RUN --task seq2seq``: generate, choose, score."""
+"""``python -m tools.evaluate RUN --task seq2seq``: generate candidates, choose one, score it."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from pretrain.checkpoint.weights import Loaded
 from tools.evaluate.choose import choose
 from tools.evaluate.pairs import (
     References,
+    count_mentions,
     nearest_targets,
     random_targets,
     read_references,
-    said,
 )
 from tools.evaluate.text_scores import bleu, distinct, rouge, self_bleu
 from tools.sample.candidates import draw_candidates
@@ -20,7 +20,7 @@ from tools.sample.options import sampler_of
 
 
 def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Scores of the chosen candidates, and of what needs no model beside them."""
+    """Scores of the chosen candidates, and of baselines that need no model."""
     references = read_references(arguments.data, arguments.pairs)
     training = (
         read_references(arguments.train_data, arguments.pairs) if arguments.train_data else None
@@ -75,7 +75,7 @@ def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str,
             baseline = {"bleu": bleu(texts, references.targets)[0]}
             summary[name] = baseline | rouge(texts, references.targets)
         if arguments.must_say:
-            found = said(arguments.must_say, references.sources, chosen, training)
+            found = count_mentions(arguments.must_say, references.sources, chosen, training)
             summary["said"] = {name: vars(one) for name, one in found.items()}
     return summary
 
@@ -83,7 +83,7 @@ def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str,
 def _write(
     path: Path, references: References, candidates: list[list[str]], chosen: list[str]
 ) -> None:
-    """A JSON line for each source."""
+    """Write sources, chosen outputs and candidates as JSON lines."""
     with path.open("w", encoding="utf-8") as file:
         for source, own, output in zip(references.sources, candidates, chosen, strict=True):
             line = {"source": source, "output": output, "candidates": own}

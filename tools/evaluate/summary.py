@@ -1,4 +1,4 @@
-"""What each rank of ``python -m tools.evaluate`` does: evaluate, and print the summary."""
+"""The work of ``python -m tools.evaluate`` on each rank: evaluate, and print the summary."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def print_summary(loaded: Loaded, arguments: argparse.Namespace) -> int:
 
 
 def in_words(summary: dict[str, Any]) -> str:
-    """What the number is, its uncertainty, and what was counted."""
+    """One line on the held-out number, its interval and what was counted."""
     name = "nelbo" if "nelbo" in summary else "loss"
     ends = summary[f"{name}_ci95"]
     spread = summary["interval"] + (f", {ends[0]:.4f} to {ends[1]:.4f}" if ends else "")
@@ -49,7 +49,7 @@ def in_words(summary: dict[str, Any]) -> str:
 
 
 def plain(summary: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it: null for a number that is not finite."""
+    """The summary with null for each number that is not finite, which JSON does not have."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in summary.items()

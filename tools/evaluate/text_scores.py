@@ -1,7 +1,7 @@
-"""How good texts are, by public implementations: sacrebleu, rouge-score; and how diverse.
+"""BLEU (sacrebleu), ROUGE (rouge-score) and diversity of generated texts.
 
 BLEU does not tokenise again: texts are compared as they are, split at spaces, since the
-corpora here are tokenised already. The signature that is printed says all of that.
+corpora here are tokenised already; the printed signature records it.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def sentence_bleu(text: str, references: Sequence[str]) -> float:
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
     """Corpus BLEU against all references of each text, and sacrebleu's signature."""
     most = max(len(own) for own in references)
-    # sacrebleu takes None for the references that a text does not have; its types do not say so.
+    # sacrebleu takes None for the references that a text lacks, which its types do not allow.
     streams: Any = [[own[k] if k < len(own) else None for own in references] for k in range(most)]
     metric = BLEU(tokenize="none", force=True)
     score = metric.corpus_score(list(texts), streams)
@@ -44,7 +44,7 @@ def rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Different n-grams as a share of all (Li et al. 2016)."""
+    """Distinct-n: the share of n-grams that are different (Li et al. 2016)."""
     grams = [gram for text in texts for gram in _grams(text.split(), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 

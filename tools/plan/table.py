@@ -70,12 +70,12 @@ def _grid(
 
 
 def _mark(one: Candidate, chosen: Candidate | None, own: Candidate | None) -> str:
-    said = {
+    marks = {
         "does not fit": not one.fits,
         "recommended": chosen is not None and one.plan.layout == chosen.plan.layout,
         "yours": own is not None and one.plan.layout == own.plan.layout,
     }
-    return ", ".join(word for word, holds in said.items() if holds)
+    return ", ".join(word for word, holds in marks.items() if holds)
 
 
 def _unit(largest: float) -> str:

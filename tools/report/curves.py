@@ -14,7 +14,7 @@ from pretrain.run.metrics import Row, number, read_rows
 
 LEVEL = "train/loss_level_"
 SHARE = 20
-"""A line is smoothed over one in so many of its rows."""
+"""A line is smoothed over one in this many of its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

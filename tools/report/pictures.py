@@ -16,7 +16,7 @@ def report(paths: list[Path], out: Path | None = None, unigram: float | None = N
     """
     runs = read_runs(paths)
     if out is None and len(runs) > 1:
-        raise UserError("several runs: say with --out DIR where their pictures are to be")
+        raise UserError("several runs: name a directory for their pictures with --out DIR")
     directory = out or paths[0] / "plots"
     try:
         directory.mkdir(parents=True, exist_ok=True)

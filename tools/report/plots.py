@@ -1,4 +1,4 @@
-"""Pictures of runs, one over the other: loss, noise levels, and how training goes."""
+"""Plots of runs over each other: loss, loss by noise level, gradient norm, rate and speed."""
 
 import warnings
 from pathlib import Path

@@ -59,7 +59,7 @@ def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
     is_seq2seq = config.model.seq2seq is not None
     if is_seq2seq != (arguments.source is not None):
         raise UserError(
-            f"{arguments.run} is an encoder-decoder: say what to write about with --source"
+            f"{arguments.run} is an encoder-decoder: name what to write about with --source"
             if is_seq2seq
             else f"{arguments.run} is no encoder-decoder: use --prompt instead of --source"
         )

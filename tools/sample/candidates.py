@@ -1,4 +1,4 @@
-"""Candidates: several targets for each source."""
+"""Candidates of an encoder-decoder: several targets for each source."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from tools.sample.loop import Start, draw_samples
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Texts of each source, and evaluations of the network for each text, on average."""
+    """Candidate texts by source, and the mean number of network evaluations for a text (NFE)."""
 
     texts: list[list[str]]
     evaluations: float
 
 
 def add_candidate_options(parser: argparse.ArgumentParser) -> None:
-    """How many candidates there are, and how one of them is chosen."""
+    """Add ``--candidates`` and ``--choose``."""
     options = parser.add_argument_group("encoder-decoders (seq2seq)")
     options.add_argument(
         "--candidates", type=command.positive, default=5, help="for each source (default 5)"

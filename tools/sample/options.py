@@ -26,7 +26,7 @@ def add_sampler_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME | key=value",
         help="a sampler, its settings, or both, as in --sampler steps=16; by default that of the "
-        "objective. `RUN --sampler help` says which suit a model",
+        "objective. `RUN --sampler help` lists those that suit a model",
     )
     parser.epilog = f"samplers and their settings:\n{listing()}"
 
@@ -75,7 +75,7 @@ def sampler_of(words: Sequence[str], config: RunConfig) -> Sampler:
 
 
 def _made(block: Mapping[str, Any], config: RunConfig) -> Sampler:
-    """ValueError where it is wrong, or does not suit the model."""
+    """Build the sampler; ValueError for a wrong setting, or one that does not suit the model."""
     sampler: Sampler = SAMPLERS.build(block)
     if "steps" not in block and config.objective.noise in sampler.undoes:
         sampler = sampler.within(config.objective)

@@ -1,4 +1,4 @@
-"""What each rank of ``python -m tools.sample`` does with the model: draw, and print."""
+"""The work of ``python -m tools.sample`` on each rank: draw samples, and print them."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ def print_samples(loaded: Loaded, arguments: argparse.Namespace) -> int:
 
 
 def _print_targets(loaded: Loaded, arguments: argparse.Namespace) -> int:
-    """A target for each source."""
+    """Draw candidates for each source, and print the chosen one."""
     given = Path(arguments.source)
     is_file = len(arguments.source) < 256 and given.is_file()
     sources = read_sources(given, arguments.source_field) if is_file else [arguments.source]

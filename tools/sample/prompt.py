@@ -1,4 +1,4 @@
-"""Prompts: text that stays fixed, with blanks for the model to fill.
+"""Prompts: fixed text with blanks for the model to fill.
 
 ``___`` is an equal share of the free length, ``___{7}`` exactly seven tokens. A prompt
 without a blank is a beginning: a blank follows it.
@@ -37,8 +37,8 @@ def parse(
     """The template of ``length`` positions that a prompt stands for.
 
     Args:
-        open_end: a blank that ends the prompt goes to the last position; where the text ends
-            is then the model's to say.
+        open_end: a blank that ends the prompt goes to the last position; the model then
+            decides where the text ends.
 
     Raises:
         UserError: where the prompt does not fit, or leaves no blank to fill.
@@ -68,7 +68,7 @@ def parse(
 
 
 def hints(prompt: str) -> list[str]:
-    """What in a prompt is text, though it looks as if something else were meant."""
+    """Hints on parts of a prompt that are read as text but look like a mask or a blank."""
     found = []
     if mask := _MASK.search(prompt):
         found.append(
@@ -83,7 +83,7 @@ def hints(prompt: str) -> list[str]:
 
 
 def length_hints(length: int, config: RunConfig) -> list[str]:
-    """Whether more positions are asked for than the model has seen.
+    """A hint if more positions are asked for than the model was trained on.
 
     Raises:
         UserError: where it has no such positions.

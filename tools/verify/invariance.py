@@ -1,4 +1,4 @@
-"""Invariance: layouts change the cost of a run and none of its numbers.
+"""Invariance under layouts: they change the cost of a run and none of its numbers.
 
 The same few steps are taken under every layout that the ranks allow. Losses and gradient
 norms are held to a plain PyTorch loop, which knows no engine; noise, held-out bound and
@@ -109,7 +109,7 @@ class Invariance:
 def compare(
     ranks: list[Outcome], one: list[Outcome], plain: PlainLoop, initial: dict[str, Tensor]
 ) -> list[Comparison]:
-    """What the ranks of a layout saw, beside a plain loop and one rank.
+    """The numbers of a layout's ranks, compared with a plain loop and with one rank.
 
     Args:
         one: the outcome of one rank, or ``ranks`` itself. plain: after as many steps.

@@ -1,4 +1,4 @@
-"""A short run under a layout, and everything of it that a layout must not change."""
+"""A short run under a layout, and all of its numbers that a layout must not change."""
 
 import hashlib
 from dataclasses import dataclass, field, fields
@@ -26,7 +26,7 @@ from tools.sample.options import SAMPLERS
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What one rank saw of a run.
+    """The numbers of a run on one rank.
 
     Args:
         initial, final: this rank's pieces of the fp32 masters, before and after.

@@ -1,4 +1,4 @@
-"""The truth that every layout is held to: a plain PyTorch loop, with no engine in it.
+"""The reference of every layout: a plain PyTorch training loop, with no engine.
 
 One process sees the whole global batch at once, divides one sum by one count, clips with
 PyTorch's own function and steps PyTorch's own AdamW.

@@ -1,4 +1,4 @@
-"""What a verdict looks like: one row each, and at the first break all that is known of it."""
+"""The report of verdicts: one row each, and all figures of the first that breaks."""
 
 import importlib.metadata
 import math
@@ -22,7 +22,7 @@ setup.py asks for, install that one; else send the maintainers everything from B
 
 
 def facts(ranks: int) -> dict[str, str]:
-    """What a report of a break must say about the installation."""
+    """Facts of the installation that belong in a report of a break."""
     on_gpu = torch.cuda.is_available()
     cores = f"{os.cpu_count()} cores of {platform.processor() or platform.machine()}"
     found = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}

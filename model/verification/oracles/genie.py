@@ -134,7 +134,7 @@ def _errors(objective: Genie, index_I: Tensor, eps_W: Tensor) -> Tensor:
 
 
 def _corrupt(objective: Genie, index_B: Tensor, eps_B: Tensor, start: float = 0.0) -> Noisy:
-    """One token a sample, at the index and with the noise that are told."""
+    """One token a sample, at the given index and with the given noise."""
     num = len(index_B)
     draws = Scripted(
         time_B1=(index_B[:, None].double() + 0.5) / objective.num_steps,

@@ -137,6 +137,14 @@ def test_wrong_words_are_one_error(
         (["from-hf", "--length", "0"], "argument --length: 0 is not at least 3"),
         (["from-hf", "--mask-id", "-1"], "argument --mask-id: -1 is not at least 0"),
         (["to-hf", "--tokenizer", "x", "--no-tokenizer"], "not allowed with argument --tokenizer"),
+        (
+            ["to-hf", "--layout", "mdlm"],
+            "argument --layout: it is called --format now: --format mdlm",
+        ),
+        (
+            ["from-hf", "--layout=mdlm"],
+            "argument --layout: it is called --format now: --format mdlm",
+        ),
     ],
 )
 def test_options_have_bounds(tmp_path: Path, capsys, words: list[str], message: str) -> None:

@@ -111,7 +111,7 @@ def test_kills_are_shared_out(tmp_path: Path, num: int) -> None:
 def test_processes_are_found_whoever_their_parent_is(tmp_path: Path) -> None:
     start = Start(["no-such-file.yaml"], tmp_path / "log")
     assert start.wait(120) == 2
-    assert "no-such-file.yaml" in start.said
+    assert "no-such-file.yaml" in start.output
     assert start.processes() == []
 
 

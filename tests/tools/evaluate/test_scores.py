@@ -7,12 +7,12 @@ import pytest
 from configs.errors import UserError
 from tools.evaluate.choose import choose
 from tools.evaluate.pairs import (
+    Mentions,
     References,
-    Said,
+    count_mentions,
     nearest_targets,
     random_targets,
     read_references,
-    said,
 )
 from tools.evaluate.text_scores import bleu, distinct, rouge, self_bleu
 
@@ -76,8 +76,8 @@ def test_baselines_need_no_model() -> None:
 def test_what_must_be_said_is_counted_apart_for_unseen_values() -> None:
     sources = ["name : A B | food : fish", "name : C", "name : New | x : y"]
     outputs = ["at A B one eats", "nothing", "New is here"]
-    found = said(r"name : ([^|]*?) *(?:\||$)", sources, outputs, TRAINING)
-    assert found == {"seen": Said(said=1, of=2), "unseen": Said(said=1, of=1)}
+    found = count_mentions(r"name : ([^|]*?) *(?:\||$)", sources, outputs, TRAINING)
+    assert found == {"seen": Mentions(said=1, of=2), "unseen": Mentions(said=1, of=1)}
     for pattern in ("name", "(", "(a)(b)"):
         with pytest.raises(UserError, match="--must-say"):
-            said(pattern, sources, outputs, TRAINING)
+            count_mentions(pattern, sources, outputs, TRAINING)

@@ -155,7 +155,7 @@ def test_the_list_of_samplers_says_which_suit(run: Path, said: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "words", "told"),
     [
-        (sample, [], "say what to write about with --source"),
+        (sample, [], "name what to write about with --source"),
         (sample, ["--source", "a", "--choose", "oracle"], "needs references"),
         (sample, ["--source", "a", "--sampler", "steps=21"], "steps must be at most 20"),
         (sample, ["--source", "a", "--sampler", "clamp_below=2"], "clamp_below must lie in"),

@@ -207,7 +207,7 @@ def test_wrong_words_are_one_error(tmp_path: Path, capsys) -> None:
     for words, message in (
         ([run, empty, "--out", tmp_path / "out"], "empty has no metrics yet"),
         ([diverged], "diverged: none of its 2 rows has a finite training loss"),
-        ([run, run], "say with --out DIR"),
+        ([run, run], "with --out DIR"),
         ([run, "--out", tmp_path / "file"], "cannot write into"),
         ([tmp_path / "nowhere"], "has no metrics yet"),
     ):

@@ -161,7 +161,7 @@ def shapes(model: ModelConfig, rows: int) -> dict[str, Shape]:
 def _model(
     bare: Tensors, config: Mapping[str, Any], options: Options
 ) -> tuple[ModelConfig, Vocabulary]:
-    """The denoiser whose weights these are, by their shapes and what is said of them."""
+    """The denoiser whose weights these are, by their shapes, the configuration and the options."""
     try:
         rows, width = bare.shapes[EMBEDDING]
         hidden = bare.shapes["blocks.0.mlp.0.weight"][0]

@@ -14,7 +14,7 @@ class PalimpsestConfig(PretrainedConfig):
         denoiser: the architecture.
         objective: what it was trained by, as a run is configured: its name and its fields.
         packing: how documents became its samples, if known.
-        open_end: whether it says itself where a text ends: no EOS is put behind, then.
+        open_end: whether the model decides where a text ends: no EOS is put behind, then.
         classifier_dropout: before the classifier's linear layer.
     """
 
@@ -45,7 +45,7 @@ class PalimpsestConfig(PretrainedConfig):
 
 
 class PalimpsestSeq2SeqConfig(PalimpsestConfig):
-    """Of an encoder-decoder.
+    """The configuration of an encoder-decoder.
 
     Args:
         objective: what it was trained by, its name and its fields.

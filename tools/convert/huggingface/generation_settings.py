@@ -1,4 +1,4 @@
-"""What ``generate`` is asked for, by words and by transformers' ``GenerationConfig``.
+"""Settings of ``generate``: keyword arguments and transformers' ``GenerationConfig``.
 
 Words go before a ``generation_config`` that is passed, and this before the model's own, as in
 transformers. Most settings there are of sampling from left to right, which is not done here:
@@ -34,7 +34,7 @@ COMMON = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is asked for, from the strongest source to the weakest.
+    """All sources of settings, from the strongest to the weakest.
 
     Args:
         words: of the call. given: a configuration that was passed. own: the model's own.

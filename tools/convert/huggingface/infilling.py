@@ -1,7 +1,7 @@
 """``generate`` of an exported MDLM: text for every [MASK], by the project's own sampler.
 
 The samples are those of ``python -m tools.sample`` by the same seed. What is denoised is a
-window as in training, BOS and EOS around it; a model of padded texts that says itself where
+window as in training, BOS and EOS around it; a model of padded texts that decides where
 they end (``config.open_end``) puts the EOS.
 """
 

@@ -1,4 +1,4 @@
-"""Labels: the mean loss over those that count, and what can be none."""
+"""Labels: validation, and the mean loss over those that count."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ IGNORED = -100
 
 
 def check_ids(labels_BL: Tensor, model: ModelConfig) -> None:
-    """Whether every label is an id that the model can answer, or ``IGNORED``.
+    """Check that every label is an id that the model can answer, or ``IGNORED``.
 
     Raises:
         ValueError: one is [MASK], whose probability is 0, or no id at all.
@@ -34,7 +34,7 @@ def check_ids(labels_BL: Tensor, model: ModelConfig) -> None:
 
 
 def check_classes(labels_B: Tensor, num_labels: int) -> None:
-    """Whether every label is a class, or ``IGNORED``.
+    """Check that every label is a class, or ``IGNORED``.
 
     Raises:
         ValueError: one is neither.

@@ -18,4 +18,4 @@ def _classes(package: str) -> dict[str, Any]:
 OBJECTIVES = _classes("model.objectives")
 SAMPLERS = _classes("model.samplers")
 OBJECTIVE = defaults.OBJECTIVE
-"""Of weights whose config.json does not say."""
+"""The objective of weights whose config.json names none."""

@@ -34,7 +34,7 @@ Hidden = tuple[Tensor, ...] | None
 
 
 class PalimpsestPreTrainedModel(Wrapper):
-    """What the models here have in common."""
+    """Base class: the denoiser, its inputs and its hidden states."""
 
     config_class = PalimpsestConfig
     _no_split_modules = ["Block", "PlainBlock"]  # noqa: RUF012 - transformers wants a list
@@ -53,7 +53,7 @@ class PalimpsestPreTrainedModel(Wrapper):
         return {head: "denoiser.layers.0.tokens.weight"}
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Of what a checkpoint does not hold: a new classifier."""
+        """Initialise what a checkpoint does not hold: a new classifier."""
         super()._init_weights(module)
         if module is getattr(self, "classifier", None):
             module.weight.normal_(0.0, 0.02)
@@ -70,7 +70,7 @@ class PalimpsestPreTrainedModel(Wrapper):
         """The denoiser's output ``[B, L, ...]``, hidden states if asked for, and what is text.
 
         Hidden states are those of the embedding and of every block, ``[B, L, D]`` each; the
-        last is what the head reads, as transformers has it. The last item of the tuple says
+        last is what the head reads, as transformers has it. The last item of the tuple is
         whether named outputs are asked for.
         """
         named, hidden = self._asked(**asked)
@@ -147,7 +147,7 @@ class PalimpsestWithLoss(PalimpsestPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         **asked: bool | None,
     ) -> Any:
-        """Logits, and the loss where there are labels; the class says of which shapes.
+        """Logits, and the loss where there are labels; shapes are given by the class.
 
         Args:
             input_ids: ``[B, L]``, the mask token where an id is wanted.
@@ -167,12 +167,12 @@ class PalimpsestWithLoss(PalimpsestPreTrainedModel):
         return as_asked(self._outputs(last, states, place, labels), named)
 
     def _check_labels(self, labels: Tensor | None) -> None:
-        """ValueError for labels that no input makes right."""
+        """ValueError for labels that are wrong whatever the input."""
 
     def _outputs(
         self, last_BLD: Tensor, states: Hidden, place: TextFirst, labels: Tensor | None
     ) -> ModelOutput:
-        """Of the denoiser's output, and the hidden states on the way."""
+        """The named outputs, by the denoiser's output and the hidden states."""
         raise NotImplementedError
 
 

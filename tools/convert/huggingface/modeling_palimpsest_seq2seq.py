@@ -57,7 +57,7 @@ class DenoiserOutput(ModelOutput):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is read, its text first.
+    """The source, its text before its padding.
 
     Args:
         read: ids ``[B, S]`` or embeddings ``[B, S, D]``; valid_BS: bool, no padding.
@@ -73,7 +73,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
     """The encoder-decoder, its loss, and its sampling loop as ``generate``."""
 
     config_class = PalimpsestSeq2SeqConfig
-    _no_split_modules = ["EncoderBlock", "BertBlock", "DecoderBlock"]  # noqa: RUF012 - a list, they say
+    _no_split_modules = ["EncoderBlock", "BertBlock", "DecoderBlock"]  # noqa: RUF012 - transformers wants a list
 
     def __init__(self, config: PalimpsestSeq2SeqConfig) -> None:
         super().__init__(config)
@@ -124,7 +124,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
             labels: ``[B, L]``, the targets, which get noise: of random levels while training
                 (drawn evenly), in evaluation of levels that follow from the texts, whatever
                 the batch. -100 stands for padding, which is a target like any other: it is
-                how the model says where its text ends; it counts as behind the text.
+                how the model marks where its text ends; it counts as behind the text.
             decoder_inputs_embeds: ``[B, L, E]``, noisy embeddings of the targets.
             level: ``[B]``, their noise levels in (0, 1].
             self_cond: ``[B, L, E]``, the prediction of the step before, with self-conditioning.

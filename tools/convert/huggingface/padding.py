@@ -1,4 +1,4 @@
-"""Padding, wherever it stands: a batch is run with the text of every row in front.
+"""Padding at any place of a row: the network is run with the text of every row in front.
 
 A denoiser counts positions from the start of a row, and one with shifted output reads the
 prediction for a token off the position before it. Both mean the row without its padding. So

@@ -1,4 +1,4 @@
-"""A vocabulary that grows or shrinks: tables and head with other rows, [MASK] where it was.
+"""Resizing the vocabulary: tables and head with other rows, [MASK] at its id.
 
 Tables have more rows than there are ids (a multiple of ``ROWS_MULTIPLE``); which of them are
 answers follows from the configuration. A [MASK] of our own is the id after the tokenizer's
@@ -17,7 +17,7 @@ from model.networks.linears import DenseFactory, Head
 
 
 def resized(model: ModelConfig, num_ids: int | None, multiple_of: int | None) -> ModelConfig:
-    """The architecture with so many ids, [MASK] among them.
+    """The architecture with ``num_ids`` ids, [MASK] among them.
 
     Raises:
         ValueError: [MASK] would be lost, or rows are no multiple of what is asked.
@@ -81,7 +81,7 @@ def _parameter(rows: Tensor, old: ModelConfig, new: ModelConfig, std: float | No
 
 
 def check_table(value: nn.Module, table: nn.Embedding) -> None:
-    """Whether ``value`` can stand in the place of a table.
+    """Check that ``value`` can replace a table.
 
     Raises:
         ValueError: its shape is another.

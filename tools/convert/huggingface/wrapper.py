@@ -1,4 +1,4 @@
-"""What a network of ours needs to be a transformers model like any other.
+"""Base class that makes a network of ours a transformers model.
 
 Its parameters keep their names behind ``denoiser.``. Activation checkpointing, the embedding
 tables and what may be asked of a forward pass are handled here, for both kinds of network.
@@ -34,7 +34,7 @@ class Wrapper(PreTrainedModel):
     denoiser: Any
 
     def _init_weights(self, module: nn.Module) -> None:
-        """A checkpoint holds everything."""
+        """Nothing to initialise: a checkpoint holds all weights."""
 
     def _set_gradient_checkpointing(
         self,
@@ -74,7 +74,7 @@ class Wrapper(PreTrainedModel):
         return None if isinstance(head, nn.Identity) else head
 
     def _share(self) -> None:
-        """What is one weight stays one."""
+        """Tie again the weights that are shared."""
         if self.model_config.shares_embedding and self.get_output_embeddings() is not None:
             self.denoiser._share()
 
@@ -84,7 +84,7 @@ class Wrapper(PreTrainedModel):
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> nn.Embedding:
-        """Make room for so many ids, or leave some out; the table of the input's embeddings.
+        """Change the number of ids; returns the table of the input's embeddings.
 
         The tables have a multiple of 128 rows; ``config.vocab_size`` is the number of ids.
 
@@ -139,7 +139,7 @@ class Wrapper(PreTrainedModel):
 
 
 def one_of(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-    """What is to be read.
+    """The one of the two inputs that is given.
 
     Raises:
         ValueError: neither or both are given, or their shape is none of a batch.
@@ -160,7 +160,7 @@ def one_of(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
 def recording(
     layers: Iterable[nn.Module], part: int | Callable[[Any], Tensor] = 0
 ) -> Iterator[Recorded]:
-    """A list that fills with one part of what each layer gives, as they run.
+    """Record one tensor of the output of each layer, as they run.
 
     Args:
         part: which tensor of a layer's tuple; or a function of the tuple.
@@ -180,7 +180,7 @@ def recording(
 
 @contextmanager
 def reading(layer: nn.Module) -> Iterator[Recorded]:
-    """A list that gets what a layer is given, as it runs."""
+    """Record the input of a layer, as it runs."""
     found: Recorded = []
     hook = layer.register_forward_pre_hook(lambda module, given: found.append(given[0]))
     try:
@@ -190,5 +190,5 @@ def reading(layer: nn.Module) -> Iterator[Recorded]:
 
 
 def as_asked(outputs: Any, named: bool) -> Any:
-    """Named outputs, or a tuple of those that there are."""
+    """Named outputs, or a tuple of those that are not None."""
     return outputs if named else outputs.to_tuple()
