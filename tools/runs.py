@@ -23,6 +23,7 @@ from pretrain.run.directory import RunDirectory
 from pretrain.run.metrics import number
 from pretrain.run.ownership import LAUNCHER
 from tools import command
+from tools.text_table import aligned
 
 TAIL = 2**17
 """Bytes at the end of metrics.jsonl that are read: some hundred rows."""
@@ -125,16 +126,7 @@ def _age(*files: Path) -> float | None:
 def table(found: Sequence[Listed]) -> str:
     """A text table, one line for each run."""
     heads = ["run", "state", "step", "loss", "held-out", "tokens/s", "age", ""]
-    lines = [heads, *(_cells(one) for one in found)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    right = {"step", "loss", "held-out", "tokens/s", "age"}
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if head in right else cell.ljust(width)
-            for cell, width, head in zip(line, widths, heads, strict=True)
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned([heads, *(_cells(one) for one in found)], right=range(2, 7)))
 
 
 def _cells(one: Listed) -> list[str]:

@@ -25,6 +25,7 @@ from tools.bench.measure import interleaved, machine_facts
 from tools.bench.options import conclude, new_parser
 from tools.bench.whole_step import plain_step, run_config
 from tools.command import positive
+from tools.text_table import markdown
 
 SIZES = {
     "170M": ModelConfig(vocab_size=50257, width=768, num_layers=12, num_heads=12),
@@ -143,19 +144,26 @@ def measure(
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: one row for each size and length."""
-    lines = [
-        "| size | parameters | L | batch | ms | tokens/s | peak GiB | MFU | floor ms: FLOPs "
-        "| floor ms: bytes | step / floor | command |",
-        "|" + " --- |" * 12,
-    ]
+    heads = ["size", "parameters", "L", "batch", "ms", "tokens/s", "peak GiB", "MFU"]
+    heads += ["floor ms: FLOPs", "floor ms: bytes", "step / floor", "command"]
+    cells = []
     for row in rows:
         seconds = median(row["seconds"])
         least = max(row["flops_seconds"], row["bytes_seconds"])
-        lines.append(
-            f"| {row['size']} | {row['parameters']:,} | {row['length']} | {row['batch']} "
-            f"| {1e3 * seconds:.1f} | {row['tokens'] / seconds:,.0f} "
-            f"| {row['peak_bytes'] / GIB:.1f} | {row['mfu']:.1%} "
-            f"| {1e3 * row['flops_seconds']:.1f} | {1e3 * row['bytes_seconds']:.1f} "
-            f"| {seconds / least:.2f} | `{row['command']}` |"
+        cells.append(
+            [
+                row["size"],
+                f"{row['parameters']:,}",
+                str(row["length"]),
+                str(row["batch"]),
+                f"{1e3 * seconds:.1f}",
+                f"{row['tokens'] / seconds:,.0f}",
+                f"{row['peak_bytes'] / GIB:.1f}",
+                f"{row['mfu']:.1%}",
+                f"{1e3 * row['flops_seconds']:.1f}",
+                f"{1e3 * row['bytes_seconds']:.1f}",
+                f"{seconds / least:.2f}",
+                f"`{row['command']}`",
+            ]
         )
-    return "\n".join(lines)
+    return markdown(heads, cells)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from tools.bench.measure import machine_facts
 from tools.crash.evidence import NEAR
 from tools.crash.faults import Survived
 from tools.crash.kills import Killed, Victim
+from tools.text_table import markdown
 
 MOMENTS = ("start-up", "training", "writing", "pruning")
 VICTIMS: dict[Victim, str] = {
@@ -50,7 +51,7 @@ class Result:
             parts += ["## Kills", self._moments(), self._layouts(), self._every_kill()]
         if self.faults:
             rows = [[each.fault, each.outcome] for each in self.faults]
-            parts += ["## Faults", _table(["fault", "what the run did"], rows)]
+            parts += ["## Faults", markdown(["fault", "what the run did"], rows)]
         parts += ["## Machine", _facts(known)]
         return "\n\n".join(parts) + "\n"
 
@@ -80,11 +81,11 @@ class Result:
             [words, *(str(counts[victim, moment]) for moment in MOMENTS)]
             for victim, words in VICTIMS.items()
         ]
-        return _table(["SIGKILL to", *MOMENTS], rows)
+        return markdown(["SIGKILL to", *MOMENTS], rows)
 
     def _layouts(self) -> str:
         counts = Counter(kill.kill.layout for kill in self.kills)
-        return _table(["layout killed", "times"], [[k, str(n)] for k, n in counts.most_common()])
+        return markdown(["layout killed", "times"], [[k, str(n)] for k, n in counts.most_common()])
 
     def _every_kill(self) -> str:
         rows = [
@@ -99,7 +100,7 @@ class Result:
             for number, each in enumerate(self.kills, 1)
         ]
         head = ["kill", "run", "layout", "SIGKILL to", "while", "steps of this start"]
-        return _table(head, rows)
+        return markdown(head, rows)
 
 
 def line(number: int, total: int, one: Killed) -> str:
@@ -108,11 +109,6 @@ def line(number: int, total: int, one: Killed) -> str:
         f"✓ {number:>3}/{total}  {one.chain:<30}{one.kill.layout:<23}{VICTIMS[one.victim]:<15}"
         f"{one.moment:<10}steps {one.resumed:>3} → {one.reached:<4}{one.seconds:6.1f} s"
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _facts(known: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pretrain.planner.hardware import GIB, Cluster
 from pretrain.planner.search import USABLE, Candidate
+from tools.text_table import aligned, column_widths
 
 UNITS = {"GiB": GIB, "MiB": 2**20}
 HEADS = (
@@ -53,11 +54,8 @@ def _grid(
     memory_unit = _unit(max(one.plan.memory.total for one in shown))
     traffic_unit = _unit(max(one.plan.traffic.total for one in shown))
     cells = [_cells(one, peak, UNITS[memory_unit], UNITS[traffic_unit]) for one in shown]
-    widths = [max(map(len, column)) for column in zip(HEADS, *cells, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (HEADS, *cells)
-    ]
+    rows = [HEADS, *cells]
+    widths, lines = column_widths(rows), aligned(rows, right=range(len(HEADS)))
     memory, traffic = (sum(width + 2 for width in widths[:n]) for n in (7, 14))
     groups = f"{'':{memory}}{f'memory per GPU, {memory_unit}':{traffic - memory}}"
     marks = ["", *(_mark(one, chosen, own) for one in shown)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from configs.errors import UserError
 from tools.report.curves import Run, differences, read_runs
 from tools.report.plots import draw_levels, draw_loss, draw_training
+from tools.text_table import aligned
 
 
 def report(paths: list[Path], out: Path | None = None, unigram: float | None = None) -> list[Path]:
@@ -35,8 +36,4 @@ def table(runs: list[Run]) -> str:
     if not found:
         return "their configurations are the same"
     lines = [["", *(run.name for run in runs)], *([key, *values] for key, values in found)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned(lines))
