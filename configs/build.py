@@ -1,4 +1,4 @@
-"""Plain data becomes a frozen dataclass, or a list of everything that is wrong with it.
+"""Build frozen dataclasses from plain data, or list everything that is wrong with the data.
 
 Each value is read by pydantic in strict mode over JSON types: ``true`` is no integer, ``3``
 is a float where one is asked for. Then come the checks of the block that it stands in, and
@@ -26,7 +26,7 @@ from configs import hints
 from configs.checks import UNKNOWN, UnknownError, checks, named
 
 MOST_INTEGER = 2**63
-"""Above it nothing here can count: torch, numpy and the files of a corpus have 64 bits."""
+"""Upper bound on integers: torch, numpy and corpus files store 64 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Plugin:
     package: str
 
     def names(self) -> list[str]:
-        """The modules one may name."""
+        """Names of the package's public modules."""
         package = importlib.import_module(self.package)
         return sorted(
             m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")
         )
 
     def resolve(self, name: object) -> type:
-        """The dataclass of module ``name``; ValueError with the known names otherwise."""
+        """The dataclass of module ``name``; ValueError lists the known names."""
         kind = self.package.rsplit(".", 1)[-1].rstrip("s")
         known = self.names()
         if not isinstance(name, str) or name not in known:
@@ -52,10 +52,10 @@ class Plugin:
         return _namesake(f"{self.package}.{name}")
 
     def build(self, block: object) -> Any:
-        """An instance from ``{name: ..., ...}``, or from the bare name.
+        """Build an instance from ``{name: ..., ...}``, or from the bare name.
 
         Raises:
-            ValueError: with a line for each problem.
+            ValueError: one line for each problem.
         """
         builder = Builder(object, {})
         built = builder.plugin(self, block, "")
@@ -66,7 +66,7 @@ class Plugin:
 
 @cache
 def _namesake(module_name: str) -> type:
-    """The dataclass that is called as its module is, in capitals or not, without underscores."""
+    """The dataclass of a module's own name, ignoring case and underscores."""
     module = importlib.import_module(module_name)
     wanted = module_name.rpartition(".")[2].replace("_", "")
     found = [
@@ -102,17 +102,17 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 class Builder:
-    """Builds blocks within blocks, and collects what is wrong with any of them."""
+    """Builds nested blocks and collects the errors of all of them."""
 
     def __init__(self, schema: type, data: Mapping[str, Any]) -> None:
         self.problems: list[str] = []
         self._schema, self._data = schema, data
 
     def block(self, cls: Any, data: Any, at: str, also: tuple[str, ...] = ()) -> Any:
-        """An instance of a dataclass; where it is wrong, one with unknown values.
+        """Build a dataclass; invalid fields hold UNKNOWN.
 
         Args:
-            at: the key of the block. also: keys of it that are no fields.
+            at: the key of the block. also: allowed keys that are no fields.
         """
         if not isinstance(data, Mapping):
             self._add(
@@ -151,7 +151,7 @@ class Builder:
         return UNKNOWN
 
     def _partly(self, cls: Any, values: dict[str, Any], at: str) -> Any:
-        """An instance that was never checked as a whole, with each check run on its own."""
+        """An instance without ``__post_init__``, with each check run on its own."""
         made = object.__new__(cls)
         for name, value in values.items():
             object.__setattr__(made, name, value)
@@ -179,7 +179,7 @@ class Builder:
         return self._leaf(whole, data, key)
 
     def plugin(self, plugin: Plugin, data: Any, key: str) -> Any:
-        """The block of a plugin, or its bare name."""
+        """Build the block of a plugin, or its bare name."""
         data = {"name": data} if isinstance(data, str) else data
         if not isinstance(data, Mapping):
             self._add(key, "expected a block with a 'name'")
@@ -219,7 +219,7 @@ class Builder:
         self.problems.append(f"{key}: {message}" if key else message)
 
     def _add_line(self, line: str, fields: Mapping[str, Any], at: str) -> None:
-        """A check's line, with the whole key of the field that it begins with."""
+        """Add a check's line, prefixed with the key of the field that it begins with."""
         name = named(line)
         rest = line.removeprefix(name)
         if name.partition(".")[0] not in fields:
@@ -234,7 +234,7 @@ _shown = hints.short
 
 
 def _key_of(cls: Any, data: Any, at: str) -> str:
-    """Which key of a block was meant where a bare value stands for all of it."""
+    """Which key of a block was meant where a bare value stands in its place."""
     names = [name for name, hint in _hints(cls).items() if data in _choices(hint)]
     if len(names) == 1:
         return f"did you mean {_join(at, names[0])}={data}?"
@@ -251,7 +251,7 @@ def _join(at: str, name: str) -> str:
 
 
 def _numbers(data: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """The values within a value, lists and blocks opened, each with its key."""
+    """All scalars within a value, each with its key."""
     waiting = [(key, data)]
     while waiting:
         place, value = waiting.pop()
@@ -264,7 +264,7 @@ def _numbers(data: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def all_keys(cls: Any, data: Any, at: str = "") -> Iterator[str]:
-    """Every key that a configuration may have, with the plugins that ``data`` names."""
+    """Every key that a configuration may have, given the plugins that ``data`` names."""
     if not dataclasses.is_dataclass(cls):
         return
     for field in dataclasses.fields(cls):

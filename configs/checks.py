@@ -1,4 +1,4 @@
-"""Checks of a configuration: one at a time, so that a wrong value hides no other one.
+"""Validation of configurations, one check at a time, so that all errors are reported at once.
 
 A configuration's checks are its methods ``_check_*``. Each yields what is wrong, a line
 each, which begins with the name of the field to change: ``lr must be at least 0, not -1``.
@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 
 class UnknownError(Exception):
-    """A check asked for a value that is not known."""
+    """A check used a value that is missing or invalid."""
 
 
 class _Unknown:
-    """Raises whatever is done with it, so that no check can take it for a value."""
+    """Raises UnknownError at any use, so that no check takes it for a value."""
 
     def _refuse(self, *arguments: object) -> NoReturn:
         raise UnknownError
@@ -31,14 +31,14 @@ class _Unknown:
 
 
 UNKNOWN: Any = _Unknown()
-"""The value of a field that is missing or wrong."""
+"""Stands for the value of a field that is missing or invalid."""
 
 
 class Checked:
-    """A dataclass that is checked when it is made."""
+    """Base of a dataclass that runs its checks when it is created."""
 
     def __post_init__(self) -> None:
-        """ValueError with what the first check finds."""
+        """Raise ValueError with the lines of the first check that finds something."""
         for check in checks(self):
             found = list(check())
             if found:
@@ -46,7 +46,7 @@ class Checked:
 
 
 def checks(config: object) -> list[Callable[[], Iterator[str]]]:
-    """The checks of a configuration, in the order in which they are written."""
+    """The check methods of a configuration, in the order of their definition."""
     names = dict.fromkeys(
         name for cls in reversed(type(config).__mro__) for name in vars(cls) if _is_check(name)
     )
@@ -58,7 +58,7 @@ def _is_check(name: str) -> bool:
 
 
 def at_least(config: object, least: float, *names: str) -> Iterator[str]:
-    """What of these fields is less; None stands for no value."""
+    """An error for each of these fields that is below ``least``; None is no value."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value is not UNKNOWN and value < least:
@@ -66,7 +66,7 @@ def at_least(config: object, least: float, *names: str) -> Iterator[str]:
 
 
 def at_most(config: object, most: int, *names: str) -> Iterator[str]:
-    """What of these fields is more; None stands for no value."""
+    """An error for each of these fields that is above ``most``; None is no value."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value is not UNKNOWN and value > most:
@@ -77,6 +77,6 @@ _KEY = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z0-9_]+)*")
 
 
 def named(line: str) -> str:
-    """The key that a line begins with, or nothing."""
+    """The key that an error line begins with; empty if there is none."""
     found = _KEY.match(line)
     return found.group() if found else ""

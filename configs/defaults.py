@@ -1,4 +1,4 @@
-"""What is taken where nobody says: names that generic code must not hold itself."""
+"""Defaults that name one method, kept out of generic code."""
 
 OBJECTIVE = "mdlm"
-"""Of weights that come without a run, and of benches: what every denoiser of ids can train."""
+"""Objective of weights without a run, and of benchmarks; it trains any denoiser of ids."""

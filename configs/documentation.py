@@ -1,7 +1,6 @@
-"""Every key of a configuration with its type, default and meaning, from the dataclasses.
+"""Key reference: every configuration key with type, default and meaning, read from dataclasses.
 
-The dataclasses are the one place where a key, its default and its meaning stand: this reads
-the fields, and the ``Args:`` of the docstrings::
+Types and defaults come from the fields, meanings from the ``Args:`` of the docstrings::
 
     Args:
         width: D.
@@ -31,13 +30,13 @@ _QUOTED = re.compile(r"`{1,2}([^`]+)`{1,2}")
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """One key.
+    """One configuration key.
 
     Args:
         name: as in ``key.sub=value``.
         type: in words: "integer", "linear | tanh", "number or none".
         default: as YAML writes it; None where the key has to be given.
-        meaning: a sentence or two; empty where the dataclass does not say.
+        meaning: from the docstring; empty where it has none.
         when: the choice under which the key is there, such as ``objective.name=mdlm``.
     """
 
@@ -49,7 +48,7 @@ class Key:
 
 
 def without_markup(text: str) -> str:
-    """Text of a docstring as a terminal shows it: without the marks of reStructuredText."""
+    """Docstring text without the markup of reStructuredText, for a terminal."""
     return _QUOTED.sub(r"\1", _ROLE.sub(lambda match: match[1].rpartition(".")[2], text))
 
 
@@ -95,7 +94,7 @@ def _plugin_keys(
 
 
 def field_texts(schema: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of each field, by its name."""
+    """Texts of the ``Args:`` section of a dataclass's docstring, by field name."""
     text = inspect.cleandoc(schema.__doc__ or "")
     found: dict[str, list[str]] = {}
     names: list[str] = []
@@ -149,7 +148,7 @@ def _is_optional(hint: Any) -> bool:
 
 
 def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass that a hint is, or is but for None."""
+    """The dataclass of a type hint ``X`` or ``X | None``; None for other types."""
     options = [hint, *typing.get_args(hint)]
     return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
 
@@ -203,7 +202,7 @@ def _below(name: str, prefix: str) -> bool:
 
 
 def _unknown(prefix: str, found: Sequence[Key]) -> UserError:
-    """What is said of a prefix that no key has."""
+    """The error for a prefix that no key has, with the keys that may be meant."""
     if prefix.endswith((".yaml", ".yml")):
         return UserError(f"{prefix} is no key: name keys beside --keys or --help, and no files")
     names = [key.name for key in found]

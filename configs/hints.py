@@ -1,4 +1,4 @@
-"""What a wrong word was probably meant to be."""
+"""Suggestions for misspelt keys, values and files: "did you mean ...?"."""
 
 import contextlib
 import difflib
@@ -25,24 +25,24 @@ _ELSEWHERE = {
     "log_every": "log.every", "eval_every": "eval.every", "dataset": "data.corpus",
     "micro_batch_size": "parallel.micro_batch",
 }  # fmt: skip
-"""What other programs call a key of ours."""
+"""Names of other frameworks for keys of ours."""
 
 
 def nearest(word: str, known: Sequence[str], cutoff: float = 0.5) -> str:
-    """A question after the nearest known word; nothing where none is near."""
+    """``did you mean '...'?`` with the closest known word; empty if none is close."""
     close = _close(word, known, cutoff)
     return f"did you mean '{close}'?" if close else ""
 
 
 def _close(word: str, known: Iterable[str], cutoff: float) -> str:
-    """The nearest known word, in capitals or not; nothing where none is near."""
+    """The closest known word, ignoring case; empty if none is close."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=cutoff)
     return by_lower[close[0]] if close else ""
 
 
 def for_key(word: str, here: Sequence[str], everywhere: Iterable[str]) -> str:
-    """For a key that its block does not have: one of its name elsewhere, or one like it."""
+    """Suggest a key for an unknown one: the same name in another block, or a similar one."""
     by_name: dict[str, list[str]] = {}
     for key in everywhere:
         by_name.setdefault(key.rpartition(".")[2], []).append(key)
@@ -63,7 +63,7 @@ def _any_of(keys: Sequence[str]) -> str:
 
 
 def short(value: object) -> str:
-    """A value in a message."""
+    """Format a value for a message, shortened."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, or a deep list
@@ -72,7 +72,7 @@ def short(value: object) -> str:
 
 
 def plain(word: str) -> str:
-    """A word in a message, without what no terminal can show."""
+    """Format a word for a message, without unprintable characters."""
     shown = word.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
     return shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown):,} characters)"
 
@@ -80,7 +80,7 @@ def plain(word: str) -> str:
 def of_value(error: ValidationError, data: Any) -> Iterator[tuple[str, str]]:
     """Where within a value pydantic found something wrong, and what is wrong there.
 
-    A union tells of each of its members: these messages become one.
+    The messages of a union's members are joined into one.
     """
     by_place: dict[tuple[Any, ...], list[Any]] = {}
     for item in error.errors(include_url=False):
@@ -103,7 +103,7 @@ def _text(item: Any) -> str:
 
 
 def _inside(loc: Sequence[Any], data: Any) -> tuple[Any, ...]:
-    """As much of a place as leads into the data; the rest names members of unions."""
+    """The part of a pydantic location that is a path in the data; the rest names union members."""
     place: list[Any] = []
     for part in loc:
         try:
@@ -115,7 +115,7 @@ def _inside(loc: Sequence[Any], data: Any) -> tuple[Any, ...]:
 
 
 def _remedy(item: Any, given: Any) -> str:
-    """What to write instead, where that can be told."""
+    """What to write instead, if that is known."""
     kind, word = item["type"], str(given)
     if kind.startswith("bool") and word.lower() in _SWITCHES:
         return f"; write {_SWITCHES[word.lower()]}"
@@ -133,7 +133,7 @@ def _remedy(item: Any, given: Any) -> str:
 
 
 def files_near(path: Path) -> str:
-    """YAML files that a missing one was probably meant to be: beside it, or shipped ones."""
+    """YAML files with a name like that of a missing one, beside it or shipped."""
     beside: list[str] = []
     with contextlib.suppress(OSError, ValueError):
         beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))]
@@ -150,7 +150,7 @@ def files_near(path: Path) -> str:
 
 
 def within(directory: Path) -> str:
-    """What to name instead of a directory."""
+    """Files in a directory that was named instead of a file."""
     if (directory / "config.yaml").is_file():
         return f"; the run in it goes on with {directory}/config.yaml run_dir={directory}"
     with contextlib.suppress(OSError):

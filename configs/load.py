@@ -1,4 +1,4 @@
-"""YAML files and ``key.sub=value`` words become one frozen, validated dataclass.
+"""Load YAML files and ``key.sub=value`` overrides as one frozen, validated dataclass.
 
 Files merge left to right, then the words; a block whose ``name`` changes replaces the
 old block whole, since its other keys belonged to another class. Every problem is reported
@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """What a file holds, if it is a file and holds text."""
+    """Read a text file; UserError if it is none."""
     try:
         # A named pipe would make us wait for ever, and what it holds could be read once only.
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -84,7 +84,7 @@ def _text(path: Path) -> str:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid upon ``base``, block by block, neither of them changed."""
+    """Merge ``over`` into ``base`` block by block; returns a new dictionary."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -107,7 +107,7 @@ def is_override(word: str) -> bool:
 
 
 def parse_override(word: str) -> dict[str, Any]:
-    """``a.b=3`` as ``{"a": {"b": 3}}``; the value is read as YAML."""
+    """Parse ``a.b=3`` into ``{"a": {"b": 3}}``; the value is read as YAML."""
     key, equals, text = word.partition("=")
     parts = key.split(".")
     if not equals or not all(parts) or key != key.strip():
@@ -125,7 +125,7 @@ def parse_override(word: str) -> dict[str, Any]:
 
 
 def load(schema: type[T], files: Sequence[Path], overrides: Sequence[str] = ()) -> T:
-    """The files and overrides as an instance of ``schema``; UserError lists every problem."""
+    """Load files and overrides as an instance of ``schema``; UserError lists every problem."""
     words = ["the words after them"] if overrides else []
     where = ", ".join([*map(str, files), *words])
     return validate(schema, merged(files, overrides), where=where)
@@ -153,7 +153,7 @@ def merged(files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def validate(schema: type[T], data: Mapping[str, Any], where: str) -> T:
-    """Plain data as an instance of ``schema``; ``where`` names the data in the error."""
+    """Validate plain data as an instance of ``schema``; ``where`` names the data in errors."""
     builder = Builder(schema, data)
     config = builder.block(schema, data, "")
     problems = builder.problems

@@ -25,7 +25,7 @@ SILENT_S = 90.0
 _CHECKPOINT = re.compile("step-([0-9]{8,})")
 
 SCORES = ("val/nelbo", "val/loss")
-"""Held-out numbers that a run is judged by, in its metrics: the first of them that it has."""
+"""Metrics that can be a run's held-out score; the first that it has is used."""
 
 RUNNING, DIED = "running", "died"
 
@@ -43,13 +43,13 @@ def checkpoint_step(name: str) -> int | None:
 
 
 def score(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Any] | None:
-    """Name and value of the newest number that a run is judged by; None where there is none."""
+    """Name and value of the newest held-out score in metrics rows; None without one."""
     found = ((name, row[name]) for row in reversed(rows) for name in SCORES if name in row)
     return next(found, None)
 
 
 def objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    """The JSON objects of those lines that hold one."""
+    """Parse lines of JSON; lines that hold no object are left out."""
     found = []
     for line in lines:
         try:
@@ -62,12 +62,12 @@ def objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from any other, now and later."""
+    """Identity of this process, unique across hosts, reboots and reused process ids."""
     return process(os.getpid())
 
 
 def process(pid: int) -> dict[str, Any]:
-    """The same of another one on this machine."""
+    """Identity of another process on this machine."""
     return {
         "host": socket.gethostname(),
         "pid": pid,
@@ -76,11 +76,11 @@ def process(pid: int) -> dict[str, Any]:
     }
 
 
-def standing(run: Path) -> dict[str, Any]:
-    """The contents of a run's status.json; empty if there is none that can be read.
+def read_status(run: Path) -> dict[str, Any]:
+    """Contents of a run's status.json; empty if it is missing or damaged.
 
-    Where it says that the run goes on, but its process has ended, ``state`` is ``died`` and
-    ``reason`` says how that is known.
+    If the state is ``running`` but the process has ended, ``state`` becomes ``died`` and
+    ``reason`` the evidence.
     """
     file = run / "status.json"
     status = read_json(file)
@@ -89,17 +89,18 @@ def standing(run: Path) -> dict[str, Any]:
     except OSError:
         return {}
     if status.get("state") == RUNNING:
-        reason = gone(status.get("process"), silent_s)
+        reason = evidence_of_end(status.get("process"), silent_s)
         if reason:
             return {**status, "state": DIED, "reason": reason}
     return status
 
 
-def gone(facts: Any, silent_s: float = 0.0) -> str | None:
-    """How it is known that a process has ended; None if it may live.
+def evidence_of_end(facts: Any, silent_s: float = 0.0) -> str | None:
+    """Evidence that a process has ended; None if it may live.
 
     Args:
-        silent_s: since it last touched a file, where it does that while it lives.
+        facts: its identity, from :func:`process`. silent_s: seconds since its last heartbeat, if
+            it has one.
     """
     known = facts if isinstance(facts, dict) else {}
     host, pid = known.get("host"), known.get("pid")
@@ -113,7 +114,7 @@ def gone(facts: Any, silent_s: float = 0.0) -> str | None:
 
 
 def _namespace() -> str | None:
-    """What process numbers here count in: the boot, and the container; None if it is not told."""
+    """The boot and the container in which process ids are unique; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -122,7 +123,7 @@ def _namespace() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in its system's own ticks; None if it is gone or cannot be seen."""
+    """Start time of a process in clock ticks since boot; None if it has ended or is hidden."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

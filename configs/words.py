@@ -1,7 +1,7 @@
-"""The words of a command line: configuration files and ``key.sub=value`` settings.
+"""Words of a command line: configuration files and ``key.sub=value`` settings.
 
-Every command that takes them sorts them here, so that each says the same of what is neither:
-a setting with dashes in front, or with spaces around its ``=``.
+All commands parse them here, so that all report the same error for words that are neither, such
+as a setting with dashes in front or with spaces around its ``=``.
 """
 
 import argparse
@@ -21,11 +21,11 @@ _KEY = r"[A-Za-z_]\w*(?:\.\w+)*"
 _COLON = re.compile(rf"({_KEY}):\s*(.*)", re.S)
 _SLASHED = re.compile(r"([A-Za-z_]\w*(?:/\w+)+)=([^/]*)", re.S)
 _VALUE = re.compile(r"[-+.\d\[{].*|true|false|null", re.S)
-"""What is a value rather than the name of a file or a key."""
+"""Words that are values rather than names of files or keys."""
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments, options and words in any order; leaves with status 2 where they are wrong."""
+    """Parse options and words in any order; exits with status 2 if they are wrong."""
     arguments, unknown = parser.parse_known_intermixed_args(argv)
     for word, after in pairwise([*unknown, ""]):
         if found := _DASHED.fullmatch(word):
@@ -42,7 +42,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 
 def _near(key: str, parser: argparse.ArgumentParser) -> str:
-    """The option that a word with dashes may be meant for; nothing if it is like none."""
+    """The option that is closest to a word with dashes; empty if none is close."""
     known = {
         option.lstrip("-"): option for action in parser._actions for option in action.option_strings
     }
@@ -51,7 +51,7 @@ def _near(key: str, parser: argparse.ArgumentParser) -> str:
 
 
 def _undashed(key: str, value: str) -> str:
-    """How a file or setting is given that was given like an option."""
+    """How to write a file or setting that was given with dashes, like an option."""
     if _is_file(value):
         return f"files are named as they are: write {hints.plain(value)}"
     if not value and "." not in key:
@@ -79,7 +79,7 @@ def _odd(word: str) -> bool:
 
 
 def _misspelt(words: Sequence[str]) -> Iterator[str]:
-    """Settings that spaces have cut apart, or that are written as in a file or a path."""
+    """Errors for settings with spaces around ``=``, or written as in YAML or as a path."""
     for index, first in enumerate(words):
         second, third = (*words[index + 1 :], "", "")[:2]
         if (found := _SLASHED.fullmatch(first)) and not os.path.exists(first):
@@ -110,5 +110,5 @@ def _is_cut(first: str, second: str) -> bool:
 
 
 def _is_file(word: str) -> bool:
-    """Whether a word looks like a file more than like anything else."""
+    """Whether a word looks like a file's name."""
     return not is_override(word) and ("/" in word or word.endswith((".yaml", ".yml")))

@@ -61,18 +61,20 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         metavar="key=a,b",
         help="a run for each combination; lists as key=[a,b],[c,d]",
     )
-    status = commands.add_parser("status", help="how runs stand")
+    status = commands.add_parser("status", help="show the state of runs and their jobs")
     status.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="default: below runs/")
-    logs = commands.add_parser("logs", help="what a run printed")
+    logs = commands.add_parser("logs", help="show the output of a run")
     logs.add_argument("run", type=Path, metavar="RUN", help=RUN)
     logs.add_argument(
         "--rank", type=int, default=0, help="whose output (default 0); -1 for the supervisor's"
     )
-    logs.add_argument("--lines", type=int, default=40, help="the last so many (default 40)")
-    logs.add_argument("--follow", action="store_true", help="go on with what is printed then")
-    cancel = commands.add_parser("cancel", help="save and end a run's jobs, for good")
+    logs.add_argument("--lines", type=int, default=40, help="length of the end (default 40)")
+    logs.add_argument("--follow", action="store_true", help="keep printing what is added")
+    cancel = commands.add_parser("cancel", help="save and end a run's jobs")
     cancel.add_argument("run", type=Path, metavar="RUN", help=RUN)
-    requeue = commands.add_parser("requeue", help="save and start again, or go on after an end")
+    requeue = commands.add_parser(
+        "requeue", help="save and restart a run, or continue an ended one"
+    )
     requeue.add_argument("run", type=Path, metavar="RUN", help=RUN)
     requeue.add_argument(
         "--exclude", default="", metavar="NODES", help="not on these nodes; none: on all"

@@ -1,8 +1,8 @@
-"""What is asked of SLURM, by its commands.
+"""Calls of SLURM's commands: states of jobs, requeue, cancel, partitions.
 
 States come from squeue, then from ``scontrol show job`` (which remembers ended jobs for
-minutes), then from sacct where there is accounting. COMPLETING and REQUEUED are no ends, a
-controller that does not answer is none either, and a job that nobody knows is unknown.
+minutes), then from sacct where accounting is set up. A job that is COMPLETING or REQUEUED has not
+ended; a controller that does not answer means nothing; a job that none of them knows is unknown.
 """
 
 import os
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from configs.errors import RunError, UserError
 
 CALL_S = 40.0
-"""A command may block for 9 s while the controller is away, and take longer where it is busy."""
+"""Seconds after which a command counts as unanswered: it blocks for 9 s while the controller is
+away, and may take longer while the controller is busy."""
 
 ENDS = frozenset(
     [
@@ -30,7 +31,7 @@ ENDS = frozenset(
         "TIMEOUT",
     ]
 )
-"""States in which a job is over; all others are on the way to one."""
+"""States of a job that is over; all other states lead to one of them."""
 
 _AWAY = re.compile(
     r"contact slurm controller|socket timed out|connection refused|zero bytes|standby mode", re.I
@@ -42,7 +43,7 @@ _FIELDS = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
 
 
 class UnreachableError(RunError):
-    """The controller does not answer, which says nothing about any job."""
+    """The controller does not answer; the state of jobs is unknown."""
 
 
 class MissingError(UserError):
@@ -55,7 +56,7 @@ class MissingError(UserError):
 
 
 class RefusedError(RunError):
-    """SLURM said no; the message is its own, in one line."""
+    """SLURM refused a request; the message is SLURM's own, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +64,9 @@ class Job:
     """What SLURM knows of a job.
 
     Args:
-        state: SLURM's word for it. reason: why it waits, or how it ended.
-        restarts: starts after the first; None where SLURM does not tell.
-        preempted: it was chosen to make room, and has not started again.
+        state: as SLURM names it. reason: why it waits, or how it ended.
+        restarts: starts after the first; None where the source does not report it.
+        preempted: SLURM chose it to make room for another job, and it has not started again.
     """
 
     id: str
@@ -78,20 +79,21 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether it has ended and will not start again."""
         return self.state in ENDS
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without a surrounding job's variables, which sbatch would take for orders."""
+    """Environment without a surrounding job's variables, which sbatch would take for options."""
     return {k: v for k, v in environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
 
 
 def call(*command: str, environ: Mapping[str, str] | None = None) -> str:
-    """The output of a command of SLURM's.
+    """Run a command of SLURM's; returns its output.
 
     Raises:
-        UnreachableError: the controller does not answer. RefusedError: it answers no.
+        UnreachableError: the controller does not answer. RefusedError: SLURM refuses. MissingError:
+            there is no such command, or no configuration.
     """
     try:
         done = subprocess.run(
@@ -110,15 +112,15 @@ def call(*command: str, environ: Mapping[str, str] | None = None) -> str:
     if done.returncode:
         text = " ".join((done.stderr or done.stdout).split())
         if _UNSET.search(text):
-            raise MissingError(f"SLURM has no configuration here, says {command[0]}")
+            raise MissingError(f"SLURM has no configuration here ({command[0]})")
         raise (UnreachableError if _AWAY.search(text) else RefusedError)(
             text or f"{command[0]} failed"
         )
     return done.stdout
 
 
-def patiently(*command: str, seconds: float = 300.0) -> str:
-    """The same, tried again while the controller is away, for at most so long."""
+def call_with_retries(*command: str, seconds: float = 300.0) -> str:
+    """The same, retried for ``seconds`` while the controller does not answer."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -133,7 +135,7 @@ def patiently(*command: str, seconds: float = 300.0) -> str:
 
 
 def jobs(ids: Sequence[str]) -> dict[str, Job | None]:
-    """What is known of each of these jobs; None where nobody knows it.
+    """State of each of these jobs; None for a job that SLURM does not know.
 
     Raises:
         UnreachableError: the controller does not answer.
@@ -143,14 +145,14 @@ def jobs(ids: Sequence[str]) -> dict[str, Job | None]:
 
 
 def _queue() -> Iterator[Job]:
-    """The user's jobs that are not over, members of arrays one by one."""
+    """The user's jobs that are not over; members of arrays are listed one by one."""
     for line in call("squeue", "--noheader", "--array", "--me", "-o", _FORMAT).splitlines():
         number, state, reason, nodes = line.split("|", 3)
         yield Job(id=number, state=state, reason="" if reason == "None" else reason, nodes=nodes)
 
 
 def finished_job(number: str) -> Job | None:
-    """A job as ``scontrol show job`` tells it, or as accounting does."""
+    """A job's state from ``scontrol show job``, or else from accounting."""
     try:
         return shown(call("scontrol", "show", "job", "-o", number), number)
     except RefusedError:
@@ -158,9 +160,9 @@ def finished_job(number: str) -> Job | None:
 
 
 def shown(text: str, number: str) -> Job:
-    """One line of ``scontrol show job -o``."""
+    """Parse one line of ``scontrol show job -o``."""
     line = _NAMED.sub("", text.splitlines()[0], count=1)
-    # What a user wrote, paths and a comment, comes behind what is read here.
+    # Fields that hold a user's text, such as paths and the comment, come last.
     facts = dict(reversed(_FIELDS.findall(line)))
     reason = facts.get("Reason", "None")
     return Job(
@@ -175,7 +177,7 @@ def shown(text: str, number: str) -> Job:
 
 
 def _accounted(number: str) -> Job | None:
-    """A job as sacct tells it, where there is accounting."""
+    """A job's state from sacct; None without accounting."""
     columns = "JobID,State,NodeList"
     try:
         text = call("sacct", "-X", "-n", "--parsable2", "-o", columns, "-j", number)
@@ -185,7 +187,7 @@ def _accounted(number: str) -> Job | None:
 
 
 def accounted(text: str, number: str) -> Job | None:
-    """The last line of sacct's answer that is about a job."""
+    """Parse sacct's output: the last line about a job."""
     found = None
     for line in text.splitlines():
         name, state, nodes = line.split("|", 2)
@@ -200,10 +202,10 @@ def accounted(text: str, number: str) -> Job | None:
 
 
 def partitions(names: str | None) -> list[dict[str, str]]:
-    """The facts of some partitions, as sbatch lists them, or of the one that is the default.
+    """Attributes of partitions, named as for sbatch; by default of the default partition.
 
     Raises:
-        UserError: there is none of that name; with those that there are.
+        UserError: there is no partition of that name; the message lists those that exist.
     """
     lines = call("scontrol", "--all", "show", "partition", "-o").splitlines()
     known = {facts["PartitionName"]: facts for facts in (dict(_FIELDS.findall(x)) for x in lines)}

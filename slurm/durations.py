@@ -1,4 +1,4 @@
-"""SLURM's way of writing durations: minutes, h:m:s, d-h:m:s."""
+"""Durations in SLURM's notation: minutes, h:m:s, d-h:m:s."""
 
 import re
 
@@ -9,10 +9,10 @@ _FORM = re.compile(
 
 
 def seconds(text: str) -> int | None:
-    """Seconds of a duration; None for one without an end.
+    """Parse a duration into seconds; None for an unlimited one.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no duration.
     """
     if text.upper() in ("UNLIMITED", "INFINITE", "NOT_SET", "NONE"):
         return None
@@ -26,7 +26,7 @@ def seconds(text: str) -> int | None:
 
 
 def readable(number: float) -> str:
-    """Seconds for a reader."""
+    """Format seconds for a reader, such as ``90 s``, ``3 h 20 min``."""
     whole = int(number)
     if whole < 100:
         return f"{whole} s"

@@ -1,11 +1,10 @@
-r"""How a value stands in a shell line, in a directive of sbatch, and in the name of a log.
+r"""Quoting of values in shell lines, in ``#SBATCH`` directives, and in names of log files.
 
-Three readers, three rules. A shell takes single quotes literally. sbatch reads the quotes of
+Three readers have three rules. A shell takes single quotes literally. sbatch reads the quotes of
 ``#SBATCH`` lines as a shell does, but for a backslash, which escapes within single quotes too.
-Where SLURM names an output file it replaces ``%j`` and its like, and ``%%`` is a percent sign; a
-backslash there it drops, whatever is done, so that such a path cannot be used at all; nor can one
-with a colon, at which PYTHONPATH is cut. A control character no directive can hold: the rest of
-the value would be a line of its own.
+In the name of an output file, SLURM replaces ``%j`` and its like, and ``%%`` is a percent sign; it
+always drops a backslash there, so such a path is refused, and so is one with a colon, at which
+PYTHONPATH is split. No directive can hold a control character: a newline would end it.
 """
 
 import shlex
@@ -22,7 +21,7 @@ def control(text: str) -> bool:
 
 
 def word(text: str) -> str:
-    """A word of a shell line that stays one line, whatever the text holds."""
+    """Quote a text as one word of a shell line; control characters are escaped."""
     if not control(text):
         return shlex.quote(text)
     return "$'" + "".join(map(_letter, text)) + "'"
@@ -37,27 +36,27 @@ def _letter(letter: str) -> str:
 
 
 def line(words: Iterable[str]) -> str:
-    """A command as one shell line."""
+    """Quote a command as one shell line."""
     return " ".join(map(word, words))
 
 
 def escaped(text: str) -> str:
-    """A directive's value before its quotes."""
+    """Escape backslashes of a directive's value, which is then put in quotes."""
     return text.replace("\\", "\\\\")
 
 
 def directive(text: str) -> str:
-    """A directive's value."""
+    """Quote the value of a directive."""
     return shlex.quote(escaped(text))
 
 
 def pattern(text: str) -> str:
-    """A path that SLURM takes literally in the name of an output file."""
+    """Escape a path for the name of an output file, in which SLURM replaces ``%j``."""
     return text.replace("%", "%%")
 
 
 def require_usable(run: Path) -> None:
-    """UserError unless a job can have this run directory, and begin where one stands."""
+    """UserError unless a job can use this run directory and the current directory."""
     if control(str(run)) or "\\" in str(run) or ":" in str(run):
         raise UserError(
             f"run_dir {str(run)!r}: a job's log and its copy of the code cannot lie in a directory "

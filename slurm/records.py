@@ -20,7 +20,7 @@ from typing import Any
 
 from configs.json_files import read_json, write_json
 from configs.numbered_files import claim, numbers
-from configs.run_files import checkpoint_step, objects, score, standing
+from configs.run_files import checkpoint_step, objects, read_status, score
 
 
 def tail(path: Path, size: int = 65536) -> list[str]:
@@ -117,8 +117,8 @@ class Records:
 
     @property
     def status(self) -> dict[str, Any]:
-        """Contents of the run's own status.json; see :func:`configs.run_files.standing`."""
-        return standing(self.run)
+        """Contents of the run's own status.json; see :func:`configs.run_files.read_status`."""
+        return read_status(self.run)
 
     def saved_step(self) -> int:
         """The step of the newest committed checkpoint; 0 without one."""

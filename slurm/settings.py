@@ -20,29 +20,29 @@ from slurm.durations import seconds
 
 INHERITS = "inherits"
 SCHEDULER_LOOK_S = 30
-"""slurmctld looks at time limits so often; a signal ahead of one comes up to twice this early."""
+"""Seconds between slurmctld's looks at time limits: a signal may come up to twice this early."""
 
 MOST_RANKS = 100_000
-"""Of nodes, or on one of them: more is a slip."""
+"""Upper bound on nodes and on ranks of a node: more is a typing error."""
 
 
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _OURS = ("array", "chdir", "dependency", "output", "wrap")
 _NONE = ("help", "parsable", "quiet", "test-only", "usage", "version", "wait")
-"""With these sbatch says nothing of a job's id, or starts none."""
+"""Options with which sbatch prints no job id, or submits nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
-    """One job.
+    """What a job requests of the cluster, and how it restarts.
 
     Args:
         nodes: machines.
         gpus_per_node: one rank for each of their GPUs.
         ranks_per_node: ranks without GPUs; give this or ``gpus_per_node``.
         cpus_per_rank: cores of each rank.
-        elastic: run on what there is between ``min_nodes`` and ``nodes``, the layout fitted to
-            it at the same global batch.
+        elastic: run on any number of nodes between ``min_nodes`` and ``nodes``, with a layout
+            that fits them at the same global batch.
         min_nodes: with ``elastic``, the fewest machines to run on.
         memory: of a node, as ``--mem`` takes it; by default the cluster's.
         time: limit of one start, as ``--time`` takes it, in quotes: "1-00:00:00", "0:30:00".
@@ -54,11 +54,11 @@ class Settings(Checked):
         options: further options of sbatch, ``name: value``; ``true`` for one without a value.
         srun_options: further words for srun.
         requeue: the site lets a job requeue itself; else successors are submitted.
-        stop_ahead_s: how long before the limit a run is asked to save and leave: the time of a
-            save and a minute or more.
-        max_restarts: starts in a row that gained no step before the run stops and says why.
-        heartbeat_s: a node that is silent for so long is taken for lost.
-        exclude_lost_nodes: do not go back to a node that was lost while its job went on.
+        stop_ahead_s: seconds before the time limit at which the run saves and leaves: the duration
+            of a save and a minute or more.
+        max_restarts: consecutive starts without a new saved step after which the run stops.
+        heartbeat_s: seconds without a heartbeat after which a node counts as lost.
+        exclude_lost_nodes: exclude a lost node from later starts.
         max_parallel: members of a sweep that run at the same time.
     """
 
@@ -89,7 +89,7 @@ class Settings(Checked):
     max_parallel: int = 64
 
     def _check_texts(self) -> Iterator[str]:
-        """A value that would be more than a value in a script, or to srun."""
+        """Values with control characters, which would be more than a value in a script."""
         for field_ in dataclasses.fields(self):
             if field_.name != "environment" and quoting.control(_texts(self, field_.name)):
                 yield f"{field_.name} holds a newline or another control character"
@@ -146,17 +146,17 @@ class Settings(Checked):
 
     @property
     def per_node(self) -> int:
-        """Ranks of a node."""
+        """Ranks on each node."""
         return self.gpus_per_node or self.ranks_per_node
 
     @property
     def node_counts(self) -> range:
-        """The numbers of nodes on which the run may start."""
+        """Numbers of nodes on which the run may start."""
         return range(self.min_nodes if self.elastic else self.nodes, self.nodes + 1)
 
 
 def _texts(settings: Settings, name: str) -> str:
-    """All that a setting says, as one text."""
+    """The keys and values of a setting, joined."""
     value = getattr(settings, name)
     parts = value.items() if isinstance(value, dict) else [value]
     return "".join(
@@ -168,10 +168,10 @@ NAMES = tuple(one.name for one in dataclasses.fields(Settings))
 
 
 def load(file: Path, overrides: Sequence[str] = ()) -> Settings:
-    """The settings of a cluster file, then ``key=value`` words.
+    """Load a cluster file and apply ``key=value`` words to it.
 
     Raises:
-        UserError: with every problem; for a misspelt setting, with all that there are.
+        UserError: lists every problem; for a misspelt setting, all settings.
     """
     data = inherited(file)
     for word in overrides:
@@ -185,7 +185,7 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Settings:
 
 
 def checked(data: Mapping[str, Any], where: str) -> Settings:
-    """Plain data as settings."""
+    """Validate plain data as settings; ``where`` names the data in errors."""
     unknown = [key for key in data if key not in NAMES]
     if unknown:
         hint = "; a run's configuration comes after --" if _A_RUNS & set(data) else ""
@@ -205,7 +205,7 @@ def _unknown(key: str) -> str:
 
 
 def inherited(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file laid upon those that it inherits, as plain data."""
+    """A cluster file merged over those that it inherits, as plain data."""
     if file.resolve() in below:
         raise UserError(f"{file} inherits itself")
     data = read_yaml(file)

@@ -1,8 +1,8 @@
-"""What was submitted: the settings, the words, and copies of code and configuration.
+"""Submission records: settings, words, and copies of the code and the configuration.
 
-A requeued job imports what lies on disk then. So that it runs what was submitted, the
-packages are copied into the run's directory, the configuration is stored resolved, and
-jobs import and read these copies only.
+A requeued job would import whatever code is on disk by then. So the packages are copied into
+the run's directory, the configuration is stored resolved, and jobs import and read only these
+copies.
 """
 
 import os
@@ -26,15 +26,15 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "pictures")
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """One submission of one run.
+    """One submission of a run; ``job.json`` holds it.
 
     Args:
-        path: where it is kept. run: the run's directory. number: of the run's submissions.
-        words: what pretrain was asked for, as it was typed.
-        layouts: for each number of nodes, as text, the ``parallel`` block to run there, or
+        path: its directory. run: the run's directory. number: among the run's submissions.
+        words: configuration files and settings of the run, as they were typed.
+        layouts: for each number of nodes, as text, the ``parallel`` block to run with, or
             None where the run does not fit.
-        steps: of the whole run. chain: jobs that were submitted in a row.
-        code: the copied packages. directory: where it was submitted from.
+        steps: total steps of the run. chain: number of jobs that were submitted in a row.
+        code: the folder of the copied packages. directory: where it was submitted from.
     """
 
     path: Path
@@ -51,42 +51,42 @@ class Submission:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration of the run."""
+        """File with the resolved configuration of the run."""
         return self.path / "config.yaml"
 
     @property
     def script(self) -> Path:
-        """A script that starts the run again: for successors, and by hand."""
+        """The job script, with which the run can be started again."""
         return self.path / "job.sbatch"
 
     @property
     def logs(self) -> Path:
-        """What supervisors print, a file for each job."""
+        """Folder of the supervisors' logs, one file for each job."""
         return self.path / "logs"
 
     def log(self, job: str) -> Path:
-        """The one of a job."""
+        """Log of a job's supervisor."""
         return self.logs / f"{job}.out"
 
     @property
     def imports(self) -> dict[str, str]:
-        """Variables under which Python imports the copy, and nothing from where it stands."""
+        """Environment variables that make Python import the copy, and not the current directory."""
         return {"PYTHONPATH": str(self.code), "PYTHONSAFEPATH": "1"}
 
     @property
     def records(self) -> Records:
-        """Of its run."""
+        """Records of its run."""
         return Records(self.run)
 
     def save(self) -> None:
-        """Write it down for the job."""
+        """Write ``job.json``."""
         facts = {**vars(self), "settings": to_plain(self.settings)}
         facts |= {name: str(facts[name]) for name in PATHS}
         write_json(self.path / "job.json", facts)
 
 
 def load(path: Path) -> Submission:
-    """The submission that was saved in a directory.
+    """Load a submission from its directory.
 
     Raises:
         UserError: there is none.
@@ -107,10 +107,11 @@ def prepare(
     chain: int = 1,
     code: Path | None = None,
 ) -> Submission:
-    """Take down a run that has been checked.
+    """Create and save a submission of a run that has been checked.
 
     Args:
-        dry_run: what pretrain's dry run says. code: a copy to share; by default one is made.
+        dry_run: output of pretrain's dry run. chain: number of jobs. code: copied packages to
+            share with another submission; by default they are copied.
     """
     run = Path(dry_run["run_dir"]).resolve()
     records = Records(run)
@@ -137,12 +138,12 @@ def prepare(
 
 
 def name_of(run_dir: str) -> str:
-    """A run's name: what its directory is called, not what it may be a link to."""
+    """A run's name: that of its directory, links not followed."""
     return Path(os.path.abspath(run_dir)).name
 
 
 def layouts(dry_run: Mapping[str, Any], settings: Settings) -> dict[str, Mapping[str, Any] | None]:
-    """By number of nodes: the layout to run there."""
+    """The parallel layout for each number of nodes; None where the run does not fit."""
     by_ranks = dry_run["layouts"]
     found: dict[str, Mapping[str, Any] | None] = {}
     for nodes in settings.node_counts:
@@ -152,7 +153,7 @@ def layouts(dry_run: Mapping[str, Any], settings: Settings) -> dict[str, Mapping
 
 
 def copy_code(target: Path) -> Path:
-    """Our packages, copied."""
+    """Copy our packages, with the commit in a file beside them."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, target / package, ignore=_LEFT_OUT)
     (target / COMMIT_FILE).write_text(git_commit() or "", encoding="utf-8")

@@ -23,7 +23,7 @@ from configs.git_commit import git_commit
 from configs.json_files import write_json
 from configs.load import to_yaml
 from configs.numbered_files import claim
-from configs.run_files import DIED, RUNNING, standing, this_process
+from configs.run_files import DIED, RUNNING, read_status, this_process
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig
 from pretrain.run import ownership
@@ -92,8 +92,8 @@ class RunDirectory:
         return (self.path / "attempts" / str(attempt + 1)).exists()
 
     def read_status(self) -> dict[str, Any]:
-        """See :func:`configs.run_files.standing`."""
-        return standing(self.path)
+        """See :func:`configs.run_files.read_status`."""
+        return read_status(self.path)
 
     def last_start(self) -> str | None:
         """What to tell of a start before this one that did not end in order."""

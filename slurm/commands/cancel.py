@@ -1,4 +1,4 @@
-"""``python -m slurm cancel`` and ``requeue``: by run, and what was cancelled stays so."""
+"""``python -m slurm cancel`` and ``requeue``: stop a run's jobs, or start them again."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from slurm.script import STOP_SIGNAL
 
 
 def cancel(arguments: argparse.Namespace) -> int:
-    """End all jobs of a run; it is saved first, and no job of a chain goes on."""
+    """Cancel all jobs of a run, later ones of a chain too; a running one saves first."""
     records, live = _live(arguments.run)
     records.update_state(state="cancelled", reason="by python -m slurm cancel")
     if not live:
@@ -22,13 +22,13 @@ def cancel(arguments: argparse.Namespace) -> int:
         if records.jobs()[-1]["kind"] == "local" and records.state.get("pid"):
             print(f"a rehearsal ends by: kill -TERM {records.state['pid']}")
         return 0
-    controller.patiently("scancel", *(job.id for job in live))
+    controller.call_with_retries("scancel", *(job.id for job in live))
     print(f"cancelled {arguments.run}: job {', '.join(job.id for job in live)}")
     return 0
 
 
 def requeue(arguments: argparse.Namespace) -> int:
-    """Save and start a running run again, or go on with one whose jobs are over."""
+    """Save and restart a running job, or submit a job for a run without one."""
     records, live = _live(arguments.run)
     number = records.newest_submission()
     submission = submissions.load(records.submission(number))
@@ -39,7 +39,7 @@ def requeue(arguments: argparse.Namespace) -> int:
     records.update_state(excluded=excluded, count_from=starts[-1].number if starts else 0)
     running = [job for job in live if job.state == "RUNNING"]
     if running:
-        # Its supervisor lets the ranks save, and then requeues it with these nodes excluded.
+        # The supervisor saves, and then requeues the job with these nodes excluded.
         controller.call("scancel", f"--signal={STOP_SIGNAL}", "--batch", running[0].id)
         print(f"job {running[0].id} saves, leaves and is requeued")
     elif live:
@@ -54,7 +54,7 @@ def requeue(arguments: argparse.Namespace) -> int:
 
 
 def _excluded(before: list[str], text: str) -> list[str]:
-    """Those nodes and the ones named now; ``none`` forgets all.
+    """The excluded nodes and those of ``--exclude``; ``none`` clears the list.
 
     Raises:
         UserError: there is no node of that name.
@@ -71,7 +71,7 @@ def _excluded(before: list[str], text: str) -> list[str]:
 
 
 def _release(job: Job, excluded: str) -> None:
-    """A job that waits gets its new exclusions, and is held no longer."""
+    """Update the exclusions of a pending job, and release it if it is held."""
     if excluded:
         controller.call("scontrol", "update", f"JobId={job.id}", f"ExcNodeList={excluded}")
     if "held" in job.reason.lower():
@@ -79,7 +79,7 @@ def _release(job: Job, excluded: str) -> None:
 
 
 def _live(run: Path) -> tuple[Records, list[Job]]:
-    """A run's records, and those of its jobs that are not over, oldest first."""
+    """A run's records, and its jobs that are not over, oldest first."""
     records = Records(run)
     ids = [row["job"] for row in records.jobs()]
     if not ids:

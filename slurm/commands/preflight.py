@@ -1,4 +1,4 @@
-"""Everything that can be known to fail is said before anything is submitted."""
+"""Checks before a submission: the configuration, its layout, SLURM's limits, other jobs."""
 
 import json
 import os
@@ -23,9 +23,9 @@ PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 
 
 def dry_run(settings: Settings, words: Sequence[str]) -> dict[str, Any]:
-    """What ``python -m pretrain --dry-run`` says of the run on these nodes.
+    """Output of ``python -m pretrain --dry-run`` for the run on these nodes.
 
-    The run's ranks are to leave when they hang, so that they are started again.
+    It sets ``watchdog_leave``: ranks that hang leave, so that the job starts again.
 
     Raises:
         UserError: the configuration is wrong, or does not fit nodes x ranks.
@@ -52,7 +52,7 @@ def dry_run(settings: Settings, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _fits(settings: Settings, layouts: Mapping[str, Any]) -> None:
-    """UserError unless the run fits on all of its nodes (elastic: on the most of them)."""
+    """UserError unless the run fits on its nodes (elastic: on the maximum)."""
     for nodes in settings.node_counts:
         entry = layouts[str(nodes * settings.per_node)]
         if entry["problem"] and not (settings.elastic and entry["layout"]):
@@ -65,7 +65,7 @@ def _fits(settings: Settings, layouts: Mapping[str, Any]) -> None:
 
 
 def time_limit(settings: Settings) -> None:
-    """UserError if no partition lets a job run that long: sbatch would not say so."""
+    """UserError if no partition allows the time limit, which sbatch does not check."""
     asked = seconds(settings.time)
     limits: dict[int, dict[str, str]] = {}
     for facts in controller.partitions(settings.partition):
@@ -82,7 +82,7 @@ def time_limit(settings: Settings) -> None:
 
 
 def accepted(script: str) -> None:
-    """UserError unless SLURM would take a job script."""
+    """UserError unless ``sbatch --test-only`` accepts a job script."""
     with tempfile.NamedTemporaryFile("w", suffix=".sbatch", encoding="utf-8") as file:
         file.write(script)
         file.flush()
@@ -98,7 +98,7 @@ def accepted(script: str) -> None:
 
 
 def present() -> None:
-    """UserError unless all that is needed of SLURM is here."""
+    """UserError unless SLURM's commands and configuration are on this machine."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
         raise MissingError(f"there is no {', '.join(absent)} here")
@@ -106,10 +106,10 @@ def present() -> None:
 
 
 def alone(run: Path, *, local: bool = False) -> None:
-    """UserError if a job of this run waits or runs already.
+    """UserError if a job of this run is pending or running.
 
-    A controller that has just come back may have forgotten a job whose ranks live on: their
-    signs of life count too.
+    A controller that has just restarted may have forgotten a job whose ranks still run: their
+    heartbeats count too.
     """
     records = Records(run)
     ids = [row["job"] for row in records.jobs() if not row["job"].startswith("local-")]
@@ -130,7 +130,7 @@ def alone(run: Path, *, local: bool = False) -> None:
 
 
 def alive(records: Records, within_s: float = 30.0) -> bool:
-    """Whether a task of the newest start has changed its file lately, by the files' own clock."""
+    """Whether a node of the newest start had a heartbeat lately, by the file system's clock."""
     starts = records.starts()
     if not starts or starts[-1].outcome.exists():
         return False
@@ -139,7 +139,7 @@ def alive(records: Records, within_s: float = 30.0) -> bool:
 
 
 def _now(directory: Path) -> float:
-    """By the clock of a file system; by our own where nothing can be written."""
+    """Time by the file system's clock, or by this machine's where it cannot be written."""
     try:
         with tempfile.NamedTemporaryFile(dir=directory) as file:
             return os.stat(file.name).st_mtime

@@ -1,4 +1,4 @@
-"""``python -m slurm status`` and ``logs``: runs, not only jobs."""
+"""``python -m slurm status`` and ``logs``: state and output of runs and their jobs."""
 
 import argparse
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.json_files import read_json
-from configs.run_files import DIED, RUNNING, gone
+from configs.run_files import DIED, RUNNING, evidence_of_end
 from slurm import controller, quoting
 from slurm.commands import preflight, sweep
 from slurm.controller import Job, RefusedError, UnreachableError
@@ -18,11 +18,11 @@ from slurm.records import Records
 
 FOLLOW_S = 1.0
 ENDED = ("done", "failed", "cancelled", "stopped")
-"""What a supervisor notes of a run that no job carries on."""
+"""States that a supervisor records for a run that no job continues."""
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """The command: a line for each run, and what its jobs wait for."""
+    """Print a line for each job of each run: state, step, loss, and what it waits for."""
     rows: list[dict[str, Any]] = []
     for path in arguments.runs or [Path("runs")]:
         runs = _runs(path)
@@ -40,7 +40,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def _runs(path: Path) -> list[Path]:
-    """The runs in a directory: itself, the members of its sweep, or those below."""
+    """Runs in a directory: itself, the members of its sweep, or all below it."""
     if Records(path).jobs():
         return [path]
     found = sorted(file.parent.parent for file in path.glob("**/slurm/jobs.jsonl"))
@@ -48,7 +48,7 @@ def _runs(path: Path) -> list[Path]:
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
-    """One row for each job of a run that is not over, or for the last."""
+    """One row for each job of a run that is not over, or else for its last job."""
     records = Records(run)
     ids = [row["job"] for row in records.jobs()]
     known: dict[str, Job | None] = {}
@@ -76,15 +76,15 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
 
 def _local(number: str) -> bool:
-    """Whether a job is a rehearsal, of which SLURM knows nothing."""
+    """Whether a job is a rehearsal, which SLURM does not know."""
     return number.startswith("local-")
 
 
 def _gone(records: Records, noted: str, *, away: bool) -> tuple[str, str] | None:
-    """State and reason of a run that is noted as going on, but is not; None if it may be.
+    """State and reason of a run that has died though its records call it live; None if it may live.
 
-    Nobody knows its last job. The run's own files count first: a controller that has just come
-    back may have forgotten a job whose ranks live on.
+    SLURM does not know its last job. The run's own files count first: a controller that has just
+    restarted may have forgotten a job whose ranks still run.
     """
     own, last = records.status, records.jobs()[-1]
     if noted in ENDED:
@@ -94,7 +94,7 @@ def _gone(records: Records, noted: str, *, away: bool) -> tuple[str, str] | None
     if own.get("state") == RUNNING or preflight.alive(records):
         return None
     if _local(last["job"]):
-        ended = gone(last.get("process"))
+        ended = evidence_of_end(last.get("process"))
         return (DIED, f"its rehearsal: {ended}") if ended else None
     if away:
         return None
@@ -104,9 +104,9 @@ def _gone(records: Records, noted: str, *, away: bool) -> tuple[str, str] | None
 
 
 def state_of(job: Job | None, noted: str, *, away: bool = False) -> str:
-    """A word for a run: SLURM's while its job lives, else what its supervisor noted.
+    """A run's state: SLURM's while its job lives, afterwards the one its supervisor recorded.
 
-    A supervisor that died with its node noted nothing: then it is SLURM's word again.
+    A supervisor that died with its node recorded nothing: then SLURM's state holds.
     """
     if job is None:
         return f"{noted} ?" if away and noted not in ENDED else noted
@@ -116,7 +116,7 @@ def state_of(job: Job | None, noted: str, *, away: bool = False) -> str:
 
 
 def summary(records: Records) -> dict[str, Any]:
-    """What a run's own files say: step, loss, pace, time left, restarts."""
+    """Columns from a run's own files: step, loss, throughput, time left, restarts."""
     row = records.last_row()
     submitted = read_json(records.submission(records.newest_submission()) / "job.json")
     step, last = row.get("step", 0), submitted.get("steps", 0)
@@ -138,7 +138,7 @@ def summary(records: Records) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of the same keys under a head, the last column as wide as it likes."""
+    """Format rows of the same keys as a table with a header."""
     head = list(rows[0]) if rows else []
     cells = [head, *([_cell(row.get(key)) for key in head] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
@@ -157,7 +157,7 @@ def _cell(value: Any) -> str:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """The command: the end of a log, and what is added to it."""
+    """Print the end of a log, and with ``--follow`` what is added to it."""
     records = Records(arguments.run)
     if not records.jobs():
         raise UserError(f"{arguments.run} holds no run of a job's; name a run directory")

@@ -1,4 +1,4 @@
-"""``python -m slurm submit``: check everything, show the script, submit, say how to follow."""
+"""``python -m slurm submit``: check the run, print its script, submit it, show how to follow it."""
 
 import argparse
 import shutil
@@ -17,7 +17,7 @@ from slurm.submission import Submission
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command."""
+    """Run the command; returns the exit status."""
     words = arguments.words
     for word in (*arguments.settings, *arguments.sweep):
         if not is_override(word):
@@ -65,7 +65,7 @@ def _print(settings: Settings, arguments: argparse.Namespace, words: Sequence[st
 
 
 def _is_found(interpreter: Path) -> bool:
-    """Whether a printed script, from here, would find an interpreter with the same packages."""
+    """Whether a printed script would find an interpreter with the packages of this one."""
     found = Path(".venv/bin/python")
     if not found.exists():
         found = Path(shutil.which("python") or "")
@@ -86,14 +86,14 @@ def _one(settings: Settings, arguments: argparse.Namespace, words: Sequence[str]
     _show(made)
     ids = executor.submit(made)
     print(f"submitted  {run_dir}: job {' then '.join(ids)}")
-    _how_to_follow(made)
+    _print_how_to_follow(made)
     return 0
 
 
 def _local(made: Submission) -> int:
     job = executor.rehearse(made)
     print(f"running    {made.run} here, as process {job.job_id}")
-    _how_to_follow(made)
+    _print_how_to_follow(made)
     job.wait()
     state = made.records.state
     if state["state"] in ("submitted", "running"):
@@ -123,8 +123,8 @@ def _show(made: Submission) -> None:
     print(script(made))
 
 
-def _how_to_follow(made: Submission) -> None:
-    """Words to copy; of a chain each job has a log of its own."""
+def _print_how_to_follow(made: Submission) -> None:
+    """Print paths of logs and commands to copy; each job of a chain has its own log."""
     run = quoting.word(str(made.run))
     for row in made.records.jobs():
         if row["submission"] == made.number:

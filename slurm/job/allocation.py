@@ -66,7 +66,7 @@ class SlurmAllocation:
         if not self._submission.settings.requeue:
             return "requeue is false"
         try:
-            controller.patiently("scontrol", "requeue", self.job)
+            controller.call_with_retries("scontrol", "requeue", self.job)
         except (RefusedError, UnreachableError) as error:
             return str(error)
         if exclude:
@@ -132,7 +132,7 @@ def submit_script(
         words.append(f"--exclude={excluded}")
     if after:
         words.append(f"--dependency=afterany:{after}")
-    answer = controller.patiently("sbatch", *words, str(submission.script))
+    answer = controller.call_with_retries("sbatch", *words, str(submission.script))
     return answer.strip().split(";")[0]
 
 

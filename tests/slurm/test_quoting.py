@@ -243,7 +243,7 @@ exit 1
     [
         ((), "there is no sbatch, srun, squeue, scontrol, scancel here"),
         (("sbatch", "squeue", "scontrol", "scancel"), "there is no srun here"),
-        (preflight.PROGRAMS, "SLURM has no configuration here, says scontrol"),
+        (preflight.PROGRAMS, "SLURM has no configuration here (scontrol)"),
     ],
 )
 def test_without_slurm_one_line_says_what_is_missing(
@@ -269,7 +269,7 @@ def test_each_job_of_a_chain_names_its_log(tmp_path: Path, capsys) -> None:
     made = submissions.prepare(facts, chosen, ["x"], code=tmp_path)
     for job in ("7", "8"):
         made.records.add_job(job, made.number, "chain", log=str(made.log(job)))
-    submitting._how_to_follow(made)
+    submitting._print_how_to_follow(made)
     printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     assert [line[1] for line in printed if line[0] == "log"] == [
         str(made.logs / "7.out"),

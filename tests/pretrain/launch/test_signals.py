@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.run_files import standing
+from configs.run_files import read_status
 from pretrain.checkpoint import store
 from pretrain.run.metrics import read_rows
 
@@ -265,20 +265,20 @@ def test_a_validation_gives_way_and_is_made_up_for(start, train, tmp_path: Path,
 def test_a_killed_run_is_known_to_be_dead_and_goes_on(start, tmp_path: Path) -> None:
     run = start("checkpoint.every=1")
     run.until_step(3)
-    status = standing(run.path)
+    status = read_status(run.path)
     assert status["state"] == "running"
     for pid in [run.process.pid, run.server, *run.ranks]:
         os.kill(pid, signal.SIGKILL)
     run.process.wait()
     deadline = time.monotonic() + 20
-    while (status := standing(run.path))["state"] == "running" and time.monotonic() < deadline:
+    while (status := read_status(run.path))["state"] == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert status["state"] == "died"
     assert "has ended without a word" in status["reason"]
     assert run.status["state"] == "running"
 
     again = start("checkpoint.every=1")
-    again.until(lambda: standing(run.path)["state"] == "running")
+    again.until(lambda: read_status(run.path)["state"] == "running")
     os.killpg(again.process.pid, signal.SIGTERM)
     error = again.ended()
     assert "the last start ended at step" in error
