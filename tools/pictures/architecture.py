@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
+from configs.errors import exit_code
 from tools import command
 
 FILE = Path("tools/pictures/architecture.png")
@@ -125,7 +126,10 @@ ENDS: dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]] = {
 }
 """Where the arrow from a package to one that it imports begins and ends."""
 
-ELBOWS = {((65, 86), (65, 9)): 99.0, ((4, 79), (35, 9)): 4.0}
+ELBOWS: dict[tuple[tuple[float, float], tuple[float, float]], float] = {
+    ((65, 86), (65, 9)): 99.0,
+    ((4, 79), (35, 9)): 4.0,
+}
 """Arrows that run around the boxes: the column on which they do."""
 
 
@@ -204,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     command.check_output("--out", arguments.out)
-    return command.run(lambda: _drawn(arguments.out))
+    return exit_code(lambda: _drawn(arguments.out))
 
 
 def _drawn(path: Path) -> int:
