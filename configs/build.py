@@ -31,9 +31,14 @@ MOST_INTEGER = 2**63
 
 @dataclasses.dataclass(frozen=True)
 class Plugin:
-    """Marks a field whose block names a module of ``package``; see the module docstring."""
+    """Marks a field whose block names a module of ``package``; see the module docstring.
+
+    Args:
+        default: the module of a block without a ``name``; None where it has to be named.
+    """
 
     package: str
+    default: str | None = None
 
     def names(self) -> list[str]:
         """Names of the package's public modules."""
@@ -51,6 +56,11 @@ class Plugin:
             raise ValueError(f"unknown {kind} {hints.short(name)}; {guess}")
         return _namesake(f"{self.package}.{name}")
 
+    def others_with(self, key: str, name: object) -> list[str]:
+        """The modules but ``name`` whose dataclass has a field ``key``."""
+        others = [other for other in self.names() if other != name]
+        return [o for o in others if key in {f.name for f in dataclasses.fields(self.resolve(o))}]
+
     def build(self, block: object) -> Any:
         """Build an instance from ``{name: ..., ...}``, or from the bare name.
 
@@ -62,6 +72,17 @@ class Plugin:
         if builder.problems:
             raise ValueError("\n".join(builder.problems))
         return built
+
+
+class Block(dict[str, Any]):
+    """A merged block.
+
+    Attributes:
+        given_before_name: its keys from when it had no name yet. Those that belong to another
+            class than the one named since are dropped.
+    """
+
+    given_before_name: set[str] = set()  # noqa: RUF012 - replaced, never changed
 
 
 @cache
@@ -108,11 +129,21 @@ class Builder:
         self.problems: list[str] = []
         self._schema, self._data = schema, data
 
-    def block(self, cls: Any, data: Any, at: str, also: tuple[str, ...] = ()) -> Any:
+    def block(
+        self,
+        cls: Any,
+        data: Any,
+        at: str,
+        also: tuple[str, ...] = (),
+        plugin: Plugin | None = None,
+    ) -> Any:
         """Build a dataclass; invalid fields hold UNKNOWN.
+
+        A class may have ``former_keys``: those of earlier versions, each with what to write now.
 
         Args:
             at: the key of the block. also: allowed keys that are no fields.
+            plugin: of which the block names a module.
         """
         if not isinstance(data, Mapping):
             self._add(
@@ -123,9 +154,9 @@ class Builder:
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         for key in data:
             if key not in fields and key not in also:
-                known = [*also, *fields]
-                guess = hints.for_key(str(key), known, all_keys(self._schema, self._data))
-                self._add(_join(at, str(key)), f"unknown key; {guess}")
+                self._add(
+                    _join(at, str(key)), self._unknown(cls, str(key), [*also, *fields], plugin)
+                )
         values = {name: self._field(cls, f, data, at) for name, f in fields.items()}
         if len(self.problems) > before:
             return self._partly(cls, values, at)
@@ -138,6 +169,14 @@ class Builder:
             for line in str(error).splitlines():
                 self._add_line(line, fields, at)
             return UNKNOWN
+
+    def _unknown(self, cls: Any, key: str, known: list[str], plugin: Plugin | None) -> str:
+        """The message on a key that the block of a class does not have."""
+        if former := getattr(cls, "former_keys", {}).get(key):
+            return str(former)
+        if plugin and (others := plugin.others_with(key, cls.__module__.rpartition(".")[2])):
+            return f"unknown key; it is one of name {' or '.join(others)}"
+        return f"unknown key; {hints.for_key(key, known, all_keys(self._schema, self._data))}"
 
     def _field(self, cls: Any, field: "dataclasses.Field[Any]", data: Any, at: str) -> Any:
         key = _join(at, field.name)
@@ -185,12 +224,16 @@ class Builder:
             self._add(key, "expected a block with a 'name'")
             return UNKNOWN
         try:
-            cls = plugin.resolve(data.get("name"))
+            cls = plugin.resolve(data.get("name", plugin.default))
         except ValueError as error:
             self._add(key, str(error))
             return UNKNOWN
         settings = {name: value for name, value in data.items() if name != "name"}
-        return self.block(cls, settings, key, also=("name",))
+        chosen = cls.__module__.rpartition(".")[2]
+        for name in getattr(data, "given_before_name", set()) - set(_hints(cls)):
+            if plugin.others_with(name, chosen):
+                del settings[name]
+        return self.block(cls, settings, key, also=("name",), plugin=plugin)
 
     def _leaf(self, hint: Any, data: Any, key: str) -> Any:
         found = len(self.problems)
@@ -273,7 +316,8 @@ def all_keys(cls: Any, data: Any, at: str = "") -> Iterator[str]:
         inner = data.get(field.name) if isinstance(data, Mapping) else None
         hint, plugin = field_type(cls, field.name)
         if plugin is not None:
-            name = inner.get("name") if isinstance(inner, Mapping) else inner
+            block = {} if inner is None else inner
+            name = block.get("name", plugin.default) if isinstance(block, Mapping) else block
             if not isinstance(name, str) or name not in plugin.names():
                 continue
             hint = plugin.resolve(name)

@@ -62,7 +62,7 @@ def keys(schema: type, prefix: str = "", when: str = "") -> Iterator[Key]:
         plugin = next((m for m in typing.get_args(hint)[1:] if isinstance(m, Plugin)), None)
         block = _dataclass_in(hint)
         if plugin is not None:
-            yield from _plugin_keys(plugin, field, name, meaning, when)
+            yield from _plugin_keys(plugin, field, block, name, meaning, when)
         elif block is not None:
             if _is_optional(hint):
                 yield Key(
@@ -78,23 +78,40 @@ def keys(schema: type, prefix: str = "", when: str = "") -> Iterator[Key]:
 
 
 def _plugin_keys(
-    plugin: Plugin, field: "dataclasses.Field[Any]", name: str, meaning: str, when: str
+    plugin: Plugin,
+    field: "dataclasses.Field[Any]",
+    base: type | None,
+    name: str,
+    meaning: str,
+    when: str,
 ) -> Iterator[Key]:
+    """The name; the keys of the dataclass that all choices extend, if any; each choice's own."""
     names = plugin.names()
-    default = None
+    default = plugin.default
     if field.default is not dataclasses.MISSING:
         default = type(field.default).__module__.rsplit(".", 1)[-1]
     yield Key(
         name=f"{name}.name", type=" | ".join(names), default=default, meaning=meaning, when=when
     )
+    common = list(keys(base, f"{name}.", when)) if base else []
+    yield from common
+    known = {key.name for key in common}
     for choice in names:
         chosen = f"{name}.name={choice}"
         below = f"{when}, {chosen}" if when else chosen
-        yield from keys(plugin.resolve(choice), f"{name}.", below)
+        found = keys(plugin.resolve(choice), f"{name}.", below)
+        yield from (key for key in found if key.name not in known)
 
 
 def field_texts(schema: type) -> dict[str, str]:
-    """Texts of the ``Args:`` section of a dataclass's docstring, by field name."""
+    """Texts of the ``Args:`` of a dataclass's docstring and its bases', by field name."""
+    found: dict[str, str] = {}
+    for cls in reversed(schema.__mro__):
+        found |= _own_texts(cls)
+    return found
+
+
+def _own_texts(schema: type) -> dict[str, str]:
     text = inspect.cleandoc(schema.__doc__ or "")
     found: dict[str, list[str]] = {}
     names: list[str] = []

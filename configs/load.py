@@ -1,7 +1,7 @@
 """Load YAML files and ``key.sub=value`` overrides as one frozen, validated dataclass.
 
 Files merge left to right, then the words; a block whose ``name`` changes replaces the
-old block whole, since its other keys belonged to another class. Every problem is reported
+old block, since its other keys belonged to another class. Every problem is reported
 at once, and an unknown key names the nearest known one (:mod:`configs.build`).
 """
 
@@ -9,14 +9,14 @@ import dataclasses
 import os
 import stat
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from configs import hints, yaml_text
-from configs.build import Builder, Plugin, field_type
+from configs.build import Block, Builder, Plugin, field_type
 from configs.errors import UserError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "merge",
     "merged",
+    "named_plain",
     "parse_override",
     "read_yaml",
     "to_plain",
@@ -91,14 +92,24 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(old, str) and isinstance(value, dict) and "name" not in value:
             old = {"name": old}
         if isinstance(old, dict) and isinstance(value, dict) and _same_name(old, value):
-            merged[key] = merge(old, value)
+            merged[key] = _merged_block(old, value)
         else:
             merged[key] = value
     return merged
 
 
+def _merged_block(old: dict[str, Any], new: dict[str, Any]) -> Block:
+    given_before = set(old) if "name" in new and "name" not in old else set()
+    given_before |= getattr(old, "given_before_name", set())
+    block = Block(merge(old, new))
+    block.given_before_name = given_before - set(new)
+    return block
+
+
 def _same_name(old: Any, new: Any) -> bool:
-    return bool(new.get("name", old.get("name")) == old.get("name"))
+    """Whether both are of one class, as far as they tell."""
+    names = {block["name"] for block in (old, new) if "name" in block}
+    return len(names) < 2
 
 
 def is_override(word: str) -> bool:
@@ -124,14 +135,27 @@ def parse_override(word: str) -> dict[str, Any]:
     return typing.cast(dict[str, Any], value)
 
 
-def load(schema: type[T], files: Sequence[Path], overrides: Sequence[str] = ()) -> T:
-    """Load files and overrides as an instance of ``schema``; UserError lists every problem."""
+def load(
+    schema: type[T],
+    files: Sequence[Path],
+    overrides: Sequence[str] = (),
+    read: Callable[[Path], dict[str, Any]] = read_yaml,
+) -> T:
+    """Load files and overrides as an instance of ``schema``; UserError lists every problem.
+
+    Args:
+        read: makes a dictionary of each file.
+    """
     words = ["the words after them"] if overrides else []
     where = ", ".join([*map(str, files), *words])
-    return validate(schema, merged(files, overrides), where=where)
+    return validate(schema, merged(files, overrides, read), where=where)
 
 
-def merged(files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
+def merged(
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    read: Callable[[Path], dict[str, Any]] = read_yaml,
+) -> dict[str, Any]:
     """The files and overrides as plain data, not validated.
 
     Raises:
@@ -142,11 +166,11 @@ def merged(files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
     everything: list[Path | str] = [*files, *overrides]
     for given in everything:
         try:
-            read = read_yaml(given) if isinstance(given, Path) else parse_override(given)
+            block = read(given) if isinstance(given, Path) else parse_override(given)
         except UserError as error:
             problems.append(str(error))
         else:
-            data = merge(data, read)
+            data = merge(data, block)
     if problems:
         raise UserError("\n  ".join(problems))
     return data
@@ -176,10 +200,13 @@ def to_plain(config: Any) -> Any:
         value = getattr(config, field.name)
         _, plugin = field_type(type(config), field.name)
         block = to_plain(value)
-        if plugin is not None:
-            block = {"name": type(value).__module__.rsplit(".", 1)[-1], **block}
-        plain[field.name] = block
+        plain[field.name] = block if plugin is None else named_plain(value)
     return plain
+
+
+def named_plain(config: Any) -> dict[str, Any]:
+    """The block of a class that is chosen by name: the same, with its ``name`` first."""
+    return {"name": type(config).__module__.rsplit(".", 1)[-1], **to_plain(config)}
 
 
 def to_yaml(config: Any) -> str:

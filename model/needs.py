@@ -7,8 +7,6 @@ The configuration is refused where something is wanted that is not there
 from collections.abc import Iterator
 from enum import Enum
 
-from model.networks.config import ModelConfig
-
 
 class Need(Enum):
     """Something that not every network or corpus has."""
@@ -24,16 +22,13 @@ class Need(Enum):
 
 
 _MISSING = {
-    Need.IDS: "it predicts ids: leave model.seq2seq out",
-    Need.EMBEDDINGS: (
-        "it needs an encoder-decoder: set model.seq2seq, e.g. model.seq2seq.num_encoder_layers=6"
-    ),
+    Need.IDS: "it predicts ids: set model.name=dit or transformer",
+    Need.EMBEDDINGS: ("it needs an encoder-decoder: set model.name=encoder_decoder"),
     Need.ANY_VECTOR: (
-        "model.seq2seq.output mixture is of clean embeddings: predict x0, or set it to vector"
+        "model.output mixture is of clean embeddings: predict x0, or set it to vector"
     ),
     Need.DRAFT: (
-        "objective.self_conditioning and model.seq2seq.self_conditioning go together: set both "
-        "or neither"
+        "objective.self_conditioning and model.self_conditioning go together: set both or neither"
     ),
     Need.SOURCE: "it needs samples with a source: set data.packing=pairs or paragraphs",
     Need.OWN_LAYOUT: (
@@ -50,33 +45,13 @@ _UNREAD = {
 """What must not be there unless it is wanted: it would be in vain."""
 
 
-def offered(model: ModelConfig, *, has_source: bool) -> frozenset[Need]:
-    """What a network and its data have.
+def misfits(needs: frozenset[Need], offers: frozenset[Need], *, has_source: bool) -> Iterator[str]:
+    """A line for each unmet need of an objective, with the setting that meets it.
 
     Args:
-        has_source: whether samples are a source and a target.
+        offers: of the network. has_source: whether samples are a source and a target.
     """
-    found = {Need.SOURCE} if has_source else set()
-    if model.seq2seq is None:
-        found.add(Need.IDS)
-        if model.attention == "full" and not model.causal_annealing_steps:
-            found.add(Need.OWN_LAYOUT)
-        if not model.shifted_output:
-            found.add(Need.OWN_POSITION)
-        if not model.time_conditioning:
-            found.add(Need.NO_LEVEL)
-        return frozenset(found)
-    found.add(Need.EMBEDDINGS)
-    if model.seq2seq.output == "vector":
-        found.add(Need.ANY_VECTOR)
-    if model.seq2seq.self_conditioning:
-        found.add(Need.DRAFT)
-    return frozenset(found)
-
-
-def misfits(needs: frozenset[Need], model: ModelConfig, *, has_source: bool) -> Iterator[str]:
-    """What an objective with these needs misses, each with what to set."""
-    there = offered(model, has_source=has_source)
+    there = offers | {Need.SOURCE} if has_source else offers
     for need in Need:
         if need in needs - there:
             yield _MISSING[need]

@@ -160,8 +160,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from pretrain.config import RunConfig
     from pretrain.run.directory import RunDirectory, run_path
+    from pretrain.run.stored_config import read_file
 
-    config = load(RunConfig, files, overrides)
+    config = load(RunConfig, files, overrides, read_file)
     path = run_path(config, files)
 
     from pretrain.launch import preflight

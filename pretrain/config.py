@@ -51,6 +51,7 @@ class RunConfig(Checked):
         profile_step: write a torch profiler trace of this step.
         watchdog_s: seconds without progress after which a rank prints all its stacks; 0 never.
         watchdog_leave: and then ends, with status 70, for a launcher that starts the run again.
+        model: the network: a file of model/architectures, dit if it names none.
         objective: what is learned: a file of model/objectives.
     """
 
@@ -71,7 +72,7 @@ class RunConfig(Checked):
     profile_step: int | None = None
     watchdog_s: float = 300.0
     watchdog_leave: bool = False
-    model: ModelConfig
+    model: Annotated[ModelConfig, Plugin("model.architectures", default="dit")]
     objective: Annotated[Any, Plugin("model.objectives")]
     data: DataConfig
     optim: OptimConfig = OptimConfig()
@@ -101,9 +102,9 @@ class RunConfig(Checked):
     def _check_fork_part(self) -> Iterator[str]:
         if self.fork_part != "encoder":
             return
-        is_bert = self.model.seq2seq is not None and self.model.seq2seq.encoder == "bert"
-        if not (is_bert and self.fork_optimizer == "fresh"):
-            yield "fork_part=encoder goes with model.seq2seq.encoder=bert and fork_optimizer=fresh"
+        is_model = self.model.encoder_model is not None
+        if not (is_model and self.fork_optimizer == "fresh"):
+            yield "fork_part=encoder goes with model.encoder=bert and fork_optimizer=fresh"
 
     def _check_fork_optimizer(self) -> Iterator[str]:
         if self.fork_optimizer == "kept" and self.fork_weights == "ema":
@@ -112,7 +113,7 @@ class RunConfig(Checked):
             )
 
     def _check_objective(self) -> Iterator[str]:
-        found = misfits(self.objective.needs, self.model, has_source=self.data.has_source)
+        found = misfits(self.objective.needs, self.model.offers, has_source=self.data.has_source)
         yield from (f"objective: {line}" for line in found)
         for name in self.objective.networks:
             if name == OWN or not _NETWORK_NAME.fullmatch(name):

@@ -1,10 +1,12 @@
 """Ways to ask a network, and networks whose logits a test knows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from configs.build import Plugin
 from model.categorical import Categorical
 from model.networks.base import Network
 from model.prediction import Answer, Prediction, Read
@@ -44,3 +46,11 @@ class Known:
 
     def encode(self, query: Query) -> Query:
         return query
+
+
+ARCHITECTURES = Plugin("model.architectures", default="dit")
+
+
+def configured(**fields: Any) -> Any:
+    """The configuration of a network, as the block ``model`` of a file makes it."""
+    return ARCHITECTURES.build(fields)

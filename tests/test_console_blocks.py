@@ -32,7 +32,7 @@ SMALLER = {
     r"(pretrain configs/mdlm/owt\.yaml)(?!.*--)": rf"\1 {NETWORK} {STEPS} "
     "data.sequence_length=32 eval.every=0",
     r"(pretrain configs/genie/\w+\.yaml)": rf"\1 {NETWORK} {STEPS} "
-    "model.seq2seq.num_encoder_layers=1",
+    "model.num_encoder_layers=1",
     r"--vocab-size (32000|1024)": "--vocab-size 400",
     r"model\.vocab_size=32000": "model.vocab_size=400",
     r"(configs/genie/\w+\.yaml)": r"\1 model.vocab_size=400",

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from model.categorical import Categorical
-from model.networks.attention_layouts import FULL, AttentionLayout, Cached, Causal
+from model.networks.attention_layouts import FULL, AttentionLayout, Cached
 from model.networks.config import ModelConfig
 from model.networks.frozen import freeze
 from model.networks.initialize import initialize
@@ -86,6 +86,10 @@ class Network(nn.Module, ABC):
     def output(self) -> Any:
         """The last layer, where the span has it."""
 
+    @abstractmethod
+    def scores(self, outputs: Outputs) -> Tensor:
+        """Logits ``[M, R]`` of the ids at the predicted positions."""
+
     @property
     def table(self) -> Table | None:
         """The way from vectors to ids, of a network that predicts vectors."""
@@ -103,14 +107,12 @@ class Network(nn.Module, ABC):
         return self.finish(self.body(self.inputs(query)), query)
 
     def attend(self, layout: AttentionLayout, part: int = 0) -> None:
-        """Let the passes from here on attend by a layout; a causal model's full one is causal.
+        """Let the passes from here on attend by a layout.
 
         Args:
             part: which part of the samples comes, where a pass is cut into several: each has
                 cached keys and values of its own.
         """
-        if layout == FULL and self.config.attention == "causal":
-            layout = Causal()
         for layer in self._with_layout:
             layer.layout, layer.part = layout, part
             if not isinstance(layout, Cached):

@@ -1,15 +1,18 @@
-"""The architecture of the denoiser, as numbers and choices."""
+"""What every architecture is configured by, and what it reports about itself."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from model.needs import Need
 
 ROWS_MULTIPLE = 128
-"""The embedding is padded to a multiple of this whatever the layout, so that its rows
-divide among tensor-parallel ranks and a checkpoint fits every one of them."""
+"""The embedding is padded to a multiple of this under every layout, so that its rows
+divide among tensor-parallel ranks and a checkpoint fits all of them."""
 
 MOST = {
     "vocab_size": 2**24,
@@ -26,11 +29,19 @@ MOST = {
     "max_positions": 2**31,
     "causal_annealing_steps": 2**62,
 }
-"""Sizes beyond all networks that there are: more is a slip, and would overflow somewhere."""
+"""Upper bounds far above any real network: a larger value is a typing error and would overflow."""
+
+FORMER = {
+    "seq2seq": "now an architecture of its own: write model.name=encoder_decoder, and its keys "
+    "beside the others, such as model.num_encoder_layers=6 for model.seq2seq.num_encoder_layers=6",
+    "block": "now the architecture: write model.name=dit for adaln, model.name=transformer for "
+    "pre_norm, and model.name=transformer with model.norm_first=false for post_norm",
+}
+"""Keys of earlier versions, and what to write instead."""
 
 
-def _wrong_sizes(config: object, *names: str) -> Iterator[str]:
-    """What of these fields is below 1 or beyond :data:`MOST`; None stands for no value."""
+def wrong_sizes(config: object, *names: str) -> Iterator[str]:
+    """A line for each of these fields that is below 1 or above :data:`MOST`; None passes."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -39,103 +50,33 @@ def _wrong_sizes(config: object, *names: str) -> Iterator[str]:
             yield f"{name} must be at most {MOST[name]:,}, not {value}"
 
 
-def _refuse(found: Iterator[str]) -> None:
-    """ValueError with a line for each."""
-    if lines := list(found):
-        raise ValueError("\n".join(lines))
-
-
 @dataclass(frozen=True, kw_only=True)
-class Seq2SeqConfig:
-    """What an encoder-decoder has besides: a bidirectional encoder of the source, and a decoder
-    that denoises embeddings of the target (Lin et al. 2023, GENIE, section 3).
-
-    The defaults are a modern shape; the release's is ``projection: tanh``, ``time: additive``,
-    ``positions: learned``, with ``mlp: geglu`` beside it.
-
-    Args:
-        num_encoder_layers: blocks over the source; ``num_layers`` counts the decoder's.
-        encoder: its blocks are plain pre-norm ones, or BERT's (Devlin et al. 2019): post-norm,
-            with biases and learned positions, so that it can begin with BERT's weights.
-        embedding_width: E, of the embeddings that are noised and denoised.
-        projection: between E and D: one linear layer, or Linear-Tanh-Linear.
-        output: the projected stream itself (vector, GENIE's), or the mean of all embeddings
-            under the categorical that it scores them to (mixture; score interpolation,
-            Dieleman et al. 2022, CDCD, section 3.2): which of V tokens a noisy vector may be
-            need not be learnt by heart. For x0-prediction.
-        time: the level modulates every decoder block (adaln), or is added to its input.
-        positions: rotary in self-attention, or a learned vector for each position.
-        max_positions: how many learned vectors there are for each side.
-        ignore_source_padding: let the decoder see the source's padding, as the release does.
-        self_conditioning: give the decoder a draft of the target besides (Chen et al. 2023).
-    """
-
-    num_encoder_layers: int = 6
-    encoder: Literal["pre_norm", "bert"] = "pre_norm"
-    embedding_width: int = 128
-    projection: Literal["linear", "tanh"] = "linear"
-    output: Literal["vector", "mixture"] = "vector"
-    time: Literal["adaln", "additive"] = "adaln"
-    positions: Literal["rotary", "learned"] = "rotary"
-    max_positions: int = 512
-    ignore_source_padding: bool = False
-    self_conditioning: bool = False
-
-    def __post_init__(self) -> None:
-        _refuse(self._check_sizes())
-
-    def _check_sizes(self) -> Iterator[str]:
-        for name in ("num_encoder_layers", "embedding_width", "max_positions"):
-            yield from _wrong_sizes(self, name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A bidirectional DiT over token ids (Sahoo et al. 2024, appendix; Peebles & Xie 2023).
+class ModelConfig(ABC):
+    """The part of a configuration that every architecture has.
 
     Args:
         vocab_size: V, the ids of the tokenizer without a [MASK] of our own.
         mask_id: the tokenizer's own mask token, where it has one; else [MASK] is V.
         width: D, of the stream.
-        num_layers: blocks between embedding and head.
+        num_layers: blocks between embedding and head; of an encoder-decoder, the decoder's.
         num_heads: H, heads of attention.
         mlp: of each block: plain with gelu, or gated by silu (swiglu) or gelu (geglu).
         mlp_width: hidden width of the MLP; 4 D, or 8/3 D rounded up to 64s for swiglu.
+        gelu: the form of the plain MLP's GELU, as a tanh or exact.
         norm: of each branch: with a mean (layernorm) or without (rmsnorm).
-        conditioning_width: C, of the vector that adaLN turns into shifts and scales.
-        time_conditioning: whether the level reaches the network; off, it sees level 0.
-        tied_head: use the embedding as the head's weight.
+        norm_eps: of every norm over the width.
+        rotary_base: of the rotary positions' wavelengths (Su et al. 2021).
         embedding_std: of the initial embedding; by default 1, which small models were seen
             to learn faster from than from 0.02, and D^-1/2 where it is also the head.
-        hide_padding: hide invalid positions from attention (MDLM's release shows them).
-        rotary_base: of the rotary positions' wavelengths (Su et al. 2021).
         dropout: share of activations that are zeroed in training, after each branch of a block.
-        seq2seq: makes it an encoder-decoder over embeddings; without, a DiT over ids.
-        time_input: what of the level is fed in: 1000 times the level itself, or MDLM's total
-            noise, -log(1 - 0.999 level), as its public weights expect.
-        block: adaln; or the plain transformer that other models' weights need, which sees no
-            level: pre_norm (Llama), or post_norm with BERT's norm after the embedding and its
-            transform before the head (Devlin et al. 2019).
-        num_kv_heads: heads of keys and values, each shared by H / num_kv_heads queries
-            (grouped-query attention, Ainslie et al. 2023); by default H.
-        head_size: E, width of a head; by default D / H.
-        qkv_bias, attention_bias: biases of queries, keys and values; of attention's output.
-        qk_norm: RMSNorm over each head of the queries and keys, before the rotation.
-        norm_eps, norm_bias: of every norm over the width.
-        gelu: the form of the plain MLP's GELU, as a tanh or exact.
-        num_positions: a learned vector for each of so many positions, and no rotation.
-        head_bias: of the head; by default where it is not tied.
-        attention: causal only to compare with weights that were trained so.
-        causal_annealing_steps: of training, over which attention opens from causal to full
-            (Gong et al. 2025, section 3.2); 0 for none.
-        shifted_output: the prediction for a position is read off the one before it, as
-            next-token models were trained (Gong et al. 2025, section 3.2).
         frozen: parameters that are not trained, by patterns over their names, e.g.
             ``layers.0.*`` or ``*.tokens.weight``.
 
     Raises:
-        ValueError: where the numbers do not fit together.
+        ValueError: the numbers do not fit together.
     """
+
+    former_keys: ClassVar[Mapping[str, str]] = FORMER
 
     vocab_size: int
     mask_id: int | None = None
@@ -144,47 +85,27 @@ class ModelConfig:
     num_heads: int = 12
     mlp: Literal["gelu", "swiglu", "geglu"] = "gelu"
     mlp_width: int | None = None
-    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    conditioning_width: int = 128
-    time_conditioning: bool = False
-    tied_head: bool = False
-    embedding_std: float | None = None
-    hide_padding: bool = False
-    rotary_base: float = 10_000.0
-    dropout: float = 0.0
-    seq2seq: Seq2SeqConfig | None = None
-    time_input: Literal["level", "noise"] = "level"
-    block: Literal["adaln", "pre_norm", "post_norm"] = "adaln"
-    num_kv_heads: int | None = None
-    head_size: int | None = None
-    qkv_bias: bool = False
-    attention_bias: bool = False
-    qk_norm: bool = False
-    norm_eps: float = 1e-5
-    norm_bias: bool = False
     gelu: Literal["tanh", "erf"] = "tanh"
-    num_positions: int | None = None
-    head_bias: bool | None = None
-    attention: Literal["full", "causal"] = "full"
-    causal_annealing_steps: int = 0
-    shifted_output: bool = False
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm_eps: float = 1e-5
+    rotary_base: float = 10_000.0
+    embedding_std: float | None = None
+    dropout: float = 0.0
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for check in (
-            self._check_sizes,
-            self._check_numbers,
-            self._check_heads,
-            self._check_block,
-            self._check_seq2seq,
-        ):
-            _refuse(check())
+        names = dict.fromkeys(
+            name
+            for cls in reversed(type(self).__mro__)
+            for name in vars(cls)
+            if name.startswith("_check_")
+        )
+        for name in names:
+            if lines := list(getattr(self, name)()):
+                raise ValueError("\n".join(lines))
 
     def _check_sizes(self) -> Iterator[str]:
-        yield from _wrong_sizes(
-            self, "vocab_size", "width", "num_layers", "num_heads", "conditioning_width"
-        )
-        yield from _wrong_sizes(self, "num_kv_heads", "head_size", "num_positions", "mlp_width")
+        yield from wrong_sizes(self, "vocab_size", "width", "num_layers", "num_heads", "mlp_width")
 
     def _check_numbers(self) -> Iterator[str]:
         if not 0.0 <= self.dropout < 1.0:
@@ -195,102 +116,171 @@ class ModelConfig:
             yield f"rotary_base must be above 0, not {self.rotary_base}"
         if self.embedding_std is not None and self.embedding_std < 0:
             yield f"embedding_std must be at least 0, not {self.embedding_std}"
-        if not 0 <= self.causal_annealing_steps <= MOST["causal_annealing_steps"]:
-            yield f"causal_annealing_steps must be at least 0, not {self.causal_annealing_steps}"
         if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
             yield f"mask_id {self.mask_id} is no id of a vocabulary of {self.vocab_size}"
 
     def _check_heads(self) -> Iterator[str]:
-        if self.head_size is None and self.width % self.num_heads:
+        if self.width % self.num_heads:
             yield f"width {self.width} is not divisible by {self.num_heads} heads"
         elif self.head_width % 2:
             yield f"num_heads: rotary positions need an even head width, not {self.head_width}"
-        if self.num_heads % self.kv_heads:
-            yield f"num_heads {self.num_heads} is not divisible by {self.kv_heads} num_kv_heads"
 
-    def _check_block(self) -> Iterator[str]:
-        if self.block != "adaln" and self.time_conditioning:
-            yield f"time_conditioning: block {self.block} sees no level: turn it off"
-        if self.block == "adaln" and (self.norm_bias or self.num_positions):
-            yield "norm_bias and num_positions go with block pre_norm or post_norm"
-        if self.norm_bias and self.norm == "rmsnorm":
-            yield "norm_bias goes with norm layernorm; an rmsnorm has none"
+    # -- what each architecture reports ---------------------------------------------------
 
     @property
-    def bert_encoder(self) -> "ModelConfig":
-        """The encoder of an encoder-decoder as a model of its own, where it is BERT's."""
-        assert self.seq2seq is not None
-        return replace(
-            self,
-            seq2seq=None,
-            frozen=(),
-            num_layers=self.seq2seq.num_encoder_layers,
-            block="post_norm",
-            time_conditioning=False,
-            mlp="gelu",
-            gelu="erf",
-            norm="layernorm",
-            norm_bias=True,
-            norm_eps=1e-12,
-            qkv_bias=True,
-            attention_bias=True,
-            num_positions=self.seq2seq.max_positions,
-        )
+    @abstractmethod
+    def network(self) -> type[nn.Module]:
+        """The class of its network, a :class:`model.networks.base.Network`."""
 
-    def _check_seq2seq(self) -> Iterator[str]:
-        """An encoder-decoder has blocks of its own, without the options of foreign weights."""
-        if self.seq2seq is None:
-            return
-        plain = ModelConfig(vocab_size=1, width=2, num_heads=1)
-        for name in (
-            "block", "num_kv_heads", "head_size", "qkv_bias", "attention_bias", "qk_norm",
-            "attention", "causal_annealing_steps", "shifted_output", "head_bias",
-        ):  # fmt: skip
-            if getattr(self, name) != getattr(plain, name):
-                yield f"{name} is an option of the denoiser; leave it out with seq2seq"
+    @property
+    @abstractmethod
+    def offers(self) -> frozenset[Need]:
+        """The needs of an objective that it meets."""
+
+    @property
+    @abstractmethod
+    def shares_embedding(self) -> bool:
+        """Whether the last layer uses the table of token embeddings of the first."""
+
+    @property
+    @abstractmethod
+    def max_length(self) -> int | None:
+        """The most positions of a text (a source); None where positions are not learned."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """Its layers and widths in words."""
+
+    @abstractmethod
+    def layer_flops(self, length: int, head_share: float) -> list[float]:
+        """Forward and backward operations per position of each layer: first, blocks, last.
+
+        Args:
+            length: of the sequences, and of the source where there is one.
+            head_share: share of the positions at which the head runs.
+        """
+
+    @abstractmethod
+    def per_token_parameters(self, head_share: float = 1.0) -> float:
+        """N: weights that run per token, the head at a share of the positions."""
+
+    @property
+    def num_attentions(self) -> int:
+        """Attention layers of the network."""
+        return self.num_layers
+
+    def split_activations(self, tensor: int) -> int:
+        """Elements per position that a block keeps for backward and T = ``tensor`` ranks divide.
+
+        Queries, keys, values, attention's output and the MLP's insides; each rank has one key
+        head at least.
+        """
+        mlp = 2 if self.mlp == "gelu" else 4
+        keys = max(self.kv_heads, tensor) * self.head_width
+        return 2 * self.attention_width + 2 * keys + mlp * self.hidden_width
 
     @property
     def total_layers(self) -> int:
         """Layers that a pipeline can cut apart: the first, all blocks, and the last."""
-        return self.num_layers + 2 + (self.seq2seq.num_encoder_layers if self.seq2seq else 0)
+        return self.num_layers + 2
 
     @property
-    def shares_embedding(self) -> bool:
-        """Whether the last layer uses the table of token embeddings of the first."""
-        return self.tied_head or self.seq2seq is not None
+    def has_uniform_blocks(self) -> bool:
+        """Whether all blocks hold the same trained parameters, so that one stands for all."""
+        return not self.frozen
 
     @property
-    def table_width(self) -> int:
-        """Of the embeddings in that table."""
-        return self.seq2seq.embedding_width if self.seq2seq else self.width
+    def reads_source(self) -> bool:
+        """Whether it reads a source text beside the noisy one."""
+        return False
 
     @property
-    def max_length(self) -> int | None:
-        """The most positions of a text (a source); None where positions are not learned."""
-        if self.seq2seq is None:
-            return self.num_positions
-        learned = self.seq2seq.positions == "learned" or self.seq2seq.encoder == "bert"
-        return self.seq2seq.max_positions if learned else None
+    def ignore_source_padding(self) -> bool:
+        """Whether it attends to the padding of sources as well; may be a field."""
+        return False
+
+    @property
+    def max_target_length(self) -> int | None:
+        """The most positions of the text that is denoised; None for no limit."""
+        return self.max_length
+
+    @property
+    def encoder_model(self) -> "ModelConfig | None":
+        """The encoder as a model of its own, whose weights it can begin with; None for none."""
+        return None
+
+    def name_in_encoder(self, name: str) -> str | None:
+        """The name of an encoder's parameter in :attr:`encoder_model`; None for all others.
+
+        Raises:
+            ValueError: there is no such model.
+        """
+        raise ValueError("only an encoder of BERT's kind (model.encoder: bert) is a model")
+
+    @property
+    def time_conditioning(self) -> bool:
+        """Whether it can be told the level beside ids; an architecture may have it as a field."""
+        return False
+
+    @property
+    def attention(self) -> Literal["full", "causal"]:
+        """Who attends to whom unless the objective lays it out; may be a field."""
+        return "full"
+
+    @property
+    def causal_annealing_steps(self) -> int:
+        """Steps over which attention opens from causal to full; may be a field."""
+        return 0
+
+    # -- attention, of which an architecture may have some as fields ------------------------
 
     @property
     def head_width(self) -> int:
         """E, by default D / H."""
-        return self.head_size or self.width // self.num_heads
+        return self.width // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_heads
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether queries, keys and values have biases."""
+        return False
+
+    @property
+    def attention_bias(self) -> bool:
+        """Whether attention's output has a bias."""
+        return False
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether each head of the queries and keys is normed."""
+        return False
+
+    @property
+    def norm_bias(self) -> bool:
+        """Whether norms over the width have a bias."""
+        return False
+
+    # -- derived numbers --------------------------------------------------------------------
+
+    @property
+    def architecture(self) -> str:
+        """Its name in a configuration: that of the file it stands in."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def table_width(self) -> int:
+        """Width of the rows of the table of token embeddings."""
+        return self.width
 
     @property
     def attention_width(self) -> int:
         """H E, of all queries together."""
         return self.num_heads * self.head_width
-
-    @property
-    def kv_heads(self) -> int:
-        """Heads of keys and values."""
-        return self.num_kv_heads or self.num_heads
-
-    @property
-    def has_head_bias(self) -> bool:
-        """Whether the head has a bias."""
-        return not self.tied_head if self.head_bias is None else self.head_bias
 
     @property
     def hidden_width(self) -> int:
@@ -304,9 +294,7 @@ class ModelConfig:
     @property
     def initial_embedding_std(self) -> float:
         """Standard deviation of the initial embedding."""
-        if self.embedding_std is not None:
-            return self.embedding_std
-        return self.width**-0.5 if self.tied_head else 1.0
+        return 1.0 if self.embedding_std is None else self.embedding_std
 
     @property
     def mask(self) -> int:
@@ -319,6 +307,11 @@ class ModelConfig:
         return max(self.vocab_size, self.mask + 1)
 
     @property
+    def num_rows(self) -> int:
+        """R, the padded rows of embedding and head."""
+        return -(-self.num_ids // ROWS_MULTIPLE) * ROWS_MULTIPLE
+
+    @property
     def excluded_rows(self) -> Tensor:
         """Which rows of the head are no answer: [MASK] and padding, bool ``[R]``.
 
@@ -328,16 +321,3 @@ class ModelConfig:
         excluded[: self.vocab_size] = False
         excluded[self.mask] = True
         return excluded
-
-    @property
-    def num_rows(self) -> int:
-        """R, the padded rows of embedding and head."""
-        return -(-self.num_ids // ROWS_MULTIPLE) * ROWS_MULTIPLE
-
-
-def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
-    """A configuration from its fields, as ``dataclasses.asdict`` gives them."""
-    shape = fields.get("seq2seq")
-    seq2seq = None if shape is None else Seq2SeqConfig(**shape)
-    frozen = tuple(fields.get("frozen", ()))
-    return ModelConfig(**{**fields, "seq2seq": seq2seq, "frozen": frozen})

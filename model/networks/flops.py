@@ -1,12 +1,17 @@
-"""Floating-point operations and parameters of the denoiser, counted from its shape.
+"""Floating-point operations and parameters of a network, counted from its configuration.
 
 A bidirectional model does 6 N + 12 layers D L operations a token, forward and backward
 (Kaplan et al. 2020, table 1, without the causal half), where N counts the weights that
 run per token: not the input embedding, not the per-sequence adaLN, and the head only for
-the share of the positions at which it runs.
+the share of the positions at which it runs. What each architecture counts by itself:
+:meth:`ModelConfig.per_token_parameters` and :meth:`ModelConfig.layer_flops`.
 """
 
 from model.networks.config import ModelConfig
+
+LOOK_UP = 0.01
+"""A look-up costs next to nothing: it counts as this share of a block, so that a stage of
+nothing but the embedding is never the cheapest answer."""
 
 
 def block_parameters(config: ModelConfig) -> int:
@@ -20,26 +25,14 @@ def block_parameters(config: ModelConfig) -> int:
     return attention + config.attention_bias * width + mlp
 
 
-def per_token_parameters(config: ModelConfig, head_share: float = 1.0) -> float:
-    """N: weights that run per token, the head at a share of the positions.
-
-    An encoder-decoder's are those per position of a source and a target of one length.
-    """
-    if config.seq2seq is None:
-        head = config.num_rows * config.width
-        return config.num_layers * block_parameters(config) + head_share * head
-    blocks = config.seq2seq.num_encoder_layers + config.num_layers
-    cross = 4 * config.width * config.width
-    rounding = config.num_rows * config.table_width
-    return blocks * block_parameters(config) + config.num_layers * cross + rounding
+def block_flops(config: ModelConfig, length: int) -> float:
+    """Forward and backward operations of one block per position."""
+    return 6.0 * block_parameters(config) + 12.0 * config.attention_width * length
 
 
 def training_flops_per_token(
     config: ModelConfig, sequence_length: int, head_share: float = 1.0
 ) -> float:
-    """Forward and backward, attention counted whole."""
-    attentions = config.num_layers
-    if config.seq2seq is not None:
-        attentions = config.seq2seq.num_encoder_layers + 2 * config.num_layers
-    attention = 12 * attentions * config.attention_width * sequence_length
-    return 6 * per_token_parameters(config, head_share) + attention
+    """Forward and backward operations of the network, attention counted in full."""
+    attention = 12 * config.num_attentions * config.attention_width * sequence_length
+    return 6 * config.per_token_parameters(head_share) + attention

@@ -1,11 +1,9 @@
-"""The layers of the denoiser: embedding, DiT block, head.
+"""The parts that networks are built from: norms, rotary attention, MLP, table, head.
 
-Each takes and returns a tuple of tensors: floating ones first, integers last, so that a
-pipeline may cut between any two of them. The architecture is MDLM's (Sahoo et al. 2024):
-adaLN-zero blocks (Peebles & Xie 2023), rotary positions (Su et al. 2021).
+A layer of a network takes and returns a tuple of tensors: floating ones first, integers
+last, so that a pipeline may cut between any two of them.
 """
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -18,14 +16,10 @@ from model.networks.attention import attention
 from model.networks.attention_layouts import FULL, AttentionLayout, Cached
 from model.networks.config import ModelConfig
 from model.networks.linears import LayerFactory
-from model.prediction import Outputs
 
 Stream = tuple[Tensor, ...]
 """``(h_BLD, c_BKC)``, and ``keys_BL`` behind them where samples differ in what is seen
 (:func:`model.networks.attention.attention`): uint8 if padding is hidden, int32 ids of segments."""
-
-FREQUENCIES = 256
-"""Width of the sinusoidal features of the level, before the MLP (DiT's choice)."""
 
 
 class Norm(nn.Module):
@@ -58,11 +52,6 @@ class HeadNorm(nn.Module):
     def forward(self, x_BLHE: Tensor) -> Tensor:
         """The same shape, normalised."""
         return F.rms_norm(x_BLHE, self.weight.shape, self.share(self.weight), eps=self.eps)
-
-
-def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
-    """adaLN: ``x (1 + scale) + shift``."""
-    return torch.addcmul(shift_BKD, x_BLD, 1 + scale_BKD)
 
 
 @lru_cache(maxsize=16)
@@ -136,7 +125,7 @@ class Attention(HasLayout):
         self.out = factory.row(config.attention_width, width, bias=config.attention_bias)
         self.enter = factory.enter
         self.head_width = size
-        self.rotary_base = config.rotary_base if rotary and not config.num_positions else None
+        self.rotary_base = config.rotary_base if rotary else None
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
 
     def forward(
@@ -221,37 +210,6 @@ class HasTable(nn.Module):
         return weight
 
 
-class Embedding(HasTable):
-    """Ids and levels into the stream: the first layer."""
-
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
-        super().__init__()
-        self.tokens = factory.embedding(config.num_rows, config.width)
-        self.time_in = nn.Linear(FREQUENCIES, config.conditioning_width)
-        self.time_out = nn.Linear(config.conditioning_width, config.conditioning_width)
-        self.time_conditioning = config.time_conditioning
-        self.total_noise = config.time_input == "noise"
-        self.cut = factory.cut
-
-    def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
-        """``(level_BK, ids_BL[, keys_BL])`` to the stream."""
-        level_BK, ids_BL, *keys = inputs
-        if not self.time_conditioning:
-            level_BK = torch.zeros_like(level_BK[:, :1])
-        fed_BK = -torch.log1p(-0.999 * level_BK) if self.total_noise else 1000.0 * level_BK
-        features = sinusoid(fed_BK).to(self.time_in.weight.dtype)
-        c_BKC = F.silu(self.time_out(F.silu(self.time_in(features))))
-        return (self.cut(embedded(self.tokens, ids_BL)), c_BKC, *keys)
-
-
-def sinusoid(x_BK: Tensor) -> Tensor:
-    """Cosines, then sines, at geometric frequencies from 1 to 1/10000: ``[B, K, 256]``."""
-    half = FREQUENCIES // 2
-    step = torch.arange(half, dtype=torch.float32, device=x_BK.device) / half
-    angle = x_BK.float()[..., None] * torch.exp(-math.log(10_000.0) * step)
-    return torch.cat((angle.cos(), angle.sin()), dim=-1)
-
-
 class Checkpointed(nn.Module):
     """A block, whose insides backward may compute again.
 
@@ -273,79 +231,3 @@ class Checkpointed(nn.Module):
 
     def _forward(self, stream: Stream) -> Stream:
         raise NotImplementedError
-
-
-class Block(Checkpointed):
-    """One DiT block: attention, then the MLP, each modulated and gated by the level."""
-
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
-        super().__init__()
-        self.attention_norm = Norm(config)
-        self.attention = Attention(config, factory)
-        self.mlp_norm = Norm(config)
-        self.mlp = Mlp(config, factory)
-        self.modulation = nn.Linear(config.conditioning_width, 6 * config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.spread = factory.spread
-
-    def _forward(self, stream: Stream) -> Stream:
-        x, c, *rest = stream
-        keys = rest[0] if rest else None
-        modulation = self.spread(self.modulation(c))
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
-        normed = self.attention_norm(x, self.spread)
-        attended = self.attention(modulate(normed, shift_a, scale_a), keys)
-        x = torch.addcmul(x, gate_a, self.dropout(attended))
-        normed = self.mlp_norm(x, self.spread)
-        changed = self.mlp(modulate(normed, shift_m, scale_m))
-        return (torch.addcmul(x, gate_m, self.dropout(changed)), c, *rest)
-
-
-class HasHead(nn.Module):
-    """What layers have in common that turn the stream into logits: a norm and the head."""
-
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
-        super().__init__()
-        self.norm = Norm(config)
-        self.head = factory.head(
-            config.width, config.num_rows, config.excluded_rows, bias=config.has_head_bias
-        )
-        self.whole = factory.whole
-        self.shift = int(config.shifted_output)
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The head's matrix, or this rank's rows of it."""
-        weight = self.head.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
-
-    def remove_head(self) -> None:
-        """Give hidden states ``[M, D]`` from here on: what the head would read."""
-        self.head = nn.Identity()
-
-    def read_at(self, predict_mask_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns ``[M]`` from which the predictions at ``predict_mask_BL`` are read."""
-        row_M, column_M = predict_mask_BL.nonzero(as_tuple=True)
-        return row_M, (column_M - self.shift).clamp(min=0)
-
-
-class OutputLayer(HasHead):
-    """The stream into logits, at the wanted positions only: the last layer."""
-
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
-        super().__init__(config, factory)
-        self.modulation = nn.Linear(config.conditioning_width, 2 * config.width)
-
-    def forward(self, stream: Stream, predict_mask_BL: Tensor) -> Outputs:
-        """Logits ``[M, R]`` at the M true positions of ``predict_mask_BL`` (bool), in row order."""
-        x, c, *_ = stream
-        x = self.whole(x)
-        row_M, column_M = self.read_at(predict_mask_BL)
-        shift, scale = self.modulation(c).chunk(2, dim=-1)
-        if c.shape[1] == 1:
-            shift_MD, scale_MD = shift[row_M, 0], scale[row_M, 0]
-        else:
-            shift_MD, scale_MD = shift[row_M, column_M], scale[row_M, column_M]
-        hidden_MD = modulate(self.norm(x[row_M, column_M]), shift_MD, scale_MD)
-        return {"logits": self.head(hidden_MD)}

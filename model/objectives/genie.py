@@ -50,9 +50,11 @@ class Genie(Objective):
     )
     trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "model": {
-            "time_conditioning": False,
+            "name": "encoder_decoder",
+            "num_encoder_layers": 2,
             "num_layers": 2,
-            "seq2seq": {"num_encoder_layers": 2, "embedding_width": 16, "output": "mixture"},
+            "embedding_width": 16,
+            "output": "mixture",
         },
         "objective": {"num_steps": 50},
         "data": {"packing": "paragraphs", "source_length": 48, "sequence_length": 16},

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
 from model.networks.config import ModelConfig
 
@@ -39,7 +40,7 @@ class Conditionals(ABC):
     @property
     def config(self) -> ModelConfig:
         """What objectives ask of a model: its ids."""
-        return ModelConfig(vocab_size=self.vocab, width=2, num_heads=1)
+        return DiT(vocab_size=self.vocab, width=2, num_heads=1)
 
     @property
     def log_prob(self) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
-from configs.load import to_plain, validate
+from configs.load import named_plain
 from model.networks.config import ModelConfig
 from model.prediction import Ask, Networks
 from pretrain.checkpoint.reader import Reader
@@ -20,6 +20,7 @@ from pretrain.checkpoint.weights import Loaded, config_of, find, load_network
 from pretrain.config import RunConfig
 from pretrain.parallel.batch import misfits
 from pretrain.parallel.config import ParallelConfig
+from pretrain.run.stored_config import stored_model
 
 STATE = "networks"
 """The key of ``state.json`` with origin and configuration of each network."""
@@ -109,7 +110,7 @@ def _named(where: Mapping[str, Path]) -> dict[str, Source]:
             "checkpoint": str(path),
             "step": reader.state["step"],
             "tokenizer_sha256": reader.state.get("tokenizer_sha256"),
-            "model": to_plain(model),
+            "model": named_plain(model),
         }
         kind = reader.weights("ema")
         found[name] = Source(reader=reader, kind=kind, model=model, facts=facts)
@@ -130,7 +131,7 @@ def _held(config: RunConfig, reader: Reader) -> dict[str, Source]:
         if name not in known:
             raise UserError(f"{reader.path} holds no network {name}, which the objective asks")
         where = f"{reader.path}/state.json: {STATE}.{name}.model"
-        model: ModelConfig = validate(ModelConfig, known[name]["model"], where)
+        model: ModelConfig = stored_model(known[name]["model"], where)
         found[name] = Source(reader=reader, kind=kind_of(name), model=model, facts=known[name])
     return found
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from configs.errors import RunError, UserError
-from model.networks.encoder_decoder import name_in_encoder
 from model.objectives import NO_STATE, State
 from pretrain import train_state
 from pretrain.checkpoint import frozen_networks, networks, retention, store
@@ -291,4 +290,4 @@ def fork_names(config: RunConfig) -> Names:
     """Maps the names of parameters to those in the checkpoint that a run forks."""
     if config.fork_part == "all":
         return lambda name: name
-    return lambda name: name_in_encoder(name, config.model)
+    return lambda name: config.model.name_in_encoder(name)

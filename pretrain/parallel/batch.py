@@ -27,10 +27,10 @@ def each_misfit(model: ModelConfig, length: int, layout: ParallelConfig) -> Iter
     """Iterate over :func:`misfits`; those that depend least on the model come first."""
     if layout.tensor > 1:
         yield from _tensor_misfits(model, layout.tensor)
-    if model.num_positions is not None and length > model.num_positions:
+    if model.max_target_length is not None and length > model.max_target_length:
         yield (
-            f"data.sequence_length ({length}) is more than model.num_positions "
-            f"({model.num_positions})"
+            f"data.sequence_length ({length}) is more than the {model.max_target_length} "
+            "positions that the model learns"
         )
     if layout.pipeline > 1 and layout.pipeline > (layers := model.total_layers):
         yield (

@@ -159,13 +159,8 @@ def _block_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> fl
     """
     width, tensor = model.width, layout.tensor
     stream_parts = tensor if layout.sequence_parallel else 1
-    mlp = 2 if model.mlp == "gelu" else 4
-    queries, keys = model.attention_width, max(model.kv_heads, tensor) * model.head_width
-    split = (2 * queries + 2 * keys + mlp * model.hidden_width) / tensor
+    split = model.split_activations(tensor) / tensor
     masks = 2 * width if model.dropout else 0  # a byte each
-    if model.seq2seq:
-        # Attention to the memory: a third branch of the kind of the first, in the decoder.
-        split += 4 * width / tensor
     return element * (6 * width / stream_parts + 2 * width + split) + masks
 
 

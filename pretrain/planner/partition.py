@@ -7,29 +7,14 @@ minimised (the linear partition problem; by bisection over the bound and a greed
 from collections.abc import Sequence
 
 from model.networks.config import ModelConfig
-from model.networks.flops import block_parameters
 
 ACTIVE_SHARE = 0.5
 """Share of the positions at which the head is taken to run where layers are cut into stages."""
 
 
 def layer_costs(config: ModelConfig, length: int) -> list[float]:
-    """Operations of each layer per position: embedding, blocks, head.
-
-    An encoder's blocks come first, each over a source as long as the target; a decoder's
-    have attention to the memory besides.
-
-    A look-up costs next to nothing: it counts as one block's share of bookkeeping, so that
-    a stage of nothing but the embedding is never the cheapest answer.
-    """
-    block = 6.0 * block_parameters(config) + 12.0 * config.attention_width * length
-    head = 6.0 * ACTIVE_SHARE * config.num_rows * config.width
-    if config.seq2seq is None:
-        return [0.01 * block, *[block] * config.num_layers, head]
-    cross = 24.0 * config.width**2 + 12.0 * config.width * length
-    rounding = 6.0 * config.num_rows * config.table_width
-    encoder = [block] * config.seq2seq.num_encoder_layers
-    return [0.01 * block, *encoder, *[block + cross] * config.num_layers, rounding]
+    """Operations of each layer per position: first, blocks, last."""
+    return config.layer_flops(length, ACTIVE_SHARE)
 
 
 def balanced(costs: Sequence[float], parts: int) -> list[int]:

@@ -112,8 +112,8 @@ def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple
 @lru_cache(maxsize=64)
 def _layers(model: ModelConfig, tensor: int) -> list[Tensors]:
     """Each layer; a shared table of embeddings is with the first."""
-    blocks_differ = bool(model.seq2seq or model.frozen)
-    built = model if blocks_differ else replace(model, num_layers=1)
+    uniform = model.has_uniform_blocks
+    built = replace(model, num_layers=1) if uniform else model
     names = on_meta(built, tensor).parameter_names()
     groups: Any = parameter_groups(names, 1.0)
     decayed = {one for group in groups if group["weight_decay"] for one in group["params"]}
@@ -125,7 +125,7 @@ def _layers(model: ModelConfig, tensor: int) -> list[Tensors]:
             frozen=() if parameter.requires_grad else size,
             decayed=parameter.numel() if parameter in decayed else 0,
         )
-    if blocks_differ:
+    if not uniform:
         return found
     embedding, block, head = found
     return [embedding, *[block] * model.num_layers, head]

@@ -37,7 +37,7 @@ def opening(
 
 def closing(config: RunConfig, path: Path, step: int, tokens: int, seconds: float) -> list[str]:
     """How the run ended, its directory, and commands that use it."""
-    prompt = " --source TEXT" if config.model.seq2seq else ""
+    prompt = " --source TEXT" if config.model.reads_source else ""
     how = "done" if step >= config.steps else "ended by stop_after"
     return [
         f"{how}: {step:,} steps, {tokens:,} tokens in {clock(seconds)}; the run is in {path}",

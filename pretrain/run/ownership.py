@@ -14,7 +14,7 @@ from configs.load import read_yaml
 from pretrain.checkpoint import store
 from pretrain.config import RunConfig, differences
 from pretrain.run import console
-from pretrain.run.stored_config import stored_config
+from pretrain.run.stored_config import LAST_KEY, stored_config
 
 if TYPE_CHECKING:
     from pretrain.run.directory import RunDirectory
@@ -26,9 +26,6 @@ FILES = ("config.yaml", ".config.yaml", "run.json", "status.json", "metrics.json
 FOLDERS = ("checkpoints", "samples", "plots", "attempts")
 BYSTANDERS = (".DS_Store", "lost+found")
 """Files that operating systems create; ``.nfs*``, files that are still open, are ignored too."""
-
-_LAST_KEY = "wandb"
-"""The last key of config.yaml in every version: the fields are written in their order."""
 
 
 def require(run: "RunDirectory", config: RunConfig) -> None:
@@ -113,6 +110,6 @@ def _saved(run: "RunDirectory") -> tuple[tuple[Path, RunConfig] | None, list[str
 def _read_complete(file: Path) -> RunConfig:
     """The configuration in a file that a run wrote; ValueError if it ends too early."""
     plain = read_yaml(file)
-    if not file.read_bytes().endswith(b"\n") or _LAST_KEY not in plain:
+    if not file.read_bytes().endswith(b"\n") or LAST_KEY not in plain:
         raise ValueError("it ends too early")
     return stored_config(plain, where=str(file))

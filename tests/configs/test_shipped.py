@@ -5,7 +5,6 @@ import torch
 
 from configs.load import load
 from model.networks.build import build
-from model.networks.dit import Denoiser
 from pretrain.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -30,5 +29,5 @@ def test_a_shipped_file_loads_and_its_model_builds(path: Path) -> None:
 
 def test_the_openwebtext_model_has_the_published_size() -> None:
     with torch.device("meta"):
-        model = Denoiser(load(RunConfig, [FOLDER / "mdlm/owt.yaml"]).model)
+        model = build(load(RunConfig, [FOLDER / "mdlm/owt.yaml"]).model)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(170e6, rel=5e-3)

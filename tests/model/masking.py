@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
@@ -16,7 +16,7 @@ from model.verification.texts import by_text
 
 VOCAB = 7
 
-MODEL = ModelConfig(vocab_size=VOCAB, width=2, num_heads=1)
+MODEL = DiT(vocab_size=VOCAB, width=2, num_heads=1)
 
 PLUGIN = Plugin("model.schedules")
 

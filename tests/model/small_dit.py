@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from asking import configured
 from torch import Tensor
 
+from model.networks.base import Network
 from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
 
 VOCAB = 11
 
@@ -25,9 +26,10 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 PLAIN: list[dict[str, Any]] = [
-    {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "num_kv_heads": 1},
+    {"name": "transformer", "mlp": "swiglu", "norm": "rmsnorm", "num_kv_heads": 1},
     {
-        "block": "post_norm",
+        "name": "transformer",
+        "norm_first": False,
         "norm_bias": True,
         "num_positions": LENGTH,
         "attention_bias": True,
@@ -47,10 +49,12 @@ all_blocks = pytest.mark.parametrize("settings", VARIANTS + PLAIN, ids=named)
 
 def config(**settings: Any) -> ModelConfig:
     defaults = {"vocab_size": VOCAB, "width": 16, "num_layers": 2, "num_heads": 2}
-    return ModelConfig(**{**defaults, "conditioning_width": 8, **settings})
+    if "name" not in settings:
+        defaults["conditioning_width"] = 8
+    return configured(**{**defaults, **settings})
 
 
-def perturbed(model: Denoiser, scale: float = 0.2) -> Denoiser:
+def perturbed(model: Network, scale: float = 0.2) -> Network:
     """The model with every weight moved, so that no branch is closed."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -7,8 +7,8 @@ from pretrain.checkpoint import manifest, store
 from pretrain.run.metrics import read_rows
 
 GENIE = (
-    "model.seq2seq.num_encoder_layers=1 model.seq2seq.embedding_width=16 "
-    "model.seq2seq.self_conditioning=true objective.name=genie objective.num_steps=4 "
+    "model.name=encoder_decoder model.num_encoder_layers=1 model.embedding_width=16 "
+    "model.self_conditioning=true objective.name=genie objective.num_steps=4 "
     "objective.times=loss_second_moment objective.self_conditioning=0.5 "
     "data.packing=paragraphs data.source_length=48 data.sequence_length=16"
 )

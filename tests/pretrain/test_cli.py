@@ -120,10 +120,10 @@ def test_dry_run_as_json_is_for_programs(tiny, capsys) -> None:
 
 
 def test_the_planned_parameters_are_those_of_the_model(tiny_config) -> None:
-    from model.networks.dit import Denoiser
+    from model.networks.build import build
     from pretrain.planner.plan import count_parameters
 
-    real = sum(p.numel() for p in Denoiser(tiny_config.model).parameters())
+    real = sum(p.numel() for p in build(tiny_config.model).parameters())
     assert count_parameters(tiny_config.model) == real
 
 

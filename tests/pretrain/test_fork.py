@@ -8,8 +8,7 @@ import pytest
 import torch
 from small_runs import GENIE, reseal
 
-from model.networks.config import ModelConfig, Seq2SeqConfig
-from model.networks.encoder_decoder import name_in_encoder
+from model.architectures.encoder_decoder import EncoderDecoder
 from pretrain.__main__ import main
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
@@ -17,11 +16,13 @@ from pretrain.launch.pool import RankError
 from tools.convert import write
 from tools.convert.tensors import Tensors
 
-MODEL = ModelConfig(
+MODEL = EncoderDecoder(
     vocab_size=1024,
     width=64,
     num_heads=4,
-    seq2seq=Seq2SeqConfig(num_encoder_layers=2, encoder="bert", max_positions=64),
+    num_encoder_layers=2,
+    encoder="bert",
+    max_positions=64,
 )
 
 
@@ -51,8 +52,8 @@ def test_a_fork_begins_with_the_weights_of_another_run(train, tmp_path: Path) ->
 
 
 BERT = (
-    "model.block=post_norm model.norm_bias=true model.norm_eps=1e-12 model.qkv_bias=true "
-    "model.attention_bias=true model.gelu=erf model.num_positions=64"
+    "model.name=transformer model.norm_first=false model.norm_bias=true model.norm_eps=1e-12 "
+    "model.qkv_bias=true model.attention_bias=true model.gelu=erf model.num_positions=64"
 )
 
 
@@ -98,14 +99,14 @@ def test_an_encoder_begins_with_the_first_blocks_of_a_denoiser(
 ) -> None:
     train(*BERT.split(), "model.num_layers=3", "eval.every=0", "stop_after=2", run="old")
     words = (
-        *GENIE.split(), "model.seq2seq.encoder=bert", "model.seq2seq.num_encoder_layers=2",
-        "model.seq2seq.max_positions=64", f"fork_from={tmp_path / 'old'}", "fork_part=encoder",
+        *GENIE.split(), "model.encoder=bert", "model.num_encoder_layers=2",
+        "model.max_positions=64", f"fork_from={tmp_path / 'old'}", "fork_part=encoder",
         "optim.lr=0", "eval.every=0", "steps=1", *layout.split(),
     )  # fmt: skip
     train(*words, run="new")
     averaged = pieces_of(tmp_path / "old", "ema", 2)
     found = pieces_of(tmp_path / "new", "master", 1)
-    taken = {name: source for name in found if (source := name_in_encoder(name, MODEL))}
+    taken = {name: source for name in found if (source := MODEL.name_in_encoder(name))}
     assert len(taken) == 4 + 2 * 16
     for name, source in taken.items():
         assert torch.equal(found[name], averaged[source]), name

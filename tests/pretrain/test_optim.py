@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.architectures.dit import DiT
+from model.networks.build import build
 from pretrain.optim import adamw, learning_rate, parameter_groups
 from pretrain.optim_config import OptimConfig, ScheduleConfig
 
@@ -35,7 +35,7 @@ def test_wsd_holds_then_falls_linearly_over_its_share() -> None:
 
 
 def test_only_matrices_decay() -> None:
-    denoiser = Denoiser(ModelConfig(vocab_size=10, width=8, num_layers=1, num_heads=2))
+    denoiser = build(DiT(vocab_size=10, width=8, num_layers=1, num_heads=2))
     decayed, kept = parameter_groups(denoiser.parameter_names(), 0.1)
     assert decayed["weight_decay"] == 0.1
     assert kept["weight_decay"] == 0.0

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from configs.errors import UserError
-from model.networks.config import ModelConfig
+from model.architectures.dit import DiT
 from pretrain.config import RunConfig
 from pretrain.planner.hardware import GIB, GPUS, Gpu, find
 from pretrain.planner.plan import plan
@@ -28,9 +28,9 @@ from tools.command import positive
 from tools.text_table import markdown
 
 SIZES = {
-    "170M": ModelConfig(vocab_size=50257, width=768, num_layers=12, num_heads=12),
-    "400M": ModelConfig(vocab_size=50257, width=1024, num_layers=24, num_heads=16),
-    "1.3B": ModelConfig(vocab_size=50257, width=2048, num_layers=24, num_heads=16),
+    "170M": DiT(vocab_size=50257, width=768, num_layers=12, num_heads=12),
+    "400M": DiT(vocab_size=50257, width=1024, num_layers=24, num_heads=16),
+    "1.3B": DiT(vocab_size=50257, width=2048, num_layers=24, num_heads=16),
 }
 """The widths of GPT-2 and GPT-3 (Brown et al. 2020, table 2.1), with GPT-2's vocabulary."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.documentation import without_markup
+from model.architectures.dit import DiT
 from model.networks.config import ModelConfig
 from tools.command import positive
 
@@ -30,7 +31,7 @@ class Shape:
     @property
     def model(self) -> ModelConfig:
         """The denoiser of this shape."""
-        return ModelConfig(
+        return DiT(
             vocab_size=self.vocab_size,
             width=self.width,
             num_layers=self.layers,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.networks.dit import Denoiser
+from model.networks.base import Network
 
 EPS = 1e-3
 """MDLM's noise eps and sampling eps: alpha(1), and the least time."""
@@ -31,7 +31,7 @@ def corrupt(ids_BL: Tensor, mask: int) -> tuple[Tensor, Tensor]:
 
 
 def mean_loss(
-    denoiser: Denoiser, noisy_BL: Tensor, t_B: Tensor, ids_BL: Tensor, *, carry_over: bool
+    denoiser: Network, noisy_BL: Tensor, t_B: Tensor, ids_BL: Tensor, *, carry_over: bool
 ) -> Tensor:
     """The continuous-time bound (eq. 10) in nats a token, averaged over all tokens.
 
@@ -54,7 +54,7 @@ def mean_loss(
     return -(log_p_BL * ~visible_BL * weight_B1).mean()
 
 
-def logits(denoiser: Denoiser, noisy_BL: Tensor, t_B: Tensor) -> Tensor:
+def logits(denoiser: Network, noisy_BL: Tensor, t_B: Tensor) -> Tensor:
     """Logits ``[B, L, R]`` at every position; [MASK] and padding rows carry -1e6."""
     config = denoiser.config
     p: dict[str, Tensor] = dict(denoiser.named_parameters())

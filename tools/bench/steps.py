@@ -14,7 +14,7 @@ from torch import Tensor
 from configs import defaults
 from configs.build import Plugin
 from model.draws import Draws
-from model.networks.dit import Denoiser
+from model.networks.base import Network
 from model.objectives import Noisy
 from model.prediction import Read
 from model.query import Query
@@ -29,7 +29,7 @@ OBJECTIVE: Any = Plugin("model.objectives").resolve(defaults.OBJECTIVE)()
 class MasterWeights:
     """A denoiser in some precision, and AdamW over its weights in fp32."""
 
-    def __init__(self, denoiser: Denoiser, dtype: torch.dtype) -> None:
+    def __init__(self, denoiser: Network, dtype: torch.dtype) -> None:
         self._master = denoiser
         self.denoiser = denoiser
         if dtype != torch.float32:
@@ -83,7 +83,7 @@ class ReferenceStep:
         self._trained.update(loss)
 
 
-def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: Denoiser) -> Noisy:
+def our_corrupt(tokens_BL: Tensor, position_B: Tensor, draws: Draws, denoiser: Network) -> Noisy:
     """The corruption of tokens without padding."""
     valid_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
     batch = {"tokens": tokens_BL, "valid": valid_BL, "position": position_B}

@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from model.draws import Draws
+from model.networks.base import Network
+from model.networks.build import build
 from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
 from pretrain.launch.host_memory import keep_freed_memory
 from pretrain.precision import DTYPES
 from tools.bench import reference
@@ -159,7 +160,7 @@ def measure(
     return rows
 
 
-def _refuse_different_losses(denoiser: Denoiser, tokens_BL: Tensor, carry_over: bool) -> None:
+def _refuse_different_losses(denoiser: Network, tokens_BL: Tensor, carry_over: bool) -> None:
     draws = Draws(seed=1, split="train", batch=tokens_BL.shape[0])
     position_B = torch.arange(tokens_BL.shape[0], device=tokens_BL.device)
     noisy = our_corrupt(tokens_BL, position_B, draws, denoiser)
@@ -177,9 +178,9 @@ def _refuse_different_losses(denoiser: Denoiser, tokens_BL: Tensor, carry_over: 
         )
 
 
-def _weights(config: ModelConfig, device: torch.device) -> Denoiser:
+def _weights(config: ModelConfig, device: torch.device) -> Network:
     """Initial weights, moved off the zeros at which every network predicts the same."""
-    denoiser = Denoiser(config)
+    denoiser = build(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in denoiser.parameters():

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from model.draws import Draws
+from model.networks.base import Network
+from model.networks.build import build
 from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
 from model.prediction import Read
 from model.query import Query
 from pretrain.config import RunConfig
@@ -24,7 +25,7 @@ from tools.bench.steps import OBJECTIVE, MasterWeights, OurStep, our_loss
 class ClippedWeights(MasterWeights):
     """Weights, fp32 masters and AdamW, before whose step the gradient is clipped."""
 
-    def __init__(self, denoiser: Denoiser, dtype: torch.dtype, clip: float) -> None:
+    def __init__(self, denoiser: Network, dtype: torch.dtype, clip: float) -> None:
         super().__init__(denoiser, dtype)
         masters = list(denoiser.parameters())
 
@@ -53,9 +54,9 @@ def synthetic_tokens(config: RunConfig) -> Tensor:
     return torch.randint(config.model.vocab_size, shape, generator=generator)
 
 
-def plain_step(config: RunConfig, device: torch.device) -> tuple[OurStep, Denoiser]:
+def plain_step(config: RunConfig, device: torch.device) -> tuple[OurStep, Network]:
     """The step, and the denoiser that it trains."""
-    denoiser = Denoiser(config.model, seed=config.seed).to(device)
+    denoiser = build(config.model, seed=config.seed).to(device)
     trained = ClippedWeights(denoiser, DTYPES[config.precision], config.optim.clip)
     return OurStep(trained, synthetic_tokens(config).to(device)), trained.denoiser
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.load import to_plain
+from configs.load import named_plain
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
 from tools.convert import tensors, write
@@ -65,11 +65,13 @@ def _check_same(readers: Sequence[Reader]) -> None:
     if len(known) > 1:
         one, other, *_ = known.values()
         raise UserError(f"{one} and {other} were trained with different tokenizers")
-    first = to_plain(config_of(readers[0]).model)
+    first = named_plain(config_of(readers[0]).model)
     for reader in readers[1:]:
-        other = to_plain(config_of(reader).model)
+        model = named_plain(config_of(reader).model)
         found = [
-            f"{key}: {first[key]} and {other[key]}" for key in first if first[key] != other[key]
+            f"{key}: {first[key]} and {model.get(key)}"
+            for key in first
+            if first[key] != model.get(key)
         ]
         if found:
             raise UserError(

@@ -76,7 +76,7 @@ def card(
 
 def _metadata(config: RunConfig, own: bool, about: About) -> str:
     """The YAML that the Hub reads; a library and a task only where our code lies beside."""
-    seq2seq = config.model.seq2seq is not None
+    seq2seq = config.model.reads_source
     tags = ["palimpsest", "text-diffusion"]
     tags += ["masked-diffusion"] if config.objective.noise == "mask" else []
     tags += [method_name(config.objective), *(["seq2seq"] if seq2seq else [])]
@@ -93,16 +93,11 @@ def _metadata(config: RunConfig, own: bool, about: About) -> str:
 def _facts(config: RunConfig, facts: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     model: ModelConfig = config.model
     score, unit = "held-out bound", " nats per token"
-    blocks = f"{model.num_layers} layers of width {model.width}"
-    if model.seq2seq is not None:
-        blocks = (
-            f"{model.seq2seq.num_encoder_layers} encoder and {model.num_layers} decoder layers "
-            f"of width {model.width}, embeddings of {model.seq2seq.embedding_width}"
-        )
+    if model.reads_source:
         score, unit = "held-out loss", ""
     rows = {
         "parameters": f"{count_parameters(model):,}",
-        "architecture": blocks,
+        "architecture": model.summary,
         "vocabulary": f"{model.vocab_size:,} ids, mask token {model.mask}",
     }
     if facts["step"]:

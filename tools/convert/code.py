@@ -25,12 +25,16 @@ _IMPORT = re.compile(rf"^(\s*)from {_OURS.pattern} import", re.M)
 
 
 def flat_files(
-    entry: str, objective: str | None = None, samplers: Sequence[str] = ()
+    entry: str,
+    architecture: str,
+    objective: str | None = None,
+    samplers: Sequence[str] = (),
 ) -> dict[str, str]:
     """The text of every file, by its flat name.
 
     Args:
         entry: name of a file in ``huggingface/``, with which the others come.
+        architecture: of the weights, by name.
         objective, samplers: that the weights were trained by, and those that suit it.
     """
     found: dict[str, str] = {}
@@ -47,16 +51,20 @@ def flat_files(
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         text = path.read_text(encoding="utf-8")
         if module == METHOD:
-            text = _method(objective, samplers)
+            text = _method(architecture, objective, samplers)
         found[name] = _IMPORT.sub(r"\1from .\2 import", text)
         waiting += _own_imports(text, path)
     return dict(sorted(found.items()))
 
 
-def _method(objective: str | None, samplers: Sequence[str]) -> str:
+def _method(architecture: str, objective: str | None, samplers: Sequence[str]) -> str:
     """The text of ``method.py`` beside weights of one method."""
     imports, tables = [], [f"OBJECTIVE = {objective!r}"]
-    named = {"objectives": [objective] if objective else [], "samplers": samplers}
+    named: dict[str, Sequence[str]] = {
+        "architectures": [architecture],
+        "objectives": [objective] if objective else [],
+        "samplers": samplers,
+    }
     for folder, names in named.items():
         classes = {name: Plugin(f"model.{folder}").resolve(name).__name__ for name in names}
         imports += [f"from model.{folder}.{name} import {kind}" for name, kind in classes.items()]

@@ -32,7 +32,7 @@ class Options:
         heads: of attention, where no configuration has the number.
         time_conditioning: whether the level reaches the network, likewise.
         shifted_output, annealing_steps: of causal models that become denoisers; see
-            :class:`model.networks.config.ModelConfig`.
+            :class:`model.architectures.transformer.Transformer`.
     """
 
     mask_id: int | None = None

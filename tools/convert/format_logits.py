@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.networks.config import ModelConfig
+from model.architectures.transformer import Transformer
 from tools.convert.parity import Inputs
 from tools.convert.tensors import Tensors
 
@@ -64,7 +64,7 @@ class GatedNames:
 
 @torch.no_grad()
 def gated_logits(
-    source: Tensors, model: ModelConfig, inputs: Inputs, names: GatedNames, *, causal: bool
+    source: Tensors, model: Transformer, inputs: Inputs, names: GatedNames, *, causal: bool
 ) -> Tensor:
     """Logits ``[B, L, ids]`` of such a transformer, one module in memory at a time."""
     source = source.double()

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.defaults import OBJECTIVE
 from configs.errors import UserError
-from configs.load import to_plain, to_yaml, validate
+from configs.load import named_plain, to_yaml, validate
 from data_pipeline.tokenizer import load_tokenizer
 from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, State
@@ -105,7 +105,7 @@ def _run(
     known = {} if tokenizer is None else {"tokenizer_sha256": load_tokenizer(tokenizer).sha256}
     given: dict[str, Any] = {"sequence_length": options.length, "packing": options.packing}
     given = {name: value for name, value in given.items() if value}
-    if options.packing and incoming.model.seq2seq is not None:
+    if options.packing and incoming.model.reads_source:
         raise UserError("--packing is of denoisers; an encoder-decoder has pairs or paragraphs")
     if (source / RUN_FILE).exists():
         facts = _facts(source / RUN_FILE)
@@ -120,7 +120,7 @@ def _run(
         {
             "steps": 1,
             "global_batch": 1,
-            "model": to_plain(incoming.model),
+            "model": named_plain(incoming.model),
             "objective": incoming.run.get("objective", {"name": OBJECTIVE}),
             "data": {
                 "corpus": str(tokenizer or "unknown"),
@@ -158,5 +158,5 @@ def _facts(file: Path) -> dict[str, Any]:
 
 def _yaml(model: ModelConfig) -> str:
     """The block of a configuration file that builds this model."""
-    lines = to_yaml(model).splitlines()
+    lines = to_yaml(named_plain(model)).splitlines()
     return "model:\n" + "".join(f"  {line}\n" for line in lines)

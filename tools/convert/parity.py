@@ -8,9 +8,9 @@ it, as much as a wrong epsilon makes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,13 +58,13 @@ def inputs(model: ModelConfig, num_ids: int) -> Inputs:
 
 
 @torch.no_grad()
-def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = build) -> Tensor:
+def logits(model: ModelConfig, tensors: Tensors, given: Inputs) -> Tensor:
     """Logits ``[B, L, R]`` float64 of a network with these weights, one layer in memory at a time.
 
     An encoder-decoder's are its rounding classifier's, of what it predicts.
 
     Args:
-        kind: builds (a span of) the network: ours, or the class beside exported weights.
+        model: its class says which network it is: ours, or that beside exported weights.
     """
     query = _query(model, given)
     last = model.total_layers - 1
@@ -72,19 +72,15 @@ def logits(model: ModelConfig, tensors: Tensors, given: Inputs, kind: Any = buil
     network: Any = None
     for index in range(last + 1):
         del network  # before the next one takes memory
-        network = kind(model, span=range(index, index + 1)).eval().double()
+        network = build(model, span=range(index, index + 1)).eval().double()
         for parameter, name in network.parameter_names().items():
             parameter.copy_(tensors.read(name))
         if index == 0:
             stream = network.inputs(query)
         if index < last:
             stream = network.layers[str(index)](stream)
-    outputs = network.finish(stream, query)
-    if model.seq2seq is None:
-        out = outputs["logits"]
-    else:
-        out = network.output.head(outputs["vector_ME"].double())
-    return cast(Tensor, out).view(*given.ids_BL.shape, -1)
+    scores: Tensor = network.scores(network.finish(stream, query))
+    return scores.view(*given.ids_BL.shape, -1)
 
 
 def of_network(model: ModelConfig, tensors: Tensors) -> Logits:
@@ -93,14 +89,7 @@ def of_network(model: ModelConfig, tensors: Tensors) -> Logits:
 
 
 def _query(model: ModelConfig, given: Inputs) -> Query:
-    """The inputs as a network reads them; an encoder-decoder has them as source and target."""
-    query = Query(
-        ids_BL=given.ids_BL,
-        level_BK=given.level_B1,
-        predict_mask_BL=torch.ones_like(given.ids_BL, dtype=torch.bool),
-    )
-    if model.seq2seq is None:
-        return query
+    """The inputs as networks read them; an encoder-decoder has them as source and target."""
     batch, length = given.ids_BL.shape
     draws = Draws(seed=0, split="parity", batch=batch)
     shape = (batch, length, model.table_width)
@@ -110,8 +99,10 @@ def _query(model: ModelConfig, given: Inputs) -> Query:
 
     # Sources of several lengths.
     valid_BS = torch.arange(length) < length - torch.arange(batch)[:, None]
-    return replace(
-        query,
+    return Query(
+        ids_BL=given.ids_BL,
+        level_BK=given.level_B1,
+        predict_mask_BL=torch.ones_like(given.ids_BL, dtype=torch.bool),
         signal_BK=(1 - given.level_B1).sqrt(),
         noise_BLE=normal("noise") * given.level_B1.sqrt()[..., None],
         self_cond_BLE=normal("draft"),

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from configs.errors import UserError
-from configs.load import to_plain
+from configs.load import named_plain
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which, config_of, find
@@ -73,7 +73,7 @@ def to_safetensors(checkpoint: Path, out: Path, *, weights: Which = "ema") -> di
     ours = tensors.of_checkpoint(reader, reader.weights(weights))
     metadata = {
         "format": "pt",
-        "model": json.dumps(to_plain(config.model)),
+        "model": json.dumps(named_plain(config.model)),
         "step": str(reader.state["step"]),
         "weights": weights,
     }

@@ -51,7 +51,7 @@ def to_hf(
     reader = Reader(path)
     config = config_of(reader)
     kind = reader.weights(weights)
-    if config.model.seq2seq is not None and format_name != Palimpsest.name:
+    if config.model.reads_source and format_name != Palimpsest.name:
         raise UserError(
             f"format {format_name} holds denoisers only, and this is an encoder-decoder"
         )

@@ -69,7 +69,7 @@ def files(path: Path, model: ModelConfig, length: int) -> dict[str, str]:
         made = from_sentencepiece(file, _special(ours))
     made.no_truncation()
     made.no_padding()
-    if model.seq2seq is not None:
+    if model.reads_source:
         # Sources and targets are bare in training, whatever the tokenizer would put around them.
         made.post_processor = None
     special = {

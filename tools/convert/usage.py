@@ -98,16 +98,16 @@ def usage(
         length: positions of a text (a target). where: the repository; by default the directory
             itself. tokenizer: whether one lies beside.
     """
-    auto = "AutoModelForMaskedLM" if model.seq2seq is None else "AutoModelForSeq2SeqLM"
+    auto = "AutoModelForSeq2SeqLM" if model.reads_source else "AutoModelForMaskedLM"
     load = _LOAD.format(
         auto=auto,
-        torch="" if model.seq2seq is not None and tokenizer else "import torch\n",
+        torch="" if model.reads_source and tokenizer else "import torch\n",
         and_tokenizer=", AutoTokenizer" if tokenizer else "",
         where=where or ".",
         comment="" if where else "  # this directory; on the Hub, the name of the repository",
         tokenizer=_TOKENIZER if tokenizer else "",
     )
-    if model.seq2seq is not None:
+    if model.reads_source:
         words = _SEQ2SEQ_WORDS.format(
             length=length, samplers=", ".join(f'"{name}"' for name in samplers)
         )

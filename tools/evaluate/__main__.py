@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
     """UserError for options that do not fit, before a model is loaded."""
     command.check_output("--out", arguments.out)
-    is_seq2seq = config.model.seq2seq is not None
+    is_seq2seq = config.model.reads_source
     if arguments.task == "seq2seq":
         if not is_seq2seq:
             raise UserError(f"--task seq2seq: {arguments.run} is no encoder-decoder")

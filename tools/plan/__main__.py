@@ -21,6 +21,7 @@ from pretrain.planner import search as recommend
 from pretrain.planner.hardware import GIB, GPUS, LINK_SHARE, Cluster, find
 from pretrain.planner.search import Candidate
 from pretrain.planner.speed import DEFAULT_MFU
+from pretrain.run.stored_config import read_file
 from tools import command
 from tools.plan import table as layout_table
 
@@ -84,7 +85,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         raise UserError("name a configuration file, such as configs/mdlm/owt.yaml")
     if not 0 < arguments.mfu <= 1:
         raise UserError(f"--mfu must lie in (0, 1], not {arguments.mfu}")
-    config = load(RunConfig, files, overrides)
+    config = load(RunConfig, files, overrides, read_file)
     cluster = Cluster(
         gpu=find(arguments.gpu),
         ranks=arguments.nodes * arguments.gpus_per_node,

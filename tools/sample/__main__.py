@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
     """UserError for options that do not fit, before a model is loaded."""
-    is_seq2seq = config.model.seq2seq is not None
+    is_seq2seq = config.model.reads_source
     if is_seq2seq != (arguments.source is not None):
         raise UserError(
             f"{arguments.run} is an encoder-decoder: name what to write about with --source"

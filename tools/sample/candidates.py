@@ -60,8 +60,6 @@ def draw_candidates(
         UserError: a source is longer than the model has positions.
     """
     config = loaded.config
-    shape = config.model.seq2seq
-    assert shape is not None
     longest = max(map(len, sources))
     limit = config.model.max_length
     if limit is not None and longest > limit:
@@ -69,7 +67,7 @@ def draw_candidates(
     length = length or config.data.sequence_length
     total = len(sources) * num
     # A model that sees the padding of sources sees as much of it as in training.
-    least = config.data.source_length or 0 if shape.ignore_source_padding else 0
+    least = config.data.source_length or 0 if config.model.ignore_source_padding else 0
 
     def start(numbers: Sequence[int]) -> Start:
         own = [sources[number // num] for number in numbers]

@@ -88,9 +88,7 @@ def length_hints(length: int, config: RunConfig) -> list[str]:
     Raises:
         UserError: where it has no such positions.
     """
-    trained, most = config.data.sequence_length, config.model.max_length
-    if config.model.seq2seq is not None and config.model.seq2seq.positions == "rotary":
-        most = None  # the limit is the source's
+    trained, most = config.data.sequence_length, config.model.max_target_length
     if most is not None and length > most:
         raise UserError(f"--length {length}: this model has positions for {most}")
     if length <= trained:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
 from model.networks.attention_layouts import AttentionLayout, Cached, Causal
-from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.autoregressive import Autoregressive
 from model.prediction import Answer, Read
@@ -137,7 +137,7 @@ def _texts_of_any_length() -> list[Comparison]:
 
 def _uniform_predictor() -> list[Comparison]:
     """Log V a token, and no share of it for [MASK]."""
-    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    model = DiT(vocab_size=7, width=2, num_heads=1)
     batch = batch_of((7 * DRAWS.uniform("text", torch.arange(64), 12)).long())
     noisy = Autoregressive().corrupt(batch, DRAWS, model)
     nats_B = _summed(noisy, uniform_logits(noisy, model))

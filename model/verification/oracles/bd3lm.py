@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
+from model.architectures.dit import DiT
 from model.draws import Draws
 from model.networks.attention_layouts import FULL, dense_mask
-from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.mdlm import Mdlm
@@ -124,7 +124,7 @@ def _integral(objective: Bd3lm, joint: Joint) -> Tensor:
 
 def _one_block() -> list[Comparison]:
     """MDLM's noise: a block that is as long as the text, or longer."""
-    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    model = DiT(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=3, split="verify", batch=32)
     uniform_BL = draws.uniform("text", torch.arange(32), 12)
     batch = texts.batch_of((7 * uniform_BL).long())
@@ -158,7 +158,7 @@ def _differing(found: Noisy, truth: Noisy) -> int:
 
 def _uniform_predictor() -> list[Comparison]:
     """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
-    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    model = DiT(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
     batch = texts.batch_of((7 * draws.uniform("text", position_B, 13)).long())

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.architectures.encoder_decoder import EncoderDecoder
 from model.categorical import Categorical
-from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.networks.config import ModelConfig
 from model.objectives import LOSS, Noisy
 from model.objectives.genie import Genie
 from model.prediction import Prediction
@@ -153,8 +154,9 @@ def _corrupt(objective: Genie, index_B: Tensor, eps_B: Tensor, start: float = 0.
 
 
 def _model() -> ModelConfig:
-    shape = Seq2SeqConfig(num_encoder_layers=1, embedding_width=1)
-    return ModelConfig(vocab_size=2, width=2, num_heads=1, seq2seq=shape)
+    return EncoderDecoder(
+        vocab_size=2, width=2, num_heads=1, num_encoder_layers=1, embedding_width=1
+    )
 
 
 def _known_losses() -> list[Comparison]:

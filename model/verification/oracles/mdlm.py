@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
+from model.architectures.dit import DiT
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
 from model.schedules.loglinear import LogLinear
@@ -159,7 +159,7 @@ def _integral(objective: Mdlm, joint: Joint) -> Tensor:
 
 def _uniform_predictor() -> list[Comparison]:
     """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
-    model = ModelConfig(vocab_size=7, width=2, num_heads=1)
+    model = DiT(vocab_size=7, width=2, num_heads=1)
     held_out = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
     batch = batch_of((7 * held_out.uniform("text", position_B, 12)).long())

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.objectives import LOSS, Noisy, sum_losses
@@ -241,7 +242,7 @@ def _fixed_point() -> list[Comparison]:
 
 
 def _model(vocab: int, mask_id: int | None = None) -> ModelConfig:
-    return ModelConfig(vocab_size=vocab, mask_id=mask_id, width=2, num_heads=1)
+    return DiT(vocab_size=vocab, mask_id=mask_id, width=2, num_heads=1)
 
 
 def _ids(model: ModelConfig) -> Tensor:

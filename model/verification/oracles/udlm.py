@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from configs.load import Plugin
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives import LOSS, Batch, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction
@@ -235,7 +235,7 @@ def _uniform_predictor() -> list[Comparison]:
 
 def _reverse_step() -> list[Comparison]:
     """The reverse step by Bayes' rule over two steps of the process, and its normaliser."""
-    model = ModelConfig(vocab_size=4, mask_id=1, width=2, num_heads=1)
+    model = DiT(vocab_size=4, mask_id=1, width=2, num_heads=1)
     ids, num = torch.tensor([0, 2, 3]), 3
     logits_MR = torch.full((num, model.num_rows), -torch.inf)
     logits_MR[:, ids] = torch.tensor([0.3, -1.0, 1.2])

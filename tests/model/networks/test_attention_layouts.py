@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from asking import logits_of, query_of
+from asking import configured, logits_of, query_of
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
 from model.networks.attention_layouts import FULL, AttentionLayout, Blocks, Cached, Causal, Opening
 from model.networks.attention_layouts import dense_mask as mask_of
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.networks.base import Network
+from model.networks.build import build
 from model.objectives import training_layout
 from model.objectives.mdlm import Mdlm
 
@@ -20,15 +21,15 @@ DRAWS = Draws(seed=0, split="train", batch=4)
 CPU = torch.device("cpu")
 KINDS: dict[str, dict[str, Any]] = {
     "adaln": {},
-    "llama": {"block": "pre_norm", "num_kv_heads": 1, "qk_norm": True},
-    "learned": {"block": "post_norm", "num_positions": 16},
+    "llama": {"name": "transformer", "num_kv_heads": 1, "qk_norm": True},
+    "learned": {"name": "transformer", "norm_first": False, "num_positions": 16},
 }
 
 
-def network(kind: str, **changes: Any) -> Denoiser:
+def network(kind: str, **changes: Any) -> Network:
     """Of which no weight is zero, in float64."""
     sizes = {"vocab_size": 11, "width": 16, "num_layers": 2, "num_heads": 2}
-    model = Denoiser(ModelConfig(**{**sizes, **KINDS[kind], **changes})).double().eval()
+    model = build(configured(**{**sizes, **KINDS[kind], **changes})).double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -37,7 +38,7 @@ def network(kind: str, **changes: Any) -> Denoiser:
 
 
 def asked(
-    model: Denoiser, ids_BL: Tensor, layout: AttentionLayout, segment_BL: Tensor | None = None
+    model: Network, ids_BL: Tensor, layout: AttentionLayout, segment_BL: Tensor | None = None
 ) -> Tensor:
     """Logits ``[B, L, R]`` of real ids."""
     query = query_of(ids_BL, torch.zeros(len(ids_BL), 1))
@@ -90,7 +91,7 @@ def test_an_opening_mask_depends_on_the_step_and_the_seed_alone() -> None:
 
 
 def test_attention_is_open_when_its_steps_are_over() -> None:
-    model = ModelConfig(vocab_size=11, width=16, num_heads=2, causal_annealing_steps=10)
+    model = DiT(vocab_size=11, width=16, num_heads=2, causal_annealing_steps=10)
     assert training_layout(Mdlm(), model, DRAWS, 9, 8) == Opening(draws=DRAWS, step=9, steps=10)
     assert training_layout(Mdlm(), model, DRAWS, 10, 8) == FULL
     assert training_layout(Mdlm(), replace(model, causal_annealing_steps=0), DRAWS, 1, 8) == FULL
@@ -121,12 +122,12 @@ def test_no_position_reads_what_comes_later(kind: str) -> None:
 
 def test_causal_weights_stay_causal() -> None:
     model, ids = network("llama"), text(1, 8)
-    causal = Denoiser(replace(model.config, attention="causal")).double().eval()
+    causal = build(replace(model.config, attention="causal")).double().eval()
     causal.load_state_dict(model.state_dict())
     assert torch.equal(logits_of(causal, ids, torch.zeros(1, 1)), _all(model, ids, Causal()))
 
 
-def _all(model: Denoiser, ids: Tensor, layout: AttentionLayout) -> Tensor:
+def _all(model: Network, ids: Tensor, layout: AttentionLayout) -> Tensor:
     return model(replace(query_of(ids, torch.zeros(1, 1)), layout=layout))["logits"]
 
 

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from model.networks.config import ModelConfig
+from configs.build import Plugin
+from model.architectures.dit import DiT
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from model.networks.config import ModelConfig
 def test_rows_are_the_ids_padded_to_128(
     vocab: int, mask_id: int | None, mask: int, num_ids: int, num_rows: int
 ) -> None:
-    config = ModelConfig(vocab_size=vocab, mask_id=mask_id)
+    config = DiT(vocab_size=vocab, mask_id=mask_id)
     assert (config.mask, config.num_ids, config.num_rows) == (mask, num_ids, num_rows)
 
 
@@ -34,7 +35,7 @@ def test_rows_are_the_ids_padded_to_128(
     ],
 )
 def test_the_hidden_width_follows_from_the_width(settings: dict[str, Any], hidden: int) -> None:
-    assert ModelConfig(vocab_size=10, **settings).hidden_width == hidden
+    assert DiT(vocab_size=10, **settings).hidden_width == hidden
 
 
 @pytest.mark.parametrize(
@@ -52,14 +53,15 @@ def test_the_hidden_width_follows_from_the_width(settings: dict[str, Any], hidde
         ({"num_kv_heads": 5}, "num_heads 12 is not divisible by 5 num_kv_heads"),
         ({"num_kv_heads": 0}, "num_kv_heads must be at least 1, not 0"),
         ({"head_size": 3}, "need an even head width, not 3"),
-        ({"block": "pre_norm", "time_conditioning": True}, "block pre_norm sees no level"),
-        ({"norm_bias": True}, "go with block pre_norm or post_norm"),
-        ({"block": "pre_norm", "norm": "rmsnorm", "norm_bias": True}, "an rmsnorm has none"),
-        ({"num_positions": 10}, "go with block pre_norm or post_norm"),
+        ({"name": "transformer", "norm": "rmsnorm", "norm_bias": True}, "an rmsnorm has none"),
+        ({"name": "transformer", "num_positions": 0}, "num_positions must be at least 1"),
+        ({"name": "encoder_decoder", "max_positions": 0}, "max_positions must be at least 1"),
         ({"norm_eps": 0.0}, "norm_eps must be above 0"),
         ({"causal_annealing_steps": -1}, "causal_annealing_steps must be at least 0"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    given = {"name": "dit", "vocab_size": 20, **settings}
+    kind = Plugin("model.architectures").resolve(given.pop("name"))
     with pytest.raises(ValueError, match=message):
-        ModelConfig(**{"vocab_size": 20, **settings})
+        kind(**given)

@@ -19,14 +19,14 @@ from small_dit import (
 from torch import nn
 
 from model.categorical import Categorical
-from model.networks.dit import Denoiser
+from model.networks.build import build
 
 
 @all_blocks
 def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
     settings: dict[str, Any],
 ) -> None:
-    model = perturbed(Denoiser(config(**settings)))
+    model = perturbed(build(config(**settings)))
     ids, level = inputs(model.config)
     logits = logits_of(model, ids, level)
     assert logits.shape == (ids.numel(), model.config.num_rows)
@@ -53,7 +53,7 @@ def test_mask_and_padding_rows_have_no_probability_and_no_gradient(
 
 @pytest.mark.parametrize("per_token", [False, True])
 def test_the_head_at_chosen_positions_is_the_head_everywhere_gathered(per_token: bool) -> None:
-    model = perturbed(Denoiser(config(time_conditioning=True)))
+    model = perturbed(build(config(time_conditioning=True)))
     ids, level = inputs(model.config)
     if per_token:
         level = torch.linspace(0, 1, ids.numel()).view_as(ids)
@@ -70,7 +70,7 @@ def test_the_head_at_chosen_positions_is_the_head_everywhere_gathered(per_token:
 
 @pytest.mark.parametrize("hide", [False, True])
 def test_hidden_padding_changes_nothing_at_valid_positions(hide: bool) -> None:
-    model = perturbed(Denoiser(config(hide_padding=hide)))
+    model = perturbed(build(config(hide_padding=hide)))
     ids, level = inputs(model.config)
     valid = torch.arange(LENGTH) < torch.tensor([[4], [7], [2]])
     other = torch.where(valid, ids, (ids + 1) % VOCAB)
@@ -81,7 +81,7 @@ def test_hidden_padding_changes_nothing_at_valid_positions(hide: bool) -> None:
 
 
 def test_hidden_padding_equals_a_shorter_sequence() -> None:
-    model = perturbed(Denoiser(config(hide_padding=True)))
+    model = perturbed(build(config(hide_padding=True)))
     ids, level = inputs(model.config)
     valid = (torch.arange(LENGTH) < 4).expand(3, -1)
     padded = logits_of(model, ids, level, valid, valid)
@@ -90,7 +90,7 @@ def test_hidden_padding_equals_a_shorter_sequence() -> None:
 
 @all_blocks
 def test_every_parameter_learns(settings: dict[str, Any]) -> None:
-    model = perturbed(Denoiser(config(**settings)))
+    model = perturbed(build(config(**settings)))
     ids, level = inputs(model.config)
     valid = torch.arange(LENGTH) < torch.tensor([[4], [7], [2]])
     logits = logits_of(model, ids, level, None, valid)
@@ -111,18 +111,18 @@ def test_every_parameter_learns(settings: dict[str, Any]) -> None:
 
 
 def test_a_tied_head_is_the_embedding() -> None:
-    model = Denoiser(config(tied_head=True))
+    model = build(config(tied_head=True))
     names = dict(model.named_parameters())
     assert model.output.head.weight is model.embedding.tokens.weight
     assert not [name for name in names if ".head." in name]
     assert {"layers.3.head.weight", "layers.3.head.bias"} <= dict(
-        Denoiser(config()).named_parameters()
+        build(config()).named_parameters()
     ).keys()
 
 
 @all_blocks
 def test_every_output_sees_every_input(settings: dict[str, Any]) -> None:
-    model = perturbed(Denoiser(config(**settings)))
+    model = perturbed(build(config(**settings)))
     ids, level = inputs(model.config, rows=1)
     base = logits_of(model, ids, level)[:, :VOCAB]
     for changed in (0, LENGTH - 1):
@@ -133,7 +133,7 @@ def test_every_output_sees_every_input(settings: dict[str, Any]) -> None:
 
 
 def test_order_matters_and_samples_do_not_mix() -> None:
-    model = perturbed(Denoiser(config()))
+    model = perturbed(build(config()))
     ids, level = inputs(model.config)
     out = logits_of(model, ids, level).view(*ids.shape, -1)
     swapped = ids[:, [0, 2, 1, *range(3, LENGTH)]]
@@ -146,7 +146,7 @@ def test_order_matters_and_samples_do_not_mix() -> None:
 
 @all_blocks
 def test_bfloat16_agrees_with_float32(settings: dict[str, Any]) -> None:
-    model = perturbed(Denoiser(config(**settings)), scale=0.1)
+    model = perturbed(build(config(**settings)), scale=0.1)
     ids, level = inputs(model.config)
     allowed = allowed_rows(model.config)
     full = logits_of(model, ids, level)[:, allowed].log_softmax(-1)
@@ -159,7 +159,7 @@ def test_bfloat16_agrees_with_float32(settings: dict[str, Any]) -> None:
 
 
 def test_dropout_acts_in_training_only() -> None:
-    model = perturbed(Denoiser(config(dropout=0.5)))
+    model = perturbed(build(config(dropout=0.5)))
     ids, level = inputs(model.config)
     assert not torch.equal(logits_of(model, ids, level), logits_of(model, ids, level))
     model.eval()
@@ -167,11 +167,10 @@ def test_dropout_acts_in_training_only() -> None:
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("block", ["adaln", "pre_norm"])
-def test_a_shifted_output_is_read_off_the_position_before(block: str) -> None:
-    settings = {"block": block, "time_conditioning": block == "adaln"}
-    plain = perturbed(Denoiser(config(**settings)))
-    shifted = Denoiser(config(**settings, shifted_output=True))
+@pytest.mark.parametrize("settings", [{"time_conditioning": True}, {"name": "transformer"}])
+def test_a_shifted_output_is_read_off_the_position_before(settings: dict[str, Any]) -> None:
+    plain = perturbed(build(config(**settings)))
+    shifted = build(config(**settings, shifted_output=True))
     shifted.load_state_dict(plain.state_dict())
     ids, level = inputs(plain.config)
     for levels in (level, torch.linspace(0, 1, ids.numel()).view_as(ids)):
@@ -184,7 +183,7 @@ def test_a_shifted_output_is_read_off_the_position_before(block: str) -> None:
 
 
 def test_causal_attention_sees_no_later_position() -> None:
-    model = perturbed(Denoiser(config(attention="causal")))
+    model = perturbed(build(config(attention="causal")))
     ids, level = inputs(model.config, rows=1)
     other = ids.clone()
     other[0, 4] = (ids[0, 4] + 1) % VOCAB
@@ -199,7 +198,7 @@ def test_causal_attention_sees_no_later_position() -> None:
 
 
 def test_learned_positions_end_somewhere() -> None:
-    model = Denoiser(config(**PLAIN[1]))
+    model = build(config(**PLAIN[1]))
     ids = torch.zeros(1, LENGTH + 1, dtype=torch.int64)
     with pytest.raises(ValueError, match="8 positions, but the model has learned only 7"):
         logits_of(model, ids, torch.zeros(1, 1))

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.architectures.encoder_decoder import EncoderDecoder, EncoderDecoderNetwork
 from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.build import build
-from model.networks.config import ModelConfig, Seq2SeqConfig
-from model.networks.encoder_decoder import Seq2Seq
 from model.networks.initialize import initial_value
 from model.objectives.genie import Genie
 from model.prediction import Answer, Prediction, Read, Table
@@ -31,20 +30,20 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def network(shape: str = "modern", **settings: Any) -> Seq2Seq:
-    config = ModelConfig(
+def network(shape: str = "modern", **settings: Any) -> EncoderDecoderNetwork:
+    config = EncoderDecoder(
         vocab_size=50,
         width=16,
         num_layers=2,
         num_heads=2,
         conditioning_width=8,
         mlp="geglu" if shape == "release" else "gelu",
-        seq2seq=Seq2SeqConfig(
-            num_encoder_layers=2, embedding_width=6, **{**SHAPES[shape], **settings}
-        ),
+        num_encoder_layers=2,
+        embedding_width=6,
+        **{**SHAPES[shape], **settings},
     )
     found = build(config)
-    assert isinstance(found, Seq2Seq)
+    assert isinstance(found, EncoderDecoderNetwork)
     for parameter, name in found.parameter_names().items():
         noise = initial_value(f"noise.{name}.q.weight", parameter.shape, 1, 1.0)
         with torch.no_grad():
@@ -71,7 +70,7 @@ def query(**changes: Any) -> Query:
     return replace(found, **changes)
 
 
-def output(model: Seq2Seq, asked: Query) -> Tensor:
+def output(model: EncoderDecoderNetwork, asked: Query) -> Tensor:
     return model(asked)["vector_ME"].detach()
 
 
@@ -267,7 +266,7 @@ def test_learned_positions_end_somewhere() -> None:
 class Nearest(Table):
     """The way to ids by the distance alone."""
 
-    def __init__(self, model: Seq2Seq) -> None:
+    def __init__(self, model: EncoderDecoderNetwork) -> None:
         self.weight = model.embedding.weight.detach()[:50]
         self.nearest = model.output.nearest
 
@@ -278,7 +277,7 @@ class Nearest(Table):
 class Telling:
     """A network that knows the target: its outputs are the embeddings of these ids."""
 
-    def __init__(self, model: Seq2Seq, ids_BL: Tensor) -> None:
+    def __init__(self, model: EncoderDecoderNetwork, ids_BL: Tensor) -> None:
         self.model, self.ids_BL, self.config = model, ids_BL, model.config
         self.levels: list[float] = []
 

@@ -6,23 +6,22 @@ from asking import logits_of
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
-from model.networks.flops import block_parameters, per_token_parameters, training_flops_per_token
-from model.networks.layers import Block
+from model.architectures.dit import Block, DiT
+from model.networks.build import build
+from model.networks.flops import block_parameters, training_flops_per_token
 from model.networks.linears import DenseFactory
 
 TINY: dict[str, Any] = {"vocab_size": 5, "width": 4, "num_heads": 1, "num_layers": 2}
 
 
 def test_numbers_computed_by_hand() -> None:
-    gelu = ModelConfig(**TINY)
+    gelu = DiT(**TINY)
     assert block_parameters(gelu) == 4 * 16 + (4 * 16 + 16) + (16 * 4 + 4)
-    assert per_token_parameters(gelu) == 936
-    assert per_token_parameters(gelu, head_share=0.5) == 680
+    assert gelu.per_token_parameters() == 936
+    assert gelu.per_token_parameters(head_share=0.5) == 680
     assert training_flops_per_token(gelu, 8) == 6384
     assert training_flops_per_token(gelu, 8, head_share=0.5) == 4848
-    swiglu = ModelConfig(**TINY, mlp="swiglu")
+    swiglu = DiT(**TINY, mlp="swiglu")
     assert block_parameters(swiglu) == 4 * 16 + 3 * 4 * 64
     assert training_flops_per_token(swiglu, 8, head_share=0.0) == 6 * 2 * 832 + 768
 
@@ -30,7 +29,7 @@ def test_numbers_computed_by_hand() -> None:
 @pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
 @pytest.mark.parametrize("mlp_width", [None, 7])
 def test_a_block_has_the_parameters_counted(mlp: Any, mlp_width: int | None) -> None:
-    config = ModelConfig(vocab_size=5, width=12, num_heads=2, mlp=mlp, mlp_width=mlp_width)
+    config = DiT(vocab_size=5, width=12, num_heads=2, mlp=mlp, mlp_width=mlp_width)
     names = dict(Block(config, DenseFactory()).named_parameters())
     counted = {n: p for n, p in names.items() if "modulation" not in n and "norm" not in n}
     assert len(names) - len(counted) == 4
@@ -40,7 +39,7 @@ def test_a_block_has_the_parameters_counted(mlp: Any, mlp_width: int | None) -> 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_block_of_shared_keys_has_the_parameters_counted(groups: int, biased: bool) -> None:
-    config = ModelConfig(
+    config = DiT(
         vocab_size=5,
         width=12,
         num_heads=4,
@@ -55,11 +54,11 @@ def test_a_block_of_shared_keys_has_the_parameters_counted(groups: int, biased: 
 
 
 def test_the_formula_agrees_with_the_operations_torch_performs() -> None:
-    config = ModelConfig(
+    config = DiT(
         vocab_size=100, width=32, num_heads=2, num_layers=2, mlp="swiglu", conditioning_width=1
     )
     length = 48
-    model = Denoiser(config).double()
+    model = build(config).double()
     ids = torch.arange(length)[None] % 100
     where = torch.arange(length)[None] % 2 == 0
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -14,12 +14,12 @@ from small_dit import (
 )
 
 from model.categorical import Categorical
-from model.networks.dit import Denoiser
+from model.networks.build import build
 
 
 @all_blocks
 def test_the_first_loss_of_an_untied_head_is_log_v(settings: dict[str, Any]) -> None:
-    model = Denoiser(config(**settings))
+    model = build(config(**settings))
     ids, level = inputs(model.config)
     logits = logits_of(model, ids, level)
     allowed = allowed_rows(model.config)
@@ -33,10 +33,10 @@ def test_the_first_loss_of_an_untied_head_is_log_v(settings: dict[str, Any]) -> 
 
 def test_initial_weights_depend_on_name_and_seed_alone() -> None:
     torch.manual_seed(1)
-    model = dict(Denoiser(config(), seed=4).named_parameters())
+    model = dict(build(config(), seed=4).named_parameters())
     torch.manual_seed(2)
-    deeper = dict(Denoiser(config(num_layers=3), seed=4).named_parameters())
-    other = dict(Denoiser(config(), seed=5).named_parameters())
+    deeper = dict(build(config(num_layers=3), seed=4).named_parameters())
+    other = dict(build(config(), seed=5).named_parameters())
     common = [name for name in model if not name.startswith("layers.3.")]
     assert len(common) > 20
     for name in common:
@@ -51,10 +51,10 @@ def test_initial_weights_depend_on_name_and_seed_alone() -> None:
 
 
 def test_initial_weights_have_the_intended_spread() -> None:
-    model = Denoiser(config(width=64, conditioning_width=64)).requires_grad_(False)
+    model = build(config(width=64, conditioning_width=64)).requires_grad_(False)
     block = model.layers["1"]
     for settings, std in (({}, 1.0), ({"tied_head": True}, 1 / 8), ({"embedding_std": 0.02}, 0.02)):
-        embedding = Denoiser(config(width=64, **settings)).embedding.tokens.weight
+        embedding = build(config(width=64, **settings)).embedding.tokens.weight
         assert embedding.detach().std() == pytest.approx(std, rel=0.05)
     assert block.attention.q.weight.std() == pytest.approx(64**-0.5, rel=0.05)
     assert block.mlp.down.weight.std() == pytest.approx(256**-0.5, rel=0.05)

@@ -11,13 +11,14 @@ from small_dit import (
     variants,
 )
 
-from model.networks.dit import Denoiser
-from model.networks.layers import Block, Norm, rotate
+from model.architectures.dit import Block
+from model.networks.build import build
+from model.networks.layers import Norm, rotate
 
 
 @variants
 def test_every_block_starts_as_the_identity(settings: dict[str, Any]) -> None:
-    model = Denoiser(config(**settings))
+    model = build(config(**settings))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, LENGTH, 16, generator=generator)
     c = torch.randn(2, 1, 8, generator=generator)

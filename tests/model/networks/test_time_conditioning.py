@@ -14,13 +14,13 @@ from small_dit import (
 )
 from torch import nn
 
-from model.networks.dit import Denoiser
-from model.networks.layers import sinusoid
+from model.networks.adaln import sinusoid
+from model.networks.build import build
 
 
 def test_the_level_is_seen_only_with_time_conditioning() -> None:
     for on in (False, True):
-        model = perturbed(Denoiser(config(time_conditioning=on)))
+        model = perturbed(build(config(time_conditioning=on)))
         ids, level = inputs(model.config)
         low, high = (
             logits_of(model, ids, 0 * level)[:, :VOCAB],
@@ -34,7 +34,7 @@ def test_the_level_is_seen_only_with_time_conditioning() -> None:
 
 @pytest.mark.parametrize("on", [False, True])
 def test_one_level_a_sample_equals_the_same_level_at_every_token(on: bool) -> None:
-    model = perturbed(Denoiser(config(time_conditioning=on)))
+    model = perturbed(build(config(time_conditioning=on)))
     ids, level = inputs(model.config)
     per_token = logits_of(model, ids, level.expand(-1, LENGTH))
     torch.testing.assert_close(logits_of(model, ids, level), per_token, rtol=1e-5, atol=1e-5)
@@ -42,7 +42,7 @@ def test_one_level_a_sample_equals_the_same_level_at_every_token(on: bool) -> No
 
 @pytest.mark.parametrize("layer", [1, 2], ids=["block", "head"])
 def test_a_level_of_its_own_reaches_a_token(layer: int) -> None:
-    model = Denoiser(config(time_conditioning=True, num_layers=1))
+    model = build(config(time_conditioning=True, num_layers=1))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in (model.layers[str(layer)].modulation.weight, model.output.head.weight):
@@ -64,14 +64,14 @@ def test_a_level_of_its_own_reaches_a_token(layer: int) -> None:
 
 def test_without_time_conditioning_levels_per_token_cost_nothing() -> None:
     for on in (False, True):
-        model = Denoiser(config(time_conditioning=on))
+        model = build(config(time_conditioning=on))
         ids, level = inputs(model.config)
         _, c_BKC = model.embedding((level.expand(-1, LENGTH), ids))
         assert c_BKC.shape == (3, LENGTH if on else 1, 8)
 
 
 def test_the_total_noise_is_mdlms() -> None:
-    model = perturbed(Denoiser(config(time_conditioning=True, time_input="noise")))
+    model = perturbed(build(config(time_conditioning=True, time_input="noise")))
     ids, _ = inputs(model.config)
     level = torch.tensor([[0.0], [0.5], [1.0]])
     _, c_BKC = model.embedding((level, ids))

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from asking import configured
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
 from model.needs import misfits
 from model.networks.attention_layouts import Causal
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.networks.base import Network
+from model.networks.build import build
 from model.networks.initialize import initial_value
 from model.objectives import LOSS, Batch, Bounded, Noisy, sum_losses
 from model.objectives.autoregressive import Autoregressive
@@ -26,9 +28,9 @@ SMALL: dict[str, Any] = {"vocab_size": 11, "width": 16, "num_layers": 2, "num_he
 EOS = 1
 
 
-def network(**changes: Any) -> Denoiser:
+def network(**changes: Any) -> Network:
     """Of which no weight is zero, in float64."""
-    found = Denoiser(ModelConfig(**{**SMALL, **changes})).double().eval()
+    found = build(configured(**{**SMALL, **changes})).double().eval()
     with torch.no_grad():
         for parameter, called in found.parameter_names().items():
             parameter.add_(initial_value(f"noise.{called}.q.weight", parameter.shape, 1, 0.2))
@@ -48,7 +50,7 @@ def batch_of(tokens_BL: Tensor, **others: Tensor) -> Batch:
     }
 
 
-def nats(model: Denoiser, noisy: Noisy) -> Tensor:
+def nats(model: Network, noisy: Noisy) -> Tensor:
     """Of each sample, ``[B]`` float64."""
     with torch.no_grad():
         losses_M = model.ask(noisy, lambda found: OBJECTIVE.bound_losses(found, noisy))
@@ -56,7 +58,7 @@ def nats(model: Denoiser, noisy: Noisy) -> Tensor:
     return zeros_B.index_add(0, noisy.predict_mask_BL.nonzero()[:, 0], losses_M.double())
 
 
-def logits(model: Denoiser, query: Query) -> Tensor:
+def logits(model: Network, query: Query) -> Tensor:
     """``[B, L, V]`` at all positions."""
     query = replace(query, predict_mask_BL=torch.ones_like(query.predict_mask_BL))
     with torch.no_grad():
@@ -68,7 +70,7 @@ def logits(model: Denoiser, query: Query) -> Tensor:
 
 
 def test_each_column_reads_the_token_before_it_and_predicts_its_own() -> None:
-    model = ModelConfig(**SMALL)
+    model = DiT(**SMALL)
     valid = torch.tensor([[True, True, True, True], [True, True, False, False]])
     batch = batch_of(torch.tensor([[5, 6, 7, 8], [5, 1, 0, 0]]), valid=valid)
     noisy = OBJECTIVE.corrupt(batch, DRAWS, model)
@@ -83,7 +85,7 @@ def test_each_column_reads_the_token_before_it_and_predicts_its_own() -> None:
 
 
 def test_a_mask_of_the_text_itself_is_read_but_not_predicted() -> None:
-    model = ModelConfig(**SMALL, mask_id=3)
+    model = DiT(**SMALL, mask_id=3)
     tokens = torch.tensor([[5, 3, 7]])
     noisy = OBJECTIVE.corrupt(batch_of(tokens), DRAWS, model)
     assert noisy.ids_BL.tolist() == [[3, 5, 3]]
@@ -94,7 +96,11 @@ def test_a_mask_of_the_text_itself_is_read_but_not_predicted() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"block": "pre_norm", "num_kv_heads": 1}, {"block": "post_norm", "num_positions": 8}],
+    [
+        {},
+        {"name": "transformer", "num_kv_heads": 1},
+        {"name": "transformer", "norm_first": False, "num_positions": 8},
+    ],
     ids=["adaln", "pre_norm", "post_norm"],
 )
 def test_a_prediction_depends_on_all_tokens_before_it_and_on_no_other(
@@ -251,8 +257,8 @@ def test_any_number_of_held_out_samples_gives_one_number() -> None:
 def test_a_network_that_moves_or_masks_by_itself_is_refused(
     changes: dict[str, Any], told: str
 ) -> None:
-    model = ModelConfig(**SMALL, **changes)
-    (found,) = misfits(OBJECTIVE.needs, model, has_source=False)
+    model = DiT(**SMALL, **changes)
+    (found,) = misfits(OBJECTIVE.needs, model.offers, has_source=False)
     assert told in found
 
 

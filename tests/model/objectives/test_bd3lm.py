@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
 from model.networks.attention_layouts import FULL, Blocks
 from model.networks.base import Network
@@ -23,7 +24,7 @@ from model.verification.oracles.bd3lm import denoised
 from model.verification.texts import row_losses
 
 VOCAB = 11
-MODEL = ModelConfig(
+MODEL = DiT(
     vocab_size=VOCAB, width=16, num_layers=2, num_heads=2, conditioning_width=8,
     time_conditioning=True,
 )  # fmt: skip

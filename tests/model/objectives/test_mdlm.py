@@ -8,9 +8,9 @@ import torch
 from masking import MODEL, VOCAB, batch, constant, draws, row_losses, some_tokens
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
 from model.prediction import Prediction
@@ -74,7 +74,7 @@ def test_without_padding_it_is_the_same_whatever_becomes_of_it(padding: Any) -> 
 
 
 def test_a_mask_token_of_the_text_itself_is_never_a_target() -> None:
-    model = ModelConfig(vocab_size=VOCAB, mask_id=3, width=2, num_heads=1)
+    model = DiT(vocab_size=VOCAB, mask_id=3, width=2, num_heads=1)
     tokens = some_tokens(200, 12)
     noisy = Mdlm().corrupt(batch(tokens), draws(200), model)
     assert (tokens == 3).any()
@@ -162,7 +162,7 @@ def test_a_least_time_outside_its_range_is_refused(t_min: float) -> None:
 
 
 def test_a_mask_token_of_the_text_itself_is_neither_scored_nor_predicted() -> None:
-    model = ModelConfig(vocab_size=5, mask_id=2, width=4, num_layers=1, num_heads=1)
+    model = DiT(vocab_size=5, mask_id=2, width=4, num_layers=1, num_heads=1)
     tokens = torch.tensor([[2, 1, 2, 3], [2, 2, 2, 2]]).repeat(50, 1)
     batch = {
         "tokens": tokens,

@@ -11,6 +11,7 @@ from asking import Denoise, Known
 from torch import Tensor
 
 from configs.errors import UserError
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.build import build
@@ -27,7 +28,7 @@ VOCAB = 7
 
 LENGTH = 9
 
-MODEL = ModelConfig(vocab_size=VOCAB, width=2, num_heads=1)
+MODEL = DiT(vocab_size=VOCAB, width=2, num_heads=1)
 
 DRAWS = Draws(seed=0, split="test", batch=8)
 
@@ -64,7 +65,7 @@ def losses(objective: Sundae, noisy: Noisy) -> Tensor:
 
 # -- corruption -----------------------------------------------------------------------------
 def test_a_rate_a_sample_and_neither_padding_nor_mask_is_touched() -> None:
-    model = ModelConfig(vocab_size=VOCAB, mask_id=3, width=2, num_heads=1)
+    model = DiT(vocab_size=VOCAB, mask_id=3, width=2, num_heads=1)
     given = batch(list(range(400)), model)
     given["tokens"][:, 1] = model.mask
     noisy = Sundae().corrupt(given, Draws(seed=1, split="test", batch=400), model)

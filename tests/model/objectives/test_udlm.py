@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives import Bounded, Noisy
 from model.objectives.udlm import Udlm
 from model.prediction import Prediction
@@ -19,7 +19,7 @@ from model.schedules.cosine import Cosine
 from model.verification.joint import Joint
 from model.verification.oracles.udlm import others
 
-MODEL = ModelConfig(vocab_size=9, mask_id=4, width=2, num_heads=1)
+MODEL = DiT(vocab_size=9, mask_id=4, width=2, num_heads=1)
 ROWS, LENGTH = 64, 50
 
 

@@ -6,13 +6,14 @@ import math
 import pytest
 import torch
 
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.processes.uniform import bound_density, corrupt, num_ids, posterior, random_ids
 
-INSIDE = ModelConfig(vocab_size=7, mask_id=2, width=2, num_heads=1)
-OUTSIDE = ModelConfig(vocab_size=7, width=2, num_heads=1)
+INSIDE = DiT(vocab_size=7, mask_id=2, width=2, num_heads=1)
+OUTSIDE = DiT(vocab_size=7, width=2, num_heads=1)
 MODELS = pytest.mark.parametrize("model", [INSIDE, OUTSIDE], ids=["mask inside", "mask outside"])
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives.mdlm import Mdlm
 from model.prediction import Answer, Prediction, Read
 from model.query import Query
@@ -56,7 +56,7 @@ def states(
         position_B=torch.arange(len(ids_BL)) if position_B is None else position_B,
         draws=Draws(seed=seed, split="sample", batch=len(ids_BL)),
         objective=Mdlm(schedule=schedule or LogLinear()),
-        model=ModelConfig(vocab_size=joint.vocab),
+        model=DiT(vocab_size=joint.vocab),
         network=Scripted(denoise or joint.denoise),
         on_step=after.append,
     )

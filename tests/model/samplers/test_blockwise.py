@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from asking import configured
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.attention_layouts import Blocks, Cached
 from model.networks.base import Network
 from model.networks.build import build
-from model.networks.config import ModelConfig
 from model.networks.initialize import initial_value
 from model.objectives.bd3lm import Bd3lm
 from model.prediction import Answer, Prediction, Read
@@ -68,7 +69,7 @@ def drawn(joint: Any, rows: int, size: int, sampler: Blockwise, given: Tensor | 
         position_B=torch.arange(rows),
         draws=Draws(seed=0, split="sample", batch=rows),
         objective=Bd3lm(block_size=size),
-        model=ModelConfig(vocab_size=joint.vocab),
+        model=DiT(vocab_size=joint.vocab),
         network=Conditionals(joint),
     )
     return sampler.run(job), job.evaluations
@@ -119,15 +120,15 @@ def test_a_prompt_stays_and_conditions_what_follows(
 
 KINDS: dict[str, dict[str, Any]] = {
     "adaln": {"conditioning_width": 8, "time_conditioning": True},
-    "llama": {"block": "pre_norm", "num_kv_heads": 1, "qk_norm": True},
-    "learned": {"block": "post_norm", "num_positions": 24},
+    "llama": {"name": "transformer", "num_kv_heads": 1, "qk_norm": True},
+    "learned": {"name": "transformer", "norm_first": False, "num_positions": 24},
 }
 
 
 def network(kind: str) -> Network:
     """None of its weights is zero: where branches are closed nothing can be told apart."""
     sizes = {"vocab_size": 20, "width": 16, "num_layers": 2, "num_heads": 2}
-    found = build(ModelConfig(**{**sizes, **KINDS[kind]})).eval()
+    found = build(configured(**{**sizes, **KINDS[kind]})).eval()
     with torch.no_grad():
         for parameter, called in found.parameter_names().items():
             parameter.add_(initial_value(f"noise.{called}.q.weight", parameter.shape, 1, 0.3))

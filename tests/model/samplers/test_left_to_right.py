@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from asking import configured
 from torch import Tensor
 
 from model.draws import Draws
 from model.networks.attention_layouts import FULL, Cached
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.networks.base import Network
+from model.networks.build import build
 from model.networks.initialize import initial_value
 from model.objectives.autoregressive import Autoregressive
 from model.prediction import Answer, Read
@@ -24,8 +25,8 @@ ChiSquare = Callable[[Tensor, Tensor], float]
 SMALL: dict[str, Any] = {"vocab_size": 9, "width": 16, "num_layers": 2, "num_heads": 2}
 KINDS: dict[str, dict[str, Any]] = {
     "adaln": {},
-    "pre_norm": {"block": "pre_norm", "num_kv_heads": 1, "qk_norm": True, "mlp": "swiglu"},
-    "post_norm": {"block": "post_norm", "num_positions": 10},
+    "pre_norm": {"name": "transformer", "num_kv_heads": 1, "qk_norm": True, "mlp": "swiglu"},
+    "post_norm": {"name": "transformer", "norm_first": False, "num_positions": 10},
     "hidden": {"hide_padding": True},
 }
 LENGTH = 10
@@ -33,9 +34,9 @@ WHOLE = torch.ones(6, LENGTH, dtype=torch.bool)
 PLACE = torch.arange(LENGTH)
 
 
-def network(**changes: Any) -> Denoiser:
+def network(**changes: Any) -> Network:
     """Of which no weight is zero."""
-    found = Denoiser(ModelConfig(**{**SMALL, **changes})).eval()
+    found = build(configured(**{**SMALL, **changes})).eval()
     with torch.no_grad():
         for parameter, called in found.parameter_names().items():
             parameter.add_(initial_value(f"noise.{called}.q.weight", parameter.shape, 1, 0.3))
@@ -45,7 +46,7 @@ def network(**changes: Any) -> Denoiser:
 class Watched:
     """A network whose queries are kept."""
 
-    def __init__(self, network: Denoiser) -> None:
+    def __init__(self, network: Network) -> None:
         self.network = network
         self.queries: list[Query] = []
 
@@ -65,7 +66,7 @@ def job_of(network: Any, free_BL: Tensor = WHOLE, ids: int = 4) -> Job:
         position_B=torch.arange(shape[0]),
         draws=Draws(seed=2, split="sample", batch=8),
         objective=Autoregressive(),
-        model=network.config if isinstance(network, Denoiser) else network.network.config,
+        model=network.config if isinstance(network, Network) else network.network.config,
         network=network,
     )
 

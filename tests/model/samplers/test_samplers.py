@@ -67,7 +67,7 @@ def job_of(name: str, rows: list[int], length: int = 8) -> Job:
     """All positions free, and a source where the network reads one."""
     position_B, model = torch.tensor(rows), CASES[name].model
     source = Draws(seed=1, split="test", batch=4).uniform("source", position_B, 5)
-    reads = model.seq2seq is not None
+    reads = model.reads_source
     return Job(
         ids_BL=torch.full((len(rows), length), 3),
         free_BL=torch.ones(len(rows), length, dtype=torch.bool),

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives.udlm import Udlm
 from model.prediction import Answer, Prediction, Read
 from model.query import Query
@@ -60,7 +60,7 @@ def job_of(
         position_B=torch.arange(len(ids_BL)),
         draws=Draws(seed=0, split="sample", batch=len(ids_BL)),
         objective=Udlm(schedule=schedule),
-        model=ModelConfig(vocab_size=joint.vocab),
+        model=DiT(vocab_size=joint.vocab),
         network=Right(joint, schedule),
     )
 

@@ -8,8 +8,8 @@ import torch
 from asking import Denoise, Known
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
-from model.networks.config import ModelConfig
 from model.objectives.sundae import Sundae
 from model.processes.uniform import random_ids
 from model.query import Query
@@ -27,7 +27,7 @@ def job_of(denoise: Denoise, rows: int, length: int, vocab: int) -> Job:
         position_B=torch.arange(rows),
         draws=Draws(seed=0, split="sample", batch=rows),
         objective=Sundae(),
-        model=ModelConfig(vocab_size=vocab, width=2, num_heads=1),
+        model=DiT(vocab_size=vocab, width=2, num_heads=1),
         network=Known(denoise),
     )
 

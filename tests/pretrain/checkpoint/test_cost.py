@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model.networks.config import ModelConfig
+from model.architectures.dit import DiT
 from pretrain.checkpoint.config import CheckpointConfig
 from pretrain.config import RunConfig
 from pretrain.launch.local import World
@@ -19,8 +19,8 @@ from tools.bench.checkpoint_ranks import State, plain_state
 from tools.bench.whole_step import run_config
 
 MODELS = {
-    "many small": ModelConfig(vocab_size=90, width=64, num_layers=100, num_heads=4),
-    "few large": ModelConfig(vocab_size=30_000, width=256, num_layers=1, num_heads=4),
+    "many small": DiT(vocab_size=90, width=64, num_layers=100, num_heads=4),
+    "few large": DiT(vocab_size=30_000, width=256, num_layers=1, num_heads=4),
 }
 NOISE = 8 * 2**20
 PER_TENSOR = 4 * 2**10

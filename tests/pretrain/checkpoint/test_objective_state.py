@@ -38,8 +38,8 @@ STEPS = 30_000
 """Indices of the process: the state is losses [30000, 10] float64, and seen [30000] int64."""
 
 RUN = (
-    "precision=fp32", "eval.every=0", "model.seq2seq.num_encoder_layers=1",
-    "model.seq2seq.embedding_width=16", "objective.name=genie", f"objective.num_steps={STEPS}",
+    "precision=fp32", "eval.every=0", "model.name=encoder_decoder", "model.num_encoder_layers=1",
+    "model.embedding_width=16", "objective.name=genie", f"objective.num_steps={STEPS}",
     "objective.times=loss_second_moment", "data.packing=paragraphs", "data.source_length=48",
     "data.sequence_length=16",
 )  # fmt: skip

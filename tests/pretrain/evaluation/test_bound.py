@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from data_pipeline.windows import held_out
+from model.architectures.dit import DiT
 from model.categorical import Categorical
-from model.networks.config import ModelConfig
 from model.objectives import Bounded
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
@@ -27,7 +27,7 @@ from pretrain.evaluation.interval import ratio_interval
 from tools.evaluate.summary import plain
 
 BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
-MODEL = ModelConfig(vocab_size=5, width=2, num_heads=1)
+MODEL = DiT(vocab_size=5, width=2, num_heads=1)
 MOST = 30
 LENGTHS = [1 + number % MOST for number in range(100 * MOST)]
 MEAN = sum(LENGTHS) / len(LENGTHS)
@@ -203,7 +203,7 @@ def test_of_cut_documents_every_end_is_predicted_but_only_their_own_is_counted(
 
 
 def test_a_mask_token_in_the_text_is_given_and_not_counted() -> None:
-    model = ModelConfig(vocab_size=5, mask_id=B, width=2, num_heads=1)
+    model = DiT(vocab_size=5, mask_id=B, width=2, num_heads=1)
     documents: Any = Documents([[A, B, A], [B, B], [A]])
 
     def even(query: Query) -> Tensor:

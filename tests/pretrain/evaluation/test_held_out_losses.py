@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.categorical import Categorical
 from model.draws import Draws
 from model.networks.config import ModelConfig
@@ -17,7 +18,7 @@ from model.prediction import Answer, Ask, Prediction, Read
 from model.query import Query
 from pretrain.evaluation.bound import Share, mean_losses
 
-MODEL = ModelConfig(vocab_size=5, width=8, num_heads=2, num_layers=1)
+MODEL = DiT(vocab_size=5, width=8, num_heads=2, num_layers=1)
 LENGTHS = (1, 4, 2, 3, 4)
 
 

@@ -124,7 +124,7 @@ def test_pairs_that_are_cut_are_said_by_the_run_and_by_nobody_else(
     first, *words = tiny(
         "steps=1000", "ema.decay=0.9", f"data.corpus={own}", "data.packing=pairs",
         "data.source_length=3", "data.sequence_length=16", "objective.name=genie",
-        "model.seq2seq.num_encoder_layers=1",
+        "model.name=encoder_decoder", "model.num_encoder_layers=1",
     )  # fmt: skip
     config = load(RunConfig, [Path(first)], words)
     capsys.readouterr()

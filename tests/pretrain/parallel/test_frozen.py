@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from configs.load import to_plain
+from configs.load import named_plain
 from model.networks.build import build
-from model.networks.config import from_fields
 from pretrain.checkpoint import store
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
 from pretrain.launch.pool import Pool
+from pretrain.run.stored_config import stored_model
 from pretrain.trial import run_config
 from tools.verify import layouts
 from tools.verify.cases import ALL_CUT
@@ -192,4 +192,4 @@ def test_what_cannot_be_is_said_while_the_configuration_is_read(
 
 def test_the_patterns_travel_with_the_architecture() -> None:
     model = config_of("tied").model
-    assert from_fields(to_plain(model)) == model
+    assert stored_model(named_plain(model), "test") == model

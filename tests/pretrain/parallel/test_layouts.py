@@ -39,8 +39,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
         "mdlm",
         {
             "model": {
-                "block": "pre_norm",
-                "time_conditioning": False,
+                "name": "transformer",
                 "mlp": "swiglu",
                 "mlp_width": 64,
                 "norm": "rmsnorm",
@@ -57,15 +56,13 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "model": {
                 "mlp": "geglu",
-                "seq2seq": {
-                    "projection": "tanh",
-                    "output": "vector",
-                    "time": "additive",
-                    "positions": "learned",
-                    "max_positions": 64,
-                    "ignore_source_padding": True,
-                    "self_conditioning": True,
-                },
+                "projection": "tanh",
+                "output": "vector",
+                "time": "additive",
+                "positions": "learned",
+                "max_positions": 64,
+                "ignore_source_padding": True,
+                "self_conditioning": True,
             },
             "objective": {
                 "num_steps": 4,

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from asking import configured
 from torch import Tensor
 
 from model.draws import Draws
 from model.networks.base import Network
+from model.networks.build import build
 from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
 from model.networks.initialize import initial_value
 from model.query import Query
 from pretrain.launch.local import World
@@ -25,10 +26,17 @@ LENGTH, BATCH = 8, 3
 DRAWS = Draws(seed=0, split="test", batch=BATCH)
 
 
-PLAIN = {"time_conditioning": False, "hide_padding": True, "tied_head": True}
-QWEN = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "qk_norm": True, "qkv_bias": True}
+PLAIN = {"hide_padding": True, "tied_head": True}
+QWEN = {
+    "name": "transformer",
+    "mlp": "swiglu",
+    "norm": "rmsnorm",
+    "qk_norm": True,
+    "qkv_bias": True,
+}
 BERT = {
-    "block": "post_norm",
+    "name": "transformer",
+    "norm_first": False,
     "norm_bias": True,
     "qkv_bias": True,
     "attention_bias": True,
@@ -40,7 +48,9 @@ BERT = {
 
 def config(**settings: Any) -> ModelConfig:
     base = {"vocab_size": 90, "width": 32, "num_layers": 2, "num_heads": 4}
-    return ModelConfig(**{**base, "time_conditioning": True, **settings})
+    if "name" not in settings:
+        base["time_conditioning"] = True
+    return configured(**{**base, **settings})
 
 
 def perturb(denoiser: Network, tensor_rank: int) -> None:
@@ -133,7 +143,7 @@ def test_shards_answer_like_the_whole(
 def compare(
     pool: Pool, size: int, model: ModelConfig, *, sequence: bool = False, per_token: bool = False
 ) -> None:
-    whole = Denoiser(model)
+    whole = build(model)
     perturb(whole, 0)
     inputs = given(model, per_token)
     truth = answers(whole, inputs, 0)
@@ -151,7 +161,7 @@ def compare(
 
 def test_a_sharded_weight_is_part_of_the_one_drawn_by_name(pool: Pool) -> None:
     model = config()
-    whole = {name: p for p, name in Denoiser(model).parameter_names().items()}
+    whole = {name: p for p, name in build(model).parameter_names().items()}
     pieces = [piece for part in pool.run(4, initial, model) for piece in part]
     assert {shards.name for shards, _ in pieces} == whole.keys()
     for name, value in assemble(pieces).items():

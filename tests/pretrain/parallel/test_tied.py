@@ -29,7 +29,7 @@ class FirstOnly(Genie):
 
 
 def config(precision: str) -> RunConfig:
-    model = {"seq2seq": {"output": "vector"}}
+    model = {"output": "vector"}
     found = run_config("genie", model=model, precision=precision)
     return replace(found, objective=FirstOnly(num_steps=50))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from model.networks.config import ModelConfig
+from model.architectures.dit import DiT
 from model.objectives.mdlm import Mdlm
 from pretrain.config import RunConfig
 from pretrain.data_config import DataConfig
@@ -18,7 +18,7 @@ from pretrain.planner import plan
 CONFIG = RunConfig(
     steps=1,
     global_batch=8,
-    model=ModelConfig(vocab_size=1000, width=192, num_layers=3, num_heads=4),
+    model=DiT(vocab_size=1000, width=192, num_layers=3, num_heads=4),
     objective=Mdlm(),
     data=DataConfig(corpus="none", sequence_length=16),
 )

@@ -6,13 +6,15 @@ import torch
 from asking import logits_of
 from torch import Tensor
 
+from model.architectures.dit import DiT
+from model.networks.base import Network
+from model.networks.build import build
 from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
 from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.memory import Memory, activation_bytes, active_share, memory, num_recomputed
 from pretrain.planner.stages import stages
 
-MODEL = ModelConfig(vocab_size=1000, width=64, num_layers=4, num_heads=4)
+MODEL = DiT(vocab_size=1000, width=64, num_layers=4, num_heads=4)
 LENGTH = 64
 
 
@@ -104,13 +106,13 @@ def test_a_block_keeps_what_autograd_keeps(mlp: Any, dtype: torch.dtype) -> None
         stage = stages(model, LENGTH, 1, 1)[0]
         layout = ParallelConfig(data=1, micro_batch=2)
         planned = activation_bytes(model, stage, layout, dtype.itemsize, 2 * LENGTH, 1)
-        return _saved_bytes(Denoiser(model).to(dtype)), planned
+        return _saved_bytes(build(model).to(dtype)), planned
 
     (real_2, planned_2), (real_3, planned_3) = kept(2), kept(3)
     assert planned_3 - planned_2 == pytest.approx(real_3 - real_2, rel=0.03)
 
 
-def _saved_bytes(denoiser: Denoiser) -> int:
+def _saved_bytes(denoiser: Network) -> int:
     """Bytes of the storages that autograd keeps after a forward pass, parameters apart."""
     known = {parameter.untyped_storage().data_ptr() for parameter in denoiser.parameters()}
     kept: dict[int, Tensor] = {}

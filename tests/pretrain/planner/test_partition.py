@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.networks.config import ModelConfig
+from model.architectures.dit import DiT
 from pretrain.planner.partition import balanced, layer_costs
 
 costs = st.lists(st.floats(0.0, 100.0), min_size=1, max_size=9)
@@ -33,6 +33,6 @@ def test_more_stages_than_layers_is_refused() -> None:
 
 
 def test_a_large_vocabulary_takes_blocks_from_the_last_stage() -> None:
-    config = ModelConfig(vocab_size=32_000, width=256, num_layers=8, num_heads=4)
+    config = DiT(vocab_size=32_000, width=256, num_layers=8, num_heads=4)
     first, middle, last = balanced(layer_costs(config, 128), 2)
     assert middle - first > last - middle

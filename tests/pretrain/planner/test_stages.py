@@ -3,14 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.architectures.dit import DiT
+from model.networks.build import build
 from model.networks.flops import training_flops_per_token
 from pretrain.planner.partition import ACTIVE_SHARE
 from pretrain.planner.plan import count_parameters
 from pretrain.planner.stages import stages
 
-MODEL = ModelConfig(vocab_size=1000, width=32, num_layers=6, num_heads=4, conditioning_width=16)
+MODEL = DiT(vocab_size=1000, width=32, num_layers=6, num_heads=4, conditioning_width=16)
 MODELS = {
     "gelu": MODEL,
     "swiglu": replace(MODEL, mlp="swiglu", norm="rmsnorm", mlp_width=96),
@@ -24,7 +24,7 @@ LENGTH = 64
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_are_those_of_the_built_model(name: str) -> None:
     with torch.device("meta"):
-        real = sum(p.numel() for p in Denoiser(MODELS[name]).parameters())
+        real = sum(p.numel() for p in build(MODELS[name]).parameters())
     assert count_parameters(MODELS[name]) == real
 
 
@@ -33,7 +33,7 @@ def test_sizes_without_building_a_model() -> None:
     rows = 128384  # 128256 ids and [MASK], padded to a multiple of 128
     time = (256 + 1) * 128 + (128 + 1) * 128
     head = 8192 + (128 + 1) * 2 * 8192 + rows * 8192 + rows
-    model = ModelConfig(
+    model = DiT(
         vocab_size=128256, width=8192, num_layers=80, num_heads=64, mlp="swiglu", mlp_width=28672
     )
     assert count_parameters(model) == rows * 8192 + time + 80 * block + head

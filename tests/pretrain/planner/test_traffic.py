@@ -3,12 +3,13 @@ from typing import Any
 
 import pytest
 
+from model.architectures.dit import DiT
 from model.networks.config import ModelConfig
 from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.stages import stages
 from pretrain.planner.traffic import Traffic, traffic
 
-MODEL = ModelConfig(vocab_size=1000, width=64, num_layers=4, num_heads=4)
+MODEL = DiT(vocab_size=1000, width=64, num_layers=4, num_heads=4)
 LENGTH, MICRO_BATCHES = 64, 4
 STREAM = 2 * 64 * LENGTH * 2 * MICRO_BATCHES
 """Bytes of the stream ``[B, L, D]`` of a step: two samples in a micro-batch, in bf16."""

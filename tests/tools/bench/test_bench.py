@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.architectures.dit import DiT
 from model.draws import Draws
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.networks.base import Network
+from model.networks.build import build
 from tools.bench import reference, steps, train
 from tools.bench.__main__ import main
 
@@ -26,11 +27,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def tiny_denoiser(time_conditioning: bool) -> Denoiser:
-    config = ModelConfig(
+def tiny_denoiser(time_conditioning: bool) -> Network:
+    config = DiT(
         vocab_size=150, width=32, num_layers=2, num_heads=2, time_conditioning=time_conditioning
     )
-    denoiser = Denoiser(config)
+    denoiser = build(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in denoiser.parameters():
@@ -38,7 +39,7 @@ def tiny_denoiser(time_conditioning: bool) -> Denoiser:
     return denoiser
 
 
-def gradients(denoiser: Denoiser, loss: Tensor) -> dict[str, Tensor]:
+def gradients(denoiser: Network, loss: Tensor) -> dict[str, Tensor]:
     names = [name for name, _ in denoiser.named_parameters()]
     return dict(zip(names, torch.autograd.grad(loss, list(denoiser.parameters())), strict=True))
 

@@ -7,39 +7,39 @@ from typing import Any
 import pytest
 import torch
 from asking import logits_of
-from small_models import MODEL, random_weights, run_of, save_weights
+from small_models import configured, random_weights, run_of, save_weights
 from torch import Tensor
 from transformers import dynamic_module_utils
 
 from data_pipeline.tokenizer import load_tokenizer
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.networks.base import Network
+from model.networks.build import build
 from pretrain.checkpoint.weights import load_denoiser
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Callable[..., tuple[Path, Denoiser]]:
+def saved(tmp_path: Path) -> Callable[..., tuple[Path, Network]]:
     """A checkpoint of a random denoiser, and the denoiser."""
 
     def save(
-        name: str = "checkpoint",
+        folder: str = "checkpoint",
         seed: int = 0,
         corpus: Path | str = "unknown",
         shard_bytes: int = 20_000,
         **settings: Any,
-    ) -> tuple[Path, Denoiser]:
-        denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, **settings})), seed)
-        save_weights(tmp_path / name, denoiser, run_of(denoiser.config, corpus), shard_bytes)
-        return tmp_path / name, denoiser
+    ) -> tuple[Path, Network]:
+        denoiser = random_weights(build(configured(**settings)), seed)
+        save_weights(tmp_path / folder, denoiser, run_of(denoiser.config, corpus), shard_bytes)
+        return tmp_path / folder, denoiser
 
     return save
 
 
 @pytest.fixture
-def on_corpus(saved, corpus: Path) -> tuple[Path, Denoiser]:
+def on_corpus(saved, corpus: Path) -> tuple[Path, Network]:
     """A checkpoint whose vocabulary is that of the demo corpus."""
     tokenizer = load_tokenizer(corpus)
-    found: tuple[Path, Denoiser] = saved(
+    found: tuple[Path, Network] = saved(
         vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, corpus=corpus
     )
     return found
@@ -60,7 +60,7 @@ def our_logits() -> Callable[..., Tensor]:
     """Logits of the whole denoiser, ``[B, L, V]``, of the ids of the tokenizer."""
 
     @torch.no_grad()
-    def run(denoiser: Denoiser, ids: Tensor, level: float = 0.5) -> Tensor:
+    def run(denoiser: Network, ids: Tensor, level: float = 0.5) -> Tensor:
         out = logits_of(denoiser, ids, torch.full((len(ids), 1), level)).unflatten(0, ids.shape)
         return out[..., : denoiser.config.vocab_size]
 
@@ -68,7 +68,7 @@ def our_logits() -> Callable[..., Tensor]:
 
 
 @pytest.fixture
-def loaded() -> Callable[[Path], Denoiser]:
+def loaded() -> Callable[[Path], Network]:
     """The denoiser of a checkpoint, as every tool loads it."""
     return lambda path: load_denoiser(path, "ema").denoiser
 

@@ -4,18 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_models import MODEL, random_weights, run_of, save_weights
+from small_models import configured, random_weights, run_of, save_weights
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from model.networks.config import ModelConfig, Seq2SeqConfig
-from model.networks.dit import Denoiser
-from model.networks.encoder_decoder import Seq2Seq
+from model.networks.build import build
 from tools.convert.to_hf import to_hf
 
-LLAMA: dict[str, Any] = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm"}
+LLAMA: dict[str, Any] = {"name": "transformer", "mlp": "swiglu", "norm": "rmsnorm"}
 LLAMA |= {"shifted_output": True, "num_kv_heads": 2}
-BERT: dict[str, Any] = {"block": "post_norm", "norm_bias": True, "qkv_bias": True, "gelu": "erf"}
+BERT: dict[str, Any] = {
+    "name": "transformer",
+    "norm_first": False,
+    "norm_bias": True,
+    "qkv_bias": True,
+    "gelu": "erf",
+}
 BERT |= {"attention_bias": True, "num_positions": 40, "tied_head": True, "head_bias": True}
 DENOISERS: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
@@ -35,7 +39,7 @@ PAD = 1
 def export_denoiser(folder: Path, corpus: Path | str = "unknown", **settings: Any) -> Path:
     """The directory of an exported random denoiser."""
     folder.mkdir(parents=True, exist_ok=True)
-    denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, **settings})))
+    denoiser = random_weights(build(configured(**settings)))
     save_weights(folder / "ckpt", denoiser, run_of(denoiser.config, corpus), 2**20)
     to_hf(folder / "ckpt", folder / "out")
     return folder / "out"
@@ -45,8 +49,9 @@ def export_genie(folder: Path, name: str, **settings: Any) -> Path:
     """The directory of an exported random encoder-decoder; sources of 9, targets of 7."""
     folder.mkdir(parents=True, exist_ok=True)
     shape, objective = GENIES[name]
-    seq2seq = Seq2SeqConfig(num_encoder_layers=2, embedding_width=12, max_positions=20, **shape)
-    network = random_weights(Seq2Seq(ModelConfig(**{**MODEL, **settings, "seq2seq": seq2seq})))
+    sizes = {"num_encoder_layers": 2, "embedding_width": 12, "max_positions": 20}
+    config = configured(name="encoder_decoder", **sizes, **shape, **settings)
+    network = random_weights(build(config))
     blocks = {
         "objective": {"name": "genie", "num_steps": 40, **objective},
         "data": {"packing": "pairs", "source_length": 9, "sequence_length": 7},

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_models import MODEL, random_weights, run_of, save_weights
+from small_models import configured, random_weights, run_of, save_weights
 from torch import Tensor
 from transformers import (
     AutoModelForSeq2SeqLM,
 )
 
-from model.networks.config import ModelConfig, Seq2SeqConfig
-from model.networks.encoder_decoder import Seq2Seq
+from model.networks.base import Network
+from model.networks.build import build
 from model.objectives.genie import Genie
 
 SHAPE: dict[str, Any] = {"num_encoder_layers": 2, "embedding_width": 12, "max_positions": 20}
@@ -31,11 +31,11 @@ PAD, END = 1, 2
 LENGTHS = {"source_length": 9, "sequence_length": 7}
 
 
-def save(path: Path, variant: str, objective: dict[str, Any] | None = None) -> Seq2Seq:
+def save(path: Path, variant: str, objective: dict[str, Any] | None = None) -> Network:
     """A checkpoint of a random encoder-decoder."""
     shape, model, noising = VARIANTS[variant]
-    seq2seq = Seq2SeqConfig(**SHAPE, **shape)
-    network = random_weights(Seq2Seq(ModelConfig(**{**MODEL, **model, "seq2seq": seq2seq})))
+    config = configured(name="encoder_decoder", **SHAPE, **shape, **model)
+    network = random_weights(build(config))
     blocks = {
         "objective": {"name": "genie", "num_steps": 40, **noising, **(objective or {})},
         "data": {"packing": "pairs", **LENGTHS},

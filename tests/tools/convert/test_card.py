@@ -10,7 +10,7 @@ from exports import export_denoiser, export_genie
 from small_models import run_of, save_weights, small_genie
 
 from data_pipeline.tokenizer import load_tokenizer
-from model.networks.config import ModelConfig
+from model.architectures.dit import DiT
 from tools.convert.__main__ import main
 from tools.convert.card import About, card
 from tools.convert.to_hf import to_hf
@@ -83,7 +83,7 @@ def test_what_is_not_known_is_not_made_up(tmp_path: Path) -> None:
     assert "license" not in metadata(text)
     assert "Of the weights: not stated" in text
     assert "is not recorded" in text
-    model = ModelConfig(vocab_size=90, width=32, num_layers=2, num_heads=4)
+    model = DiT(vocab_size=90, width=32, num_layers=2, num_heads=4)
     run = run_of(model)
     unmeasured = card(run, FACTS, REPORT, own=True)
     assert "| held-out bound | not measured |" in unmeasured

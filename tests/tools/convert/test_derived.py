@@ -8,12 +8,11 @@ import torch
 from safetensors import safe_open
 
 from configs.errors import UserError
-from configs.load import validate
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.networks.build import build
 from pretrain.__main__ import main as pretrain
 from pretrain.checkpoint import manifest, store
 from pretrain.checkpoint.reader import Reader
+from pretrain.run.stored_config import stored_model
 from tools.convert.__main__ import main as convert
 from tools.convert.average import average
 from tools.convert.strip import strip_checkpoint
@@ -98,9 +97,9 @@ def test_a_plain_file_holds_everything(saved, tmp_path: Path, capsys) -> None:
     with safe_open(out, framework="pt") as opened:
         facts = opened.metadata()
         found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    model = validate(ModelConfig, json.loads(facts["model"]), where="the metadata")
+    model = stored_model(json.loads(facts["model"]), where="the metadata")
     assert model == denoiser.config
-    again = Denoiser(model)
+    again = build(model)
     for parameter, name in again.parameter_names().items():
         assert torch.equal(dict(weights(checkpoint))[name], found.pop(name))
         assert parameter.shape

@@ -60,7 +60,7 @@ def test_links_within_a_cache_are_followed(tmp_path: Path) -> None:
     assert of_path(tmp_path / "in").shapes == {"a": (2,)}
 
 
-LLAMA = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "head_bias": False}
+LLAMA = {"name": "transformer", "mlp": "swiglu", "norm": "rmsnorm", "head_bias": False}
 FIELDS: dict[str, tuple[str, ...]] = {
     "palimpsest": ("denoiser", "model_type", "architectures", "mask_token_id", "vocab_size"),
     "mdlm": ("mask_index", "n_heads", "dropout", "time_conditioning", "model_length"),

@@ -80,14 +80,13 @@ def test_samples_are_those_of_our_own_command(
 
 
 def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: Tokenizer) -> None:
-    from small_models import MODEL, random_weights, run_of, save_weights
+    from small_models import configured, random_weights, run_of, save_weights
 
-    from model.networks.config import ModelConfig
-    from model.networks.dit import Denoiser
+    from model.networks.build import build
     from tools.convert.from_hf import from_hf
     from tools.convert.to_hf import to_hf
 
-    denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, "vocab_size": 1024})))
+    denoiser = random_weights(build(configured(vocab_size=1024)))
     cosine = {"name": "mdlm", "schedule": {"name": "cosine"}}
     run = run_of(denoiser.config, corpus, objective=cosine)
     save_weights(tmp_path / "ckpt", denoiser, run, 2**20)
@@ -113,14 +112,13 @@ def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: T
 def test_a_model_of_padded_texts_ends_them_as_our_own_command_does(
     tmp_path: Path, corpus: Path, tokenizer: Tokenizer, padding: str
 ) -> None:
-    from small_models import MODEL, random_weights, run_of, save_weights
+    from small_models import configured, random_weights, run_of, save_weights
 
-    from model.networks.config import ModelConfig
-    from model.networks.dit import Denoiser
+    from model.networks.build import build
     from tools.convert.from_hf import from_hf
     from tools.convert.to_hf import to_hf
 
-    denoiser = random_weights(Denoiser(ModelConfig(**{**MODEL, "vocab_size": 1024})))
+    denoiser = random_weights(build(configured(vocab_size=1024)))
     with torch.no_grad():  # so that texts of a few tokens end
         dict(denoiser.named_parameters())["layers.3.head.bias"][tokenizer.eos_id] += 9.0
     objective = {"name": "mdlm", "padding": padding}

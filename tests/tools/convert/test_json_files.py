@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from configs.errors import UserError
 from data_pipeline.adopt import adopt_tokenizer
 from data_pipeline.tokenizer import load_tokenizer
-from model.networks.config import ModelConfig
+from model.architectures.dit import DiT
 from tools.convert.tokenizer_check import NAMES, PLACES, TEXTS
 from tools.convert.tokenizer_files import files
 
@@ -97,7 +97,7 @@ def exported(made: Tokenizer, roles: dict[str, str], folder: Path) -> tuple[Any,
     (source / "tokenizer_config.json").write_text(json.dumps(roles))
     ours = adopt_tokenizer(source, corpus)
     out.mkdir()
-    model = ModelConfig(vocab_size=ours.vocab_size, mask_id=ours.mask_id)
+    model = DiT(vocab_size=ours.vocab_size, mask_id=ours.mask_id)
     for name, text in files(corpus, model, 64).items():
         (out / name).write_text(text, encoding="utf-8")
     return load_tokenizer(corpus), PreTrainedTokenizerFast.from_pretrained(out)

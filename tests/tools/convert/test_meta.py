@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import MODEL, random_weights, run_of, save_weights
+from small_models import configured, random_weights, run_of, save_weights
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from model.networks.config import ModelConfig, Seq2SeqConfig
-from model.networks.encoder_decoder import Seq2Seq
+from model.networks.build import build
 from model.networks.layers import rotate
 from model.networks.linears import Head
 from model.processes.gaussian import Gaussian
@@ -22,8 +21,14 @@ PLAIN: dict[str, Any] = {"qkv_bias": True}
 DENOISERS: dict[str, dict[str, Any]] = {
     "adaln": {"time_conditioning": True, "mask_id": 3},
     "tied": {"tied_head": True},
-    "llama": {**PLAIN, "block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "qk_norm": True},
-    "bert": {**PLAIN, "block": "post_norm", "norm_bias": True, "num_positions": 40},
+    "llama": {**PLAIN, "name": "transformer", "mlp": "swiglu", "norm": "rmsnorm", "qk_norm": True},
+    "bert": {
+        **PLAIN,
+        "name": "transformer",
+        "norm_first": False,
+        "norm_bias": True,
+        "num_positions": 40,
+    },
 }
 GENIES: dict[str, dict[str, Any]] = {
     "mixture": {"output": "mixture"},
@@ -85,10 +90,9 @@ def test_a_denoiser(saved, ids_of, tmp_path: Path, variant: str) -> None:
 
 @pytest.mark.parametrize("variant", GENIES)
 def test_a_genie(tmp_path: Path, variant: str) -> None:
-    shape = Seq2SeqConfig(
-        num_encoder_layers=2, embedding_width=12, max_positions=20, **GENIES[variant]
-    )
-    network = random_weights(Seq2Seq(ModelConfig(**MODEL, seq2seq=shape)))
+    sizes = {"num_encoder_layers": 2, "embedding_width": 12, "max_positions": 20}
+    config = configured(name="encoder_decoder", **sizes, **GENIES[variant])
+    network = random_weights(build(config))
     data = {"packing": "pairs", "source_length": 9, "sequence_length": 7}
     run = run_of(network.config, objective={"name": "genie", "num_steps": 40}, data=data)
     save_weights(tmp_path / "ckpt", network, run, 20_000)

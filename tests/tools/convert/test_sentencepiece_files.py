@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from configs.errors import RunError, UserError
 from data_pipeline.tokenizer import load_tokenizer
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.architectures.dit import DiT
+from model.networks.build import build
 from tools.convert import tokenizer_files
 from tools.convert.to_hf import to_hf
 from tools.convert.tokenizer_check import NAMES, PLACES, TEXTS
@@ -74,7 +74,7 @@ def train(folder: Path, **settings: Any) -> Path:
 def exported(corpus: Path, folder: Path) -> PreTrainedTokenizerFast:
     ours = load_tokenizer(corpus)
     folder.mkdir()
-    model = ModelConfig(vocab_size=ours.vocab_size, mask_id=ours.mask_id)
+    model = DiT(vocab_size=ours.vocab_size, mask_id=ours.mask_id)
     for name, text in files(corpus, model, 64).items():
         (folder / name).write_text(text, encoding="utf-8")
     return PreTrainedTokenizerFast.from_pretrained(folder)
@@ -170,9 +170,7 @@ def wrong(made: Tokenizer) -> Tokenizer:
 
 def test_nothing_is_written_where_ids_differ(tmp_path: Path, monkeypatch) -> None:
     corpus = train(tmp_path / "corpus", model_type="bpe", vocab_size=400)
-    denoiser = random_weights(
-        Denoiser(ModelConfig(vocab_size=400, width=32, num_layers=1, num_heads=4))
-    )
+    denoiser = random_weights(build(DiT(vocab_size=400, width=32, num_layers=1, num_heads=4)))
     save_weights(tmp_path / "denoiser", denoiser, run_of(denoiser.config, corpus), 2**20)
     genie, run = small_genie(corpus)
     save_weights(tmp_path / "genie", genie, run, 2**20)

@@ -28,12 +28,12 @@ from transformers import (
 )
 
 from model.draws import Draws
-from model.networks.encoder_decoder import Seq2Seq
+from model.networks.base import Network
 from model.objectives.genie import Genie
 from tools.convert.to_hf import to_hf
 
 
-def our_loss(ours: Seq2Seq, objective: Genie, batch: dict[str, Tensor], draws: Draws) -> Tensor:
+def our_loss(ours: Network, objective: Genie, batch: dict[str, Tensor], draws: Draws) -> Tensor:
     """By the objective, one token after the other."""
     noisy = objective.corrupt(batch, draws, ours.config)
     with torch.no_grad():

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import MODEL, random_weights, run_of, save_weights
+from small_models import configured, random_weights, run_of, save_weights
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from configs.errors import UserError
-from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
+from model.networks.build import build
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Which
 from tools.convert import parity
@@ -25,8 +24,14 @@ from tools.convert.from_hf import from_hf
 from tools.convert.to_hf import to_hf
 
 GROUPED = {"num_kv_heads": 2, "qk_norm": True, "qkv_bias": True}
-LLAMA: dict[str, Any] = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", **GROUPED}
-BERT: dict[str, Any] = {"block": "post_norm", "norm_bias": True, "qkv_bias": True, "gelu": "erf"}
+LLAMA: dict[str, Any] = {"name": "transformer", "mlp": "swiglu", "norm": "rmsnorm", **GROUPED}
+BERT: dict[str, Any] = {
+    "name": "transformer",
+    "norm_first": False,
+    "norm_bias": True,
+    "qkv_bias": True,
+    "gelu": "erf",
+}
 BERT |= {"attention_bias": True, "num_positions": 40, "tied_head": True, "head_bias": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -189,11 +194,19 @@ def test_averaged_weights_are_the_default(saved, tmp_path: Path, corpus: Path, t
 
 
 def test_the_exported_code_is_the_projects_own_and_needs_two_packages(root: Path) -> None:
-    denoiser = flat_files("modeling_palimpsest", "mdlm", ["ancestral"])
-    assert {"denoiser.py", "layers.py", "plain.py", "config.py", "attention.py"} <= denoiser.keys()
-    assert not {"seq2seq.py", "genie.py"} & denoiser.keys()
-    seq2seq = flat_files("modeling_palimpsest_seq2seq", "genie", ["ddim", "ddpm"])
-    assert {"seq2seq.py", "genie.py", "objectives.py", "gaussian.py", "ddpm.py"} <= seq2seq.keys()
+    denoiser = flat_files("modeling_palimpsest", "dit", "mdlm", ["ancestral"])
+    assert {"dit.py", "layers.py", "config.py", "attention.py"} <= denoiser.keys()
+    assert not {"encoder_decoder.py", "transformer.py", "genie.py"} & denoiser.keys()
+    seq2seq = flat_files(
+        "modeling_palimpsest_seq2seq", "encoder_decoder", "genie", ["ddim", "ddpm"]
+    )
+    assert {
+        "encoder_decoder.py",
+        "genie.py",
+        "objectives.py",
+        "gaussian.py",
+        "ddpm.py",
+    } <= seq2seq.keys()
     for name, text in (denoiser | seq2seq).items():
         assert "from model" not in text, name
         assert "import tools" not in text, name
@@ -215,7 +228,7 @@ def test_the_exported_code_is_the_projects_own_and_needs_two_packages(root: Path
 def test_what_transformers_has_no_form_for_is_refused_by_name(
     tmp_path: Path, objective: str, message: str
 ) -> None:
-    denoiser = random_weights(Denoiser(ModelConfig(**MODEL)))
+    denoiser = random_weights(build(configured()))
     run = run_of(denoiser.config, objective={"name": objective})
     save_weights(tmp_path / "ckpt", denoiser, run, 2**20)
     told = f"objective {objective} has no form in transformers.*{message}"
@@ -225,7 +238,7 @@ def test_what_transformers_has_no_form_for_is_refused_by_name(
 
 
 def test_an_export_holds_its_own_method_and_no_other(tmp_path: Path) -> None:
-    denoiser = random_weights(Denoiser(ModelConfig(**MODEL)))
+    denoiser = random_weights(build(configured()))
     save_weights(tmp_path / "ckpt", denoiser, run_of(denoiser.config), 2**20)
     to_hf(tmp_path / "ckpt", tmp_path / "out")
     method = (tmp_path / "out" / "method.py").read_text(encoding="utf-8")

@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
-from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.architectures.dit import DiT
+from model.architectures.encoder_decoder import EncoderDecoder
+from model.networks.config import ModelConfig
 from tools.convert.tokenizer_files import files
 
 TEXTS = [
@@ -32,7 +34,7 @@ def exported(corpus: Path, folder: Path, model: ModelConfig) -> PreTrainedTokeni
 
 def test_sentencepiece_becomes_a_tokenizer_of_the_same_ids(corpus: Path, tmp_path: Path) -> None:
     ours = load_tokenizer(corpus)
-    theirs = exported(corpus, tmp_path, ModelConfig(vocab_size=ours.vocab_size))
+    theirs = exported(corpus, tmp_path, DiT(vocab_size=ours.vocab_size))
     real = list(topics.topics.values())[:20]
     for text in [*TEXTS, "loss \u2588\u2583\u2581, a\u2581b", *real]:
         ids = ours.encode([text])[0]
@@ -46,7 +48,7 @@ def test_sentencepiece_becomes_a_tokenizer_of_the_same_ids(corpus: Path, tmp_pat
 
 def test_characters_beyond_the_vocabulary_are_spelt_in_bytes(corpus: Path, tmp_path: Path) -> None:
     ours = load_tokenizer(corpus)
-    theirs = exported(corpus, tmp_path, ModelConfig(vocab_size=ours.vocab_size))
+    theirs = exported(corpus, tmp_path, DiT(vocab_size=ours.vocab_size))
     text = "äöü 漢字 🙂"
     assert theirs(text)["input_ids"] == ours.encode([text])[0]
     assert theirs.decode(theirs(text)["input_ids"]) == text
@@ -63,7 +65,7 @@ def test_a_tokenizer_json_stays_what_it_is(corpus: Path, tmp_path: Path) -> None
     (tmp_path / "in").mkdir()
     made.save(str(tmp_path / "in" / "tokenizer.json"))
     (tmp_path / "out").mkdir()
-    theirs = exported(tmp_path / "in", tmp_path / "out", ModelConfig(vocab_size=5))
+    theirs = exported(tmp_path / "in", tmp_path / "out", DiT(vocab_size=5))
     assert theirs("a b a")["input_ids"] == [4, 0, 4]
     assert theirs.mask_token_id == 5
     config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
@@ -82,18 +84,17 @@ def test_sources_and_targets_of_a_genie_are_bare(tmp_path: Path) -> None:
     )
     (tmp_path / "in").mkdir()
     made.save(str(tmp_path / "in" / "tokenizer.json"))
-    for name, shape, wanted in (
-        ("framed", None, [1, 4, 2]),
-        ("bare", Seq2SeqConfig(), [4]),
+    for name, model, wanted in (
+        ("framed", DiT(vocab_size=5), [1, 4, 2]),
+        ("bare", EncoderDecoder(vocab_size=5), [4]),
     ):
         (tmp_path / name).mkdir()
-        model = ModelConfig(vocab_size=5, seq2seq=shape)
         assert exported(tmp_path / "in", tmp_path / name, model)("a")["input_ids"] == wanted
 
 
 def test_another_vocabulary_is_refused(corpus: Path) -> None:
     with pytest.raises(UserError, match="vocabulary mismatch: the model has 90 ids"):
-        files(corpus, ModelConfig(vocab_size=90), 64)
+        files(corpus, DiT(vocab_size=90), 64)
 
 
 def test_a_trained_tokenizer_of_another_text(tmp_path: Path) -> None:
@@ -102,6 +103,6 @@ def test_a_trained_tokenizer_of_another_text(tmp_path: Path) -> None:
     train_sentencepiece([" ".join(words)], tmp_path / "tokenizer.model", 275)
     ours = load_tokenizer(tmp_path)
     out = Path(shutil.copytree(tmp_path, tmp_path / "out"))
-    theirs = exported(tmp_path / "tokenizer.model", out, ModelConfig(vocab_size=275))
+    theirs = exported(tmp_path / "tokenizer.model", out, DiT(vocab_size=275))
     for text in ("aabababa abbaab", "aaaaaaa", "bababaab  abba"):
         assert theirs(text)["input_ids"] == ours.encode([text])[0]

@@ -24,8 +24,9 @@ from tools.evaluate.recovery import recovery
 from tools.sample import __main__ as sample
 
 WORDS = (
-    "model.seq2seq.num_encoder_layers=1",
-    "model.seq2seq.embedding_width=16",
+    "model.name=encoder_decoder",
+    "model.num_encoder_layers=1",
+    "model.embedding_width=16",
     "objective.name=genie",
     "objective.num_steps=20",
     "data.packing=paragraphs",

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_models import random_weights, small_genie
 
 from data_pipeline.tokenizer import load_tokenizer
-from model.networks.encoder_decoder import Seq2Seq
+from model.networks.build import build
 from model.samplers.ddpm import Ddpm
 from pretrain.checkpoint.weights import Loaded
 from tools.sample.candidates import Candidates, draw_candidates
@@ -18,11 +19,10 @@ from tools.sample.candidates import Candidates, draw_candidates
 def test_sources_of_any_length_share_a_batch(corpus: Path, sees_padding: bool) -> None:
     """A model that sees the padding of sources gets as much of it as in training."""
     network, run = small_genie(corpus)
-    assert network.config.seq2seq is not None
-    shape = replace(network.config.seq2seq, ignore_source_padding=sees_padding)
-    run = replace(run, model=replace(run.model, seq2seq=shape))
+    changed: Any = {"ignore_source_padding": sees_padding}
+    run = replace(run, model=replace(network.config, **changed))
     loaded = Loaded(
-        denoiser=random_weights(Seq2Seq(run.model)),
+        denoiser=random_weights(build(run.model)),
         config=run,
         checkpoint=Path("none"),
         step=0,

@@ -5,6 +5,7 @@ import pytest
 
 from configs.errors import UserError
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
+from model.architectures.transformer import Transformer
 from pretrain.config import RunConfig
 from tools.sample.prompt import hints, length_hints, parse
 
@@ -121,7 +122,7 @@ def test_more_positions_than_were_trained_are_said(tiny_config: RunConfig) -> No
     assert length_hints(64, tiny_config) == []
     (hint,) = length_hints(4096, tiny_config)
     assert "was trained on 64 positions, and --length is 4,096" in hint
-    model = replace(tiny_config.model, block="pre_norm", num_positions=100)
+    model = Transformer(vocab_size=1024, num_positions=100)
     learned = replace(tiny_config, model=model)
     assert len(length_hints(100, learned)) == 1
     with pytest.raises(UserError, match="--length 101: this model has positions for 100"):

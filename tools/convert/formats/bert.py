@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from configs.errors import UserError
-from model.networks.config import ModelConfig
+from model.architectures.transformer import Transformer
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.format import Incoming, Options, Outgoing, one_way, same_rows
@@ -108,7 +108,7 @@ def _without_old_names(source: Tensors) -> Tensors:
 
 def _model(
     source: Tensors, config: Mapping[str, Any], options: Options
-) -> tuple[ModelConfig, Vocabulary]:
+) -> tuple[Transformer, Vocabulary]:
     names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
     sizes = ("intermediate_size", "max_position_embeddings")
     found = settings(config, names + sizes, source.origin)
@@ -132,7 +132,7 @@ def _model(
     ids = vocabulary(vocab_size, mask, options, source.origin)
     if options.vocab_size is None:  # its tokenizer has all of them, [MASK] too
         ids = replace(ids, vocab_size=vocab_size)
-    model = ModelConfig(
+    model = Transformer(
         vocab_size=ids.vocab_size,
         mask_id=ids.mask_id,
         width=width,
@@ -140,7 +140,7 @@ def _model(
         num_heads=num_heads,
         mlp_width=hidden,
         gelu="erf" if GELU[act] == "erf" else "tanh",
-        block="post_norm",
+        norm_first=False,
         qkv_bias=True,
         attention_bias=True,
         norm_bias=True,
@@ -173,7 +173,7 @@ def _mask_of_tokenizer(folder: Path) -> int | None:
     return None
 
 
-def _theirs(name: str, model: ModelConfig) -> str:
+def _theirs(name: str, model: Transformer) -> str:
     _, index, rest = name.split(".", 2)
     owner, _, kind = rest.rpartition(".")
     number, last = int(index), model.num_layers + 1
@@ -184,7 +184,7 @@ def _theirs(name: str, model: ModelConfig) -> str:
     return f"bert.encoder.layer.{number - 1}.{BLOCK[owner]}.{kind}"
 
 
-def _read(source: Tensors, model: ModelConfig, ids: Vocabulary, name: str) -> Tensor:
+def _read(source: Tensors, model: Transformer, ids: Vocabulary, name: str) -> Tensor:
     theirs = _theirs(name, model)
     value = source.read(theirs)
     if theirs in (WORDS, HEAD_BIAS):
@@ -195,7 +195,7 @@ def _read(source: Tensors, model: ModelConfig, ids: Vocabulary, name: str) -> Te
 
 
 @torch.no_grad()
-def logits(source: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
+def logits(source: Tensors, model: Transformer, inputs: Inputs) -> Tensor:
     """Of these weights by BERT's own way, ``[B, L, V]``."""
     read = source.double().read
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from configs.errors import UserError
+from model.architectures.transformer import Transformer
 from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
@@ -98,6 +99,7 @@ class Llada:
         """Names changed, and the padded rows left out."""
         model = run.model
         refuse(ours.origin, _misfits(model))
+        assert isinstance(model, Transformer)
         held = {_theirs(name, model): name for name in ours.shapes}
 
         def read(name: str) -> Tensor:
@@ -133,7 +135,7 @@ class Llada:
 
 def _model(
     source: Tensors, config: Mapping[str, Any], options: Options
-) -> tuple[ModelConfig, Vocabulary]:
+) -> tuple[Transformer, Vocabulary]:
     names = ("d_model", "n_layers", "n_heads", "mlp_hidden_size")
     width, num_layers, num_heads, hidden = settings(config, names, source.origin)
     refuse(
@@ -150,7 +152,7 @@ def _model(
     if mask is None and options.mask_id is None and options.tokenizer_mask is None:
         raise UserError(f"{source.origin} does not say which id is [MASK]: add --mask-id N")
     ids = vocabulary(source.shapes[EMBEDDING][0], mask, options, source.origin)
-    model = ModelConfig(
+    model = Transformer(
         vocab_size=ids.vocab_size,
         mask_id=ids.mask_id,
         width=width,
@@ -162,7 +164,6 @@ def _model(
         norm="rmsnorm",
         norm_eps=config.get("rms_norm_eps", 1e-5),
         rotary_base=float(config.get("rope_theta", 10_000.0)),
-        block="pre_norm",
         qkv_bias=bool(config.get("include_qkv_bias", False)),
         tied_head=bool(config.get("weight_tying", False)),
         head_bias=False,
@@ -172,7 +173,9 @@ def _model(
 
 def _misfits(model: ModelConfig) -> list[str]:
     """Why a denoiser has no place in this format."""
-    plain: dict[str, Any] = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm"}
+    if not isinstance(model, Transformer):
+        return [f"name is {model.architecture}, and LLaDA is a transformer"]
+    plain: dict[str, Any] = {"norm_first": True, "mlp": "swiglu", "norm": "rmsnorm"}
     plain |= {"has_head_bias": False, "attention_bias": False, "qk_norm": False}
     plain |= {"num_positions": None, "attention": "full", "shifted_output": False}
     found = [
@@ -187,14 +190,14 @@ def _misfits(model: ModelConfig) -> list[str]:
     return found
 
 
-def _wanted(model: ModelConfig, rows: int) -> dict[str, Shape]:
+def _wanted(model: Transformer, rows: int) -> dict[str, Shape]:
     found = {_theirs(name, model): shape for name, shape in parameter_shapes(model).items()}
     for name in found.keys() & {EMBEDDING, HEAD}:
         found[name] = (rows, model.width)
     return found
 
 
-def _theirs(name: str, model: ModelConfig) -> str:
+def _theirs(name: str, model: Transformer) -> str:
     _, index, rest = name.split(".", 2)
     number, last = int(index), model.num_layers + 1
     if number == 0:

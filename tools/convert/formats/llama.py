@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from model.networks.config import ModelConfig
+from model.architectures.transformer import Transformer
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.format import (
@@ -110,7 +110,7 @@ class Llama:
         raise one_way(self.name)
 
 
-def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tuple[ModelConfig, int]:
+def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tuple[Transformer, int]:
     """The denoiser, and how many ids the source knows."""
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     width, num_layers, num_heads, hidden = settings(config, names, source.origin)
@@ -141,7 +141,7 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tupl
     if options.mask_id is not None and not 0 <= options.mask_id < num_ids:
         raise UserError(f"--mask-id {options.mask_id} is no id of a vocabulary of {num_ids}")
     first = "model.layers.0.self_attn."
-    model = ModelConfig(
+    model = Transformer(
         vocab_size=num_ids,
         mask_id=mask_id,
         width=width,
@@ -154,7 +154,6 @@ def _model(source: Tensors, config: Mapping[str, Any], options: Options) -> tupl
         norm="rmsnorm",
         norm_eps=config.get("rms_norm_eps", 1e-6),
         rotary_base=float(rope.get("rope_theta") or config.get("rope_theta", 10_000.0)),
-        block="pre_norm",
         qkv_bias=first + "q_proj.bias" in source.shapes,
         attention_bias=first + "o_proj.bias" in source.shapes,
         qk_norm=first + "q_norm.weight" in source.shapes,
@@ -185,7 +184,7 @@ def _is_tied(source: Tensors, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def _theirs(name: str, model: ModelConfig) -> str:
+def _theirs(name: str, model: Transformer) -> str:
     _, index, rest = name.split(".", 2)
     number, last = int(index), model.num_layers + 1
     if number == 0:
@@ -195,7 +194,7 @@ def _theirs(name: str, model: ModelConfig) -> str:
     return f"model.layers.{number - 1}.{BLOCK[rest]}"
 
 
-def _read(source: Tensors, model: ModelConfig, name: str) -> Tensor:
+def _read(source: Tensors, model: Transformer, name: str) -> Tensor:
     theirs = _theirs(name, model)
     value = source.read(theirs)
     if theirs not in (EMBEDDING, HEAD):

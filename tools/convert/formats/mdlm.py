@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from configs.errors import UserError
+from model.architectures.dit import DiT
+from model.networks.adaln import sinusoid
 from model.networks.config import ModelConfig
-from model.networks.layers import sinusoid
 from pretrain.config import RunConfig
 from tools.convert.fit import parameter_shapes, refuse, require
 from tools.convert.format import (
@@ -94,6 +95,7 @@ class Mdlm:
         """q, k and v together, without the padded rows; a tied head as a copy."""
         model = run.model
         refuse(ours.origin, _misfits(model))
+        assert isinstance(model, DiT)
         held = {**shapes(model, model.num_ids), FREQUENCIES: (model.head_width // 2,)}
         written = Tensors(
             {PREFIX + name: shape for name, shape in held.items()},
@@ -121,7 +123,7 @@ class Mdlm:
         return Outgoing(config=config, tensors=written, logits=written_logits)
 
 
-def shapes(model: ModelConfig, rows: int) -> dict[str, Shape]:
+def shapes(model: DiT, rows: int) -> dict[str, Shape]:
     """Of every parameter, under its public name, in the order of the public code.
 
     Args:
@@ -158,9 +160,7 @@ def shapes(model: ModelConfig, rows: int) -> dict[str, Shape]:
     }
 
 
-def _model(
-    bare: Tensors, config: Mapping[str, Any], options: Options
-) -> tuple[ModelConfig, Vocabulary]:
+def _model(bare: Tensors, config: Mapping[str, Any], options: Options) -> tuple[DiT, Vocabulary]:
     """The denoiser whose weights these are, by their shapes, the configuration and the options."""
     try:
         rows, width = bare.shapes[EMBEDDING]
@@ -176,7 +176,7 @@ def _model(
     if not num_heads:
         raise UserError(f"{bare.origin} does not say how many heads it has: add --heads N")
     ids = vocabulary(rows, config.get("mask_index"), options, bare.origin)
-    model = ModelConfig(
+    model = DiT(
         vocab_size=ids.vocab_size,
         mask_id=ids.mask_id,
         width=width,
@@ -193,7 +193,9 @@ def _model(
 
 def _misfits(model: ModelConfig) -> list[str]:
     """Why a denoiser has no place in this format."""
-    plain: dict[str, Any] = {"block": "adaln", "mlp": "gelu", "norm": "layernorm", "gelu": "tanh"}
+    if not isinstance(model, DiT):
+        return [f"name is {model.architecture}, and MDLM is a dit"]
+    plain: dict[str, Any] = {"mlp": "gelu", "norm": "layernorm", "gelu": "tanh"}
     plain |= {"qkv_bias": False, "attention_bias": False, "qk_norm": False, "norm_eps": 1e-5}
     plain |= {"rotary_base": 10_000.0, "attention": "full", "shifted_output": False}
     found = [
@@ -208,7 +210,7 @@ def _misfits(model: ModelConfig) -> list[str]:
     return found
 
 
-def _ours(bare: Tensors, model: ModelConfig, ids: Vocabulary, name: str) -> Tensor:
+def _ours(bare: Tensors, model: DiT, ids: Vocabulary, name: str) -> Tensor:
     """A parameter of ours, out of theirs."""
     _, index, rest = name.split(".", 2)
     number, last = int(index), model.num_layers + 1
@@ -227,7 +229,7 @@ def _ours(bare: Tensors, model: ModelConfig, ids: Vocabulary, name: str) -> Tens
     return bare.read(f"blocks.{number - 1}.{BLOCK[rest]}")
 
 
-def _theirs(ours: Tensors, model: ModelConfig, name: str) -> Tensor:
+def _theirs(ours: Tensors, model: DiT, name: str) -> Tensor:
     """A parameter of theirs, out of ours."""
     last = model.num_layers + 1
     if name == FREQUENCIES:
@@ -257,7 +259,7 @@ def _inverse(names: Mapping[str, str]) -> dict[str, str]:
 
 
 @torch.no_grad()
-def logits(bare: Tensors, model: ModelConfig, inputs: Inputs) -> Tensor:
+def logits(bare: Tensors, model: DiT, inputs: Inputs) -> Tensor:
     """Of these weights by MDLM's own way, ``[B, L, ids]``: one matrix for q, k and v."""
     read = bare.double().read
     level = inputs.level_B1 if model.time_conditioning else torch.zeros_like(inputs.level_B1)

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,13 +16,11 @@ from typing import Any
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.load import to_plain, validate
+from configs.load import named_plain, to_plain
 from model.naming import method_name
-from model.networks.base import Network
 from model.networks.config import ModelConfig
-from model.networks.dit import Denoiser
-from model.networks.encoder_decoder import Seq2Seq
 from pretrain.config import RunConfig
+from pretrain.run.stored_config import stored_model
 from tools.convert import parity
 from tools.convert.code import flat_files
 from tools.convert.fit import parameter_shapes, require
@@ -46,7 +44,6 @@ class Form:
     Args:
         entry: the modelling file, with which the others come. classes: of it, by the name
             that transformers finds them by; the one for ``head`` is the network as trained.
-        network: the class of the network itself.
         settings: of the run, in config.json beside the architecture.
         run: what a run with such weights is configured with, from that config.json.
     """
@@ -56,7 +53,6 @@ class Form:
     entry: str
     classes: Mapping[str, str]
     head: str
-    network: type[Network]
     settings: Callable[[RunConfig], dict[str, Any]]
     run: Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -68,7 +64,7 @@ class Form:
     def logits(self, fields: Mapping[str, Any], held: Tensors, inputs: Inputs) -> Tensor:
         """Of exported weights by the code that an export made now has beside them."""
         with TemporaryDirectory() as folder:
-            for name, text in flat_files(self.entry).items():
+            for name, text in flat_files(self.entry, fields["name"]).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             package = f"exported_{Path(folder).name}"
             spec = importlib.util.spec_from_loader(package, None, is_package=True)
@@ -77,12 +73,9 @@ class Form:
             module.__path__ = [folder]
             sys.modules[package] = module
             try:
-                file = self.network.__module__.rpartition(".")[2]
-                module = importlib.import_module(f"{package}.{file}")
-                kind = getattr(module, self.network.__name__)
-                config = importlib.import_module(f"{package}.config")
+                model = importlib.import_module(f"{package}.trained_by").model_config(fields)
                 tensors = held.renamed({n.removeprefix(PREFIX): n for n in held.shapes})
-                return parity.logits(config.from_fields(fields), tensors, inputs, kind=kind)
+                return parity.logits(model, tensors, inputs)
             finally:
                 for name in [n for n in sys.modules if n.partition(".")[0] == package]:
                     del sys.modules[name]
@@ -138,7 +131,6 @@ FORMS = (
             "AutoModelForSequenceClassification": "PalimpsestForSequenceClassification",
         },
         head="AutoModelForMaskedLM",
-        network=Denoiser,
         settings=_denoiser_settings,
         run=_denoiser_run,
     ),
@@ -148,7 +140,6 @@ FORMS = (
         entry="modeling_palimpsest_seq2seq",
         classes={"AutoModelForSeq2SeqLM": "PalimpsestForSeq2SeqLM"},
         head="AutoModelForSeq2SeqLM",
-        network=Seq2Seq,
         settings=_seq2seq_settings,
         run=_seq2seq_run,
     ),
@@ -169,7 +160,8 @@ class Palimpsest:
         fields = config.get("denoiser")
         if not isinstance(fields, dict):
             raise UserError(f"{source.origin}: its config.json lacks 'denoiser'")
-        given = validate(ModelConfig, fields, where=f"{source.origin}/config.json")
+        given = stored_model(fields, where=f"{source.origin}/config.json")
+        fields = named_plain(given)
         form = _form(given)
         ours = source.renamed({name.removeprefix(PREFIX): name for name in source.shapes})
         require(ours, parameter_shapes(given))
@@ -201,7 +193,7 @@ class Palimpsest:
         """The same tensors under the prefix, and the modelling code."""
         model = run.model
         form = _form(model)
-        fields = asdict(model)
+        fields = named_plain(model)
         return Outgoing(
             config={
                 "model_type": form.model_type,
@@ -219,9 +211,11 @@ class Palimpsest:
             },
             tensors=ours.renamed({PREFIX + name: name for name in ours.shapes}),
             logits=lambda written, inputs: form.logits(fields, written, inputs),
-            files=flat_files(form.entry, method_name(run.objective), suiting(run)),
+            files=flat_files(
+                form.entry, model.architecture, method_name(run.objective), suiting(run)
+            ),
         )
 
 
 def _form(model: ModelConfig) -> Form:
-    return FORMS[int(model.seq2seq is not None)]
+    return FORMS[int(model.reads_source)]

@@ -4,11 +4,11 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from model.networks.config import from_fields
+from tools.convert.huggingface.trained_by import model_config
 
 
 class PalimpsestConfig(PretrainedConfig):
-    """transformers' own settings, and under ``denoiser`` the fields of ``ModelConfig``.
+    """transformers' own settings, and under ``denoiser`` its architecture: ``name`` and fields.
 
     Args:
         denoiser: the architecture.
@@ -33,7 +33,7 @@ class PalimpsestConfig(PretrainedConfig):
         self.objective = dict(objective or {})
         self.packing, self.open_end = packing, open_end
         self.classifier_dropout = classifier_dropout
-        model = from_fields(self.denoiser)
+        model = model_config(self.denoiser)
         self.vocab_size = model.num_ids
         self.hidden_size = model.width
         self.num_hidden_layers = model.num_layers
@@ -73,4 +73,4 @@ class PalimpsestSeq2SeqConfig(PalimpsestConfig):
         self.sampler, self.sampling_steps = sampler, sampling_steps
         self.pad_token_id, self.eos_token_id = pad_token_id, eos_token_id
         kwargs["is_encoder_decoder"] = True
-        super().__init__({"seq2seq": {}, **(denoiser or {})}, objective, **kwargs)
+        super().__init__({"name": "encoder_decoder", **(denoiser or {})}, objective, **kwargs)

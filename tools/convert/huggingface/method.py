@@ -1,7 +1,7 @@
-"""The methods that weights may be of: objectives, and samplers.
+"""The methods that weights may be of: architectures, objectives and samplers.
 
-Beside exported weights lies a file of this name that holds the one that they were trained by,
-and the samplers that suit it (:func:`tools.convert.code.flat_files`).
+Beside exported weights lies a file of this name that holds their architecture, the objective
+that they were trained by, and the samplers that suit it (:func:`tools.convert.code.flat_files`).
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ def _classes(package: str) -> dict[str, Any]:
     return {name: registry.resolve(name) for name in registry.names()}
 
 
+ARCHITECTURES = _classes("model.architectures")
 OBJECTIVES = _classes("model.objectives")
 SAMPLERS = _classes("model.samplers")
 OBJECTIVE = defaults.OBJECTIVE

@@ -17,14 +17,15 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import ModelOutput
 
-from model.networks.config import from_fields
-from model.networks.dit import Denoiser
+from model.networks.build import build
+from model.networks.config import ModelConfig
 from model.networks.linears import Head
 from model.query import Query
 from tools.convert.huggingface.configuration_palimpsest import PalimpsestConfig
 from tools.convert.huggingface.infilling import InfillingGenerationMixin
 from tools.convert.huggingface.labels import check_classes, check_ids, mean_loss
 from tools.convert.huggingface.padding import TextFirst, text_first
+from tools.convert.huggingface.trained_by import model_config
 from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
 
 if TYPE_CHECKING:  # not loaded here; what is imported is saved beside the weights again
@@ -41,13 +42,20 @@ class PalimpsestPreTrainedModel(Wrapper):
 
     def __init__(self, config: PalimpsestConfig) -> None:
         super().__init__(config)
-        self.model_config = from_fields(config.denoiser)
-        self.denoiser = Denoiser(replace(self.model_config, hide_padding=True))
+        self.model_config = model_config(config.denoiser)
+        self.denoiser = build(self._hiding_padding())
         self._tied_weights_keys = self._tied()
+
+    def _hiding_padding(self) -> ModelConfig:
+        """The architecture, with padding hidden from attention."""
+        changed: Any = {"hide_padding": True}
+        return replace(self.model_config, **changed)
 
     def _tied(self) -> dict[str, str]:
         """The head's weight, and that which it is, where they are one."""
-        if not self.model_config.tied_head or not isinstance(self.denoiser.output.head, Head):
+        if not self.model_config.shares_embedding or not isinstance(
+            self.denoiser.output.head, Head
+        ):
             return {}
         head = f"denoiser.layers.{self.denoiser.last}.head.weight"
         return {head: "denoiser.layers.0.tokens.weight"}

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from model.draws import Draws
-from model.networks.config import from_fields
-from model.networks.encoder_decoder import Seq2Seq
-from model.networks.encoder_decoder_layers import shape_of
+from model.networks.build import build
 from model.objectives import LOSS, Noisy
 from model.prediction import Networks, Prediction
 from model.processes.gaussian import to_x0
@@ -26,7 +24,7 @@ from tools.convert.huggingface.labels import IGNORED, check_ids
 from tools.convert.huggingface.padding import TextFirst, text_first
 from tools.convert.huggingface.resize_embeddings import check_table
 from tools.convert.huggingface.target_generation import TargetGenerationMixin
-from tools.convert.huggingface.trained_by import objective_of
+from tools.convert.huggingface.trained_by import model_config, objective_of
 from tools.convert.huggingface.wrapper import Wrapper, as_asked, one_of, reading, recording
 
 Hidden = dict[str, Any]
@@ -77,9 +75,9 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
 
     def __init__(self, config: PalimpsestSeq2SeqConfig) -> None:
         super().__init__(config)
-        self.model_config = from_fields(config.denoiser)
+        self.model_config = model_config(config.denoiser)
         self.objective = objective_of(config.objective)
-        self.denoiser = Seq2Seq(self.model_config)
+        self.denoiser = build(self.model_config)
         last = f"denoiser.layers.{self.denoiser.last}"
         table = "denoiser.layers.0.tokens.weight"
         self._tied_weights_keys = {f"{last}.tokens.weight": table, f"{last}.head.weight": table}
@@ -176,7 +174,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         valid_BS = place.valid_BL
         if valid_BS is None:
             valid_BS = torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
-        if not shape_of(self.model_config).ignore_source_padding:
+        if not self.model_config.ignore_source_padding:
             return Source(read=read, valid_BS=valid_BS, place=place)
         length = max(int(valid_BS.sum(dim=1).max()), self.config.source_length)
         more = max(0, length - read.shape[1])

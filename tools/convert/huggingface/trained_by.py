@@ -1,13 +1,29 @@
-"""The objective of exported weights, by their config.json."""
+"""Architecture and objective of exported weights, by their config.json."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from model.networks.config import ModelConfig
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
-from tools.convert.huggingface.method import OBJECTIVE, OBJECTIVES, SAMPLERS
+from tools.convert.huggingface.method import ARCHITECTURES, OBJECTIVE, OBJECTIVES, SAMPLERS
 
 SCHEDULES: dict[str, Any] = {"loglinear": LogLinear, "cosine": Cosine}
+
+
+def model_config(fields: Mapping[str, Any]) -> ModelConfig:
+    """The architecture that the fields stand for, in which lists are tuples as JSON has them.
+
+    Raises:
+        ValueError: the code beside the weights is of another.
+    """
+    settings = dict(fields)
+    name = settings.pop("name", next(iter(ARCHITECTURES)))
+    if name not in ARCHITECTURES:
+        raise ValueError(f"this is the code of {', '.join(ARCHITECTURES)}, not of {name}")
+    frozen = tuple(settings.pop("frozen", ()))
+    config: ModelConfig = ARCHITECTURES[name](**settings, frozen=frozen)
+    return config
 
 
 def objective_of(block: Mapping[str, Any] | None) -> Any:

@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
 from configs.errors import UserError
+from model.architectures.encoder_decoder import EncoderDecoder
 from model.networks.build import build
-from model.networks.config import ModelConfig, Seq2SeqConfig
-from model.networks.encoder_decoder import Seq2Seq, name_in_encoder
 from model.query import Query
 from tools.convert.format import Options
 from tools.convert.from_hf import from_hf
@@ -125,19 +124,20 @@ def test_an_encoder_of_bert_weights_is_bert(tmp_path: Path, loaded, ids_of) -> N
         from_hf(tmp_path / f"hf{num_layers}", tmp_path / f"in{num_layers}", options=MASK)
         denoiser = loaded(tmp_path / f"in{num_layers}")
         sources = {name: value for value, name in denoiser.parameter_names().items()}
-        config = ModelConfig(
+        config = EncoderDecoder(
             vocab_size=60,
             mask_id=4,
             width=32,
             num_heads=4,
             mlp_width=48,
             num_layers=1,
-            seq2seq=Seq2SeqConfig(num_encoder_layers=2, encoder="bert", max_positions=20),
+            num_encoder_layers=2,
+            encoder="bert",
+            max_positions=20,
         )
         network = build(config)
-        assert isinstance(network, Seq2Seq)
         for parameter, name in network.parameter_names().items():
-            if source := name_in_encoder(name, config):
+            if source := config.name_in_encoder(name):
                 parameter.data.copy_(sources[source])
         ids, valid = ids_of(60), torch.arange(12) < torch.tensor([[12], [5], [1]])
         query = Query(

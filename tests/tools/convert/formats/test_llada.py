@@ -128,7 +128,7 @@ def test_in_and_out_again_is_the_same_bit_by_bit(tmp_path: Path) -> None:
 
 def test_ours_goes_out_and_comes_in(saved, tmp_path: Path, loaded, ids_of, our_logits) -> None:
     """With a [MASK] of our own, which becomes the last id, and a tied head."""
-    settings = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "qkv_bias": True}
+    settings = {"name": "transformer", "mlp": "swiglu", "norm": "rmsnorm", "qkv_bias": True}
     for tied in (True, False):
         checkpoint, denoiser = saved(f"c{tied}", tied_head=tied, head_bias=False, **settings)
         to_hf(checkpoint, tmp_path / f"out{tied}", format_name="llada")
@@ -140,7 +140,7 @@ def test_ours_goes_out_and_comes_in(saved, tmp_path: Path, loaded, ids_of, our_l
 
 
 def test_a_causal_model_that_was_trained_on_goes_out_unless_shifted(saved, tmp_path: Path) -> None:
-    settings = {"block": "pre_norm", "mlp": "swiglu", "norm": "rmsnorm", "head_bias": False}
+    settings = {"name": "transformer", "mlp": "swiglu", "norm": "rmsnorm", "head_bias": False}
     checkpoint, _ = saved(shifted_output=True, qk_norm=True, head_size=16, **settings)
     with pytest.raises(UserError) as caught:
         to_hf(checkpoint, tmp_path / "out", format_name="llada")

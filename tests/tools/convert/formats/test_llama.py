@@ -19,7 +19,8 @@ from transformers import (
 
 from configs.errors import UserError
 from configs.load import load
-from model.networks.dit import Denoiser
+from model.networks.base import Network
+from model.networks.build import build
 from pretrain.config import RunConfig
 from tools.convert.format import Options
 from tools.convert.from_hf import from_hf
@@ -70,10 +71,10 @@ def theirs(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return model(ids).logits
 
 
-def causal(denoiser: Denoiser) -> Denoiser:
+def causal(denoiser: Network) -> Network:
     """The same weights under the causal mask, unshifted."""
     config = replace(denoiser.config, attention="causal", shifted_output=False)
-    found = Denoiser(replace(config, causal_annealing_steps=0))
+    found = build(replace(config, causal_annealing_steps=0))
     found.load_state_dict(denoiser.state_dict())
     return found.eval()
 
@@ -102,7 +103,7 @@ def test_the_output_is_shifted_by_one(tmp_path: Path, loaded, ids_of, our_logits
         from_hf(tmp_path / "hf", tmp_path / f"in-{shifted}", options=options)
         denoiser = loaded(tmp_path / f"in-{shifted}")
         config = replace(denoiser.config, attention="causal")
-        found = Denoiser(config)
+        found = build(config)
         found.load_state_dict(denoiser.state_dict())
         logits, expected = our_logits(found.eval(), ids), theirs(model, ids)
         if shifted:

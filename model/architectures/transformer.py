@@ -1,4 +1,4 @@
-"""Transformer layers without adaLN, as the weights of other models need them.
+"""The plain transformer over token ids, as the weights of other models need it.
 
 Pre-norm blocks are Llama's (Touvron et al. 2023): ``x + f(norm(x))``. Post-norm ones are
 BERT's (Devlin et al. 2019): ``norm(x + f(x))``, with a norm after the embedding as well, and
@@ -6,15 +6,18 @@ a transform, in place of the last norm, before the head. They see no noise level
 model needs none (Ou et al. 2024, section 3).
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.networks.config import ModelConfig
+from model.architectures._denoiser import Denoiser, DenoiserConfig, HasHead
+from model.networks.config import wrong_sizes
 from model.networks.layers import (
     Attention,
     Checkpointed,
-    HasHead,
     HasLayout,
     HasTable,
     Mlp,
@@ -26,15 +29,49 @@ from model.networks.linears import LayerFactory
 from model.prediction import Outputs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Transformer(DenoiserConfig):
+    """A bidirectional transformer over token ids that sees no noise level.
+
+    Args:
+        norm_first: pre-norm blocks, as Llama's; or post-norm ones, with BERT's norm after the
+            embedding and its transform before the head.
+        norm_bias: of every norm over the width.
+        num_positions: learned vectors, one for each position, instead of a rotation.
+    """
+
+    norm_first: bool = True
+    norm_bias: bool = False
+    num_positions: int | None = None
+
+    def _check_sizes(self) -> Iterator[str]:
+        yield from super()._check_sizes()
+        yield from wrong_sizes(self, "num_positions")
+
+    def _check_norm(self) -> Iterator[str]:
+        if self.norm_bias and self.norm == "rmsnorm":
+            yield "norm_bias goes with norm layernorm; an rmsnorm has none"
+
+    @property
+    def network(self) -> type["TransformerNetwork"]:
+        """The class of its network."""
+        return TransformerNetwork
+
+    @property
+    def max_length(self) -> int | None:
+        """The learned positions, where there are such."""
+        return self.num_positions
+
+
 class PlainEmbedding(HasTable, HasLayout):
     """Ids into the stream, ``(h_BLD[, keys_BL])``: the first layer."""
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+    def __init__(self, config: Transformer, factory: LayerFactory) -> None:
         super().__init__()
         self.tokens = factory.embedding(config.num_rows, config.width)
-        learned, post = config.num_positions, config.block == "post_norm"
+        learned = config.num_positions
         self.positions = nn.Embedding(learned, config.width) if learned else None
-        self.norm = Norm(config) if post else None
+        self.norm = None if config.norm_first else Norm(config)
         self.dropout = nn.Dropout(config.dropout)
         self.cut = factory.cut
 
@@ -62,20 +99,20 @@ class PlainEmbedding(HasTable, HasLayout):
 class PlainBlock(Checkpointed):
     """Attention, then the MLP, each with its norm."""
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+    def __init__(self, config: Transformer, factory: LayerFactory) -> None:
         super().__init__()
         self.attention_norm = Norm(config)
-        self.attention = Attention(config, factory)
+        self.attention = Attention(config, factory, rotary=config.num_positions is None)
         self.mlp_norm = Norm(config)
         self.mlp = Mlp(config, factory)
         self.dropout = nn.Dropout(config.dropout)
-        self.post_norm = config.block == "post_norm"
+        self.norm_first = config.norm_first
         self.spread = factory.spread
 
     def _forward(self, stream: Stream) -> Stream:
         x, *rest = stream
         keys = rest[0] if rest else None
-        if self.post_norm:
+        if not self.norm_first:
             x = x + self.dropout(self.attention(x, keys))
             x = self.attention_norm(x, self.spread)
             x = self.mlp_norm(x + self.dropout(self.mlp(x)), self.spread)
@@ -88,10 +125,9 @@ class PlainBlock(Checkpointed):
 class PlainOutput(HasHead):
     """The stream into logits, at the wanted positions only: the last layer."""
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+    def __init__(self, config: Transformer, factory: LayerFactory) -> None:
         super().__init__(config, factory)
-        post = config.block == "post_norm"
-        self.transform = nn.Linear(config.width, config.width) if post else None
+        self.transform = None if config.norm_first else nn.Linear(config.width, config.width)
         self.approximate = "tanh" if config.gelu == "tanh" else "none"
 
     def forward(self, stream: Stream, predict_mask_BL: Tensor) -> Outputs:
@@ -100,3 +136,16 @@ class PlainOutput(HasHead):
         if self.transform is not None:
             x_MD = F.gelu(self.transform(x_MD), approximate=self.approximate)
         return {"logits": self.head(self.norm(x_MD))}
+
+
+class TransformerNetwork(Denoiser):
+    """Embedding, plain blocks and head."""
+
+    config: Transformer
+
+    def _build(self, index: int) -> nn.Module:
+        if index == 0:
+            return PlainEmbedding(self.config, self.factory)
+        if index == self.last:
+            return PlainOutput(self.config, self.factory)
+        return PlainBlock(self.config, self.factory)

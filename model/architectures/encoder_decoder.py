@@ -5,61 +5,75 @@ without causal mask attends to it and to the noisy target. Like the DiT it is on
 list of layers, which one process runs from first to last and a pipeline cuts anywhere.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from model.networks.base import Network
-from model.networks.config import ModelConfig
-from model.networks.encoder_decoder_layers import (
+from model.architectures._encoder_decoder_config import EncoderDecoderConfig
+from model.architectures._encoder_decoder_layers import (
     BertBlock,
     DecoderBlock,
     EncoderBlock,
     EncoderDecoderInput,
     EncoderDecoderOutput,
-    shape_of,
+    bert_encoder,
 )
+from model.architectures.transformer import Transformer
+from model.networks.base import Network
 from model.networks.layers import Stream
 from model.prediction import Outputs
 from model.query import Query
 
 
-def name_in_encoder(name: str, config: ModelConfig) -> str | None:
-    """What an encoder's parameter is called in a denoiser of its own; None for all others.
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoder(EncoderDecoderConfig):
+    """A source text conditions the denoising of a target's embeddings (GENIE)."""
 
-    Raises:
-        ValueError: the encoder is not BERT's, and so no denoiser's either.
-    """
-    shape = shape_of(config)
-    if shape.encoder != "bert":
-        raise ValueError("only an encoder of BERT's kind (model.seq2seq.encoder: bert) is a model")
-    _, index, rest = name.split(".", 2)
-    if index == "0" and rest.startswith("source_"):
-        return f"layers.0.{rest.removeprefix('source_')}"
-    if 1 <= int(index) <= shape.num_encoder_layers:
-        return name
-    return None
+    @property
+    def network(self) -> type["EncoderDecoderNetwork"]:
+        """The class of its network."""
+        return EncoderDecoderNetwork
+
+    @property
+    def encoder_model(self) -> Transformer | None:
+        """An encoder of BERT's kind as a model of its own; None for the other kind."""
+        return bert_encoder(self) if self.encoder == "bert" else None
+
+    def name_in_encoder(self, name: str) -> str | None:
+        """The name of an encoder's parameter in :attr:`encoder_model`; None for all others.
+
+        Raises:
+            ValueError: the encoder is not BERT's, and so no model's either.
+        """
+        if self.encoder != "bert":
+            return super().name_in_encoder(name)
+        _, index, rest = name.split(".", 2)
+        if index == "0" and rest.startswith("source_"):
+            return f"layers.0.{rest.removeprefix('source_')}"
+        return name if 1 <= int(index) <= self.num_encoder_layers else None
 
 
-class Seq2Seq(Network):
+class EncoderDecoderNetwork(Network):
     """Noisy embeddings, their level and a source to a prediction of clean embeddings.
 
-    The layers are the entry, the encoder's blocks, the decoder's blocks, and the way out.
+    The layers are the input, the encoder's blocks, the decoder's blocks, and the output.
     """
+
+    config: EncoderDecoder
 
     @property
     def first_decoder(self) -> int:
         """The number of the first layer of the decoder."""
-        return 1 + shape_of(self.config).num_encoder_layers
+        return 1 + self.config.num_encoder_layers
 
     def _build(self, index: int) -> nn.Module:
         if index == 0:
             return EncoderDecoderInput(self.config, self.factory)
         if index == self.last:
             return EncoderDecoderOutput(self.config, self.factory)
-        if index < self.first_decoder and shape_of(self.config).encoder == "bert":
+        if index < self.first_decoder and self.config.encoder == "bert":
             return BertBlock(self.config, self.factory)
         if index < self.first_decoder:
             last = index == self.first_decoder - 1
@@ -104,7 +118,7 @@ class Seq2Seq(Network):
 
     def _draft(self, query: Query) -> Stream:
         """The draft, where this model reads one; none yet is a draft of zeros."""
-        if not shape_of(self.config).self_conditioning:
+        if not self.config.self_conditioning:
             return ()
         assert query.noise_BLE is not None
         if query.self_cond_BLE is None:
@@ -116,6 +130,11 @@ class Seq2Seq(Network):
         if query.x0_noise_BLE is None:
             return (query.predict_mask_BL,)
         return (query.predict_mask_BL, query.ids_BL, query.x0_noise_BLE)
+
+    def scores(self, outputs: Outputs) -> Tensor:
+        """Logits of the rounding classifier on the predicted embeddings."""
+        vector_ME = outputs["vector_ME"].to(self.output.weight.dtype)
+        return cast(Tensor, self.output.head(vector_ME))
 
     # -- what is done ---------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.networks.config import ModelConfig, Seq2SeqConfig
+from model.architectures._encoder_decoder_config import EncoderDecoderConfig
+from model.architectures.transformer import PlainBlock, Transformer
+from model.networks.adaln import FREQUENCIES, modulate, sinusoid
 from model.networks.layers import (
-    FREQUENCIES,
     Attention,
     Checkpointed,
     HasTable,
@@ -22,18 +23,33 @@ from model.networks.layers import (
     Norm,
     Stream,
     embedded,
-    modulate,
-    sinusoid,
 )
 from model.networks.linears import LayerFactory
-from model.networks.transformer import PlainBlock
 from model.prediction import Outputs
 
 
-def shape_of(config: ModelConfig) -> Seq2SeqConfig:
-    """The part of the configuration that makes a model an encoder-decoder."""
-    assert config.seq2seq is not None
-    return config.seq2seq
+def bert_encoder(config: EncoderDecoderConfig) -> Transformer:
+    """An encoder of BERT's kind as a model of its own."""
+    return Transformer(
+        vocab_size=config.vocab_size,
+        mask_id=config.mask_id,
+        width=config.width,
+        num_layers=config.num_encoder_layers,
+        num_heads=config.num_heads,
+        mlp="gelu",
+        mlp_width=config.mlp_width,
+        gelu="erf",
+        norm="layernorm",
+        norm_eps=1e-12,
+        rotary_base=config.rotary_base,
+        embedding_std=config.embedding_std,
+        dropout=config.dropout,
+        qkv_bias=True,
+        attention_bias=True,
+        norm_first=False,
+        norm_bias=True,
+        num_positions=config.max_positions,
+    )
 
 
 class Projection(nn.Module):
@@ -56,27 +72,26 @@ class Projection(nn.Module):
 class EncoderDecoderInput(HasTable):
     """The first layer: source ids and noisy target embeddings into the stream."""
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+    def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory) -> None:
         super().__init__()
-        shape = shape_of(config)
-        width, embedding_width = config.width, shape.embedding_width
+        width, embedding_width = config.width, config.embedding_width
         self.source_tokens = factory.embedding(config.num_rows, width)
         self.tokens = factory.embedding(config.num_rows, embedding_width)
-        drafted = 2 if shape.self_conditioning else 1
-        self.up = Projection(drafted * embedding_width, width, shape.projection)
+        drafted = 2 if config.self_conditioning else 1
+        self.up = Projection(drafted * embedding_width, width, config.projection)
         self.time_in = nn.Linear(FREQUENCIES, config.conditioning_width)
-        self.time_out = nn.Linear(
-            config.conditioning_width, config.conditioning_width if shape.time == "adaln" else width
-        )
-        is_bert = shape.encoder == "bert"
-        self.source_norm = Norm(config.bert_encoder if is_bert else config)
+        condition_width = config.conditioning_width
+        time_width = condition_width if config.time == "adaln" else width
+        self.time_out = nn.Linear(condition_width, time_width)
+        is_bert = config.encoder == "bert"
+        self.source_norm = Norm(bert_encoder(config) if is_bert else config)
         self.norm = Norm(config)
-        learned = shape.positions == "learned"
+        learned = config.positions == "learned"
         self.source_positions = (
-            nn.Embedding(shape.max_positions, width) if learned or is_bert else None
+            nn.Embedding(config.max_positions, width) if learned or is_bert else None
         )
-        self.positions = nn.Embedding(shape.max_positions, width) if learned else None
-        self.additive = shape.time == "additive"
+        self.positions = nn.Embedding(config.max_positions, width) if learned else None
+        self.additive = config.time == "additive"
         self.cut = factory.cut
 
     def source(self, source_BS: Tensor) -> Tensor:
@@ -127,8 +142,7 @@ def _placed(h_BLD: Tensor, positions: nn.Embedding | None) -> Tensor:
     length = h_BLD.shape[1]
     if length > positions.num_embeddings:
         raise ValueError(
-            f"a text of {length} positions, but model.seq2seq.max_positions is "
-            f"{positions.num_embeddings}"
+            f"a text of {length} positions, but model.max_positions is {positions.num_embeddings}"
         )
     return h_BLD + positions(torch.arange(length, device=h_BLD.device))
 
@@ -140,11 +154,11 @@ class EncoderBlock(Checkpointed):
         last: norm the memory once more, for all decoder blocks.
     """
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory, *, last: bool) -> None:
+    def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory, *, last: bool) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
         self.spread = factory.spread
-        rotary = shape_of(config).positions == "rotary"
+        rotary = config.positions == "rotary"
         self.attention_norm, self.mlp_norm = Norm(config), Norm(config)
         self.attention = Attention(config, factory, rotary=rotary)
         self.mlp = Mlp(config, factory)
@@ -165,8 +179,8 @@ class EncoderBlock(Checkpointed):
 class BertBlock(PlainBlock):
     """A block of BERT over the source."""
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
-        super().__init__(config.bert_encoder, factory)
+    def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory) -> None:
+        super().__init__(bert_encoder(config), factory)
 
     def _forward(self, stream: Stream) -> Stream:
         memory, *rest = stream
@@ -181,21 +195,20 @@ class DecoderBlock(Checkpointed):
         last: leave the memory behind, which nothing reads any more.
     """
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory, *, last: bool) -> None:
+    def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory, *, last: bool) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
         self.spread = factory.spread
-        shape = shape_of(config)
         self.attention_norm, self.cross_norm, self.mlp_norm = (Norm(config) for _ in range(3))
-        self.attention = Attention(config, factory, rotary=shape.positions == "rotary")
+        self.attention = Attention(config, factory, rotary=config.positions == "rotary")
         self.cross = Attention(config, factory, rotary=False)
         self.mlp = Mlp(config, factory)
         self.modulation = (
             nn.Linear(config.conditioning_width, 9 * config.width)
-            if shape.time == "adaln"
+            if config.time == "adaln"
             else None
         )
-        self.sees_padding = shape.ignore_source_padding
+        self.sees_padding = config.ignore_source_padding
         self.last = last
 
     def _forward(self, stream: Stream) -> Stream:
@@ -227,22 +240,21 @@ class EncoderDecoderOutput(HasTable):
     classifier that recognises it (Li et al. 2022, Diffusion-LM, section 4.2).
     """
 
-    def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
+    def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory) -> None:
         super().__init__()
-        shape = shape_of(config)
         self.norm = Norm(config)
         self.modulation = (
             nn.Linear(config.conditioning_width, 2 * config.width)
-            if shape.time == "adaln"
+            if config.time == "adaln"
             else None
         )
-        self.down = Projection(config.width, shape.embedding_width, shape.projection)
-        self.tokens = factory.embedding(config.num_rows, shape.embedding_width)
+        self.down = Projection(config.width, config.embedding_width, config.projection)
+        self.tokens = factory.embedding(config.num_rows, config.embedding_width)
         self.head = factory.head(
-            shape.embedding_width, config.num_rows, config.excluded_rows, bias=True
+            config.embedding_width, config.num_rows, config.excluded_rows, bias=True
         )
         self.head.weight = self.tokens.weight
-        self.mixture = shape.output == "mixture"
+        self.mixture = config.output == "mixture"
         self.whole, self.rows = factory.whole, factory.rows
 
     def forward(

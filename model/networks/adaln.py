@@ -1,0 +1,26 @@
+"""The noise level as a condition: its features, and the modulation of normed streams.
+
+adaLN is Peebles & Xie 2023's (DiT): a block's norms are shifted, scaled and gated by linear
+functions of the embedded level.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+FREQUENCIES = 256
+"""Width of the sinusoidal features of the level, before the MLP (DiT's choice)."""
+
+
+def sinusoid(x_BK: Tensor) -> Tensor:
+    """Cosines, then sines, at geometric frequencies from 1 to 1/10000: ``[B, K, 256]``."""
+    half = FREQUENCIES // 2
+    step = torch.arange(half, dtype=torch.float32, device=x_BK.device) / half
+    angle = x_BK.float()[..., None] * torch.exp(-math.log(10_000.0) * step)
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
+    """adaLN: ``x (1 + scale) + shift``."""
+    return torch.addcmul(shift_BKD, x_BLD, 1 + scale_BKD)
