@@ -26,6 +26,7 @@ from tools.convert.huggingface.generation_settings import (
 from tools.convert.huggingface.padding import text_first
 from tools.convert.huggingface.trained_by import objective_of, sampler_class
 
+INPUTS = ("input_ids", "attention_mask")
 KNOWN = ("sampler", "sampling_steps", "temperature", "do_sample")
 NAMED = "masked diffusion has " + ", ".join(("max_length", "max_new_tokens", *KNOWN, "seed"))
 
@@ -43,10 +44,7 @@ class InfillingGenerationMixin(GenerationMixin):
         self,
         inputs: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
-        *,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **settings: Any,
+        **words: Any,
     ) -> Any:
         """Ids ``[B * num_return_sequences, L]``.
 
@@ -64,14 +62,14 @@ class InfillingGenerationMixin(GenerationMixin):
             temperature: of the token draws; ``do_sample=False`` takes the likeliest.
             sampler: its name, of those that suit (default: the objective's own).
             seed: of all draws; by default from torch's generator.
-            settings: these, and what transformers' ``GenerationConfig`` has, as far as it can be
-                done.
+            words: these, and what transformers' ``GenerationConfig`` has, as far as it can be done.
 
         Raises:
             ValueError: a number is out of range, a text does not fit, or a configuration asks
                 for what cannot be done. TypeError: a word that is no setting here.
         """
-        asked = settings_of(self, generation_config, settings)
+        input_ids, attention_mask = (words.pop(name, None) for name in INPUTS)
+        asked = settings_of(self, generation_config, words)
         asked.check(KNOWN, NAMED)
         if inputs is not None and input_ids is not None:
             raise ValueError("give inputs or input_ids, which are the same, and not both")

@@ -34,9 +34,7 @@ class TargetGenerationMixin(GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-        **settings: Any,
+        **words: Any,
     ) -> Any:
         """Targets ``[B * num_return_sequences, max_length]``, padded after their end.
 
@@ -49,14 +47,15 @@ class TargetGenerationMixin(GenerationMixin):
             sampling_steps, sampler: evaluations of the network, and how (default: the
                 configuration's).
             seed: of all draws; by default from torch's generator.
-            settings: these, fields of the sampler, and what transformers' ``GenerationConfig``
+            words: these, fields of the sampler, and what transformers' ``GenerationConfig``
                 has, as far as it can be done.
 
         Raises:
             ValueError: a number is out of range, there is no such sampler, or a configuration
                 asks for what cannot be done. TypeError: a word that is no setting here.
         """
-        asked = settings_of(self, generation_config, settings)
+        inputs_embeds = words.pop("inputs_embeds", None)
+        asked = settings_of(self, generation_config, words)
         chosen = self._sampler(asked)
         whole, new = asked.lengths()
         length = next(n for n in (new, whole, self.config.target_length) if n is not None)
