@@ -91,7 +91,7 @@ def batch(
 
 
 def facts(config: RunConfig) -> Facts:
-    """Of the first samples of the stream, as many as a batch has."""
+    """Facts of the corpus, by the samples of the first batch."""
 
     def texts() -> tuple[Tensor, Tensor]:
         draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
@@ -110,7 +110,7 @@ class SyntheticWindows:
 
     @property
     def split(self) -> Any:
-        """What the evaluator asks of a split."""
+        """The part of a split that the evaluator uses."""
         return SimpleNamespace(num_documents=self.num)
 
     def __len__(self) -> int:

@@ -199,7 +199,7 @@ def _list(all_of_run: Sequence[Facts], verified: bool) -> str:
         if one["problem"] is not None:
             state = f"NOT SOUND: {one['problem']}"
         elif verified:
-            state = "whole, every byte checked"
+            state = "sound, every byte checked"
         else:
             state = "tensors not checked"
         lines.append(f"{one['step']:>10,}{one['bytes']:>16,}{bound:>10}  {state}")

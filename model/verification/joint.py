@@ -15,7 +15,7 @@ from model.networks.config import ModelConfig
 
 
 class Conditionals(ABC):
-    """What follows from a list of sequences and how likely each is."""
+    """Conditionals of a distribution that is given by its sequences and their probabilities."""
 
     @property
     @abstractmethod
@@ -25,7 +25,7 @@ class Conditionals(ABC):
     @property
     @abstractmethod
     def probability(self) -> Tensor:
-        """Of each, ``[N]``."""
+        """The probability of each sequence, ``[N]``."""
 
     @property
     @abstractmethod
@@ -39,7 +39,7 @@ class Conditionals(ABC):
 
     @property
     def config(self) -> ModelConfig:
-        """What objectives ask of a model: its ids."""
+        """A configuration with the distribution's ids, for objectives."""
         return DiT(vocab_size=self.vocab, width=2, num_heads=1)
 
     @property
@@ -129,7 +129,7 @@ class Texts(Conditionals):
 
     @cached_property
     def num_letters(self) -> Tensor:
-        """Of every outcome, ``[N]``."""
+        """The number of letters of every outcome, ``[N]``."""
         return torch.tensor([len(text) for text in self._texts])
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What oracles have in common: batches, enumerated noise, quadrature, losses of each text."""
+"""Shared by the oracles: batches, enumerated noise, quadrature, and losses of each text."""
 
 import itertools
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def batch_of(tokens_BL: Tensor) -> Batch:
 
 
 def uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
-    """Of the predicted positions ``[M, ids]``: every id alike, and never [MASK]."""
+    """Logits ``[M, ids]`` of the predicted positions: all ids equally likely, and never [MASK]."""
     logits_MR = torch.zeros(int(noisy.predict_mask_BL.sum()), model.num_ids)
     logits_MR[:, model.mask] = -torch.inf
     return logits_MR
@@ -66,7 +66,7 @@ def times_and_masks(length: int, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mask_probability(alpha_W: Tensor, pattern_WL: Tensor) -> Tensor:
-    """Of each pattern of masks where a token is kept with probability alpha, ``[W]``."""
+    """The probability ``[W]`` of each pattern of masks; a token is kept with probability alpha."""
     alpha_W1 = alpha_W[:, None]
     return torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
 

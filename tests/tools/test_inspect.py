@@ -100,7 +100,7 @@ def test_what_is_sound_verifies(trained: Path, capsys) -> None:
     assert main([str(trained), "--verify"]) == 0
     text = capsys.readouterr().out
     assert "every byte is as it was written" in text
-    assert text.count("whole, every byte checked") == 3
+    assert text.count("sound, every byte checked") == 3
 
 
 def test_every_damaged_file_is_named(run: Path, capsys) -> None:

@@ -58,12 +58,12 @@ class State:
         return [each.of(shards.weights) for each in shards.owned_ranges if not each.is_copy]
 
     def digest(self) -> float:
-        """Of all that this rank writes of the masters: to be summed over ranks."""
+        """Sum of squares of the masters that this rank writes; its sum over ranks is the model's."""
         return sum(float(value.double().square().sum()) for value in self.own)
 
 
 def plain_state(step: int) -> Mapping[str, Any]:
-    """What the trainer adds, as far as loading asks for it."""
+    """The trainer's part of a checkpoint's state that loading needs."""
     counts = dict.fromkeys(("tokens_seen", "skipped_in_a_row", "elapsed_s"), 0)
     return {"step": step, "optimizer_step": step, "score": None, **counts}
 

@@ -47,7 +47,7 @@ def interleaved(
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """How often ``fast`` fits into ``slow``: the median over repeats of neighbouring timings."""
+    """Median over the repeats of the ratio ``slow / fast`` of neighbouring timings."""
     return median(s / f for s, f in zip(slow, fast, strict=True))
 
 

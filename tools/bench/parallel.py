@@ -50,7 +50,7 @@ TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """What some ranks of the pool run: a function of :mod:`tools.bench.ranks`, and its words."""
+    """A function of :mod:`tools.bench.ranks` for ``size`` ranks of the pool, and its arguments."""
 
     size: int
     target: Callable[..., Any]

@@ -23,7 +23,7 @@ from pretrain.optim_config import OptimConfig
 from tools.bench import reference
 
 OBJECTIVE: Any = Plugin("model.objectives").resolve(defaults.OBJECTIVE)()
-"""What is timed: the reference step (:mod:`tools.bench.reference`) is the same method's."""
+"""The objective that is timed; the reference step (:mod:`tools.bench.reference`) is its own."""
 
 
 class MasterWeights:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 MARK = r"\p{M}"
 OPEN_SYLLABLES = [chr(code) for code in range(0xAC00, 0xD7A4, 28)]
 FINALS = [chr(code) for code in range(0x11A8, 0x11C3)]
-"""Of Hangul: the rules join three letters, and no letter to a syllable."""
+"""Hangul: the rules join three letters, and no letter to a syllable."""
 
 
 def not_composed(normalize: Callable[[str], str]) -> str:

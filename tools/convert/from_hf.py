@@ -45,7 +45,7 @@ def from_hf(
         tokenizer: the one that goes with the weights; its ids must be the model's.
 
     Raises:
-        UserError: the source is of no known format, does not fit it, or is not whole.
+        UserError: the source is of no known format, does not fit it, or is incomplete.
         RunError: the logits differ.
     """
     options = options or Options()
@@ -135,7 +135,7 @@ def _run(
 
 
 def _objective_state_of(source: Path) -> State:
-    """What the objective had learnt in the run it was exported from, where that is beside it."""
+    """The objective state of the run that was exported, if the export holds it."""
     file = source / objective_tensors.NAME
     return objective_tensors.parsed(file.read_bytes(), file) if file.is_file() else NO_STATE
 

@@ -69,7 +69,7 @@ def _read(described: Mapping[str, Any], unread: Collection[str]) -> dict[str, in
 
 
 def _hidden(model: dict[str, Any], names: Mapping[str, int]) -> Hidden:
-    """What keeps these names from being read."""
+    """The changes that keep these names from being read."""
     vocabulary = model["vocab"]
     unknown = model.get("unk_token")
     if isinstance(vocabulary, list):

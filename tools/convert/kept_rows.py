@@ -27,7 +27,7 @@ class Vocabulary:
 
     @property
     def mask_id(self) -> int | None:
-        """Of the model: None where [MASK] is our own, the id after the vocabulary."""
+        """The model's ``mask_id``: None where [MASK] is our own, the id after the vocabulary."""
         return self.mask if self.mask < self.vocab_size else None
 
     @property

@@ -1,7 +1,7 @@
 """Logits of source and result on fixed inputs, and the report that stands beside the weights.
 
 Both are computed layer by layer, each layer's weights read when its turn comes, so that
-neither model stands in memory whole; and in float64, of the same float32 weights. What is
+neither model is in memory as a whole; and in float64, of the same float32 weights. What is
 left between two right ways to compute a network is then rounding of some 1e-14 of the
 largest logit, however large the logits and however deep the model. In float32 it is 1e-6 of
 it, as much as a wrong epsilon makes.

@@ -1,4 +1,4 @@
-"""What SentencePiece does to a text before it cuts it, in the terms of Hugging Face's tokenizers.
+"""SentencePiece's normalisation of a text, as normalizers of Hugging Face's tokenizers.
 
 A model file brings its rules compiled, as the longest sequence of characters that is replaced
 at each place. ``Precompiled`` reads them, but by grapheme: of several characters that hang
@@ -40,7 +40,7 @@ class Spelling:
 
 
 def problems(proto: Any) -> list[str]:
-    """What of a model's normalisation cannot be expressed."""
+    """Parts of a model's normalisation that cannot be expressed."""
     spec = proto.normalizer_spec
     found = []
     if spec.precompiled_charsmap and spec.name not in COMPOSED:

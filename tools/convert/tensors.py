@@ -1,6 +1,6 @@
 """Lazy collections of named tensors: the common form of all conversions.
 
-A model never stands in memory whole. A file, a checkpoint and a conversion of another such
+A model is never in memory as a whole. A file, a checkpoint and a conversion of another such
 collection look alike: names and shapes at once, each value when its turn comes.
 """
 
@@ -82,7 +82,7 @@ def of_path(path: Path, *, ema: bool = False) -> Tensors:
         ema: of a .ckpt that keeps an averaged copy as a list, that copy.
 
     Raises:
-        UserError: there are none, they are not whole, or they need more than tensors.
+        UserError: there are none, they are incomplete, or they need more than tensors.
     """
     if path.is_dir():
         return _of_directory(path, ema)

@@ -21,7 +21,7 @@ from tools.convert.output import staged
 from tools.sample.options import sampler_of
 
 RUN_FILE = "palimpsest_run.json"
-"""What :mod:`tools.convert.from_hf` needs of the run."""
+"""The file with the run's configuration and progress, for :mod:`tools.convert.from_hf`."""
 
 
 def to_hf(
@@ -111,7 +111,7 @@ def _check_form(config: RunConfig) -> None:
 
 
 def _corpus(config: RunConfig) -> Path | None:
-    """Where the run's tokenizer is, if it is on this machine."""
+    """The directory of the run's corpus, if it is on this machine."""
     path = Path(config.data.corpus)
     if config.data.corpus == "demo":
         path = Path(config.data.demo_dir) / f"demo-{config.model.vocab_size}"
@@ -130,7 +130,7 @@ def _special_ids(path: Path | None) -> dict[str, int]:
 
 
 def _generation(config: RunConfig, special: dict[str, int]) -> dict[str, Any]:
-    """How samples are drawn by default; ``max_length`` counts a denoiser's frame, too."""
+    """generation_config.json: default sampling; ``max_length`` counts BOS and EOS of a denoiser."""
     sampler = sampler_of([], config)
     settings = {"steps": "sampling_steps", "temperature": "temperature"}
     return {

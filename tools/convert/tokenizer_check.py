@@ -44,7 +44,7 @@ NAMES = (
 )  # fmt: skip
 PLACES = ("{}", " {} ", "x{}y", "a {} b", "{}{}", "use {} here.\n{}")
 DOCUMENTS, LONGEST, WORDS = 64, 4096, 4000
-"""Of a corpus: documents, tokens of each, and words."""
+"""What is compared of a corpus: documents, tokens of each, and words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _documents(ours: Tokenizer, path: Path) -> Iterator[str]:
     for manifest in sorted(path.glob(f"*/{FILE_NAME}")):
         try:
             split = open_split(path, manifest.parent.name, tokenizer=ours)
-        except UserError:  # a corpus that is not whole is not this command's business
+        except UserError:  # an incomplete corpus is not this command's business
             continue
         starts = split.document_starts()
         chosen = np.unique(np.linspace(0, split.num_documents - 1, DOCUMENTS).astype(int))

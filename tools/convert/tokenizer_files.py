@@ -118,7 +118,7 @@ def _as_special(name: str, there: AddedToken | None) -> AddedToken:
 
 
 def _scores(written: dict[str, Any]) -> Scores | None:
-    """Of a Unigram model; its own unknown token and bytes are not found by their scores."""
+    """Scores of a Unigram model; its unknown token and bytes are not found by their scores."""
     model = written["model"]
     if model["type"] != "Unigram":
         return None

@@ -9,7 +9,7 @@ from typing import Self
 from configs.errors import UserError
 
 PAGE = 4096
-"""What such a disk hands out at a time."""
+"""Bytes that a tmpfs allocates at a time."""
 
 
 class SmallDisk:
@@ -57,7 +57,7 @@ class SmallDisk:
             assert time.monotonic() < deadline, error
 
     def _mount(self, *options: str) -> str:
-        """What went wrong; nothing if nothing did."""
+        """The error of ``mount``, empty if there is none."""
         command = ["mount", *options, str(self._path)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)

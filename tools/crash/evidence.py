@@ -80,7 +80,7 @@ class Evidence:
         return sorted(self.directory.checkpoints.glob(".attempt-*/step-*"))
 
     def moment(self) -> str:
-        """What the run was doing, or was killed while doing."""
+        """The phase of the run, or that in which it was killed."""
         if not self.has_begun():
             return "start-up"
         if self.being_written():

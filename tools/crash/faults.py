@@ -85,7 +85,7 @@ class Faults:
     # -- disks ------------------------------------------------------------------------------
 
     def _full(self, start: Start, disk: SmallDisk) -> str:
-        """From within a rank's file on, room grows page by page: every write fails once."""
+        """Fill the disk within a rank's file, then add room by pages: every write fails once."""
         checkpoint, ranks = self._sizes()
         room = KEEP_LAST * checkpoint + ranks - self._rng.randrange(ranks)
         disk.resize(room)

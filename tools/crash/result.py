@@ -39,7 +39,7 @@ class Result:
     began: float = field(default_factory=time.monotonic)
 
     def text(self) -> str:
-        """As Markdown."""
+        """The report as Markdown."""
         seconds = time.monotonic() - self.began
         known = {**machine_facts(torch.device("cpu")), **provenance()}
         parts = [

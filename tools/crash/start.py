@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 GONE_S = 60.0
-"""How long processes may take to end once they have a reason to."""
+"""Seconds that processes may take to end once they have a reason to."""
 
 _MARK = "PALIMPSEST_CRASH"
 
@@ -57,7 +57,7 @@ class Start:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """Its output since this start."""
         with self._log.open("rb") as stream:
             stream.seek(self._output_before)
             return stream.read().decode(errors="replace")

@@ -41,7 +41,7 @@ MADE = """\
 
 Try next:
 """
-"""What stands between the numbers of the objective's part (``TEXT``) and its advice (``NEXT``)."""
+"""The text between the numbers of an objective's module (``TEXT``) and its advice (``NEXT``)."""
 
 
 def demo(words: Sequence[str]) -> int:
@@ -73,7 +73,7 @@ def demo(words: Sequence[str]) -> int:
 
 
 def _part(config: RunConfig) -> ModuleType:
-    """What is shown of the objective: the module of its name beside this one."""
+    """The module beside this one that evaluates and describes the objective."""
     return importlib.import_module(f"tools.demo.{method_name(config.objective)}")
 
 

@@ -1,4 +1,4 @@
-"""What the demo shows of GENIE: denoising beside doing without a network, and filled-in spans."""
+"""The demo of GENIE: denoising errors beside baselines without a network, and filled-in spans."""
 
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +15,7 @@ from tools.sample.options import sampler_of
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 HARD = 0.3
-"""Where rounding alone recovers at most so much, a network has something to prove."""
+"""Levels are hard where rounding alone recovers at most this share of the tokens."""
 SAMPLES = 256
 
 TEXT = """

@@ -1,4 +1,4 @@
-"""What the demo shows of MDLM: the bound beside counting words, free and infilled texts."""
+"""The demo of MDLM: its bound beside a unigram's, and free and infilled texts."""
 
 from typing import Any
 

@@ -124,7 +124,7 @@ def _configured(
 
 
 def _facts(config: RunConfig, cluster: Cluster, mfu: float, one: Candidate) -> str:
-    """What holds under every layout."""
+    """The lines that hold under every layout: parameters, batch, operations, hardware."""
     gpu, numbers = cluster.gpu, one.plan
     count = cluster.ranks // cluster.ranks_per_node
     nodes = "1 node" if count == 1 else f"{count:,} nodes"
@@ -169,7 +169,7 @@ def _recommendation(config: RunConfig, cluster: Cluster, chosen: Candidate) -> s
 
 
 def _duration(seconds: float) -> str:
-    """In the largest unit of which there are two or more."""
+    """Seconds in the largest unit of which there are two or more."""
     for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"

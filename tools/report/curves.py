@@ -1,4 +1,4 @@
-"""The curves of a run, from its metrics: what is drawn, and how it is smoothed."""
+"""The curves of a run by its metrics, and their smoothing."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +69,7 @@ def by_level(rows: list[Row]) -> tuple[np.ndarray, list[float]]:
 
 
 def _level(key: str) -> float | None:
-    """Where the range of the noise level begins that a metric is of; None if it is of none."""
+    """The lower end of the range of noise levels of a metric; None for other metrics."""
     try:
         start = float(key.removeprefix(LEVEL)) if key.startswith(LEVEL) else -1.0
     except ValueError:

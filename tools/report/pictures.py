@@ -31,7 +31,7 @@ def report(paths: list[Path], out: Path | None = None, unigram: float | None = N
 
 
 def table(runs: list[Run]) -> str:
-    """What differs in the configurations of runs, a line for each key."""
+    """A table of the keys in which configurations of runs differ."""
     found = differences(runs)
     if not found:
         return "their configurations are the same"

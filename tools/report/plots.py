@@ -24,7 +24,7 @@ TOKENS = EngFormatter(sep="")
 """250k, 1.5M, 2G."""
 
 MOST_INSIDE = 8
-"""Of entries in a legend: a longer one stands beside the picture, not in it."""
+"""Most entries of a legend inside a plot; a longer one stands beside it."""
 
 
 def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path:

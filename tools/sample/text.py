@@ -1,4 +1,4 @@
-"""Texts of a model that writes whole windows, from nothing or around a prompt."""
+"""Sampling texts, from nothing or around a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

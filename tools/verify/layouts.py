@@ -98,7 +98,7 @@ def _masters(trained: Engine) -> list[tuple[FlatRange, Tensor]]:
 
 
 def _digests(position_B: Tensor, noisy: dict[str, Tensor]) -> dict[int, str]:
-    """By stream position, a digest of the sample's row of every tensor."""
+    """Digests of the samples' rows of all tensors, by stream position."""
     rows = [value.cpu() for value in noisy.values() if value.dim() > 0]
     return {
         position: hashlib.sha256(
@@ -199,7 +199,7 @@ def _draw(trained: Engine, mesh: Mesh, config: RunConfig) -> tuple[list[int], Te
 
 
 def near_ties(config: RunConfig, logits_MR: Tensor, tie: float) -> Tensor:
-    """Of each of :attr:`Outcome.drawn`, whether its two best candidates lie within ``tie``."""
+    """Whether the two best candidates of each of :attr:`Outcome.drawn` lie within ``tie``."""
     _, draw = _noisy_draw(config, torch.device("cpu"))
     best = Categorical(logits_MR).scores(*draw).topk(2, dim=-1).values
     return best[:, 0] - best[:, 1] < tie

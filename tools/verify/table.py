@@ -93,7 +93,7 @@ def record(verdict: Verdict) -> dict[str, Any]:
 
 
 def breakage(verdict: Verdict, known: Mapping[str, str], again: Sequence[str]) -> str:
-    """What broke, the figures, and what to do; ``again`` are the words that repeat it."""
+    """The report of a check that broke; ``again`` are the options that repeat it."""
     lines = ["", f"BROKEN: {verdict.name}"]
     if verdict.error:
         lines.append(verdict.error.rstrip())

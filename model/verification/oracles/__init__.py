@@ -25,7 +25,7 @@ ORACLES = Plugin("model.verification.oracles")
 
 
 def checks(device: torch.device) -> Iterator[Check]:
-    """Of the noise and of every installed objective, computed on ``device``."""
+    """The checks of the noise and of every installed objective, computed on ``device``."""
     for check in _all():
         yield replace(check, compare=partial(_on, device, check))
 

@@ -27,7 +27,7 @@ from model.verification.texts import batch_of, predicted, row_losses, uniform_lo
 
 SAMPLES = 4000
 DEVIATIONS = 4.5
-"""Of a chi-square statistic from its mean, in standard deviations; the seed is fixed."""
+"""Most deviation of a chi-square statistic from its mean, in standard deviations."""
 
 DRAWS = Draws(seed=5, split="verify", batch=64)
 
@@ -50,7 +50,7 @@ class ChainRule:
         self._read_BL = torch.zeros(0, 0, dtype=torch.int64)
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """What ``read`` makes of the prediction."""
+        """See :meth:`model.samplers.SampledNetwork.ask`."""
         past, ids_BL = _past(query.layout), query.ids_BL
         if past:
             ids_BL = torch.cat([self._read_BL[:, :past], ids_BL], dim=1)
@@ -185,7 +185,7 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def _nats(noisy: Noisy, joint: Conditionals) -> Tensor:
-    """Of every sample under the chain rule, ``[B]`` float64."""
+    """Nats of every sample under the chain rule, ``[B]`` float64."""
     _past(noisy.layout)
     return _summed(noisy, ChainRule(joint).logits(noisy.ids_BL, noisy.predict_mask_BL))
 

@@ -27,7 +27,7 @@ from model.verification.check import Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint
 
 NODES = 16
-"""Of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
+"""Nodes of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
 
 LENGTH = 4
 GIVEN: Sequence[Sequence[bool]] = (
@@ -66,7 +66,7 @@ def _held_out_bound() -> list[Comparison]:
 
 
 def _least(truth: Tensor) -> Tensor:
-    """What has no free token costs nothing, and has nothing to be relative to."""
+    """The measure of deviations: |truth|, but 1e-6 where no token is free and the truth is 0."""
     return truth.abs().clamp(min=1e-6)
 
 
@@ -148,7 +148,7 @@ def _one_block() -> list[Comparison]:
 
 
 def _differing(found: Noisy, truth: Noisy) -> int:
-    """How many fields are not the same, bit by bit."""
+    """The number of fields that differ in any bit."""
     pairs = ((getattr(x, field.name) for x in (found, truth)) for field in fields(Noisy))
     return sum(
         not (torch.equal(one, other) if isinstance(one, Tensor) else one == other)
@@ -197,5 +197,5 @@ def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
 
 
 def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
-    """Of every sample, ``[B]`` float64."""
+    """Losses of every sample, ``[B]`` float64."""
     return texts.row_losses(Bd3lm().bound_losses, noisy, logits_MR)

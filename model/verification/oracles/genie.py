@@ -37,10 +37,10 @@ GOLDEN = (
     ("abar_1999", 2.0204e-7),
     ("std_0", 0.1210012832),
 )
-"""Of the sqrt schedule at T = 2000, computed apart from this code."""
+"""Values of the sqrt schedule at T = 2000, computed apart from this code."""
 
 NODES = 64
-"""Of the Gauss-Hermite rule over the noise."""
+"""Nodes of the Gauss-Hermite rule over the noise."""
 
 
 def oracles() -> Iterator[Check]:

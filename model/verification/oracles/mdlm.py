@@ -33,7 +33,7 @@ from model.verification.texts import (
 )
 
 NODES = 32
-"""Of the Gauss-Legendre rule over time, whose error is far below float32's."""
+"""Nodes of the Gauss-Legendre rule over time, whose error is far below float32's."""
 
 
 def oracles() -> Iterator[Check]:
@@ -187,5 +187,5 @@ def _denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
 
 
 def _losses(noisy: Noisy, logits_MR: Tensor) -> Tensor:
-    """Of every sample, ``[B]`` float64."""
+    """Losses of every sample, ``[B]`` float64."""
     return row_losses(Mdlm().bound_losses, noisy, logits_MR)

@@ -28,7 +28,7 @@ from model.verification.scripted import Scripted
 from model.verification.texts import batch_of, legendre, predicted
 
 NODES = 4
-"""Of the rule over the rate: exact for texts of up to seven positions."""
+"""Nodes of the rule over the rate: exact for texts of up to seven positions."""
 
 
 def oracles() -> Iterator[Check]:

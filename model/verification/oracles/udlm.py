@@ -26,7 +26,7 @@ from model.verification.scripted import Scripted
 from model.verification.texts import batch_of, legendre, row_losses
 
 NODES = 24
-"""Of the Gauss-Legendre rule over w, where a time is w^3: at 0 integrands have logarithms."""
+"""Nodes of the Gauss-Legendre rule over w, where a time is w^3: at 0 integrands have logarithms."""
 
 Loss = Callable[[Prediction, Noisy], Tensor]
 
@@ -136,7 +136,7 @@ def _only(objective: Udlm) -> Loss:
 
 
 def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Tensor:
-    """Of every sample under the right prediction, ``[B]`` float64."""
+    """Losses of every sample under the right prediction, ``[B]`` float64."""
     logits_MR = torch.nn.functional.pad(
         others(law, noisy.ids_BL, noisy.predict_mask_BL, alpha_B1)[noisy.predict_mask_BL]
         .log()
@@ -287,5 +287,5 @@ def _scripted(time_W: Tensor, alpha_W1: Tensor, noise_WL: Tensor, vocab: int) ->
 
 
 def _nats(what: str, found: Tensor, truth: Tensor) -> Comparison:
-    """In nats where there are less than one, else relative."""
+    """Deviation in nats where the truth is below one, else relative."""
     return relative(what, found, truth, truth.clamp(min=1))

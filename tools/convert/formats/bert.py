@@ -196,7 +196,7 @@ def _read(source: Tensors, model: Transformer, ids: Vocabulary, name: str) -> Te
 
 @torch.no_grad()
 def logits(source: Tensors, model: Transformer, inputs: Inputs) -> Tensor:
-    """Of these weights by BERT's own way, ``[B, L, V]``."""
+    """Logits ``[B, L, V]`` of these weights, computed as BERT does."""
     read = source.double().read
 
     def linear(x: Tensor, name: str) -> Tensor:

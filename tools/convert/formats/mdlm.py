@@ -260,7 +260,7 @@ def _inverse(names: Mapping[str, str]) -> dict[str, str]:
 
 @torch.no_grad()
 def logits(bare: Tensors, model: DiT, inputs: Inputs) -> Tensor:
-    """Of these weights by MDLM's own way, ``[B, L, ids]``: one matrix for q, k and v."""
+    """Logits ``[B, L, ids]`` of these weights, computed as MDLM does: one matrix for q, k and v."""
     read = bare.double().read
     level = inputs.level_B1 if model.time_conditioning else torch.zeros_like(inputs.level_B1)
     features = sinusoid(-torch.log1p(-0.999 * level)).double()

@@ -34,7 +34,7 @@ PREFIX = "denoiser."
 TABLES = ("tokens", "source_tokens", "head")
 """Modules with a row for each id."""
 FILL_MASK = {"impl": "fill_mask.TemplatePipeline", "pt": ["AutoModelForMaskedLM"], "type": "text"}
-"""How transformers finds the pipeline beside the weights."""
+"""The entry by which transformers finds the pipeline beside the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,12 @@ class Form:
     run: Callable[[Mapping[str, Any]], dict[str, Any]]
 
     def auto_map(self) -> dict[str, str]:
-        """Where transformers finds each class."""
+        """The ``auto_map`` of config.json: where transformers finds each class."""
         classes = {name: f"{self.entry}.{own}" for name, own in self.classes.items()}
         return {"AutoConfig": f"configuration_palimpsest.{self.config_class}", **classes}
 
     def logits(self, fields: Mapping[str, Any], held: Tensors, inputs: Inputs) -> Tensor:
-        """Of exported weights by the code that an export made now has beside them."""
+        """Logits of exported weights, by the modelling code of a present export."""
         with TemporaryDirectory() as folder:
             for name, text in flat_files(self.entry, fields["name"]).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")

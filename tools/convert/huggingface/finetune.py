@@ -41,7 +41,7 @@ def read(path: Path, tokenizer: Any, length: int, *, labels: bool) -> Rows:
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
-    """Of a classifier, for the Trainer."""
+    """Accuracy of a classifier, for the Trainer."""
     right = prediction.predictions.argmax(-1) == prediction.label_ids
     return {"accuracy": float(right.mean())}
 

@@ -25,7 +25,7 @@ SILENT = {
     "compile_config", "disable_compile", "is_assistant", "low_memory", "decoder_start_token_id",
     "transformers_version", "synced_gpus", "labels", "tokenizer", "do_sample",
 }  # fmt: skip
-"""What changes no result; the Trainer and pipelines pass it along."""
+"""Settings that change no result; the Trainer and pipelines pass them along."""
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
 COMMON = (
     "max_length", "max_new_tokens", "num_return_sequences", "return_dict_in_generate", "seed",

@@ -201,10 +201,10 @@ class _Padded:
         self._denoiser, self._valid_BL = denoiser, valid_BL
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """What ``read`` makes of the prediction."""
+        """Ask the denoiser with the padding hidden; returns ``read(prediction)``."""
         answer: Answer = self._denoiser.ask(replace(query, valid_BL=self._valid_BL), read)
         return answer
 
     def encode(self, query: Query) -> Query:
-        """There is no source."""
+        """The query itself: there is no source to encode."""
         return query

@@ -7,7 +7,7 @@ from torch import Tensor
 from model.networks.config import ModelConfig
 
 IGNORED = -100
-"""Where no loss is wanted, as in all of transformers."""
+"""The label of positions without a loss, as in all of transformers."""
 
 
 def check_ids(labels_BL: Tensor, model: ModelConfig) -> None:

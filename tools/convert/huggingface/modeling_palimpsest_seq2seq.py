@@ -183,7 +183,7 @@ class PalimpsestForSeq2SeqLM(Wrapper, TargetGenerationMixin):
         return Source(read=self._filled(read, valid_BS), valid_BS=valid_BS, place=place)
 
     def _filled(self, read: Tensor, valid_BS: Tensor) -> Tensor:
-        """With the padding token where there is no text, if it is known."""
+        """The source with the padding token where there is no text, if that is known."""
         pad = self.config.pad_token_id
         if pad is None:
             return read
