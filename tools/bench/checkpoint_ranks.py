@@ -58,7 +58,7 @@ class State:
         return [each.of(shards.weights) for each in shards.owned_ranges if not each.is_copy]
 
     def digest(self) -> float:
-        """Sum of squares of the masters that this rank writes; its sum over ranks is the model's."""
+        """Sum of squares of the masters that this rank writes; over all ranks the model's."""
         return sum(float(value.double().square().sum()) for value in self.own)
 
 
