@@ -7,7 +7,8 @@ from configs.load import load
 from pretrain.config import RunConfig
 from pretrain.parallel.config import ParallelConfig
 from pretrain.planner.plan import plan
-from tools.plan.__main__ import main, words
+from tools.plan.__main__ import main
+from tools.plan.recommendation import words
 
 OWT = "configs/mdlm/owt.yaml"
 SEVENTY = [
