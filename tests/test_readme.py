@@ -24,7 +24,8 @@ from configs.load import Plugin
 from model.draws import Draws
 from model.samplers import Job
 from model.verification import oracles
-from pretrain.evaluation.bound import mean_losses
+from pretrain.evaluation.evaluator import Evaluator
+from pretrain.evaluation.losses import mean_losses
 from pretrain.trial import SyntheticStream, run_config
 from tools.verify.reference_loop import PlainLoop
 
@@ -64,11 +65,10 @@ def test_it_trains_and_is_validated(method: Any) -> None:
     for _ in range(20):
         loop.step()
     assert loop.losses[-1] < loop.losses[0]
+    ask = loop.denoiser.ask
+    evaluator = Evaluator(ask=ask, objective=config.objective, model=config.model, seed=0, batch=2)
     with torch.no_grad():
-        held_out = mean_losses(
-            loop.denoiser.ask, config.objective, config.model, SyntheticStream(config),
-            seed=0, num=7, batch=2,
-        )  # fmt: skip
+        held_out = mean_losses(evaluator, SyntheticStream(config), num=7)
     assert held_out.losses(config.objective)["loss"] == pytest.approx(loop.losses[-1], rel=0.2)
 
 

@@ -18,7 +18,7 @@ from pretrain.checkpoint import store
 from pretrain.checkpoint.dcp import DcpShard
 from pretrain.checkpoint.reader import Reader
 from pretrain.config import RunConfig
-from pretrain.evaluation.bound import Share
+from pretrain.evaluation.evaluator import Share
 from pretrain.parallel.batch import misfits
 from pretrain.parallel.config import ParallelConfig
 from pretrain.parallel.network import DistributedNetwork, local_denoiser

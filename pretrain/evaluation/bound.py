@@ -10,11 +10,10 @@ both cases. The bound is exact in the sense of
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,8 @@ from torch import Tensor
 
 from data_pipeline.shards import Split
 from data_pipeline.windows import Windows
-from model.draws import Draws
-from model.networks.config import ModelConfig
-from model.objectives import LOSS, NO_STATE, Bounded, Noisy, Objective, Scope, State
-from model.prediction import Ask, Prediction
+from model.objectives import Bounded, Scope
+from pretrain.evaluation.evaluator import Evaluator
 
 SEEN = ("tokens", "valid", "ending", "segment")
 """Arrays of a window that the objective receives."""
@@ -34,27 +31,6 @@ WITH_ENDS = "-log p(texts, their ends included)"
 CUT = f"{WITH_ENDS}, given how many windows each fills"
 GIVEN_LENGTH = "-log p(text given its length)"
 """Descriptions of the quantity that is bounded."""
-
-T = TypeVar("T")
-
-
-class Batches(Protocol):
-    """Samples by position, such as :class:`data_pipeline.loader.Stream`."""
-
-    def batch(self, positions: np.ndarray) -> dict[str, Tensor]:
-        """The samples at these positions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """The batches that a rank evaluates: every ``size``-th one, from ``rank`` on.
-
-    Ranks without a batch of their own in the last round run its first one again and discard the
-    result, since under ZeRO 3 a forward pass is a collective.
-    """
-
-    rank: int = 0
-    size: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,49 +57,41 @@ class Tally:
 
 
 def document_losses(
-    ask: Ask,
-    objective: Bounded,
-    model: ModelConfig,
-    windows: Windows,
-    *,
-    seed: int,
-    samples: int,
-    batch: int,
-    state: State = NO_STATE,
-    num_windows: int | None = None,
-    share: Share = Share(),
-    device: torch.device | str = "cpu",
-    on_batch: Callable[[int], object] = lambda done: None,
+    evaluator: Evaluator, windows: Windows, *, samples: int, num_windows: int | None = None
 ) -> Tally:
-    """Nats and tokens of each document.
+    """Nats and tokens of each document; the results of all shares have to be summed.
 
     The corruptions depend on the seed, the window and the sample only: neither on the
-    batch size nor on the share. Sum the results of all shares.
+    batch size nor on the share.
 
     Args:
-        state: of the objective.
+        evaluator: of a bounded objective.
+        samples: corruptions of each window.
+        num_windows: evaluate only the first windows.
     """
+    objective, model, device = evaluator.objective, evaluator.model, evaluator.device
+    assert isinstance(objective, Bounded)
     total = min(num_windows or len(windows), len(windows))
-    draws = Draws(seed=seed, split="valid", batch=total * samples)
+    draws = evaluator.draws(total * samples)
     sums = torch.zeros(windows.split.num_documents, 3, dtype=torch.float64)
     spread = torch.zeros(windows.split.num_documents, dtype=torch.float64)
     ids = torch.zeros(model.vocab_size, dtype=torch.float64)
-    for turn in _batched(_batches(windows, total, batch), share.size):
-        mine = share.rank < len(turn)
-        first, part = turn[share.rank if mine else 0]
+    rounds = evaluator.share.batches(_batches(windows, total, evaluator.batch))
+    for turn, (first, part), mine in rounds:
         document, scored = part["document"], part["scored"]
         given = {key: part[key].to(device) for key in SEEN if key in part}
         counted = objective.counted(given, scored.to(device), model)
-        # How a padded text ends is its document's too.
+        # The EOS that ends a padded text belongs to its document.
         owner = torch.where(scored, document, document.amax(dim=1, keepdim=True))
         window = first + torch.arange(len(scored), device=device)
         for sample in range(samples):
             inputs = given | {"position": window * samples + sample}
-            noisy = objective.bound_corrupt(inputs, counted, draws, model, state)
-            losses_M = ask(noisy, partial(objective.bound_losses, noisy=noisy)).double().cpu()
+            noisy = objective.bound_corrupt(inputs, counted, draws, model, evaluator.state)
+            read = partial(objective.bound_losses, noisy=noisy)
+            losses_M = evaluator.ask(noisy, read).double().cpu()
             if mine:
                 row_M, column_M = noisy.predict_mask_BL.cpu().nonzero(as_tuple=True)
-                # What is read may be several copies of a text, one behind the other.
+                # The network may read several copies of a text, one behind the other.
                 owner_M = owner[row_M, column_M % owner.shape[1]]
                 sums[:, 0].index_add_(0, owner_M, losses_M)
         if mine:
@@ -133,100 +101,8 @@ def document_losses(
             ids += torch.bincount(part["tokens"][counted.cpu()], minlength=len(ids))
             if "ending" in part:
                 spread += torch.bincount(document.amax(dim=1), minlength=len(spread))
-        on_batch(sum(len(part["scored"]) for _, part in turn))
+        evaluator.on_batch(sum(len(part["scored"]) for _, part in turn))
     return Tally(documents_D3=sums, ids_R=ids, windows_D=spread)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutLosses:
-    """Losses of held-out samples by term, summed over all shares or of one.
-
-    Args:
-        sums_T, counts_T: float64, of each term: its sum and what it is a mean over.
-        samples_NT: float64, the same sums of each sample.
-        tokens_N: float64, tokens of each sample.
-    """
-
-    sums_T: Tensor
-    counts_T: Tensor
-    samples_NT: Tensor
-    tokens_N: Tensor
-
-    def total(self, total: Callable[[Tensor], Tensor]) -> "HeldOutLosses":
-        """Sum over all shares, by a function that sums one tensor."""
-        return HeldOutLosses(**{name: total(value).cpu() for name, value in vars(self).items()})
-
-    def losses(self, objective: Objective) -> dict[str, float]:
-        """The weighted sum of the terms as ``loss``, then each of several by its name."""
-        means_T = self.sums_T / self.counts_T.clamp(min=1)
-        weights = objective.terms.values()
-        found = {LOSS: sum(w * m for w, m in zip(weights, means_T.tolist(), strict=True))}
-        if len(means_T) > 1:
-            found |= dict(zip(objective.terms, means_T.tolist(), strict=True))
-        return found
-
-    def by_sample(self, objective: Objective) -> Tensor:
-        """``[N, 2]``: each sample's part of the loss, in the measure of its tokens, and these.
-
-        The first column's sum over the second's is the loss.
-        """
-        weight_T = torch.tensor(list(objective.terms.values()), dtype=torch.float64)
-        scale_T = weight_T * (self.tokens_N.sum() / self.counts_T.clamp(min=1))
-        return torch.stack([self.samples_NT @ scale_T, self.tokens_N], dim=1)
-
-
-def mean_losses(
-    ask: Ask,
-    objective: Objective,
-    model: ModelConfig,
-    stream: Batches,
-    *,
-    seed: int,
-    num: int,
-    batch: int,
-    state: State = NO_STATE,
-    share: Share = Share(),
-    device: torch.device | str = "cpu",
-    on_batch: Callable[[int], object] = lambda done: None,
-) -> HeldOutLosses:
-    """The losses of the first ``num`` held-out samples, as in training.
-
-    For objectives without a bound. Times are even whatever they are in training, so that
-    numbers of different runs can be compared. Sum the results of all shares.
-    """
-    draws = Draws(seed=seed, split="valid", batch=num)
-    names = list(objective.terms)
-    sums_T, counts_T = torch.zeros(2, len(names), dtype=torch.float64)
-    samples_NT = torch.zeros(num, len(names), dtype=torch.float64)
-    tokens_N = torch.zeros(num, dtype=torch.float64)
-    firsts = range(0, num, batch)
-    for turn in _batched(firsts, share.size):
-        mine = share.rank < len(turn)
-        first = turn[share.rank if mine else 0]
-        positions = np.arange(first, min(num, first + batch))
-        samples = {key: value.to(device) for key, value in stream.batch(positions).items()}
-        noisy = objective.corrupt(samples, draws, model, state)
-        noisy = objective.refine(noisy, ask, draws, state)
-        losses = ask(noisy, partial(_all_terms, objective, noisy=noisy))
-        if mine:
-            # Views of one sample stand len(positions) rows apart.
-            row_M = noisy.predict_mask_BL.nonzero()[:, 0].cpu() % len(positions)
-            row_B = torch.arange(len(noisy.ids_BL)) % len(positions)
-            for term, (name, loss) in enumerate(zip(names, losses, strict=True)):
-                own = loss.double().cpu()
-                sums_T[term] += own.sum()
-                counts_T[term] += noisy.count(name).double().cpu()
-                row = row_M if own.dim() == 1 else row_B
-                samples_NT[:, term].index_add_(0, first + row, own.flatten())
-            tokens_N[first : first + len(positions)] = samples["valid"].sum(dim=1).double().cpu()
-        on_batch(len(turn) * batch)
-    return HeldOutLosses(sums_T=sums_T, counts_T=counts_T, samples_NT=samples_NT, tokens_N=tokens_N)
-
-
-def _all_terms(objective: Objective, prediction: Prediction, noisy: Noisy) -> tuple[Tensor, ...]:
-    """By term, ``[M]`` or ``[B, 1]``."""
-    losses = objective.losses(prediction, noisy)
-    return tuple(losses[name] for name in objective.terms)
 
 
 def _batches(windows: Windows, total: int, batch: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -236,13 +112,6 @@ def _batches(windows: Windows, total: int, batch: int) -> Iterator[tuple[int, di
         for part in windows.read(start, min(total, start + batch)):
             yield first, {key: torch.from_numpy(array) for key, array in part.items()}
             first += len(part["tokens"])
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of ``size`` items, the last one perhaps shorter."""
-    iterator = iter(items)
-    while turn := list(islice(iterator, size)):
-        yield turn
 
 
 def unigram_nats(

@@ -1,6 +1,5 @@
 """The held-out bound or loss of a loaded checkpoint, with its interval and what gave it."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,12 +12,15 @@ from configs.errors import UserError
 from data_pipeline.shards import open_split
 from data_pipeline.windows import held_out
 from model.draws import Draws
-from model.prediction import Networks
+from model.prediction import Ask, Networks
 from pretrain.checkpoint.networks import asking
 from pretrain.checkpoint.weights import Loaded, Which
 from pretrain.data import corpus_path, open_corpus
-from pretrain.evaluation.bound import document_losses, mean_losses, summarise
+from pretrain.evaluation.bound import document_losses, summarise
+from pretrain.evaluation.evaluator import Evaluator
 from pretrain.evaluation.interval import ratio_interval
+from pretrain.evaluation.losses import mean_losses
+from pretrain.run import console
 from pretrain.run.progress import Counter
 
 OF_PAIRS = "held-out samples"
@@ -39,11 +41,9 @@ def held_out_bound(
     windows = held_out(split, config.data.sequence_length, how, segments=mask)
     scope = config.objective.scope(padded=how == "pad")
     samples = 1 if scope.exact else samples
-    with _evaluating(loaded, len(windows), "window", seed, batch) as common:
-        ask = Networks(loaded.network.ask)
-        tally = document_losses(
-            ask, config.objective, config.model, windows, samples=samples, **common
-        )
+    ask = Networks(loaded.network.ask)
+    with _evaluator(loaded, ask, len(windows), "window", seed, batch) as evaluator:
+        tally = document_losses(evaluator, windows, samples=samples)
     tally = tally.total(loaded.total)
     scored = tally.documents_D3[tally.documents_D3[:, 1] > 0, :2].numpy()
     interval = ratio_interval(scored, seed=seed)
@@ -71,12 +71,10 @@ def held_out_loss(
         raise UserError(f"{corpus.path} has no split '{split_name}'")
     if loaded.is_first:
         for note in corpus.notes:
-            print(f"warning: {note}", file=sys.stderr)
+            console.log(f"warning: {note}")
     stream, num = corpus.held_out
-    with _evaluating(loaded, num, "sample", seed, batch) as common:
-        found = mean_losses(
-            asking(loaded), config.objective, config.model, stream, num=num, **common
-        )
+    with _evaluator(loaded, asking(loaded), num, "sample", seed, batch) as evaluator:
+        found = mean_losses(evaluator, stream, num=num)
     found = found.total(loaded.total)
     losses = found.losses(config.objective)
     assert corpus.document_of is not None
@@ -101,19 +99,22 @@ def held_out_loss(
 
 
 @contextmanager
-def _evaluating(
-    loaded: Loaded, total: int, unit: str, seed: int, batch: int
-) -> Iterator[dict[str, Any]]:
-    """What both loops take of a checkpoint and its ranks; without gradient, with a live line."""
+def _evaluator(
+    loaded: Loaded, ask: Ask, total: int, unit: str, seed: int, batch: int
+) -> Iterator[Evaluator]:
+    """The evaluator of a loaded checkpoint, without gradient and with a live progress line."""
     with torch.inference_mode(), Counter(total, unit, "evaluate", shown=loaded.is_first) as bar:
-        yield {
-            "seed": seed,
-            "batch": batch,
-            "state": loaded.state,
-            "share": loaded.share,
-            "device": loaded.device,
-            "on_batch": bar.update,
-        }
+        yield Evaluator(
+            ask=ask,
+            objective=loaded.config.objective,
+            model=loaded.config.model,
+            seed=seed,
+            batch=batch,
+            state=loaded.state,
+            share=loaded.share,
+            device=loaded.device,
+            on_batch=bar.update,
+        )
 
 
 def by_document(samples_N2: np.ndarray, document_N: np.ndarray) -> np.ndarray:

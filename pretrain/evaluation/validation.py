@@ -1,14 +1,14 @@
 """Validation while training: the held-out bound, or the held-out loss where there is no bound."""
 
-from typing import Any
-
 from torch import Tensor
 
 from model.objectives import State
 from pretrain.config import RunConfig
 from pretrain.data import Corpus
 from pretrain.ema import Ema
-from pretrain.evaluation.bound import Share, document_losses, mean_losses, summarise
+from pretrain.evaluation.bound import document_losses, summarise
+from pretrain.evaluation.evaluator import Evaluator, Share
+from pretrain.evaluation.losses import mean_losses
 from pretrain.launch import preemption
 from pretrain.launch.watchdog import Watchdog
 from pretrain.parallel.engine import Engine
@@ -59,33 +59,32 @@ class Validator:
 
     def _numbers(self, state: State) -> dict[str, float]:
         config, corpus, mesh = self._config, self._corpus, self._mesh
-        shared: dict[str, Any] = {
-            "seed": config.seed,
-            "state": state,
-            "batch": config.eval.batch,
-            "share": Share(rank=mesh.data_rank, size=mesh.data_size),
-            "device": mesh.device,
-            "on_batch": self._after_batch,
-        }
-        ask, objective, model = self._engine.ask, config.objective, config.model
+        evaluator = Evaluator(
+            ask=self._engine.ask,
+            objective=config.objective,
+            model=config.model,
+            seed=config.seed,
+            batch=config.eval.batch,
+            state=state,
+            share=Share(rank=mesh.data_rank, size=mesh.data_size),
+            device=mesh.device,
+            on_batch=self._after_batch,
+        )
         if corpus.held_out is not None:
             stream, available = corpus.held_out
             num = min(available, config.eval.windows or available)
-            found = mean_losses(ask, objective, model, stream, num=num, **shared)
-            return found.total(self._total).losses(objective)
+            found = mean_losses(evaluator, stream, num=num)
+            return found.total(self._total).losses(config.objective)
         assert corpus.windows is not None
         assert corpus.valid is not None
         tally = document_losses(
-            ask,
-            objective,
-            model,
+            evaluator,
             corpus.windows,
             samples=config.eval.samples,
             num_windows=config.eval.windows,
-            **shared,
         )
         padded = config.data.packing == "pad"
-        scope = objective.scope(padded=padded)
+        scope = config.objective.scope(padded=padded)
         summary = summarise(tally.total(self._total), corpus.train, corpus.valid, scope)
         names = ("nelbo", "perplexity", "bits_per_byte", "ratio")
         numbers = {name: summary[name] for name in names}

@@ -13,7 +13,9 @@ from model.prediction import Prediction
 from model.samplers import Job, Sampler
 from pretrain.checkpoint import frozen_networks
 from pretrain.config import RunConfig
-from pretrain.evaluation.bound import Share, document_losses, mean_losses
+from pretrain.evaluation.bound import document_losses
+from pretrain.evaluation.evaluator import Evaluator, Share
+from pretrain.evaluation.losses import mean_losses
 from pretrain.launch.local import World
 from pretrain.parallel.build import build
 from pretrain.parallel.engine import Engine
@@ -112,34 +114,21 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> l
     def summed(values: Tensor) -> Tensor:
         return mesh.total(values.to(mesh.device))
 
-    share = Share(rank=mesh.data_rank, size=mesh.data_size)
-    if not isinstance(config.objective, Bounded):
-        held_out = SyntheticStream(config)
-        found = mean_losses(
-            trained.ask,
-            config.objective,
-            config.model,
-            held_out,
-            seed=0,
-            num=len(held_out),
-            batch=2,
-            state=state,
-            share=share,
-            device=mesh.device,
-        )
-        return list(found.total(summed).losses(config.objective).values())
-    tally = document_losses(
-        trained.ask,
-        config.objective,
-        config.model,
-        SyntheticWindows(config=config),
+    evaluator = Evaluator(
+        ask=trained.ask,
+        objective=config.objective,
+        model=config.model,
         seed=0,
-        samples=2,
         batch=2,
         state=state,
-        share=share,
+        share=Share(rank=mesh.data_rank, size=mesh.data_size),
         device=mesh.device,
     )
+    if not isinstance(config.objective, Bounded):
+        held_out = SyntheticStream(config)
+        found = mean_losses(evaluator, held_out, num=len(held_out))
+        return list(found.total(summed).losses(config.objective).values())
+    tally = document_losses(evaluator, SyntheticWindows(config=config), samples=2)
     nats: list[float] = summed(tally.documents_D3[:, 0]).tolist()
     return nats
 

@@ -20,6 +20,7 @@ from model.objectives import LOSS, Batch, Bounded, Noisy, sum_losses
 from model.objectives.autoregressive import Autoregressive
 from model.query import Query
 from pretrain.evaluation.bound import document_losses
+from pretrain.evaluation.evaluator import Evaluator
 from pretrain.trial import SyntheticWindows, run_config
 
 DRAWS = Draws(seed=0, split="train", batch=4)
@@ -226,16 +227,11 @@ def test_any_number_of_held_out_samples_gives_one_number() -> None:
     model = network(vocab_size=config.model.vocab_size)
 
     def tally(seed: int, samples: int) -> Tensor:
+        evaluator = Evaluator(
+            ask=model.ask, objective=OBJECTIVE, model=model.config, seed=seed, batch=3
+        )
         with torch.no_grad():
-            found = document_losses(
-                model.ask,
-                OBJECTIVE,
-                model.config,
-                SyntheticWindows(config=config),
-                seed=seed,
-                samples=samples,
-                batch=3,
-            )
+            found = document_losses(evaluator, SyntheticWindows(config=config), samples=samples)
         return found.documents_D3 / samples
 
     assert isinstance(OBJECTIVE, Bounded)

@@ -21,7 +21,8 @@ from model.objectives.sundae import Sundae
 from model.prediction import Prediction
 from model.processes.uniform import random_ids
 from model.query import Query
-from pretrain.evaluation.bound import mean_losses
+from pretrain.evaluation.evaluator import Evaluator
+from pretrain.evaluation.losses import mean_losses
 from pretrain.trial import run_config
 
 VOCAB = 7
@@ -189,7 +190,6 @@ class Texts:
 @pytest.mark.parametrize("unrolls", [1, 2, 3])
 def test_held_out_sums_of_a_sample_are_over_all_its_views(unrolls: int) -> None:
     objective, num = Sundae(unrolls=unrolls), 7
-    settings: dict[str, Any] = {"seed": 3, "num": num}
     draws = Draws(seed=3, split="valid", batch=num)
     known, tokens = [], []
     for row in range(num):
@@ -199,7 +199,9 @@ def test_held_out_sums_of_a_sample_are_over_all_its_views(unrolls: int) -> None:
         tokens.append(float(batch([row])["valid"].sum()))
     known_N, tokens_N = torch.stack(known), torch.tensor(tokens, dtype=torch.float64)
     for size in (1, 3, 7):
-        found = mean_losses(Known(leaning).ask, objective, MODEL, Texts(), batch=size, **settings)
+        ask = Known(leaning).ask
+        evaluator = Evaluator(ask=ask, objective=objective, model=MODEL, seed=3, batch=size)
+        found = mean_losses(evaluator, Texts(), num=num)
         torch.testing.assert_close(found.samples_NT[:, 0], known_N)
         assert torch.equal(found.tokens_N, tokens_N)
         assert float(found.counts_T[0]) == unrolls * float(tokens_N.sum())

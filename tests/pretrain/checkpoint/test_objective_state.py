@@ -24,7 +24,9 @@ from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.data import open_corpus
-from pretrain.evaluation.bound import document_losses, mean_losses
+from pretrain.evaluation.bound import document_losses
+from pretrain.evaluation.evaluator import Evaluator
+from pretrain.evaluation.losses import mean_losses
 from pretrain.launch.pool import RankError
 from pretrain.parallel.ranges import FlatRange, OwnedRange
 from pretrain.trial import SyntheticStream, SyntheticWindows, batch, run_config
@@ -220,11 +222,11 @@ def test_an_objective_begins_with_facts_and_is_given_its_state() -> None:
         rows = int(noisy.predict_mask_BL.sum())
         return read(Prediction(logits=Categorical(torch.zeros(rows, config.model.num_rows))))
 
-    more: Any = {"seed": 0, "batch": 4, "state": loop.state}
-    document_losses(
-        ask, objective, config.model, SyntheticWindows(config=config), samples=1, **more
+    evaluator = Evaluator(
+        ask=ask, objective=objective, model=config.model, seed=0, batch=4, state=loop.state
     )
-    mean_losses(ask, objective, config.model, SyntheticStream(config), num=7, **more)
+    document_losses(evaluator, SyntheticWindows(config=config), samples=1)
+    mean_losses(evaluator, SyntheticStream(config), num=7)
     assert len(objective.given) > 4
     assert all(given is loop.state for given in objective.given)
 

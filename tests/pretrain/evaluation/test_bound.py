@@ -23,6 +23,7 @@ from model.objectives.mdlm import Mdlm
 from model.prediction import Ask, Prediction
 from model.query import Query
 from pretrain.evaluation.bound import GIVEN_LENGTH, Tally, document_losses, summarise, unigram_nats
+from pretrain.evaluation.evaluator import Evaluator
 from pretrain.evaluation.interval import ratio_interval
 from tools.evaluate.summary import plain
 
@@ -96,11 +97,23 @@ def told(logits_of: Callable[[Query], Tensor]) -> Ask:
     return lambda query, read: read(Prediction(logits=Categorical(logits_of(query))))
 
 
+def evaluator(
+    logits_of: Callable[[Query], Tensor],
+    objective: Any,
+    *,
+    batch: int,
+    model: ModelConfig | None = None,
+    seed: int = 0,
+) -> Evaluator:
+    ask, model = told(logits_of), model or MODEL
+    return Evaluator(ask=ask, objective=objective, model=model, seed=seed, batch=batch)
+
+
 def found(
     documents: Any, objective: Mdlm, how: Any, predict: Any = best, *, length: int = MOST + 2
 ) -> tuple[dict[str, Any], Tally]:
     windows = held_out(documents, length, how)
-    tally = document_losses(told(predict), objective, MODEL, windows, seed=0, samples=4, batch=500)
+    tally = document_losses(evaluator(predict, objective, batch=500), windows, samples=4)
     scope = objective.scope(padded=how == "pad")
     return summarise(tally, documents, documents, scope), tally
 
@@ -214,7 +227,8 @@ def test_a_mask_token_in_the_text_is_given_and_not_counted() -> None:
     for how in ("wrap", "pad"):
         objective = Mdlm(padding="generated")
         windows = held_out(documents, 5, how)  # type: ignore[arg-type]
-        tally = document_losses(told(even), objective, model, windows, seed=0, samples=1, batch=2)
+        found = evaluator(even, objective, model=model, batch=2)
+        tally = document_losses(found, windows, samples=1)
         assert tally.documents_D3[:, 1].tolist() == [3, 1, 2]
         assert tally.ids_R.tolist() == [0, 3, 0, 3, 0]
 
@@ -223,8 +237,10 @@ def test_a_mask_token_in_the_text_is_given_and_not_counted() -> None:
 def test_the_number_does_not_depend_on_the_batch(batch: int) -> None:
     documents = letters(LENGTHS[:60])
     windows = held_out(documents, MOST + 2, "pad")
-    one = document_losses(told(best), Mdlm(), MODEL, windows, seed=3, samples=2, batch=60)
-    other = document_losses(told(best), Mdlm(), MODEL, windows, seed=3, samples=2, batch=batch)
+    one, other = (
+        document_losses(evaluator(best, Mdlm(), seed=3, batch=size), windows, samples=2)
+        for size in (60, batch)
+    )
     torch.testing.assert_close(one.documents_D3, other.documents_D3)
     assert torch.equal(one.ids_R, other.ids_R)
 
@@ -256,9 +272,8 @@ def test_the_interval_covers_the_chance_of_the_corruptions(how: Any, samples: in
             random.choice([A, B], 1 + random.poisson(4), p=[1 - one, one]).tolist() for one in share
         ]
         windows = held_out(Documents(texts), 22, how)  # type: ignore[arg-type]
-        tally = document_losses(
-            told(leaning), Mdlm(), MODEL, windows, seed=seed, samples=samples, batch=500
-        )
+        found = evaluator(leaning, Mdlm(), seed=seed, batch=500)
+        tally = document_losses(found, windows, samples=samples)
         return tally.documents_D3[:, :2].numpy()
 
     nats, tokens = evaluated(20_000, 0, 4).sum(axis=0)

@@ -16,7 +16,8 @@ from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, Batch, Noisy, Objective, State, stacked, sum_losses
 from model.prediction import Answer, Ask, Prediction, Read
 from model.query import Query
-from pretrain.evaluation.bound import Share, mean_losses
+from pretrain.evaluation.evaluator import Evaluator, Share
+from pretrain.evaluation.losses import mean_losses
 
 MODEL = DiT(vocab_size=5, width=8, num_heads=2, num_layers=1)
 LENGTHS = (1, 4, 2, 3, 4)
@@ -95,16 +96,19 @@ def by_hand() -> tuple[dict[str, float], list[float]]:
     return {"loss": 0.5 * terms["even"] + 3.0 * terms["level"], **terms}, parts
 
 
+def evaluator(batch: int, share: Share) -> Evaluator:
+    return Evaluator(
+        ask=answer, objective=TwoTerms(), model=MODEL, seed=0, batch=batch, share=share
+    )
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("size", [1, 2])
 def test_each_term_is_divided_by_its_own_count(batch: int, size: int) -> None:
     shares = [
-        mean_losses(
-            answer, TwoTerms(), MODEL, Samples(), seed=0, num=5, batch=batch,
-            share=Share(rank=rank, size=size),
-        )
+        mean_losses(evaluator(batch, Share(rank=rank, size=size)), Samples(), num=5)
         for rank in range(size)
-    ]  # fmt: skip
+    ]
     names = iter(vars(shares[0]))
     summed = {name: sum(getattr(share, name) for share in shares) for name in names}
     found = shares[0].total(lambda value: value)

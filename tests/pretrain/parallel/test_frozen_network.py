@@ -16,7 +16,8 @@ from model.prediction import Networks, Prediction
 from pretrain.checkpoint import frozen_networks
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
-from pretrain.evaluation.bound import mean_losses
+from pretrain.evaluation.evaluator import Evaluator
+from pretrain.evaluation.losses import mean_losses
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool
 from pretrain.parallel.mesh import Mesh
@@ -91,10 +92,11 @@ def test_every_layout_learns_what_one_process_learns(
     assert deviation(first.grad_norms, plain.grad_norms) < 1e-4
     assert deviation(first.grad_norms[:1], plain.grad_norms[:1]) < 1e-6
     stream = SyntheticStream(config)
+    evaluator = Evaluator(
+        ask=plain.ask, objective=config.objective, model=config.model, seed=0, batch=2
+    )
     with torch.no_grad():
-        held_out = mean_losses(
-            plain.ask, config.objective, config.model, stream, seed=0, num=len(stream), batch=2
-        ).losses(config.objective)
+        held_out = mean_losses(evaluator, stream, num=len(stream)).losses(config.objective)
     assert first.document_nats == pytest.approx(list(held_out.values()), rel=1e-4)
 
 
