@@ -152,7 +152,7 @@ _WHERE_ONLY = {"data.demo_dir"}
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """What makes ``new`` another run than ``old``: ``key: was ..., is ...`` for each."""
+    """Keys of :data:`IDENTITY` that differ, as ``key: was ..., is ...``; empty for the same run."""
     before, after = to_plain(old), to_plain(new)
     found = []
     for key in IDENTITY:

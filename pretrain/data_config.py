@@ -55,5 +55,5 @@ class DataConfig(Checked):
 
     @property
     def has_source(self) -> bool:
-        """Whether samples are a source and a target."""
+        """Whether samples consist of a source and a target."""
         return self.packing in ("paragraphs", "pairs")

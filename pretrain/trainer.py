@@ -178,7 +178,7 @@ class Trainer:
         return counts
 
     def _due(self, every: int) -> bool:
-        """Whether something is done at this step that is done at every n-th, and at the last."""
+        """Whether the step is a multiple of ``every`` (0: never), or the last one."""
         return every > 0 and (self.state.step % every == 0 or self.state.step == self.config.steps)
 
     def _profiler(self) -> AbstractContextManager[Any]:

@@ -8,7 +8,7 @@ from configs.checks import Checked, at_least
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(Checked):
-    """How often a run is saved, and which of its checkpoints stay.
+    """Frequency of saves, and retention of checkpoints.
 
     Args:
         every: steps between saves; one is always made at the end.

@@ -56,7 +56,7 @@ class ConfigFacts(TypedDict):
 
 
 class CodeFacts(TypedDict, total=False):
-    """What a checkpoint was made by."""
+    """Commit, Python and packages that made a checkpoint."""
 
     __pydantic_config__ = _MORE  # type: ignore[misc]
 

@@ -53,7 +53,7 @@ def read(path: Path, files: Mapping[str, File], plain: Mapping[str, Any]) -> Sta
     """
     if plain.get(_FORMER):
         raise UserError(
-            f"{path} was saved by a former version, which kept what the objective has learnt in "
+            f"{path} was saved by an older version, which kept the objective's state in "
             "state.json: go on with that version, or export the weights with it (`python -m "
             "tools.convert to-hf`) and bring them in with this one (`from-hf`)"
         )

@@ -1,4 +1,4 @@
-"""What every held-out evaluation takes: a model, its objective, and this rank's batches."""
+"""The settings that held-out evaluations share: model, objective, seed, this rank's batches."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Settings of :func:`bound.document_losses` and :func:`losses.mean_losses`.
+    """Arguments that the bound (:mod:`.bound`) and the losses (:mod:`.losses`) share.
 
     Args:
         ask: forward passes of the model.

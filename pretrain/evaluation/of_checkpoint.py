@@ -24,7 +24,7 @@ from pretrain.run import console
 from pretrain.run.progress import Counter
 
 OF_PAIRS = "held-out samples"
-"""What an interval of a loss is over, where samples are not cut from documents."""
+"""Sampling units of an interval where samples are not cut from documents."""
 
 
 def held_out_bound(

@@ -19,7 +19,7 @@ class Periodic(ABC):
 
     @abstractmethod
     def tick(self) -> None:
-        """What is done each time."""
+        """Called every ``every`` seconds."""
 
     def stop(self) -> None:
         """No more calls."""

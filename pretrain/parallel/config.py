@@ -11,7 +11,7 @@ MOST = 2**31
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig(Checked):
-    """How a run is spread over D x T x P ranks; it changes its cost, never its numbers.
+    """Layout of a run over D x T x P ranks; it changes the cost of a run, not its results.
 
     Args:
         data: data-parallel size D; by default ranks / (T P), or 1.

@@ -20,7 +20,7 @@ from pretrain.launch.local import World
 from pretrain.parallel import deepspeed
 
 TIMEOUT = datetime.timedelta(minutes=10)
-"""How long a collective may wait for a rank before the run ends with an error."""
+"""How long a collective waits for a rank before the run ends with an error."""
 
 
 class Mesh:
@@ -91,7 +91,7 @@ class Mesh:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes what is written once."""
+        """Whether this is rank 0, which writes and prints for all ranks."""
         return self.rank == 0
 
     @property

@@ -42,7 +42,7 @@ def move_aside(path: Path) -> Path | None:
 
 
 def is_live(path: Path) -> bool:
-    """Whether a run may be going on."""
+    """Whether a run may still be training."""
     return RunDirectory(path).read_status().get("state") == "running"
 
 

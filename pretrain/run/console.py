@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
-"""Errors of a stream that nobody reads any more."""
+"""Errors of a stream that has no reader any more."""
 
 
 class Undying(io.TextIOBase):

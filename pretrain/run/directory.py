@@ -51,7 +51,7 @@ class RunDirectory:
 
     @property
     def status(self) -> Path:
-        """How the run stands."""
+        """State, step, attempt and reason of the run."""
         return self.path / "status.json"
 
     @property
@@ -88,7 +88,7 @@ class RunDirectory:
         )
 
     def superseded(self, attempt: int) -> bool:
-        """Whether a newer attempt has begun: this one may publish nothing any more."""
+        """Whether a newer attempt has begun, so that this one may not write any more."""
         return (self.path / "attempts" / str(attempt + 1)).exists()
 
     def read_status(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class RunDirectory:
         return read_status(self.path)
 
     def last_start(self) -> str | None:
-        """What to tell of a start before this one that did not end in order."""
+        """A line about the previous start where it did not end normally; else None."""
         status = self.read_status()
         if status.get("state") == DIED:
             return f"the last start ended at step {status.get('step')} or later: {status['reason']}"
@@ -107,7 +107,7 @@ class RunDirectory:
         return None
 
     def bury(self, reason: str) -> None:
-        """Where a start's processes are gone and none of them could say so: it failed."""
+        """Write status ``failed`` where the processes are gone without having written any."""
         status = self.read_status()
         if status.get("state") == DIED:
             with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ class RunDirectory:
                 self.write_status("failed", step or 0, attempt or 0, reason)
 
     def write_status(self, state: State, step: int, attempt: int, reason: str) -> None:
-        """Say how the run stands; an attempt that is not the newest has no say."""
+        """Write status.json, unless a newer attempt has begun."""
         if self.superseded(attempt):
             return
         row = {"state": state, "step": step, "attempt": attempt, "reason": reason}
@@ -129,7 +129,7 @@ def run_path(config: RunConfig, files: Sequence[Path]) -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """What a result depends on besides its configuration: code, packages, hardware."""
+    """Code, packages and hardware, on which results depend besides the configuration."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "git_commit": git_commit(),

@@ -93,7 +93,7 @@ def _recorded(run: "RunDirectory") -> RunConfig | None:
     if not run.config.exists() and not problems:
         return None
     raise UserError(
-        f"{run.config} {problem}, and no checkpoint tells whose it is: write the run's "
+        f"{run.config} {problem}, and no checkpoint identifies the run: write the run's "
         f"configuration there again, or move {run.path} away to begin anew"
     )
 

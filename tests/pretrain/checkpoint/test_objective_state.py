@@ -160,7 +160,7 @@ def test_the_former_form_is_refused_by_name(train, tmp_path: Path) -> None:
     train("eval.every=0", "stop_after=2")
     path = newest(tmp_path / "run")
     reseal(path, objective={"seen": [1, 2]})
-    message = "step-00000002 was saved by a former version, which kept what the objective has"
+    message = "step-00000002 was saved by an older version, which kept the objective's state"
     with pytest.raises(RankError, match=message):
         train("eval.every=0", "stop_after=3")
     with pytest.raises(RankError, match=message):
