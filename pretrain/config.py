@@ -21,8 +21,8 @@ from pretrain.data_config import DataConfig
 from pretrain.evaluation.config import EvalConfig
 from pretrain.launch.device import Device
 from pretrain.optim_config import EmaConfig, OptimConfig
-from pretrain.parallel.batch import batch_misfits, each_misfit
 from pretrain.parallel.config import MOST, ParallelConfig
+from pretrain.parallel.misfits import batch_misfits, each_misfit
 from pretrain.run.log_config import LogConfig, WandbConfig
 
 
@@ -127,7 +127,7 @@ class RunConfig(Checked):
 
     def _check_frozen(self) -> Iterator[str]:
         if self.model.frozen:
-            from pretrain.parallel import frozen_checks as frozen  # which reads this file
+            from pretrain.parallel import frozen_checks as frozen  # builds the model on `meta`
 
             length, stages = self.data.sequence_length, self.parallel.pipeline
             yield from frozen.misfits(self.model, length, stages)

@@ -18,8 +18,8 @@ from model.prediction import Ask, Networks
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.weights import Loaded, config_of, find, load_network
 from pretrain.config import RunConfig
-from pretrain.parallel.batch import misfits
 from pretrain.parallel.config import ParallelConfig
+from pretrain.parallel.misfits import misfits
 from pretrain.run.stored_config import stored_model
 
 STATE = "networks"

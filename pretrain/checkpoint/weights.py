@@ -19,8 +19,8 @@ from pretrain.checkpoint.dcp import DcpShard
 from pretrain.checkpoint.reader import Reader
 from pretrain.config import RunConfig
 from pretrain.evaluation.evaluator import Share
-from pretrain.parallel.batch import misfits
 from pretrain.parallel.config import ParallelConfig
+from pretrain.parallel.misfits import misfits
 from pretrain.parallel.network import DistributedNetwork, local_denoiser
 from pretrain.parallel.shards import places
 from pretrain.run import console

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from model.networks.config import ModelConfig
 from model.networks.frozen import is_frozen
-from pretrain.parallel.batch import span_of
+from pretrain.planner.partition import span_of
 from pretrain.planner.stages import on_meta
 
 

@@ -20,8 +20,8 @@ from model.networks.layers import Stream
 from model.networks.linears import LayerFactory
 from model.prediction import Answer, Outputs, Read
 from model.query import Query
-from pretrain.parallel.batch import span_of
 from pretrain.parallel.config import ParallelConfig
+from pretrain.planner.partition import span_of
 
 if TYPE_CHECKING:
     from pretrain.parallel.mesh import Mesh

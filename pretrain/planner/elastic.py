@@ -11,8 +11,8 @@ from typing import Any
 
 from configs.errors import UserError
 from pretrain.config import RunConfig
-from pretrain.parallel.batch import misfits
 from pretrain.parallel.config import ParallelConfig
+from pretrain.parallel.misfits import misfits
 from pretrain.planner.plan import plan
 
 

@@ -55,3 +55,9 @@ def _greedy(costs: Sequence[float], parts: int, bound: float) -> list[int] | Non
             return None
     assert len(bounds) == parts
     return [*bounds, len(costs)]
+
+
+def span_of(model: ModelConfig, length: int, stages: int, stage: int) -> range:
+    """The layers of one stage of a pipeline."""
+    bounds = balanced(layer_costs(model, length), stages)
+    return range(bounds[stage], bounds[stage + 1])

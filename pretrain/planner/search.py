@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from configs.errors import UserError
 from pretrain.config import RunConfig
-from pretrain.parallel.batch import divisors, micro_batch, misfits
+from pretrain.parallel.batch import divisors, micro_batch
 from pretrain.parallel.config import ParallelConfig
+from pretrain.parallel.misfits import misfits
 from pretrain.planner.hardware import GIB, GPUS, Cluster
 from pretrain.planner.plan import Plan, lay_out
 from pretrain.planner.speed import DEFAULT_MFU, Speed

@@ -42,7 +42,7 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         """The resolved configuration."""
-        return self.path / "config.yaml"
+        return self.path / ownership.CONFIG
 
     @property
     def metrics(self) -> Path:
@@ -61,7 +61,7 @@ class RunDirectory:
 
     def check(self, config: RunConfig) -> None:
         """UserError if the directory belongs to another run, or cannot be a run directory."""
-        ownership.require(self, config)
+        ownership.require(self.path, config)
 
     def begin(self, config: RunConfig) -> int:
         """Make the directory if it is new and record this start; return the attempt's number.

@@ -7,7 +7,6 @@ checkpoint also decides where a value in config.yaml was changed by hand.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from configs.errors import UserError
 from configs.load import read_yaml
@@ -16,43 +15,44 @@ from pretrain.config import RunConfig, differences
 from pretrain.run import console
 from pretrain.run.stored_config import LAST_KEY, stored_config
 
-if TYPE_CHECKING:
-    from pretrain.run.directory import RunDirectory
+CONFIG = "config.yaml"
 
 LAUNCHER = "slurm"
 """Records of the launcher, a folder that may exist before the run does."""
 
-FILES = ("config.yaml", ".config.yaml", "run.json", "status.json", "metrics.jsonl")
+FILES = (CONFIG, ".config.yaml", "run.json", "status.json", "metrics.jsonl")
 FOLDERS = ("checkpoints", "samples", "plots", "attempts")
 BYSTANDERS = (".DS_Store", "lost+found")
 """Files that operating systems create; ``.nfs*``, files that are still open, are ignored too."""
 
 
-def require(run: "RunDirectory", config: RunConfig) -> None:
+def require(path: Path, config: RunConfig) -> None:
     """UserError if the directory belongs to another run, or cannot be a run directory."""
-    if not run.path.exists():
+    if not path.exists():
         return
-    if not run.path.is_dir():
-        raise UserError(f"run_dir {run.path} is a file; choose another run_dir")
-    _require_kinds(run.path)
-    recorded = _recorded(run)
+    if not path.is_dir():
+        raise UserError(f"run_dir {path} is a file; choose another run_dir")
+    _require_kinds(path)
+    recorded = _recorded(path)
     if recorded is None:
-        strange = sorted(path.name for path in run.path.iterdir() if not is_left_over(path))
+        strange = sorted(one.name for one in path.iterdir() if not is_left_over(one))
         if strange:
             raise UserError(
-                f"{run.path} is not empty and holds no run ({strange[0]} is in it); "
+                f"{path} is not empty and holds no run ({strange[0]} is in it); "
                 "choose another run_dir=PATH"
             )
         return
     found = differences(recorded, config)
     if not found:
         return
-    saved, _ = _saved(run)
+    saved, _ = _saved(path)
     if saved and not differences(saved[1], config):
-        console.log_rank_zero(f"{run.config} was changed: {'; '.join(found)}; taking {saved[0]}'s")
+        console.log_rank_zero(
+            f"{path / CONFIG} was changed: {'; '.join(found)}; taking {saved[0]}'s"
+        )
         return
     raise UserError(
-        f"{run.path} belongs to another run:\n  "
+        f"{path} belongs to another run:\n  "
         + "\n  ".join(found)
         + "\nchoose another run_dir=PATH, or the configuration the run began with"
     )
@@ -75,32 +75,32 @@ def is_left_over(path: Path) -> bool:
     return path.name in FOLDERS and not any(path.iterdir())
 
 
-def _recorded(run: "RunDirectory") -> RunConfig | None:
+def _recorded(path: Path) -> RunConfig | None:
     """The configuration of the run in a directory; None if there is none."""
-    if not run.config.exists():
+    if not (path / CONFIG).exists():
         problem = "is missing"
     else:
         try:
-            return _read_complete(run.config)
+            return _read_complete(path / CONFIG)
         except (ValueError, RecursionError) as error:
             problem = f"is empty, cut or damaged ({error})"
-    saved, problems = _saved(run)
+    saved, problems = _saved(path)
     if saved:
         console.log_rank_zero(
-            f"{run.config} {problem}; taking the configuration of {saved[0]} for it"
+            f"{path / CONFIG} {problem}; taking the configuration of {saved[0]} for it"
         )
         return saved[1]
-    if not run.config.exists() and not problems:
+    if not (path / CONFIG).exists() and not problems:
         return None
     raise UserError(
-        f"{run.config} {problem}, and no checkpoint identifies the run: write the run's "
-        f"configuration there again, or move {run.path} away to begin anew"
+        f"{path / CONFIG} {problem}, and no checkpoint identifies the run: write the run's "
+        f"configuration there again, or move {path} away to begin anew"
     )
 
 
-def _saved(run: "RunDirectory") -> tuple[tuple[Path, RunConfig] | None, list[str]]:
+def _saved(path: Path) -> tuple[tuple[Path, RunConfig] | None, list[str]]:
     """The newest sound checkpoint with its configuration, and what is wrong with newer ones."""
-    newest, problems = store.open_newest(run.checkpoints)
+    newest, problems = store.open_newest(path / "checkpoints")
     if newest is None:
         return None, problems
     config = stored_config(newest.state["config"], where=f"{newest.path}/state.json")

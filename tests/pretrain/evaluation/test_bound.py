@@ -16,6 +16,7 @@ from torch import Tensor
 from data_pipeline.windows import held_out
 from model.architectures.dit import DiT
 from model.categorical import Categorical
+from model.networks.config import ModelConfig
 from model.objectives import Bounded
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
