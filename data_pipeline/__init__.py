@@ -1,1 +1,1 @@
-"""From text files to the training stream: sources, tokenizer, shards, packing, loader."""
+"""Data pipeline, from text files to the training stream: sources, tokenizer, shards, packing."""

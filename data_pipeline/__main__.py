@@ -1,6 +1,6 @@
 """`python -m data_pipeline`: prepare a corpus, once, before training.
 
-Exit status: 0 done, 2 an error that the user can mend, 130 interrupted (nothing half-written).
+Exit status: 0 done, 1 output pipe closed, 2 wrong input, 130 interrupted (nothing half-written).
 """
 
 import argparse
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("corpus", type=Path, help="the corpus directory")
     command.add_argument("--split", help="this split only")
 
-    command = commands.add_parser("info", help="say what a corpus holds")
+    command = commands.add_parser("info", help="show tokenizer, splits and sizes of a corpus")
     command.set_defaults(run=_info)
     command.add_argument("corpus", type=Path, help="the corpus directory")
     describe_commands(commands)
@@ -155,7 +155,7 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
             )
         documents = _documents(arguments, arguments.train)
         tokenizer = train_tokenizer(documents, corpus, arguments.vocab_size)
-        _say_skipped(documents.skipped["empty"], documents.skipped["bad"])
+        _print_skipped(documents.skipped["empty"], documents.skipped["bad"])
     else:
         if arguments.vocab_size is not None:
             raise UserError("--vocab-size belongs to --train: an adopted tokenizer has its own")
@@ -165,7 +165,7 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
             bos_token=arguments.bos_token,
             eos_token=arguments.eos_token,
         )
-    print(_described(corpus, tokenizer))
+    print(_tokenizer_line(corpus, tokenizer))
     print(f"next: python -m data_pipeline tokenize FILES --corpus {corpus} --split train")
 
 
@@ -192,12 +192,12 @@ def _tokenize(arguments: argparse.Namespace) -> None:
         pairs=bool(arguments.pairs),
     )
     print(_summary(corpus / split, manifest))
-    _say_skipped(manifest.skipped_empty, manifest.skipped_bad)
+    _print_skipped(manifest.skipped_empty, manifest.skipped_bad)
     print(f"next: python -m data_pipeline verify {corpus}")
 
 
 def _check_split(name: str) -> None:
-    """UserError for what is no name of a directory of its own beside the tokenizer."""
+    """UserError unless the name can be a directory beside the tokenizer."""
     if name in (*FILE_NAMES, SIDECAR):
         raise UserError(f"--split {name}: is a file of the tokenizer; choose another name")
     plain = name.isprintable() and name.strip() == name and not set(name) & set("/\\")
@@ -227,7 +227,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    print(_described(arguments.corpus, load_tokenizer(arguments.corpus)))
+    print(_tokenizer_line(arguments.corpus, load_tokenizer(arguments.corpus)))
     for split in _splits(arguments.corpus):
         print(_summary(arguments.corpus / split, read_manifest(arguments.corpus / split)))
 
@@ -244,7 +244,7 @@ def _splits(corpus: Path) -> list[str]:
     return names
 
 
-def _described(corpus: Path, tokenizer: Tokenizer) -> str:
+def _tokenizer_line(corpus: Path, tokenizer: Tokenizer) -> str:
     mask = "none of its own" if tokenizer.mask_id is None else str(tokenizer.mask_id)
     return (
         f"{tokenizer_file(corpus)}: {tokenizer.vocab_size} ids, BOS {tokenizer.bos_id}, "
@@ -261,7 +261,7 @@ def _summary(directory: Path, manifest: Manifest) -> str:
     )
 
 
-def _say_skipped(empty: int, bad: int) -> None:
+def _print_skipped(empty: int, bad: int) -> None:
     if empty or bad:
         print(f"left out: {empty} empty documents, {bad} bad lines")
 

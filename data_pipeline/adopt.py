@@ -1,4 +1,4 @@
-"""Giving a corpus directory its tokenizer: trained on its text, or adopted from elsewhere."""
+"""Put a tokenizer into a corpus directory: trained on its text, or copied from elsewhere."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def train_tokenizer(documents: Iterable[str], corpus: Path, vocab_size: int) -> 
         UserError: CORPUS has a tokenizer, or the vocabulary does not fit the documents.
     """
     _refuse_second(corpus)
-    with _workshop(corpus) as workshop:
+    with _temporary_directory(corpus) as workshop:
         train_sentencepiece(documents, workshop / "tokenizer.model", vocab_size)
         return _install(workshop, corpus)
 
@@ -39,7 +39,7 @@ def adopt_tokenizer(
         source: a `tokenizer.json` or SentencePiece file, or a directory that holds one; a
             `tokenizer_config.json` beside it is believed.
         corpus: the corpus directory, made if need be.
-        bos_token: the token that begins a text, where no custom or file says.
+        bos_token: the token that begins a text, where neither name nor file determines it.
         eos_token: the token that ends one.
 
     Raises:
@@ -51,7 +51,7 @@ def adopt_tokenizer(
     file = tokenizer_file(source)
     named = {"bos_token": bos_token, "eos_token": eos_token}
     name = "tokenizer.json" if file.suffix == ".json" else "tokenizer.model"
-    with _workshop(corpus) as workshop, _said_of(file, copy := workshop / name):
+    with _temporary_directory(corpus) as workshop, _errors_name(file, copy := workshop / name):
         shutil.copyfile(file, copy)
         sidecar = read_sidecar(file.with_name(SIDECAR))
         sidecar |= {role: token for role, token in named.items() if token is not None}
@@ -80,8 +80,8 @@ def _refuse_second(corpus: Path) -> None:
 
 
 @contextmanager
-def _said_of(file: Path, copy: Path) -> Iterator[None]:
-    """Errors name the user's own file, which they can look at, and not our copy of it."""
+def _errors_name(file: Path, copy: Path) -> Iterator[None]:
+    """Replace the path of our copy in error messages by that of the user's file."""
     try:
         yield
     except UserError as error:
@@ -89,8 +89,8 @@ def _said_of(file: Path, copy: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _workshop(corpus: Path) -> Iterator[Path]:
-    """A temporary directory inside `corpus`, so that files move out of it by a mere rename."""
+def _temporary_directory(corpus: Path) -> Iterator[Path]:
+    """A temporary directory inside `corpus`, from which files move by a rename."""
     corpus.mkdir(parents=True, exist_ok=True)
     try:
         with TemporaryDirectory(dir=corpus, prefix=".tokenizer-") as name:

@@ -1,4 +1,4 @@
-"""Compressed files, known by their first bytes and read as streams.
+"""Compressed files, recognised by their first bytes and read as streams.
 
 One reader for gzip, zstd, xz and bzip2, since Python's own take damage for an end: bz2 and xz
 stop in silence where a later part of the file is damaged, and zstandard where the file is cut.
@@ -17,7 +17,7 @@ from configs.errors import UserError
 
 _READ_AT_ONCE = 2**16
 HEAD = 2**16
-"""Bytes of a file that are looked at to tell its form."""
+"""Bytes at the start of a file from which its form is recognised."""
 
 _MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -64,7 +64,7 @@ def opened(path: Path) -> io.BufferedReader:
 
 
 class _Whole(io.FileIO):
-    """A file that gives as much as it is asked for: a pipe alone gives what has been written."""
+    """A raw file whose reads are complete; a pipe returns what has been written so far."""
 
     def readinto(self, buffer: Any) -> int:
         view, filled = memoryview(buffer), 0
@@ -98,7 +98,7 @@ class _Decompressed(io.RawIOBase):
         return filled
 
     def _fill(self) -> bool:
-        """Decompress until there is something; false at the end of the file."""
+        """Decompress until there is output; False at the end of the file."""
         while not self._ready:
             data = self._rest or self._file.read(_READ_AT_ONCE)
             self._rest = b""

@@ -1,4 +1,4 @@
-"""The demo corpus: the Python language reference, which CPython carries in its own library.
+"""The demo corpus: the Python language reference, which ships with CPython.
 
 Real English with code in it, a few hundred kilobytes, on every machine without a download:
 `pydoc_data.topics`, the text behind `help("yield")`. Paragraphs that several topics share

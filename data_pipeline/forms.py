@@ -1,8 +1,8 @@
-"""What a file of documents holds, so that braces and headers are not trained on.
+"""Recognise the form of an input file (text, JSON lines, tables, Parquet, Arrow).
 
-First bytes decide where they can (Parquet, Arrow, archives), then the name, in any case of
-letters, then how the text begins. Doubts are errors that name the `--format` to give: a wrong
-guess would show in a loss curve at best.
+The first bytes decide where they can (Parquet, Arrow, archives), then the name, ignoring case,
+then the beginning of the text. In doubt an error names the `--format` to give: a wrong guess
+would train on braces and headers, and show in a loss curve at best.
 """
 
 import codecs
@@ -74,13 +74,13 @@ _MARKUP = re.compile(r"\s*(?:<\?xml|<!doctype|<html|<mediawiki)", re.IGNORECASE)
 def form_of(
     path: Path, file: io.BufferedReader, *, fields: Sequence[str], asked: Form | None
 ) -> Form:
-    """The form of an opened file, of which nothing is read.
+    """The form of an opened file; its position does not change.
 
     Args:
-        fields: names that a header would hold. asked: what the user says it is.
+        fields: names that a header would hold. asked: the form that the user gave.
 
     Raises:
-        UserError: it cannot be read, or might be one thing or another; says what to do.
+        UserError: it cannot be read, or its form is ambiguous; the message says what to do.
     """
     head = file.peek(HEAD)
     suffix = _endings(path)[0].lower()
@@ -105,19 +105,19 @@ def form_of(
 
 
 def known_ending(path: Path) -> str:
-    """The end of a name that tells a form, with that of a compression; empty where none does."""
+    """A name's suffix if it determines the form, with that of a compression; else empty."""
     ending, packed = _endings(path)
     return ending + packed if ending.lower() in _NAMED else ""
 
 
 def _endings(path: Path) -> tuple[str, str]:
-    """The last ending of a name before that of a compression, and that one."""
+    """Split a name's suffixes: the last one before that of a compression, and the latter."""
     *others, last = ["", *path.suffixes]
     return (others[-1], last) if others and last.lower() in SUFFIXES else (last, "")
 
 
 def _decoded(head: bytes) -> str | None:
-    """The beginning as text; None where it is none: NUL, or control characters in no UTF-8."""
+    """Decode the first bytes; None for binary data (NUL, or control characters outside UTF-8)."""
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:
@@ -146,7 +146,7 @@ def _table(head: bytes, text: str | None) -> Literal["parquet", "arrow"] | None:
 
 
 def _refuse_doubt(path: Path, suffix: str, text: str | None, fields: Sequence[str]) -> None:
-    """UserError where the name and the beginning do not settle what a file is."""
+    """UserError if name and beginning leave the form of a file open."""
     if suffix in _OTHER_NAMES:
         raise UserError(
             f"{path}: {suffix} files are not known here; {_CONVERT}, or say with --format text "
@@ -177,7 +177,7 @@ def _refuse_doubt(path: Path, suffix: str, text: str | None, fields: Sequence[st
 
 
 def _columns(text: str, fields: Sequence[str]) -> Literal["csv", "tsv"] | None:
-    """The kind of table that a text begins like.
+    """Whether a text begins like a table of CSV or TSV; None if like neither.
 
     A header names the fields, barely or above a row of as many cells; or it holds bare names above
     such a row; or cells stand between tabs in two rows alike.
@@ -206,7 +206,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _refuse_spread_json(path: Path, text: str) -> None:
-    """UserError where JSON is an array, or spread over lines: each would be a bad line."""
+    """UserError for JSON that is an array or spread over lines, not one object a line."""
     first, _, rest = text.strip().partition("\n")
     first = first.strip()
     opens = first.startswith("[") and not first.endswith("]")

@@ -25,7 +25,7 @@ def indexed_dataset() -> ModuleType:
 
 
 def is_expected_index(idx: Path, *, vocab_size: int, documents: int) -> bool:
-    """Whether an `.idx` file is as long, and begins, as that of so many documents.
+    """Whether an `.idx` file has the length and header of one with this number of documents.
 
     There is one sequence a document. megatron-core trusts the header: a damaged one makes it
     read past the end of the file.

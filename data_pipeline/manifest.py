@@ -1,8 +1,8 @@
-"""What a split of a corpus is: `manifest.json`, the small file that makes shards checkable.
+"""`manifest.json`: the contents of a split, with sizes and checksums of its files.
 
-It says which tokenizer made the shards, what their special ids are, how much there is, and
-the size and SHA-256 of every file, its own included, so that damage and mix-ups are found when
-a split is opened or verified and not in a loss curve.
+It records the tokenizer, the special ids, the numbers of documents and tokens, and size and
+SHA-256 of every file, its own included, so that damage and mix-ups are found when a split is
+opened or verified and not in a loss curve.
 """
 
 import hashlib
@@ -45,12 +45,12 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A split: its tokenizer, its contents, its files.
+    """Manifest of a split: tokenizer, contents, files.
 
     `tokens` counts one EOS for each document, `bytes` the UTF-8 of the documents' text.
-    `mask_id` is None where the tokenizer has no mask token: then it is V. `lossless` tells
+    `mask_id` is None where the tokenizer has no mask token: then it is V. `lossless` is
     whether all documents that were tried survived encoding and decoding, `round_trips` how many
-    were, `first_loss` which did not. `pairs` says that documents come in twos, a source and its
+    were, `first_loss` which did not. `pairs`: documents come in twos, a source and its
     target. `sidecar_sha256` is that of `tokenizer_config.json`, None where there was none.
     """
 
@@ -120,7 +120,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def verify_manifest(directory: Path) -> bool:
-    """Whether every byte of `manifest.json` is as it was written; False if nothing tells.
+    """Verify that `manifest.json` is as it was written; False if it holds no checksum of its own.
 
     Manifests of earlier versions do not hold their own checksum.
 
@@ -140,7 +140,7 @@ def verify_manifest(directory: Path) -> bool:
 
 
 def miscounted(manifest: Manifest, counts: Sequence[int] | np.ndarray) -> str:
-    """What is wrong with the counts of the special ids, in words; empty where nothing is.
+    """Describe wrong counts of the special ids; empty if they are right.
 
     EOS stands at the end of each document and nowhere else, the others nowhere.
     """
@@ -175,12 +175,12 @@ def _read(directory: Path) -> tuple[bytes, Any]:
 
 
 def _is_signed(written: dict[str, Any]) -> bool:
-    """Whether it has to hold its own checksum: with that came the fields about round trips."""
+    """Whether it must hold its own checksum, which came with the fields about round trips."""
     return not {_OWN_SHA256, "round_trips", "first_loss", "sidecar_sha256"}.isdisjoint(written)
 
 
 def _contradiction(manifest: Manifest) -> str:
-    """What cannot be, in words."""
+    """Describe a contradiction within a manifest; empty if there is none."""
     ids = [manifest.bos_id, manifest.eos_id, manifest.pad_id, manifest.mask_id or 0]
     if max(ids) >= manifest.vocab_size:
         return f"special ids {ids} beyond a vocabulary of {manifest.vocab_size}"

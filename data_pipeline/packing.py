@@ -39,10 +39,10 @@ class Packing(Protocol):
 def pack(
     split: Split, sequence_length: int, how: Literal["wrap", "pad"], *, segments: bool = False
 ) -> Packing:
-    """The packing of that name.
+    """Pack a split by the packing named ``how``.
 
     Args:
-        segments: tell documents that share a sample apart (wrap).
+        segments: number the documents that share a sample (wrap).
 
     Raises:
         UserError: the sequence length is below 3, or no sample can be filled.
@@ -55,7 +55,7 @@ def pack(
 
 
 class Wrapped:
-    """Pieces of the stream, L-2 tokens each, between BOS and EOS; all of it is valid.
+    """Pieces of the stream, L-2 tokens each, between BOS and EOS; all positions are valid.
 
     Raises:
         UserError: the sequence length is below 3, or longer than the split.
@@ -159,7 +159,7 @@ def _stream_pieces(split: Split, size: int, indices: np.ndarray) -> np.ndarray:
 
 
 def framed(split: Split, pieces: np.ndarray) -> np.ndarray:
-    """BOS before and EOS after each of pieces [B, l]: int64 [B, l + 2]."""
+    """Put BOS before and EOS after each of pieces [B, l]: int64 [B, l + 2]."""
     tokens = np.pad(pieces, ((0, 0), (1, 1)))
     tokens[:, 0], tokens[:, -1] = split.manifest.bos_id, split.manifest.eos_id
     return tokens

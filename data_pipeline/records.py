@@ -1,7 +1,7 @@
-"""Records of files that hold them: JSON lines, tables of text, Parquet and Arrow.
+"""Read records from JSON lines, CSV and TSV tables, Parquet and Arrow files.
 
-Each comes with its place in the file. One that cannot be read comes as an error in its stead,
-so that the caller may count it and go on.
+Each record comes with its place in the file. For one that cannot be read an error is yielded, so
+that the caller may count it and continue.
 """
 
 import csv
@@ -18,15 +18,15 @@ _ROWS_AT_ONCE = 1024
 
 
 class BadRecordError(Exception):
-    """One line (or row) that is no document; its text says why and what to do."""
+    """A line or row that is no document; the message says why and what to do."""
 
 
 Record = tuple[str, dict[str, Any] | BadRecordError | None]
-"""A place, and what stands there; None for a blank line."""
+"""A place in a file, and its record or error; None for a blank line."""
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Lines with their ends, counted from 1, without a byte-order mark."""
+    """Numbered lines from 1 on, with their line ends, without a byte-order mark."""
     for number, raw in enumerate(file, start=1):
         yield number, raw.removeprefix(_UTF8_BOM) if number == 1 else raw
 
@@ -66,7 +66,7 @@ def table_records(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Record
 
 
 def _fault(row: list[str], header: list[str], delimiter: str) -> str:
-    """Why a row is none of its table; empty where it is."""
+    """Why a row does not fit its table; empty if it does."""
     if len(row) != len(header):
         return f"{len(row)} cells, but the header names {len(header)}"
     if not _is_utf8("".join(row)):
@@ -78,10 +78,10 @@ def _fault(row: list[str], header: list[str], delimiter: str) -> str:
 
 
 def _holds_rows(row: list[str], column: int) -> bool:
-    """Whether a cell is rows, joined by marks that quote nothing.
+    """Whether a cell holds several rows, joined by stray quotation marks.
 
-    Most write tables of tabs without any quoting. What such a cell lacks of its own row, and has
-    of others, is exactly the tabs between their cells.
+    Most programs write TSV without quoting. Such a cell lacks the tabs of its own row and holds
+    those of the others.
     """
     first, *others = (line.count("\t") for line in row[column].split("\n"))
     last = len(row) - 1
@@ -91,12 +91,12 @@ def _holds_rows(row: list[str], column: int) -> bool:
 
 
 def parquet_records(path: Path) -> Iterator[Record]:
-    """Rows of a Parquet file, the form in which the Hugging Face hub ships corpora."""
+    """Rows of a Parquet file, the usual form of corpora on the Hugging Face hub."""
     import datasets  # a second to import, and few corpora need it
 
     # Errors are raised below; the library would log them as well.
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    # Not load_dataset: it tells the hub of every load.
+    # Not load_dataset, which reports every load to the hub.
     rows = _explained(f"{path}: not a Parquet file", lambda: _parquet_rows(path, datasets))
     for number, row in enumerate(rows):
         yield f"{path}: row {number}", row
@@ -131,7 +131,7 @@ def _arrow_rows(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _explained(what: str, rows: Any) -> Iterator[dict[str, Any]]:
-    """The rows; both libraries raise whatever goes wrong inside them."""
+    """The rows, with any exception of the libraries as UserError."""
     found: Iterable[dict[str, Any]] = rows()
     try:
         yield from found

@@ -1,4 +1,4 @@
-"""Whether documents survive encoding and decoding, without which bits per byte mislead.
+"""Check that documents survive encoding and decoding; bits per byte would mislead otherwise.
 
 Decoding costs a third of encoding, so the first million characters are tried whole and then
 every tenth document. What the tokenizer does not know is seen in all of them, for nothing:
@@ -32,7 +32,7 @@ class RoundTrips:
         self.first_loss: int | None = None
 
     def add(self, texts: Sequence[str], encoded: Sequence[list[int]]) -> None:
-        """Try some of the documents that come next, and warn at the first that is lost."""
+        """Try a sample of the next documents, and warn at the first that does not survive."""
         for text, ids in zip(texts, encoded, strict=True):
             number = self._documents
             self._documents += 1

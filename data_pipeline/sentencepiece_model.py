@@ -100,7 +100,7 @@ class SentencePieceTokenizer:
 
 
 def _loaded(path: Path, content: bytes) -> sentencepiece.SentencePieceProcessor:
-    """The model; UserError where it is none, or a piece of it is not UTF-8."""
+    """Load a model; UserError if it is none, or one of its pieces is not UTF-8."""
     try:
         model = sentencepiece.SentencePieceProcessor(model_proto=content)
         model.id_to_piece(list(range(model.vocab_size())))
@@ -110,7 +110,7 @@ def _loaded(path: Path, content: bytes) -> sentencepiece.SentencePieceProcessor:
 
 
 def _without(path: Path, content: bytes, ids: list[int]) -> sentencepiece.SentencePieceProcessor:
-    """The model that reads none of `ids` out of a text."""
+    """The model with `ids` changed so that no text encodes to them."""
     try:
         changed = unspellable_sentencepiece(content, ids)
     except DecodeError as error:
@@ -131,7 +131,7 @@ def train_sentencepiece(
     the documents in memory; characters rarer than `character_coverage` are spelt in bytes.
 
     Raises:
-        UserError: no text, or a vocabulary too large or too small for it; says what works.
+        UserError: no text, or a vocabulary size that does not suit it; names one that does.
     """
     model = io.BytesIO()
     lines = _Lines(documents)
@@ -188,7 +188,7 @@ class _Lines:
 
 
 def _explained(error: RuntimeError, vocab_size: int, num_lines: int) -> Exception:
-    """What SentencePiece's message means for the user, as far as it is known."""
+    """Translate SentencePiece's error message for the user where it is known."""
     if found := re.search(r"too high.*<= (\d+)", str(error)):
         return UserError(
             f"a vocabulary of {vocab_size} is too large for this text, which supports at most "

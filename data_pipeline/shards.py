@@ -187,7 +187,7 @@ def open_split(corpus: Path, split: str, *, tokenizer: Tokenizer | None = None) 
 
 
 def _is_whole(directory: Path) -> bool:
-    """Whether all files of a split are there."""
+    """Whether all files of a split exist."""
     try:
         return all((directory / name).is_file() for name in read_manifest(directory).files)
     except UserError:

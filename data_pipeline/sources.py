@@ -1,4 +1,4 @@
-"""Documents, one string after the other, from text, JSON-lines, tables, Parquet and Arrow.
+"""Iterate over the documents of text, JSON lines, table, Parquet and Arrow files.
 
 Text and JSON lines are split on the byte `\n` and decoded line by line. Text mode would be
 shorter, and so would the line reader of `datasets`, but both turn a lone carriage return
@@ -39,8 +39,8 @@ class Documents:
     which may be empty: a source and a target.
 
     JSON lines hold one object a line, tables, Parquet and Arrow files one record a row; text is
-    cut by `unit`: `line` at LF or CRLF, `paragraph` at blank lines, `file` not at all. Which of
-    them a file is, `forms.py` tells, or `form` says; text, JSON lines and tables may be
+    cut by `unit`: `line` at LF or CRLF, `paragraph` at blank lines, `file` not at all. The form
+    of a file is `form` or recognised (`forms.py`); text, JSON lines and tables may be
     compressed. Documents of nothing but white space are left out.
 
     Attributes:
@@ -96,10 +96,10 @@ class Documents:
             )
 
     def form_of(self, path: Path) -> Form:
-        """What a file is read as.
+        """The form that a file is read as.
 
         Raises:
-            UserError: it cannot be read, or might be one thing or another.
+            UserError: it cannot be read, or its form is ambiguous.
         """
         try:
             with opened(path) as file:
@@ -140,7 +140,7 @@ class Documents:
             yield "".join(lines)
 
     def _lines(self, path: Path, file: io.BufferedReader) -> Iterator[str]:
-        """Lines of a text file with their ends, decoded."""
+        """Decoded lines of a text file, with their line ends."""
         for number, raw in numbered_lines(file):
             try:
                 yield raw.decode("utf-8")

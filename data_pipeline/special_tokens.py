@@ -1,6 +1,6 @@
-"""Which ids of a tokenizer begin a text, end it, fill it and mask it.
+"""Special ids of a tokenizer: BOS, EOS, PAD and mask.
 
-SentencePiece models say so themselves, `tokenizer.json` does not: there the customary names
+SentencePiece models declare them, `tokenizer.json` does not: there the customary names
 decide. `tokenizer_config.json` beside the tokenizer, Hugging Face's own file, overrules
 both; `python -m data_pipeline tokenizer --adopt` writes what it found into one.
 """
@@ -35,7 +35,7 @@ class SpecialIds:
 
     @property
     def ids(self) -> set[int]:
-        """All of them."""
+        """All special ids."""
         return {self.bos, self.eos, self.pad} | ({self.mask} if self.mask is not None else set())
 
 

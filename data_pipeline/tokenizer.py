@@ -1,4 +1,4 @@
-"""What the rest of Palimpsest asks of a tokenizer, and how one is found.
+"""The tokenizer interface of Palimpsest, and how a tokenizer is loaded.
 
 [MASK] of the discrete processes is not a tokenizer's business: it is id V, one past the
 vocabulary, unless the tokenizer has a mask token of its own (`mask_id`).

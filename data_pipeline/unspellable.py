@@ -1,4 +1,4 @@
-"""Tokenizers in which no text spells a special token.
+"""Change tokenizers so that no text encodes to a special token.
 
 `tokenizer.json` files hold `</s>` or `[MASK]` among the pieces of their vocabulary, and the
 model finds them there like any other: Unigram by its score, WordLevel and WordPiece by their

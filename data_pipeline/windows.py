@@ -19,7 +19,7 @@ class Windows(Protocol):
 
     @property
     def split(self) -> Split:
-        """What is cut into windows."""
+        """The split that is cut into windows."""
         ...
 
     def __len__(self) -> int: ...
@@ -54,11 +54,11 @@ class WrappedWindows:
 
     @property
     def num_full(self) -> int:
-        """How many windows have all L positions."""
+        """Number of windows that have all L positions."""
         return self.split.num_tokens // (self.sequence_length - FRAME)
 
     def read(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
-        """See `Windows.read`; the short window comes by itself."""
+        """See `Windows.read`; the short window is a batch of its own."""
         assert 0 <= start <= stop <= len(self), (start, stop, len(self))
         full_stop = min(stop, self.num_full)
         if start < full_stop:
@@ -84,14 +84,14 @@ class PaddedWindows:
     """One document a window, cut where it is longer than L-2 tokens, padded as in training.
 
     The EOS that ends a document is scored; BOS, and the EOS of a cut, are not. Which full
-    windows end their document is nowhere said: it is given.
+    windows end their document is not scored: evaluation takes it as given.
     """
 
     padded: Padded
 
     @property
     def split(self) -> Split:
-        """What is cut into windows."""
+        """The split that is cut into windows."""
         return self.padded.split
 
     def __len__(self) -> int:
@@ -115,10 +115,10 @@ class PaddedWindows:
 def held_out(
     split: Split, sequence_length: int, how: Literal["wrap", "pad"], *, segments: bool = False
 ) -> Windows:
-    """The split's windows for evaluation, packed as for training; none of it is left out.
+    """Evaluation windows of a split, packed as for training; no token is left out.
 
     Args:
-        segments: tell documents that share a window apart (wrap).
+        segments: number the documents that share a window (wrap).
 
     Raises:
         UserError: the sequence length is below 3, or every document is empty (pad).

@@ -1,4 +1,4 @@
-"""Writing a split: documents to token ids, ids to shards, with EOS after every document.
+"""Write a split: tokenize documents, append EOS to each, and store them in shards.
 
 EOS is in the stream, so that the `.bin` files end to end are what is packed (`packing.py`).
 """
@@ -99,14 +99,14 @@ def write_split(
 
 
 def _own_files(directory: Path) -> set[str]:
-    """The files of a split; UserError where the directory is none of ours, or holds others."""
+    """Names of a split's files; UserError if the directory is no split or holds other files."""
     advice = "only a split that `tokenize` made is replaced; choose another --split name"
     if not directory.is_dir():
         raise UserError(f"{directory}: is not a directory; {advice}")
     try:
         files = read_manifest(directory).files | {LENGTHS}
     except UserError as error:
-        raise UserError(f"{directory}: cannot be told for a split ({error}); {advice}") from error
+        raise UserError(f"{directory}: is not recognised as a split ({error}); {advice}") from error
     foreign = sorted(path.name for path in directory.iterdir() if path.name not in files)
     foreign += sorted(name for name in files if (directory / name).is_dir())
     if foreign:
@@ -135,7 +135,7 @@ class _ShardWriter:
         self.round_trips = RoundTrips(tokenizer)
 
     def add(self, texts: list[str]) -> int:
-        """Append documents; returns how many tokens they are."""
+        """Append documents; returns their number of tokens."""
         eos = [self._tokenizer.eos_id]
         encoded = self._tokenizer.encode(texts)
         self.round_trips.add(texts, encoded)
@@ -193,7 +193,7 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _progress_bar(shown: bool) -> "tqdm[Never]":
-    """A bar in a terminal; in a log file a line every half minute, and none for short work."""
+    """A progress bar in a terminal; in a log file a line every half minute."""
     terminal = sys.stderr.isatty()
     return tqdm(
         desc="tokenizing",
