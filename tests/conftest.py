@@ -5,20 +5,18 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from configs.load import load
-from data_pipeline.demo import prepare_demo
-from pretrain.config import RunConfig
-from pretrain.launch import local as launch
-from pretrain.launch.pool import Pool
-from pretrain.launch.rank import train_rank
-from pretrain.planner.plan import plan
-from pretrain.run.directory import RunDirectory, run_path
+
+# What starts ranks is imported by those who ask for it: the tests of the model need none of it.
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
+    from pretrain.launch.pool import Pool
 
 # Small tensors gain nothing from threads, and lose much where other work shares the cores.
 torch.set_num_threads(1)
@@ -91,6 +89,9 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of demo corpora, as ``data.demo_dir`` names it."""
+    from data_pipeline.demo import prepare_demo
+    from pretrain.launch import local as launch
+
     # Whoever trains here starts ranks: their server is to import all engines, and early.
     launch.preload(tensor=True)
     directory = tmp_path_factory.mktemp("corpora")
@@ -106,6 +107,8 @@ def corpus(demo_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def pool():
     """Four live ranks, for everything that takes more than one process."""
+    from pretrain.launch.pool import Pool
+
     with Pool(4) as ranks:
         yield ranks
 
@@ -126,14 +129,20 @@ def tiny(demo_dir: Path, tmp_path: Path):
 
 
 @pytest.fixture
-def tiny_config(tiny) -> RunConfig:
+def tiny_config(tiny) -> "RunConfig":
+    from pretrain.config import RunConfig
+
     file, *overrides = tiny()
     return load(RunConfig, [Path(file)], overrides)
 
 
 @pytest.fixture
-def train(pool: Pool, tiny) -> Callable[..., None]:
+def train(pool: "Pool", tiny) -> Callable[..., None]:
     """Train on the live ranks of the pool, as ``python -m pretrain`` does on fresh ones."""
+    from pretrain.config import RunConfig
+    from pretrain.launch.rank import train_rank
+    from pretrain.planner.plan import plan
+    from pretrain.run.directory import RunDirectory, run_path
 
     def start_on_pool(*words: str, run: str = "run") -> None:
         file, *overrides = tiny(*words, run=run)
