@@ -25,7 +25,7 @@ from data_pipeline import __main__ as data_pipeline
 from pretrain import __main__ as pretrain
 
 NETWORK = "model.width=32 model.num_layers=2 model.num_heads=2"
-STEPS = "steps=4 global_batch=4 precision=fp32 checkpoint.every=2"
+STEPS = "steps=4 global_batch=4 precision=fp32 checkpoint.every=2 log.every=1"
 
 SMALLER = {
     r"(pretrain configs/demo\.yaml)(?!.*--)": rf"\1 {NETWORK} {STEPS} eval.every=0",
