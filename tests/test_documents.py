@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from documents import ROOT, Block, blocks, commands, documents, shows, text_of
 
+from tools.demo import mdlm
+
 PACKAGES = ("configs", "model", "data_pipeline", "pretrain", "slurm", "tools")
 TOLD = "CHANGELOG.md"
 """Tells of what was, too."""
@@ -88,6 +90,15 @@ def test_each_package_has_a_page_and_its_map_is_of_what_is_there(package: str) -
 
 def test_the_top_page_keeps_short() -> None:
     assert len(text_of("README.md").splitlines()) <= 150
+
+
+def test_the_end_of_the_demo_is_shown_as_it_is_printed() -> None:
+    """Line by line what its template gives, whatever the numbers."""
+    fields = re.compile(r"\\{[^{}]*\\}")
+    printed = [fields.sub(".+", re.escape(line)) for line in mdlm.TEXT.splitlines() if line.strip()]
+    shown = next(blocks("README.md", "text")).text.splitlines()
+    assert len(shown) >= 5
+    assert [line for line in shown if not any(re.fullmatch(p, line) for p in printed)] == []
 
 
 def test_every_method_has_its_row_and_every_package_its_link() -> None:

@@ -29,7 +29,7 @@ IMPORTS: dict[str, tuple[str, ...]] = {
     "tools": ("configs", "model", "data_pipeline", "pretrain"),
     "slurm": ("configs",),
 }
-"""Which package imports which; ``tests/tools/test_pictures.py`` compares it with the sources."""
+"""Which package imports which; a test compares it with the sources."""
 
 COLORS = {
     "configs": "#e8e8e8",
