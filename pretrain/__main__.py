@@ -165,7 +165,6 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load(RunConfig, files, overrides, read_file)
     path = run_path(config, files)
 
-    from pretrain.launch import preflight
     from pretrain.planner import plan
 
     ranks = world.size if world else None
@@ -190,6 +189,8 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             print(f"{to_yaml(config)}\nrun directory    {path}\n{plan.describe(config, ranks)}")
         return 0
+
+    from pretrain.launch import preflight
 
     numbers = plan.plan(config, ranks)
     if world is None and numbers.ranks > MOST_LOCAL_RANKS:

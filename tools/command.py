@@ -10,19 +10,22 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from configs.command_line import make_parser
 from configs.documentation import without_markup
 from configs.errors import UserError
 from configs.hints import plain
 from configs.load import merged, validate
-from pretrain.checkpoint.weights import Loaded, check_layout, load_denoiser
 from pretrain.launch import device
 from pretrain.launch import local as launch
 from pretrain.launch.local import World
 from pretrain.parallel.config import ParallelConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from pretrain.checkpoint.weights import Loaded
 
 
 def parser(
@@ -94,7 +97,7 @@ def model_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-Work = Callable[[Loaded, argparse.Namespace], int]
+Work = Callable[["Loaded", argparse.Namespace], int]
 
 
 def with_model(work: Work, arguments: argparse.Namespace) -> int:
@@ -103,6 +106,8 @@ def with_model(work: Work, arguments: argparse.Namespace) -> int:
     Args:
         work: a function of a module, which every rank imports by name.
     """
+    from pretrain.checkpoint.weights import check_layout, load_denoiser
+
     layout = _layout(arguments.words)
     world = launch.external_world(os.environ)
     check_layout(arguments.run, layout)
@@ -122,6 +127,7 @@ def with_model(work: Work, arguments: argparse.Namespace) -> int:
 
 def on_rank(world: World, work: Work, arguments: argparse.Namespace, layout: ParallelConfig) -> int:
     """One rank's part of :func:`with_model`."""
+    from pretrain.checkpoint.weights import load_denoiser
     from pretrain.parallel.mesh import Mesh
 
     mesh = Mesh(world, tensor=layout.tensor, pipeline=layout.pipeline)
@@ -140,6 +146,8 @@ def _layout(words: list[str]) -> ParallelConfig:
     return validate(ParallelConfig, given.get("parallel", {}), where="the words after RUN")
 
 
-def best_device() -> torch.device:
+def best_device() -> "torch.device":
     """The first GPU, or the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

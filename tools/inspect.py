@@ -21,8 +21,6 @@ from tqdm import tqdm
 
 from configs.errors import UserError, exit_code
 from pretrain.checkpoint import manifest, store
-from pretrain.checkpoint.reader import Reader
-from pretrain.checkpoint.weights import find
 from tools import command
 
 EPILOG = """\
@@ -57,6 +55,8 @@ def describe(path: Path) -> Facts:
     Raises:
         UserError: it is no checkpoint, is incomplete, or was not saved by a run.
     """
+    from pretrain.checkpoint.reader import Reader
+
     reader = Reader(path)
     state = reader.state
     parameters: Counter[str] = Counter()
@@ -226,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    from pretrain.checkpoint.weights import find
+
     where: Path = arguments.checkpoint
     is_run = not (where / store.MANIFEST).exists()
     others = list(listing(where / "checkpoints")) if is_run else []

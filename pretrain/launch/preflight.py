@@ -9,7 +9,6 @@ from model.draws import Draws
 from model.networks.build import build
 from pretrain.checkpoint import networks, store
 from pretrain.checkpoint.reader import Reader
-from pretrain.checkpoint.training import fork_names
 from pretrain.checkpoint.weights import open_reader
 from pretrain.config import RunConfig
 from pretrain.data import corpus_path, load_tokenizer, open_corpus, other_tokenizer
@@ -58,6 +57,8 @@ def _check_data(config: RunConfig) -> None:
 
 def _check_fork(config: RunConfig, source: Path) -> None:
     """UserError unless the weights to begin with are there and fit."""
+    from pretrain.checkpoint.training import fork_names
+
     with torch.device("meta"):
         parameters = build(config.model).parameter_names()
     names = fork_names(config)

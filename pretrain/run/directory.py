@@ -14,9 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from configs.disk import flush
 from configs.git_commit import git_commit
@@ -25,8 +23,10 @@ from configs.load import to_yaml
 from configs.numbered_files import claim
 from configs.run_files import DIED, RUNNING, read_status, this_process
 from pretrain.checkpoint import store
-from pretrain.config import RunConfig
 from pretrain.run import ownership
+
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
 
 State = Literal["running", "stopped", "done", "failed"]
 
@@ -59,11 +59,11 @@ class RunDirectory:
         """Checkpoints, one directory each."""
         return self.path / "checkpoints"
 
-    def check(self, config: RunConfig) -> None:
+    def check(self, config: "RunConfig") -> None:
         """UserError if the directory belongs to another run, or cannot be a run directory."""
         ownership.require(self.path, config)
 
-    def begin(self, config: RunConfig) -> int:
+    def begin(self, config: "RunConfig") -> int:
         """Make the directory if it is new and record this start; return the attempt's number.
 
         config.yaml comes first, and whole: from then on the directory is the run's.
@@ -123,13 +123,15 @@ class RunDirectory:
         write_json(self.status, {**row, **when})
 
 
-def run_path(config: RunConfig, files: Sequence[Path]) -> Path:
+def run_path(config: "RunConfig", files: Sequence[Path]) -> Path:
     """``run_dir``, or runs/<name of the last configuration file>."""
     return Path(config.run_dir) if config.run_dir else Path("runs") / files[-1].stem
 
 
 def provenance() -> dict[str, Any]:
     """Code, packages and hardware, on which results depend besides the configuration."""
+    import torch
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "git_commit": git_commit(),

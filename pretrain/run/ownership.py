@@ -7,13 +7,15 @@ checkpoint also decides where a value in config.yaml was changed by hand.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError
 from configs.load import read_yaml
 from pretrain.checkpoint import store
-from pretrain.config import RunConfig, differences
 from pretrain.run import console
-from pretrain.run.stored_config import LAST_KEY, stored_config
+
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
 
 CONFIG = "config.yaml"
 
@@ -26,7 +28,7 @@ BYSTANDERS = (".DS_Store", "lost+found")
 """Files that operating systems create; ``.nfs*``, files that are still open, are ignored too."""
 
 
-def require(path: Path, config: RunConfig) -> None:
+def require(path: Path, config: "RunConfig") -> None:
     """UserError if the directory belongs to another run, or cannot be a run directory."""
     if not path.exists():
         return
@@ -42,6 +44,8 @@ def require(path: Path, config: RunConfig) -> None:
                 "choose another run_dir=PATH"
             )
         return
+    from pretrain.config import differences
+
     found = differences(recorded, config)
     if not found:
         return
@@ -75,7 +79,7 @@ def is_left_over(path: Path) -> bool:
     return path.name in FOLDERS and not any(path.iterdir())
 
 
-def _recorded(path: Path) -> RunConfig | None:
+def _recorded(path: Path) -> "RunConfig | None":
     """The configuration of the run in a directory; None if there is none."""
     if not (path / CONFIG).exists():
         problem = "is missing"
@@ -98,17 +102,21 @@ def _recorded(path: Path) -> RunConfig | None:
     )
 
 
-def _saved(path: Path) -> tuple[tuple[Path, RunConfig] | None, list[str]]:
+def _saved(path: Path) -> "tuple[tuple[Path, RunConfig] | None, list[str]]":
     """The newest sound checkpoint with its configuration, and what is wrong with newer ones."""
     newest, problems = store.open_newest(path / "checkpoints")
     if newest is None:
         return None, problems
+    from pretrain.run.stored_config import stored_config
+
     config = stored_config(newest.state["config"], where=f"{newest.path}/state.json")
     return (newest.path, config), problems
 
 
-def _read_complete(file: Path) -> RunConfig:
+def _read_complete(file: Path) -> "RunConfig":
     """The configuration in a file that a run wrote; ValueError if it ends too early."""
+    from pretrain.run.stored_config import LAST_KEY, stored_config
+
     plain = read_yaml(file)
     if not file.read_bytes().endswith(b"\n") or LAST_KEY not in plain:
         raise ValueError("it ends too early")

@@ -16,9 +16,10 @@ from mutations import tame, word
 from test_configurations import FOLDER, KEYS, in_time, status_of
 
 from configs.load import load
+from pretrain.checkpoint import weights
 from pretrain.config import RunConfig
 from pretrain.launch import local as launch
-from tools import command, inspect
+from tools import inspect
 from tools.bench import __main__ as bench
 from tools.convert import __main__ as convert
 from tools.crash import __main__ as crash
@@ -88,8 +89,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
     config = load(RunConfig, [FOLDER / "tiny.yaml"])
     nothing = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr(options, "configuration", lambda run: config)
-    monkeypatch.setattr(command, "check_layout", lambda run, layout: None)
-    monkeypatch.setattr(command, "load_denoiser", lambda *a, **k: nothing)
+    monkeypatch.setattr(weights, "check_layout", lambda run, layout: None)
+    monkeypatch.setattr(weights, "load_denoiser", lambda *a, **k: nothing)
     monkeypatch.setattr(launch, "run_local", lambda *a, **k: 0)
     monkeypatch.setattr(launch, "preload", lambda **k: None)
     monkeypatch.setattr(sample, "print_samples", lambda loaded, arguments: 0)

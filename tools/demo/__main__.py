@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import exit_code
 from configs.json_files import write_json
@@ -26,9 +26,11 @@ from configs.load import is_override, load
 from configs.words import parse, split
 from model.naming import method_name
 from pretrain.__main__ import main as pretrain
-from pretrain.config import RunConfig
 from pretrain.run.directory import RunDirectory, run_path
 from pretrain.run.metrics import read_rows
+
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
 
 MADE = """\
   training          {tokens_seen:,} tokens in {seconds_training:.0f} s; {seconds_total:.0f} s in all
@@ -46,6 +48,8 @@ Try next:
 
 def demo(words: Sequence[str]) -> int:
     """Run the demo with these configuration words; returns the exit status."""
+    from pretrain.config import RunConfig
+
     started = time.monotonic()
     files, overrides = split(words)
     config = load(RunConfig, files, overrides)
@@ -72,12 +76,12 @@ def demo(words: Sequence[str]) -> int:
     return 0
 
 
-def _part(config: RunConfig) -> ModuleType:
+def _part(config: "RunConfig") -> ModuleType:
     """The module beside this one that evaluates and describes the objective."""
     return importlib.import_module(f"tools.demo.{method_name(config.objective)}")
 
 
-def _finish(run: Path, config: RunConfig, part: ModuleType) -> dict[str, Any]:
+def _finish(run: Path, config: "RunConfig", part: ModuleType) -> dict[str, Any]:
     """Evaluate, sample and draw; the summary."""
     from pretrain.checkpoint.weights import load_denoiser
     from pretrain.data import corpus_path

@@ -9,8 +9,6 @@ oracle   the one most like the references: no result of a model, and named so
 from collections.abc import Sequence
 from typing import Literal
 
-from tools.evaluate.text_scores import sentence_bleu
-
 Choice = Literal["single", "mbr", "oracle"]
 
 
@@ -18,6 +16,8 @@ def choose(candidates: Sequence[str], how: Choice, references: Sequence[str] = (
     """The chosen candidate; among equals the first."""
     if how == "single" or len(candidates) == 1:
         return candidates[0]
+    from tools.evaluate.text_scores import sentence_bleu
+
     if how == "oracle":
         merits = [sentence_bleu(one, references) for one in candidates]
     else:

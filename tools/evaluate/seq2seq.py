@@ -14,13 +14,14 @@ from tools.evaluate.pairs import (
     random_targets,
     read_references,
 )
-from tools.evaluate.text_scores import bleu, distinct, rouge, self_bleu
 from tools.sample.candidates import draw_candidates
 from tools.sample.options import sampler_of
 
 
 def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str, Any]:
     """Scores of the chosen candidates, and of baselines that need no model."""
+    from tools.evaluate.text_scores import bleu, distinct, rouge, self_bleu
+
     references = read_references(arguments.data, arguments.pairs)
     training = (
         read_references(arguments.train_data, arguments.pairs) if arguments.train_data else None

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from configs.errors import exit_code
 from tools import command
-from tools.report.curves import read_runs
-from tools.report.pictures import report, table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def report_runs() -> int:
+        from tools.report.curves import read_runs
+        from tools.report.pictures import report, table
+
         pictures = report(arguments.runs, arguments.out)
         for path in pictures:
             print(path)
