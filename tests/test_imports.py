@@ -41,6 +41,7 @@ LIGHT: dict[str, set[str]] = {
     "tools.demo --help": set(),
     "tools.report --help": set(),
     "tools.report RUN": {"matplotlib"},
+    "tools.pictures.architecture --help": {"matplotlib"},
 }
 """Commands, and the heavy packages that each may import."""
 
