@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from tools.convert.format import Options
+from model.networks.config import ModelConfig
+from tools.convert.fit import parameter_shapes
+from tools.convert.format import Incoming, Options
 from tools.convert.parity import Inputs
+from tools.convert.tensors import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,29 @@ class Vocabulary:
         """The source's logits, by our ids and of our ids."""
         kept = torch.tensor(self.kept)
         return lambda inputs: logits(replace(inputs, ids_BL=kept[inputs.ids_BL]))[..., kept]
+
+    def incoming(
+        self,
+        model: ModelConfig,
+        origin: str,
+        read: Callable[[str], Tensor],
+        logits: Callable[[Inputs], Tensor],
+        length: int | None,
+    ) -> Incoming:
+        """A model with this vocabulary, as it comes in.
+
+        Args:
+            read: a tensor by our name of it. logits: the source's, by its own ids.
+        """
+        return Incoming(
+            model=model,
+            tensors=Tensors(parameter_shapes(model), read, origin),
+            compared_as=model,
+            num_ids=model.num_ids,
+            logits=self.renumbered(logits),
+            length=length,
+            left_out=self.left_out,
+        )
 
 
 def vocabulary(rows: int, mask: int | None, options: Options, origin: str) -> Vocabulary:

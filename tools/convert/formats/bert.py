@@ -7,6 +7,7 @@ has one segment. The pooler and the next-sentence head are left behind.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +82,12 @@ class Bert:
         require(source, wanted, spare=SPARE)
         if HEAD in source.shapes and not same_rows(source, WORDS, HEAD):
             raise UserError(f"{source.origin}: {HEAD} is not tied to {WORDS}, as BERT's is")
-        return Incoming(
-            model=model,
-            tensors=Tensors(
-                parameter_shapes(model), lambda name: _read(source, model, ids, name), source.origin
-            ),
-            compared_as=model,
-            num_ids=model.num_ids,
-            logits=ids.renumbered(lambda inputs: logits(source, model, inputs)),
+        return ids.incoming(
+            model,
+            source.origin,
+            partial(_read, source, model, ids),
+            partial(logits, source, model),
             length=model.num_positions,
-            left_out=ids.left_out,
         )
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
@@ -133,9 +130,9 @@ def _model(
     if options.vocab_size is None:  # its tokenizer has all of them, [MASK] too
         ids = replace(ids, vocab_size=vocab_size)
     model = Transformer(
+        width=width,
         vocab_size=ids.vocab_size,
         mask_id=ids.mask_id,
-        width=width,
         num_layers=num_layers,
         num_heads=num_heads,
         mlp_width=hidden,

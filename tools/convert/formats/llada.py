@@ -3,7 +3,7 @@
 It is bidirectional from the start, sees no noise level, and its vocabulary holds [MASK].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from tools.convert.fit import parameter_shapes, refuse, require, settings
 from tools.convert.format import Incoming, Options, Outgoing, check_frequencies
 from tools.convert.format_logits import GatedNames, gated_logits
 from tools.convert.kept_rows import Vocabulary, vocabulary
+from tools.convert.parity import Inputs
 from tools.convert.tensors import Shape, Tensors
 
 ROOT = "model.transformer."
@@ -83,17 +84,8 @@ class Llada:
             value = source.read(theirs)
             return ids.taken(value, model.num_rows) if theirs in (EMBEDDING, HEAD) else value
 
-        return Incoming(
-            model=model,
-            tensors=Tensors(parameter_shapes(model), read, source.origin),
-            compared_as=model,
-            num_ids=model.num_ids,
-            logits=ids.renumbered(
-                lambda inputs: gated_logits(source, model, inputs, NAMES, causal=False)
-            ),
-            length=config.get("max_sequence_length"),
-            left_out=ids.left_out,
-        )
+        length = config.get("max_sequence_length")
+        return ids.incoming(model, source.origin, read, _logits(source, model), length)
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """Names changed, and the padded rows left out."""
@@ -127,10 +119,12 @@ class Llada:
         return Outgoing(
             config=config,
             tensors=Tensors(_wanted(model, model.num_ids), read, ours.origin),
-            logits=lambda written, inputs: gated_logits(
-                written, model, inputs, NAMES, causal=False
-            ),
+            logits=lambda written, inputs: _logits(written, model)(inputs),
         )
+
+
+def _logits(source: Tensors, model: Transformer) -> Callable[[Inputs], Tensor]:
+    return lambda inputs: gated_logits(source, model, inputs, NAMES, causal=False)
 
 
 def _model(

@@ -8,6 +8,7 @@ state dict holds the rotary frequencies too, a buffer; the other formats' have n
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from model.architectures.dit import DiT
 from model.networks.adaln import sinusoid
 from model.networks.config import ModelConfig
 from pretrain.config import RunConfig
-from tools.convert.fit import parameter_shapes, refuse, require
+from tools.convert.fit import refuse, require
 from tools.convert.format import (
     Incoming,
     Options,
@@ -79,17 +80,8 @@ class Mdlm:
         model, ids = _model(bare, config, options)
         require(bare, shapes(model, ids.rows), spare=SPARE)
         check_frequencies(bare, model)
-        return Incoming(
-            model=model,
-            tensors=Tensors(
-                parameter_shapes(model), lambda name: _ours(bare, model, ids, name), source.origin
-            ),
-            compared_as=model,
-            num_ids=model.num_ids,
-            logits=ids.renumbered(lambda inputs: logits(bare, model, inputs)),
-            length=config.get("model_length"),
-            left_out=ids.left_out,
-        )
+        read, answer = partial(_ours, bare, model, ids), partial(logits, bare, model)
+        return ids.incoming(model, source.origin, read, answer, config.get("model_length"))
 
     def outgoing(self, run: RunConfig, ours: Tensors) -> Outgoing:
         """q, k and v together, without the padded rows; a tied head as a copy."""
