@@ -46,10 +46,12 @@ def test_imports_run_one_way(root: Path, package: str) -> None:
 
 
 def executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below this one but those of ``if TYPE_CHECKING``, which no run executes."""
+    """All statements in this one but those of ``if TYPE_CHECKING``, which no run executes."""
     yield node
     for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
             yield from executed(child)
 
 
