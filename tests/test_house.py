@@ -18,6 +18,7 @@ ALLOWED = {
     "tools": {"configs", "model", "data_pipeline", "pretrain"},
     "slurm": {"configs"},
 }
+MOST_LINES = 350
 ENGINES = {"deepspeed", "megatron"}
 ENGINE_ROOMS = {"pretrain/parallel", "data_pipeline/indexed.py"}
 
@@ -84,6 +85,16 @@ def test_no_files_import_one_another_in_a_circle(root: Path) -> None:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail(f"a circle of files: {' <- '.join(error.args[1])}")
+
+
+def test_no_file_is_longer_than_a_reader_likes(root: Path) -> None:
+    lengths = {
+        str(path.relative_to(root)): len(path.read_text(encoding="utf-8").splitlines())
+        for package in (*ALLOWED, "tests")
+        for path in (root / package).rglob("*.py")
+    }
+    long = {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
+    assert not long, f"split these files, one idea each: {long}"
 
 
 def test_only_the_engine_rooms_import_an_engine(root: Path) -> None:
