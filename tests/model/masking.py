@@ -7,12 +7,10 @@ from torch import Tensor
 
 from configs.load import Plugin
 from model.architectures.dit import DiT
-from model.categorical import Categorical
 from model.draws import Draws
 from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
-from model.prediction import Prediction
-from model.verification.texts import by_text
+from model.verification import texts
 
 VOCAB = 7
 
@@ -42,8 +40,7 @@ def some_tokens(rows: int, length: int, vocab: int = VOCAB) -> Tensor:
 def row_losses(denoise: Callable[..., Tensor], noisy: Noisy) -> Tensor:
     """The loss of every sample, ``[B]`` float64."""
     logits = denoise(noisy.ids_BL, noisy.level_BK, noisy.predict_mask_BL)
-    losses = Mdlm().bound_losses(Prediction(logits=Categorical(logits)), noisy)
-    return by_text(losses, noisy)
+    return texts.row_losses(Mdlm().bound_losses, noisy, logits)
 
 
 def constant(logits_V: Tensor) -> Callable[..., Tensor]:

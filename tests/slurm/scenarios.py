@@ -18,7 +18,7 @@ from when_nodes_change import (
     slurmd_dies,
     time_limit,
 )
-from when_stopped import cancelled_at_preemption, preempted, requeue_refused, stopped_by_signals
+from when_stopped import cancelled_at_preemption, stopped_by_signals
 from when_used import (
     cancelled_by_its_user,
     chain,
@@ -64,9 +64,7 @@ def controller_dies(lab: Lab) -> None:
 FIRST: list[Scenario] = [
     submit_and_finish,
     stopped_by_signals,
-    preempted,
     cancelled_at_preemption,
-    requeue_refused,
 ]
 SECOND: list[Scenario] = [
     node_crashes,

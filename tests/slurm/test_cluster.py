@@ -13,7 +13,8 @@ from slurm.quoting import directive, pattern
 from slurm.script import template
 from slurm.settings import Settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# The scenarios are under way from the first test on: what else there is takes place meanwhile.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("lanes")]
 
 BAD = {
     "partition=nowhere": "there is no partition 'nowhere'; choose one of main, low",
@@ -25,11 +26,6 @@ BAD = {
     "nodes=3": "3 nodes x 1 ranks: global_batch 8 does not divide by the data-parallel size 3",
     "node=2": "unknown setting 'node'; did you mean 'nodes'? allowed: nodes, gpus_per_node",
 }
-
-
-@pytest.mark.parametrize("name", [one.__name__ for one in [*FIRST, *SECOND, *THIRD]])
-def test_scenario(lanes: Lanes, name: str) -> None:
-    lanes.result(name, 880)
 
 
 @pytest.mark.parametrize("settings", BAD)
@@ -69,6 +65,11 @@ def test_a_wrong_configuration_is_said_at_submission(lab: Lab) -> None:
     done = lab.command("submit", str(lab.settings), "--", *words)
     assert done.returncode == 2
     assert "optim.lrr: unknown key; did you mean 'lr'?" in done.stderr
+
+
+@pytest.mark.parametrize("name", [one.__name__ for one in [*FIRST, *SECOND, *THIRD]])
+def test_scenario(lanes: Lanes, name: str) -> None:
+    lanes.result(name, 880)
 
 
 def test_the_controller_dies_and_comes_back(lanes: Lanes, lab: Lab) -> None:

@@ -122,7 +122,10 @@ def printed_template(lab: Lab) -> None:
 
 
 def odd_names(lab: Lab) -> None:
-    """A run whose name means something to every reader on its way: requeued, then succeeded."""
+    """A run whose name means something to every reader on its way: requeued, then succeeded.
+
+    A job that may not be requeued is succeeded by another.
+    """
     run = lab.submit(ODD, NODE, "options={comment: 'a b\\c'}")
     try:
         run.wait_step(10)
