@@ -9,7 +9,7 @@ import sys
 import pytest
 
 assert pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "tests/model"]) == 0
-roots = ("deepspeed", "megatron", "pretrain.launch")
+roots = ("deepspeed", "megatron", "pretrain.launch.local", "pretrain.parallel.engine")
 print([name for name in sys.modules if name.startswith(roots)])
 """
 

@@ -1,20 +1,20 @@
-"""Exported weights are fine-tuned by transformers and peft, here and where nothing of ours is."""
+"""Exported weights are loaded and fine-tuned where nothing of ours is installed."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from pydoc_data import topics
 from typing import Any
 
 import pytest
+from environments import make_environment
 from small_models import save_weights, small_genie
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pretrain.__main__ import main as pretrain
-from tools.convert.huggingface import finetune
 from tools.convert.to_hf import to_hf
 
 TOPICS = ("specialnames", "string-methods")
@@ -80,60 +80,66 @@ def check(found: dict[str, Any], name: str) -> None:
         assert after["eval_loss"] != before["eval_loss"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TASKS)
-def test_fine_tuning_with_the_trainer(
-    export: Path, data: tuple[Path, Path], tmp_path: Path, capsys, name: str
-) -> None:
-    words = [str(export), *map(str, data), str(tmp_path / "out"), *TASKS[name]]
-    assert finetune.main([*words, "--length", "64"]) == 0
-    check(json.loads(capsys.readouterr().out.splitlines()[-1]), name)
-
-
+PACKAGES = (
+    "torch>=2.8,<=2.13.0",
+    "transformers>=5.23,<6",
+    "accelerate>=1.15,<2",
+    "peft>=0.21,<0.22",
+)
 ALONE = """
 import importlib.util, sys
 for name in ("model", "tools", "pretrain", "palimpsest", "deepspeed", "megatron", "configs"):
     assert importlib.util.find_spec(name) is None, name
 """
+Bare = Callable[..., str]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_fine_tuning_where_nothing_of_ours_is_installed(
-    export: Path, data: tuple[Path, Path], root: Path, tmp_path: Path, corpus: Path
-) -> None:
-    """A fresh environment with torch, transformers, accelerate and peft, and no more."""
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    """Python with torch, transformers, accelerate and peft, and nothing of ours; its output."""
+    folder = tmp_path_factory.mktemp("bare")
+    python = str(make_environment(folder / "venv", *PACKAGES))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL", "PYTHON"))}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
 
-    def run(*command: str) -> str:
+    def run(*words: str) -> str:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            [python, *words], cwd=folder, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    python = str(tmp_path / "venv" / "bin" / "python")
-    run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
-    packages = ("torch>=2.8,<=2.13.0", "transformers>=5.23,<6", "accelerate>=1.15,<2")
-    run(python, "-m", "pip", "install", "--quiet", *packages, "peft>=0.21,<0.22")
-    run(python, "-c", ALONE)
+    run("-c", ALONE)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", TASKS)
+def test_fine_tuning_with_the_trainer(
+    bare: Bare, export: Path, data: tuple[Path, Path], root: Path, tmp_path: Path, name: str
+) -> None:
+    """By the script and the weights alone, away from the checkout."""
     script = shutil.copy(root / "tools" / "convert" / "huggingface" / "finetune.py", tmp_path)
-    moved = Path(shutil.copytree(export, tmp_path / "export"))
-    for name, words in TASKS.items():
-        out = tmp_path / name
-        printed = run(
-            python, str(script), str(moved), *map(str, data), str(out), *words, "--length", "64"
-        )
-        check(json.loads(printed.splitlines()[-1]), name)
-    again = (
+    moved = shutil.copytree(export, tmp_path / "export")
+    words = [str(moved), *map(str, data), str(tmp_path / name), *TASKS[name], "--length", "64"]
+    check(json.loads(bare(str(script), *words).splitlines()[-1]), name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_exports_load_where_nothing_of_ours_is_installed(
+    bare: Bare, export: Path, tmp_path: Path, corpus: Path
+) -> None:
+    moved = shutil.copytree(export, tmp_path / "export")
+    predicted = (
         "import sys, torch; from transformers import AutoModelForMaskedLM, AutoTokenizer; "
         "m = AutoModelForMaskedLM.from_pretrained(sys.argv[1], trust_remote_code=True); "
         "t = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True); "
         "b = t(['a text', 'another, longer text'], padding=True, return_tensors='pt'); "
         "print(m(**b).logits.isnan().any().item())"
     )
-    assert run(python, "-c", again, str(moved)).split()[-1] == "False"
+    assert bare("-c", predicted, str(moved)).split()[-1] == "False"
     genie = tmp_path / "genie"
     save_weights(tmp_path / "ckpt", *small_genie(corpus), 2**20)
     to_hf(tmp_path / "ckpt", genie)
@@ -144,7 +150,7 @@ def test_fine_tuning_where_nothing_of_ours_is_installed(
         "b = t(['a text', 'another, longer text'], padding=True, return_tensors='pt'); "
         "print(m.eval().generate(**b, seed=0).tolist())"
     )
-    found = json.loads(run(python, "-c", sampled, str(genie)).splitlines()[-1])
+    found = json.loads(bare("-c", sampled, str(genie)).splitlines()[-1])
     tokenizer = AutoTokenizer.from_pretrained(genie, trust_remote_code=True)
     batch = tokenizer(["a text", "another, longer text"], padding=True, return_tensors="pt")
     model = AutoModelForSeq2SeqLM.from_pretrained(genie, trust_remote_code=True).eval()
