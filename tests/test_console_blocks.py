@@ -92,8 +92,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, demo_dir: Path) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
     shutil.copytree(demo_dir, copy / "runs" / "corpora")
-    (copy / ".venv" / "bin").mkdir(parents=True)
-    (copy / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (copy / ".venv").symlink_to(sys.prefix)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy)
         train = smaller("pretrain configs/demo.yaml").split()
