@@ -168,7 +168,7 @@ def main_of(module: str) -> Callable[[Sequence[str]], int]:
     return main
 
 
-@pytest.mark.parametrize("block", map(marked, RUN))
+@pytest.mark.parametrize("block", [marked(block) for block in RUN])
 def test_the_block_runs(
     block: Block,
     project: Path,
