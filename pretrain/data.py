@@ -21,7 +21,6 @@ from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from data_pipeline.windows import Windows, held_out
 from model.draws import Draws
 from model.facts import Facts
-from model.objectives import Bounded
 from pretrain.config import RunConfig
 
 Samples = Packing | Paragraphs | Pairs
@@ -124,7 +123,7 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
     )
     if valid is None:
         return opened(notes=notes)
-    if isinstance(config.objective, Bounded) and not config.data.has_source:
+    if config.objective.bound is not None and not config.data.has_source:
         how: Any = config.data.packing
         windows = held_out(valid, length, how, segments=config.data.document_mask)
         return opened(windows=windows, notes=notes)

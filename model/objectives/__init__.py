@@ -230,6 +230,11 @@ class Objective(ABC):
         """The state after a step, from what was :meth:`seen` of its batch in stream order."""
         return state
 
+    @property
+    def bound(self) -> "Bounded | None":
+        """The objective as one with a bound on the likelihood; None where it has none."""
+        return self if isinstance(self, Bounded) else None
+
     def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
         """See :class:`Bounded`: by default how a padded text ends is given."""
         counted_BL = free_BL & (batch["tokens"] != model.mask)

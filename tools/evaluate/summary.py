@@ -6,7 +6,6 @@ import math
 import sys
 from typing import Any
 
-from model.objectives import Bounded
 from pretrain.checkpoint.weights import Loaded
 from pretrain.evaluation.of_checkpoint import held_out_bound, held_out_loss
 from tools.evaluate.seq2seq import evaluate_seq2seq
@@ -18,7 +17,7 @@ def print_summary(loaded: Loaded, arguments: argparse.Namespace) -> int:
     split = arguments.split or loaded.config.data.valid_split
     if arguments.task == "seq2seq":
         summary = evaluate_seq2seq(loaded, arguments)
-    elif isinstance(loaded.config.objective, Bounded):
+    elif loaded.config.objective.bound is not None:
         summary = held_out_bound(loaded, split, samples=arguments.samples, **common)
     else:
         summary = held_out_loss(loaded, split, **common)

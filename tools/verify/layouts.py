@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.categorical import Categorical
 from model.draws import Draws
-from model.objectives import Bounded, Noisy, State
+from model.objectives import Noisy, State
 from model.prediction import Prediction
 from model.samplers import Job, Sampler
 from pretrain.checkpoint import frozen_networks
@@ -124,7 +124,7 @@ def _evaluate(trained: Engine, mesh: Mesh, config: RunConfig, state: State) -> l
         share=Share(rank=mesh.data_rank, size=mesh.data_size),
         device=mesh.device,
     )
-    if not isinstance(config.objective, Bounded):
+    if config.objective.bound is None:
         held_out = SyntheticStream(config)
         found = mean_losses(evaluator, held_out, num=len(held_out))
         return list(found.total(summed).losses(config.objective).values())
