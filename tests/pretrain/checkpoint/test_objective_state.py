@@ -1,13 +1,13 @@
 """What an objective learns of its own losses travels with the weights, bit for bit."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_runs import reseal
 from torch import Tensor
 
 from configs.errors import UserError
@@ -18,7 +18,7 @@ from model.objectives import NO_STATE, Noisy, State
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.prediction import Ask, Prediction
-from pretrain.checkpoint import manifest, store
+from pretrain.checkpoint import store
 from pretrain.checkpoint.objective_tensors import NAME
 from pretrain.checkpoint.reader import Reader
 from pretrain.checkpoint.saver import Saver
@@ -168,15 +168,6 @@ def test_the_former_form_is_refused_by_name(train, tmp_path: Path) -> None:
     for use in (lambda: load_denoiser(path, "ema"), lambda: to_hf(path, tmp_path / "out")):
         with pytest.raises(UserError, match=message):
             use()
-
-
-def reseal(path: Path, **facts: object) -> None:
-    """Other facts in a checkpoint's state, with the checksums that go with them."""
-    file = path / "state.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
-    files = dict(manifest.read(path)["files"])
-    files[file.name] = {"bytes": file.stat().st_size, "sha256": store.sha256(file)}
-    (path / store.MANIFEST).write_text(manifest.text_of(files))
 
 
 # -- what is given to an objective --------------------------------------------------------
