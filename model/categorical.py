@@ -1,12 +1,12 @@
-"""A categorical over the vocabulary at M positions, whole or one rank's rows of it.
+"""Categorical distributions over a vocabulary that may be sharded over tensor-parallel ranks.
 
-The vocabulary may be split over tensor-parallel ranks. A formula over it is then work on this
-rank's rows ``[M, R]`` and two primitives, each the other's transpose: :meth:`Categorical.total`
-sums over the rows of all ranks, and gives what they all hold alike; :meth:`Categorical.spread`
-takes what they hold alike back to the rows. A formula that forgets the second has the right
-value and a wrong gradient (Shoeybi et al. 2019, Megatron-LM, section 3: g and f).
+A formula over a sharded vocabulary works on this rank's rows ``[M, R]`` with two primitives, each
+the transpose of the other: :meth:`Categorical.total` sums over the rows of all ranks, with a result
+that is replicated on all of them; :meth:`Categorical.spread` broadcasts a replicated value to the
+rows. A formula that omits the second has the right value and a wrong gradient (Shoeybi et al. 2019,
+Megatron-LM, section 3: g and f).
 
-M counts positions, R rows of the vocabulary on this rank, E the width of a table.
+M is the number of positions, R of vocabulary rows on this rank, E the width of a table.
 """
 
 from typing import Literal, Protocol
@@ -19,33 +19,33 @@ from model.log_prob import LogProb, rows_at_once
 
 
 class Rows(Protocol):
-    """Which rows of the vocabulary a rank has, and how to reach the others.
+    """This rank's shard of the vocabulary rows, and the collectives over all shards.
 
     Attributes:
         first: the id of this rank's first row.
-        num: rows on all ranks.
+        num: total number of rows over all ranks.
     """
 
     first: int
     num: int
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum over ranks; the gradient passes as it is."""
+        """All-reduce sum over ranks; identity in backward."""
 
     def copy(self, x: Tensor) -> Tensor:
-        """The argument; its gradient is summed over ranks."""
+        """Identity in forward; all-reduce sum of the gradient in backward."""
 
     def largest(self, x: Tensor) -> Tensor:
-        """The maximum over ranks, without gradient."""
+        """All-reduce maximum over ranks, without gradient."""
 
     def gather(self, x_MR: Tensor) -> Tensor:
-        """The rows of all ranks ``[M, num]``, without gradient."""
+        """All-gather the rows of all ranks, ``[M, num]``, without gradient."""
 
     def best(self, scores_MR: Tensor) -> Tensor:
-        """The id of the highest score, ``[M]``; of equal ones the first."""
+        """The id of the highest score over all ranks, ``[M]``; ties go to the lowest id."""
 
     def log_prob(self, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
-        """log p of one id at each position, ``[M]`` float32, with gradient, in little memory."""
+        """log p of one id per position, ``[M]`` float32, with gradient, memory-efficient."""
 
 
 class AllRows:
@@ -55,23 +55,23 @@ class AllRows:
         self.first, self.num = 0, num
 
     def sum(self, x: Tensor) -> Tensor:
-        """The argument."""
+        """Identity."""
         return x
 
     def copy(self, x: Tensor) -> Tensor:
-        """The argument."""
+        """Identity."""
         return x
 
     def largest(self, x: Tensor) -> Tensor:
-        """The argument."""
+        """Identity."""
         return x
 
     def gather(self, x_MR: Tensor) -> Tensor:
-        """The argument."""
+        """Identity."""
         return x_MR
 
     def best(self, scores_MR: Tensor) -> Tensor:
-        """Of equal ones the first."""
+        """The argmax, ``[M]``; ties go to the lowest id."""
         return scores_MR.argmax(dim=-1)
 
     def log_prob(self, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
@@ -81,10 +81,11 @@ class AllRows:
 
 
 class Categorical:
-    """Logits ``[M, R]``, -inf at ids that are never predicted. Nothing is computed unasked.
+    """A categorical at each of M positions, given by logits ``[M, R]``; computed lazily.
 
     Args:
-        logits_MR: of any floating type; formulas are in float32.
+        logits_MR: of any floating type, -inf at ids that are never predicted; formulas are
+            evaluated in float32.
         rows: which rows of the vocabulary these are; by default all.
     """
 
@@ -95,20 +96,20 @@ class Categorical:
     # -- primitives -----------------------------------------------------------------------
 
     def total(self, x_MR: Tensor) -> Tensor:
-        """The sum over the vocabulary ``[M]``, alike on all ranks."""
+        """Sum over the vocabulary, ``[M]``, the same on all ranks."""
         return self.rows.sum(x_MR.sum(dim=-1))
 
     def spread(self, x_M: Tensor) -> Tensor:
-        """What all ranks hold alike, ``[M, 1]``, for use on their rows."""
+        """Broadcast a value that is the same on all ranks, ``[M, 1]``, for use on their rows."""
         return self.rows.copy(x_M)[:, None]
 
     def one_hot(self, ids_M: Tensor) -> Tensor:
-        """1 at the row of each id, float32 ``[M, R]``: zeros where another rank has it."""
+        """One-hot of each id, float32 ``[M, R]``; all zeros if the id is on another rank."""
         here_R = self.rows.first + torch.arange(self.logits_MR.shape[-1], device=ids_M.device)
         return (ids_M[:, None] == here_R).float()
 
     def at(self, x_MR: Tensor, ids_M: Tensor) -> Tensor:
-        """The values of a matrix like the logits at one id a position, ``[M]``."""
+        """Gather one id per position from a matrix shaped like the logits, ``[M]``."""
         column_M = ids_M - self.rows.first
         size = x_MR.shape[-1]
         here_M = (column_M >= 0) & (column_M < size)
@@ -122,40 +123,40 @@ class Categorical:
     # -- formulas -------------------------------------------------------------------------
 
     def logsumexp(self) -> Tensor:
-        """log of the sum of exp(logits) over the vocabulary, float32 ``[M]``."""
+        """log-sum-exp of the logits over the vocabulary, float32 ``[M]``."""
         logits_MR = self.logits_MR.float()
         largest_M = self.rows.largest(logits_MR.detach().amax(dim=-1))
         return self.total((logits_MR - largest_M[:, None]).exp()).log() + largest_M
 
     def log_prob(self, ids_M: Tensor) -> Tensor:
-        """log p of one id at each position, ``[M]`` float32, with gradient."""
+        """log p of one id per position, ``[M]`` float32, with gradient."""
         return self.rows.log_prob(self.logits_MR, ids_M)
 
     def entropy(self) -> Tensor:
-        """-sum p log p, ``[M]`` nats."""
+        """Entropy -sum p log p, ``[M]`` nats."""
         log_p_MR = self.log_p()
         return -self.total(log_p_MR.exp() * _finite(log_p_MR))
 
     def kl(self, other: "Categorical") -> Tensor:
-        """KL(self || other), ``[M]`` nats; inf where the other excludes what this one does not."""
+        """KL(self || other), ``[M]`` nats; inf where ``other`` is 0 and this one is not."""
         log_p_MR = self.log_p()
         never_MR = log_p_MR == -torch.inf
-        # Each apart: a difference of infinities has no gradient to leave out.
+        # Mask each operand first: the gradient of inf - inf is NaN and cannot be masked after.
         mine_MR, other_MR = (x.masked_fill(never_MR, 0.0) for x in (log_p_MR, other.log_p()))
         return self.total(log_p_MR.exp() * (mine_MR - other_MR))
 
     def mean(self, table_RE: Tensor) -> Tensor:
-        """The mean of a table's rows, ``[M, E]`` float32; of a split one this rank's rows."""
+        """Mean of a table's rows under p, ``[M, E]`` float32; pass this rank's rows if sharded."""
         return self.rows.sum(self.log_p().exp() @ table_RE.float())
 
     def guided(
         self, other: "Categorical", scale: float, space: Literal["log_p", "p"]
     ) -> "Categorical":
-        """``other + scale (self - other)`` in a space, normalised: 1 is this one, 0 the other.
+        """Classifier-free guidance (Ho & Salimans 2022): ``other + scale (self - other)``.
 
-        Classifier-free guidance (Ho & Salimans 2022), ``other`` being without the condition. In
-        the space of logits it is the same as of log p. Among probabilities what falls below 0
-        is cut off. Ids that either excludes stay excluded.
+        ``other`` is the unconditional prediction; scale 1 gives ``self``, 0 gives ``other``. The
+        result is normalised. In the space of log p it is the same as on logits. In the space of
+        p, negative values are set to 0. Ids excluded by either stay excluded.
         """
         mine_MR, other_MR = self.log_p(), other.log_p()
         never_MR = (mine_MR == -torch.inf) | (other_MR == -torch.inf)
@@ -173,12 +174,12 @@ class Categorical:
 
     @torch.no_grad()
     def top_p(self, share: float) -> "Categorical":
-        """Only the likeliest ids whose probabilities reach ``share``, at least one.
+        """Keep the likeliest ids whose probabilities sum to at least ``share`` (at least one id).
 
-        Nucleus sampling (Holtzman et al. 2020). Of equally likely ids all stay or all go.
+        Nucleus sampling (Holtzman et al. 2020). Ties are kept or dropped together.
 
         Raises:
-            ValueError: the share does not lie in (0, 1].
+            ValueError: ``share`` is not in (0, 1].
         """
         if not 0.0 < share <= 1.0:
             raise ValueError(f"top_p must lie in (0, 1], not {share}")
@@ -189,10 +190,10 @@ class Categorical:
 
     @torch.no_grad()
     def top_k(self, num: int) -> "Categorical":
-        """Only the ``num`` likeliest ids, and those that are as likely as the last of them.
+        """Keep the ``num`` likeliest ids, and those tied with the last of them.
 
         Raises:
-            ValueError: fewer than one.
+            ValueError: ``num`` is below 1.
         """
         if num < 1:
             raise ValueError(f"top_k must be at least 1, not {num}")
@@ -211,7 +212,7 @@ class Categorical:
     def sample(
         self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
     ) -> Tensor:
-        """One id for each position, ``[M]``, by the Gumbel-max trick in float64.
+        """Sample one id per position, ``[M]``, by the Gumbel-max trick in float64.
 
         Low-precision Gumbel noise silently lowers the temperature (Zheng et al. 2024,
         "Masked diffusion models are secretly time-agnostic masked models", section 4).
@@ -219,7 +220,7 @@ class Categorical:
         Args:
             draws: the randomness; kind: its purpose.
             position_M: stream position of the sample that each row belongs to.
-            column_M: its place in the sequence; one draw per (position, column, id).
+            column_M: its position in the sequence; one draw per (position, column, id).
             temperature: 0 takes the likeliest id.
         """
         return self.rows.best(self.scores(draws, kind, position_M, column_M, temperature))
@@ -227,7 +228,7 @@ class Categorical:
     def scores(
         self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
     ) -> Tensor:
-        """What sampling maximises, float64 ``[M, R]``."""
+        """Gumbel-max scores: logits / temperature + Gumbel noise, float64 ``[M, R]``."""
         logits_MR = self.logits_MR.double()
         if temperature == 0.0:
             return logits_MR
@@ -238,10 +239,10 @@ class Categorical:
 
     @torch.no_grad()
     def pick(self, uniform_M: Tensor, temperature: float) -> Tensor:
-        """One id for each position, ``[M]``: where the cumulative probability passes a uniform.
+        """Sample one id per position, ``[M]``, by inverting the cumulative distribution.
 
-        One draw a position, where :meth:`sample` takes one an id, which over a batch of training
-        costs more than the network. In float64, a few rows at a time.
+        It takes one draw per position, where :meth:`sample` takes one per id, which over a
+        training batch costs more than the network. In float64, a few rows at a time.
 
         Args:
             uniform_M: float64 in (0, 1).
@@ -257,7 +258,7 @@ class Categorical:
         logits_MR = logits_MR.double() / temperature
         largest_M = self.rows.largest(logits_MR.amax(dim=-1))
         reached_MR = (logits_MR - largest_M[:, None]).exp().cumsum(dim=-1)
-        # What the ranks before this one have is below it.
+        # Cumulative sums of earlier ranks come before this rank's.
         of_ranks = self.rows.gather(reached_MR[:, -1:])
         rank = self.rows.first // reached_MR.shape[-1]
         below_M, all_M = of_ranks[:, :rank].sum(dim=-1), of_ranks.sum(dim=-1)
@@ -266,5 +267,5 @@ class Categorical:
 
 
 def _finite(x: Tensor) -> Tensor:
-    """0 in the place of -inf, where no gradient passes either."""
+    """Replace -inf by 0; no gradient passes there."""
     return x.masked_fill(x == -torch.inf, 0.0)

@@ -1,9 +1,9 @@
-"""Counter-based randomness: every draw is a pure function of what it is for.
+"""Counter-based random numbers: every draw is a pure function of its purpose and position.
 
-A draw depends on (seed, split, kind, stream position, coordinate) and on nothing else:
-no generator is stepped, so there is none to save, and neither the number of ranks nor
-accumulation can change the noise. The generator is Philox4x32-10 (Salmon et al. 2011),
-in torch integer operations, so that a CPU and a GPU draw the same bits.
+A draw depends only on (seed, split, kind, stream position, coordinate). There is no generator
+state to save, and neither the number of ranks nor gradient accumulation changes the noise. The
+generator is Philox4x32-10 (Salmon et al. 2011) in torch integer operations, so that CPU and GPU
+draw the same bits.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _ROUNDS = 10
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
-    """Philox4x32-10.
+    """The Philox4x32-10 counter-based generator.
 
     Args:
         counter: four int64 tensors of one shape, each value in [0, 2^32).
@@ -33,7 +33,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
-        # The 64-bit products wrap in int64; their bits are right all the same.
+        # The 64-bit products overflow int64; their bits are still right.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             ((p1 >> 32) & _WORD) ^ c1 ^ k0,
@@ -53,12 +53,12 @@ def _key(seed: int, split: str, kind: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """The randomness of one run.
+    """Random draws of one run.
 
     Args:
         seed: of the run.
-        split: what it is for ("train", "valid", "sample"): splits share no draw.
-        batch: N, samples of the global batch, over which times are stratified.
+        split: its use ("train", "valid", "sample"); different splits have independent draws.
+        batch: N, samples in the global batch, over which times are stratified.
     """
 
     seed: int
@@ -66,7 +66,7 @@ class Draws:
     batch: int
 
     def key(self, kind: str) -> int:
-        """A 64-bit key for a use of its own (the permutation of the corpus)."""
+        """A 64-bit key for other uses (the permutation of the corpus)."""
         low, high = _key(self.seed, self.split, kind)
         return high << 32 | low
 
@@ -74,9 +74,9 @@ class Draws:
         """Uniforms in (0, 1), float64 with 52 random bits, never 0 or 1.
 
         Args:
-            kind: what the draw decides.
-            position: int64, position in the stream; broadcast against
-            coordinate: int64, which draw of that position.
+            kind: the purpose of the draw.
+            position: int64, position in the stream, broadcast against ``coordinate``.
+            coordinate: int64, index of the draw at that position.
         """
         position, coordinate = torch.broadcast_tensors(position, coordinate)
         counter = (coordinate & _WORD, coordinate >> 32, position & _WORD, position >> 32)
@@ -92,8 +92,8 @@ class Draws:
     def normal(self, kind: str, position_B: Tensor, num: int) -> Tensor:
         """Standard normals ``[B, num]``, float32: coordinates 0 .. num-1 of each position.
 
-        The four words of a block make four of them (Box & Muller 1958), in float64, so that
-        a CPU and a GPU differ at most where that rounds to float32.
+        Each block of four words gives four normals (Box & Muller 1958), computed in float64, so
+        that CPU and GPU differ at most in rounding to float32.
         """
         block = torch.arange(-(-num // 4), device=position_B.device)[None, :]
         position_B1 = position_B[:, None]
@@ -109,12 +109,12 @@ class Draws:
         return torch.stack(pairs, dim=-1).flatten(1)[:, :num].float()
 
     def times(self, position_B: Tensor, kind: str = "time", num: int = 1) -> Tensor:
-        """Stratified times ``[B, num]`` in (0, 1): exactly one in each (N num)-th per global batch.
+        """Stratified times ``[B, num]`` in (0, 1): one per bin of N * num, per global batch.
 
         The bin of a sample follows from its stream position by bit reversal, so that the
         samples of every micro-batch have spread-out times (Kingma et al. 2021, appendix I.1,
-        draw them over the local batch; here the batch is the global one). Of several times of
-        one sample there is one in each num-th as well, in an order that is drawn.
+        stratify over the local batch; here it is the global one). Several times of one sample
+        are stratified too, one in each of num equal bins, in random order.
         """
         bins = _spread_bins(self.batch).to(position_B.device)[position_B % self.batch]
         share = (bins[:, None] + self.uniform(kind, position_B, num)) / self.batch
@@ -127,7 +127,7 @@ class Draws:
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def _spread_bins(num: int) -> Tensor:
-    """A permutation of 0 .. num-1: bit reversal within the next power of two, skipping."""
+    """Permutation of 0 .. num-1: bit reversal in the next power of two, without larger values."""
     width = max(num - 1, 0).bit_length()
     index = torch.arange(1 << width, device="cpu")
     reverse = torch.zeros_like(index)

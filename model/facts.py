@@ -1,4 +1,4 @@
-"""What an objective may know of the corpus before the first step: counts of ids and of lengths."""
+"""Corpus statistics for objectives, available before the first step: id and length counts."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Facts:
-    """Of the training split. Each is worked out when it is first asked for, and not before.
+    """Statistics of the training split, each computed at its first use.
 
     Args:
-        counts, lengths: give ``counts_V`` and ``lengths_N``.
+        counts, lengths: functions that compute ``counts_V`` and ``lengths_N``.
     """
 
     def __init__(self, counts: Callable[[], Tensor], lengths: Callable[[], Tensor]) -> None:
@@ -19,20 +19,20 @@ class Facts:
 
     @cached_property
     def counts_V(self) -> Tensor:  # noqa: N802 - the suffix is its shape
-        """How often each id occurs, int64 ``[V]``."""
+        """Number of occurrences of each id, int64 ``[V]``."""
         return self._counts()
 
     @cached_property
     def lengths_N(self) -> Tensor:  # noqa: N802 - the suffix is its shape
-        """How many texts have each length in tokens, from 0 on; int64 ``[longest + 1]``."""
+        """Number of texts of each length in tokens, from 0 on; int64 ``[longest + 1]``."""
         return self._lengths()
 
 
 def facts_of(texts: Callable[[], tuple[Tensor, Tensor]], vocab_size: int) -> Facts:
-    """The same of texts in memory.
+    """:class:`Facts` of texts in memory.
 
     Args:
-        texts: gives their ids ``[N, L]`` int64, and which of these are no padding, bool.
+        texts: returns their ids ``[N, L]`` int64, and a bool mask, false at padding.
     """
 
     def counts() -> Tensor:

@@ -1,8 +1,8 @@
-"""log p of one id a row, exact to float32, with little memory.
+"""Memory-efficient cross-entropy: log p of one id per row, exact to float32.
 
-Cross-entropy keeps the log-softmax and two gradients of its size in float32 beside the
-logits. Here only the logits are kept: a few rows at a time are widened to float32, in the
-forward pass and again in the backward one (cf. Wijmans et al. 2024, "Cut your losses").
+PyTorch's cross-entropy keeps the log-softmax and two gradients of its size in float32 besides the
+logits. Here only the logits are kept: a few rows at a time are converted to float32, in the
+forward pass and again in the backward pass (cf. Wijmans et al. 2024, "Cut your losses").
 """
 
 from typing import Any
@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CHUNK = {"cpu": 2**20}
-"""Logits widened at a time: on a CPU as many as caches and reused heap memory hold."""
+"""Logits converted to float32 at a time: on a CPU as many as fit caches and reused heap memory."""
 _CHUNK_ELSEWHERE = 2**26
 
 
 class LogProb(torch.autograd.Function):
-    """``(logits_MR, ids_M)`` to log p ``[M]`` float32."""
+    """Autograd function: ``(logits_MR, ids_M)`` to log p ``[M]`` float32."""
 
     @staticmethod
     def forward(ctx: Any, logits_MR: Tensor, ids_M: Tensor) -> Tensor:
-        """Softmax and gather, by chunks of rows."""
+        """Log-softmax and gather, by chunks of rows."""
         rows = rows_at_once(logits_MR)
         log_p_M = [
             torch.log_softmax(logits, dim=-1, dtype=torch.float32).gather(1, ids[:, None])
@@ -33,7 +33,7 @@ class LogProb(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None]:
-        """(one-hot - softmax) times the gradient, in the precision of the logits."""
+        """(one-hot - softmax) times the gradient, in the dtype of the logits."""
         logits_MR, ids_M = ctx.saved_tensors
         grad_MR = torch.empty_like(logits_MR)
         rows = rows_at_once(logits_MR)
@@ -45,5 +45,5 @@ class LogProb(torch.autograd.Function):
 
 
 def rows_at_once(logits_MR: Tensor) -> int:
-    """How many rows of logits are widened at a time."""
+    """Number of rows of logits that are converted to float32 at a time."""
     return max(1, _CHUNK.get(logits_MR.device.type, _CHUNK_ELSEWHERE) // logits_MR.shape[1])

@@ -1,6 +1,6 @@
-"""The name of a method, as configurations, commands and messages have it."""
+"""The name of a method as used in configurations, commands and messages."""
 
 
 def method_name(method: object) -> str:
-    """Of an objective, sampler or schedule: that of the file of its class."""
+    """Name of an objective, sampler or schedule: the file name of its class."""
     return type(method).__module__.rpartition(".")[2]

@@ -1,7 +1,6 @@
-"""What an objective wants of network and data, and what these have: compared in one place.
+"""Compatibility of an objective with the network and the data: what it needs, what they offer.
 
-The configuration is refused where something is wanted that is not there
-(:func:`misfits`), before anything is built.
+:func:`misfits` rejects a configuration with unmet needs before anything is built.
 """
 
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from enum import Enum
 
 
 class Need(Enum):
-    """Something that not every network or corpus has."""
+    """A feature that not every network or data set has."""
 
     IDS = "a categorical over ids at each position"
     EMBEDDINGS = "noised embeddings in, vectors out"
@@ -42,14 +41,14 @@ _UNREAD = {
     Need.DRAFT: _MISSING[Need.DRAFT],
     Need.SOURCE: "it does not read the source that data.packing gives: set it to wrap or pad",
 }
-"""What must not be there unless it is wanted: it would be in vain."""
+"""Features that are an error if the objective does not use them."""
 
 
 def misfits(needs: frozenset[Need], offers: frozenset[Need], *, has_source: bool) -> Iterator[str]:
-    """A line for each unmet need of an objective, with the setting that meets it.
+    """One line per unmet need of an objective, with the setting that meets it.
 
     Args:
-        offers: of the network. has_source: whether samples are a source and a target.
+        offers: features of the network. has_source: whether samples are source/target pairs.
     """
     there = offers | {Need.SOURCE} if has_source else offers
     for need in Need:

@@ -1,4 +1,4 @@
-"""What a network predicts at M positions, by names: what it does not predict is None."""
+"""A network's prediction at M positions, and the protocols for querying networks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from model.categorical import Categorical
 from model.query import Query
 
 Outputs = dict[str, Tensor]
-"""A network's tensors by the names of :class:`Prediction`'s fields; logits of categoricals."""
+"""A network's output tensors by :class:`Prediction`'s field names; categoricals as logits."""
 
 
 class Table(Protocol):
-    """The way from vectors to ids, through the table of token embeddings."""
+    """Maps vectors to ids through the token embedding table."""
 
     def round(self, x_ME: Tensor) -> Tensor:
         """The likeliest id of each embedding, ``[M]`` (rounding, Li et al. 2022, eq. 2)."""
@@ -25,14 +25,14 @@ class Table(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A network's answer to a query, where it is computed.
+    """A network's output for a query; fields that it does not predict are None.
 
     Args:
-        logits: over ids.
-        vector_ME: in the space of the embeddings: clean ones, noise or velocity.
-        clean_ME: embeddings of the clean ids, with gradient; of queries with ``x0_noise_BLE``.
-        rounding: over the ids of the noised clean embeddings, likewise.
-        table: of the embeddings, where the network predicts vectors.
+        logits: categorical over ids.
+        vector_ME: vector in embedding space: clean embedding, noise or velocity.
+        clean_ME: embeddings of the clean ids, with gradient; for queries with ``x0_noise_BLE``.
+        rounding: categorical over the ids of the noised clean embeddings, for the same queries.
+        table: the embedding table, if the network predicts vectors.
     """
 
     logits: Categorical | None = None
@@ -46,27 +46,27 @@ CATEGORICALS = ("logits", "rounding")
 """Fields whose tensors are logits."""
 
 Answer = TypeVar("Answer", Tensor, tuple[Tensor, ...])
-"""What is read off a prediction: the same on every rank of a model."""
+"""Result of reading a prediction: the same on every rank of a model replica."""
 
 Read = Callable[[Prediction], Answer]
 
 
 OWN = "own"
-"""The name of the network that is trained, among those that an objective asks."""
+"""Name of the network that is trained, among those that an objective can query."""
 
 
 class AskNetwork(Protocol):
-    """One network, whole or spread over ranks, as those see it who want answers of it."""
+    """Query one network, on one device or distributed over ranks."""
 
     def __call__(self, query: Query, read: Read[Answer]) -> Answer:
-        """What ``read`` makes of the prediction, alike on all ranks of a model."""
+        """Run the network and apply ``read`` to its prediction; same on all ranks of a model."""
 
 
 class Ask(Protocol):
-    """The network that is trained, and the frozen ones that its objective names."""
+    """Query the network that is trained, or one of the objective's frozen networks."""
 
     def __call__(self, query: Query, read: Read[Answer], network: str = OWN) -> Answer:
-        """What ``read`` makes of a network's prediction, alike on all ranks of a model."""
+        """Run a network and apply ``read`` to its prediction; same on all ranks of a model."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Networks:
     """Several networks as one :class:`Ask`.
 
     Args:
-        own: the one that is trained; others: by the names that the objective gives them.
+        own: the network that is trained; others: frozen ones, by the objective's names for them.
     """
 
     own: AskNetwork
     others: Mapping[str, AskNetwork] = field(default_factory=dict)
 
     def __call__(self, query: Query, read: Read[Answer], network: str = OWN) -> Answer:
-        """The answer of the network of that name; ValueError where there is none."""
+        """Query the network of that name; ValueError if there is none."""
         if network == OWN:
             return self.own(query, read)
         if network not in self.others:

@@ -1,7 +1,7 @@
-"""What is asked of a denoiser: noisy text at a level, and where a prediction is wanted.
+"""The input of a denoiser: noisy text, its noise level, and the positions to predict.
 
 One class for every architecture, so that the trainer, the evaluator and the samplers pass
-it on without looking inside. What an architecture does not read stays None.
+it on without looking inside. Fields that an architecture does not read stay None.
 """
 
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from model.networks.attention_layouts import FULL, AttentionLayout
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a denoiser reads.
+    """Input tensors of a denoiser.
 
     Discrete text is in ``ids_BL``. A continuous process noises embeddings, which only the
-    first layer can make: it forms ``signal * embedding(ids) + noise``.
+    first layer can compute: it forms ``signal * embedding(ids) + noise``.
 
     Args:
         ids_BL: int64 input ids.
-        level_BK: float32 noise level, 0 clean and 1 prior; one for a sample, or for each position.
-        predict_mask_BL: bool, the M positions that are predicted; the last layer runs only there.
-        valid_BL: bool, no padding; None where all is valid.
-        layout: which positions attend to which.
-        segment_BL: int64 from 1 on, positions of different segments do not see one another;
-            None for one segment.
-        signal_BK: float32, of the embeddings in the noisy ones; one or L likewise.
-        noise_BLE: float32, the rest of them.
-        self_cond_BLE: float32, an earlier prediction to go on from; zeros for none.
+        level_BK: float32 noise level, 0 clean and 1 prior; one per sample or per position.
+        predict_mask_BL: bool, the M positions to predict; the last layer runs only there.
+        valid_BL: bool, false at padding; None if there is none.
+        layout: the attention mask.
+        segment_BL: int64 document ids from 1 on; positions of different segments do not attend
+            to one another; None for one segment.
+        signal_BK: float32 scale of the embeddings in the noisy ones; per sample or per position.
+        noise_BLE: float32 noise added to the scaled embeddings.
+        self_cond_BLE: float32 self-conditioning input, an earlier prediction; zeros for none.
         source_BS: int64 ids of the text that the target is conditioned on.
-        source_valid_BS: bool, its padding excluded.
-        memory_BSD: the encoded source, where it is known already.
-        x0_noise_BLE: float32 noise of the clean embeddings themselves; with it the
-            prediction comes with what a loss compares it with.
+        source_valid_BS: bool, false at its padding.
+        memory_BSD: the encoded source, if already computed.
+        x0_noise_BLE: float32 noise of the clean embeddings x_0; if given, the prediction
+            includes the clean embeddings and rounding logits that the loss needs.
     """
 
     ids_BL: Tensor

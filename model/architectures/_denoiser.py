@@ -1,4 +1,4 @@
-"""Networks that are one stack of blocks, from noisy ids to a categorical at each position."""
+"""Base of the single-stack denoisers: noisy token ids in, logits at each position out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ from model.query import Query
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserConfig(ModelConfig):
-    """The part of a configuration that stacks over ids have in common.
+    """Configuration shared by the single-stack denoisers over token ids.
 
     Args:
-        num_kv_heads: heads of keys and values, each shared by H / num_kv_heads queries
+        num_kv_heads: key/value heads, each shared by H / num_kv_heads query heads
             (grouped-query attention, Ainslie et al. 2023); by default H.
-        head_size: E, width of a head; by default D / H.
-        qkv_bias, attention_bias: biases of queries, keys and values; of attention's output.
-        qk_norm: RMSNorm over each head of the queries and keys, before the rotation.
-        hide_padding: hide invalid positions from attention (MDLM's release shows them).
+        head_size: E, the width of a head; by default D / H.
+        qkv_bias, attention_bias: biases in the q, k and v projections; in the output projection.
+        qk_norm: RMSNorm on each query and key head, before the rotary embedding.
+        hide_padding: mask padding out of attention (MDLM's release attends to it).
         tied_head: use the embedding as the head's weight.
-        head_bias: of the head; by default where it is not tied.
-        attention: causal only to compare with weights that were trained so.
-        causal_annealing_steps: of training, over which attention opens from causal to full
-            (Gong et al. 2025, section 3.2); 0 for none.
-        shifted_output: the prediction for a position is read off the one before it, as
-            next-token models were trained (Gong et al. 2025, section 3.2).
+        head_bias: whether the head has a bias; by default only if it is not tied.
+        attention: attention mask; causal only to compare with weights that were trained that way.
+        causal_annealing_steps: training steps over which the attention mask goes from causal to
+            full (Gong et al. 2025, section 3.2); 0 for none.
+        shifted_output: read the prediction for a position off the previous one, as in
+            next-token models (Gong et al. 2025, section 3.2).
     """
 
     num_kv_heads: int | None = None
@@ -69,12 +69,12 @@ class DenoiserConfig(ModelConfig):
 
     @property
     def head_width(self) -> int:
-        """E, by default D / H."""
+        """E, the width of a head; by default D / H."""
         return self.head_size or super().head_width
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values."""
+        """Number of key/value heads."""
         return self.num_kv_heads or self.num_heads
 
     @property
@@ -84,19 +84,19 @@ class DenoiserConfig(ModelConfig):
 
     @property
     def shares_embedding(self) -> bool:
-        """Whether the head is tied."""
+        """Whether the head is tied to the token embedding."""
         return self.tied_head
 
     @property
     def initial_embedding_std(self) -> float:
-        """Standard deviation of the initial embedding."""
+        """Standard deviation of the token embedding at initialization."""
         if self.embedding_std is None and self.tied_head:
             return float(self.width**-0.5)
         return super().initial_embedding_std
 
     @property
     def offers(self) -> frozenset[Need]:
-        """The needs of an objective that it meets."""
+        """The needs of an objective that this network meets."""
         found = {Need.IDS}
         if self.attention == "full" and not self.causal_annealing_steps:
             found.add(Need.OWN_LAYOUT)
@@ -108,23 +108,23 @@ class DenoiserConfig(ModelConfig):
 
     @property
     def summary(self) -> str:
-        """Its layers and width in words."""
+        """Number of layers and width, as text."""
         return f"{self.num_layers} layers of width {self.width}"
 
     def per_token_parameters(self, head_share: float = 1.0) -> float:
-        """N: weights that run per token, the head at a share of the positions."""
+        """N: weights used per token; the head counts for the share of positions it runs at."""
         head = self.num_rows * self.width
         return self.num_layers * block_parameters(self) + head_share * head
 
     def layer_flops(self, length: int, head_share: float) -> list[float]:
-        """Forward and backward operations per position of embedding, blocks and head."""
+        """Forward and backward FLOPs per position: ``[embedding, *blocks, head]``."""
         block = block_flops(self, length)
         head = 6.0 * head_share * self.num_rows * self.width
         return [LOOK_UP * block, *[block] * self.num_layers, head]
 
 
 class HasHead(nn.Module):
-    """A last layer that turns the stream into logits: its norm and its head."""
+    """Base of the last layer, from hidden states to logits: final norm and head."""
 
     def __init__(self, config: DenoiserConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class HasHead(nn.Module):
         return weight
 
     def remove_head(self) -> None:
-        """Give hidden states ``[M, D]`` from here on: what the head would read."""
+        """Replace the head by the identity: the layer then returns hidden states ``[M, D]``."""
         self.head = nn.Identity()
 
     def read_at(self, predict_mask_BL: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ class HasHead(nn.Module):
 
 
 class Denoiser(Network):
-    """Noisy ids and their level to a categorical over the vocabulary at chosen positions.
+    """Denoiser: noisy ids and their noise level to logits at the predicted positions.
 
     The layers are the embedding, the blocks and the head.
     """
@@ -162,24 +162,24 @@ class Denoiser(Network):
 
     @property
     def embedding(self) -> HasTable:
-        """The first layer, where the span has it."""
+        """The first layer, if it is in the span."""
         return cast(HasTable, self.layers["0"])
 
     @property
     def output(self) -> HasHead:
-        """The last layer, where the span has it."""
+        """The last layer, if it is in the span."""
         return cast(HasHead, self.layers[str(self.last)])
 
     def _share(self) -> None:
         self.output.head.weight = self.embedding.weight
 
     def attend(self, layout: AttentionLayout, part: int = 0) -> None:
-        """See :meth:`Network.attend`; a causal model's full attention is causal."""
+        """See :meth:`Network.attend`; for a causal model the full layout becomes causal."""
         is_causal = layout == FULL and self.config.attention == "causal"
         super().attend(Causal() if is_causal else layout, part)
 
     def inputs(self, query: Query) -> Stream:
-        """The tensors that the first layer reads, floating ones first."""
+        """Inputs of the first layer: ``(level_BK, ids_BL[, keys_BL])``."""
         valid_BL = query.valid_BL if self.config.hide_padding else None
         if query.segment_BL is not None:
             keys_BL = query.segment_BL.to(torch.int32)
@@ -191,9 +191,9 @@ class Denoiser(Network):
         return (query.level_BK, query.ids_BL)
 
     def scores(self, outputs: Outputs) -> Tensor:
-        """The logits."""
+        """Logits ``[M, R]`` at the predicted positions."""
         return outputs["logits"]
 
     def wanted(self, query: Query) -> Stream:
-        """The tensors that the last layer reads beside the stream."""
+        """Inputs of the last layer besides the stream: ``(predict_mask_BL,)``."""
         return (query.predict_mask_BL,)

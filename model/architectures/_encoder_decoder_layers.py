@@ -1,9 +1,9 @@
-"""The layers of the encoder-decoder: entry, encoder block, decoder block, way out.
+"""Layers of the encoder-decoder: input, encoder block, decoder block, output.
 
 The stream is ``(memory_BSD, h_BLD, c_BKC, source_valid_BS)`` up to the last decoder block,
-which leaves ``(h_BLD, c_BKC)``; without adaLN there is no ``c``. Memory and target travel
-together, so that a pipeline may cut between any two layers. The letter S stands for the
-positions of the source, E for the width of the embeddings that are noised.
+which returns ``(h_BLD, c_BKC)``; without adaLN there is no ``c``. Memory (the encoder's hidden
+states) and target are passed together, so that a pipeline may split between any two layers. S is
+the number of source positions, E the width of the noised embeddings.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from model.prediction import Outputs
 
 
 def bert_encoder(config: EncoderDecoderConfig) -> Transformer:
-    """An encoder of BERT's kind as a model of its own."""
+    """Configuration of a BERT encoder as a standalone model."""
     return Transformer(
         vocab_size=config.vocab_size,
         mask_id=config.mask_id,
@@ -53,7 +53,7 @@ def bert_encoder(config: EncoderDecoderConfig) -> Transformer:
 
 
 class Projection(nn.Module):
-    """Between embeddings and stream: linear, or Linear-Tanh-Linear (Li et al. 2022, code)."""
+    """Map between embeddings and stream: linear, or Linear-Tanh-Linear (Li et al. 2022, code)."""
 
     def __init__(self, num_in: int, num_out: int, how: str) -> None:
         super().__init__()
@@ -95,12 +95,12 @@ class EncoderDecoderInput(HasTable):
         self.cut = factory.cut
 
     def source(self, source_BS: Tensor) -> Tensor:
-        """The stream of the source, ``[B, S, D]``; of its ids, or of their embeddings."""
+        """Embed the source: ids, or their embeddings, to ``[B, S, D]``."""
         h_BSD = _placed(embedded(self.source_tokens, source_BS), self.source_positions)
         return self.cut(self.source_norm(h_BSD))
 
     def noisy(self, noise_BLE: Tensor, signal_BK: Tensor, ids_BL: Tensor) -> Tensor:
-        """``signal * embedding(ids) + noise``, float32."""
+        """Noisy embeddings ``signal * embedding(ids) + noise``, float32 ``[B, L, E]``."""
         return torch.addcmul(noise_BLE, self.tokens(ids_BL).float(), signal_BK[..., None])
 
     def target(
@@ -111,7 +111,7 @@ class EncoderDecoderInput(HasTable):
         self_cond_BLE: Tensor | None,
         ids_BL: Tensor,
     ) -> Stream:
-        """``(h_BLD, c_BKC)`` of the noisy target, formed in float32."""
+        """Embed the noisy target: ``(h_BLD, c_BKC)``; the noise is added in float32."""
         dtype = self.time_in.weight.dtype
         x_BLE = self.noisy(noise_BLE, signal_BK, ids_BL)
         if self_cond_BLE is not None:
@@ -132,10 +132,10 @@ class EncoderDecoderInput(HasTable):
 
 
 def _placed(h_BLD: Tensor, positions: nn.Embedding | None) -> Tensor:
-    """With learned positions added.
+    """Add learned position embeddings, if there are any.
 
     Raises:
-        ValueError: where the text is longer than there are positions.
+        ValueError: the text is longer than the number of position embeddings.
     """
     if positions is None:
         return h_BLD
@@ -148,10 +148,10 @@ def _placed(h_BLD: Tensor, positions: nn.Embedding | None) -> Tensor:
 
 
 class EncoderBlock(Checkpointed):
-    """Bidirectional attention over the source, then the MLP; pre-norm.
+    """Pre-norm encoder block: bidirectional attention over the source, then the MLP.
 
     Args:
-        last: norm the memory once more, for all decoder blocks.
+        last: apply a final norm to the memory, which all decoder blocks read.
     """
 
     def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory, *, last: bool) -> None:
@@ -177,7 +177,7 @@ class EncoderBlock(Checkpointed):
 
 
 class BertBlock(PlainBlock):
-    """A block of BERT over the source."""
+    """BERT encoder block (post-norm) over the source."""
 
     def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory) -> None:
         super().__init__(bert_encoder(config), factory)
@@ -189,10 +189,10 @@ class BertBlock(PlainBlock):
 
 
 class DecoderBlock(Checkpointed):
-    """Self-attention, attention to the memory, MLP; each modulated and gated if adaLN.
+    """Decoder block: self-attention, cross-attention, MLP; with adaLN each modulated and gated.
 
     Args:
-        last: leave the memory behind, which nothing reads any more.
+        last: drop the memory from the stream, since no later layer reads it.
     """
 
     def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory, *, last: bool) -> None:
@@ -234,10 +234,10 @@ class DecoderBlock(Checkpointed):
 
 
 class EncoderDecoderOutput(HasTable):
-    """The last layer: what the network predicts at the wanted positions, and the way to ids.
+    """The last layer: predicted embeddings at the predicted positions, and rounding to ids.
 
-    It holds the table of the first layer: the embedding of a token is the row of the
-    classifier that recognises it (Li et al. 2022, Diffusion-LM, section 4.2).
+    It shares the embedding table of the first layer: a token's embedding is its row of the
+    rounding classifier (Li et al. 2022, Diffusion-LM, section 4.2).
     """
 
     def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory) -> None:
@@ -264,8 +264,8 @@ class EncoderDecoderOutput(HasTable):
         ids_BL: Tensor | None = None,
         x0_noise_BLE: Tensor | None = None,
     ) -> Outputs:
-        """``vector_ME``; with ids and noise also ``clean_ME``, the embeddings of the ids, and
-        ``rounding``, logits ``[M, R]`` of them with the noise.
+        """Predict ``vector_ME``; given ids and noise, also ``clean_ME``, the embeddings of the
+        ids, and ``rounding``, the logits ``[M, R]`` of these embeddings with the noise added.
         """
         x, *condition = stream
         x = self.norm(self.whole(x)[predict_mask_BL])

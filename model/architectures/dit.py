@@ -1,6 +1,6 @@
-"""The DiT over token ids (Sahoo et al. 2024, MDLM, appendix; Peebles & Xie 2023).
+"""DiT over token ids: adaLN-zero blocks with rotary position embeddings.
 
-Blocks are adaLN-zero ones, positions rotary (Su et al. 2021).
+Sahoo et al. 2024 (MDLM), appendix; Peebles & Xie 2023; Su et al. 2021 (rotary positions).
 """
 
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ from model.prediction import Outputs
 
 @dataclass(frozen=True, kw_only=True)
 class DiT(DenoiserConfig):
-    """A bidirectional DiT over token ids, whose blocks the noise level modulates.
+    """A bidirectional DiT over token ids, whose blocks are modulated by the noise level.
 
     Args:
-        conditioning_width: C, of the vector that adaLN turns into shifts and scales.
-        time_conditioning: whether the level reaches the network; off, it sees level 0.
-        time_input: what of the level is fed in: 1000 times the level itself, or MDLM's total
-            noise, -log(1 - 0.999 level), as its public weights expect.
+        conditioning_width: C, the width of the vector that adaLN turns into shifts and scales.
+        time_conditioning: give the network the noise level; if off, it always sees level 0.
+        time_input: how the level is fed in: 1000 times the level, or MDLM's total noise,
+            -log(1 - 0.999 level), as its public weights expect.
     """
 
     conditioning_width: int = 128
@@ -53,12 +53,12 @@ class DiT(DenoiserConfig):
 
     @property
     def max_length(self) -> int | None:
-        """No limit: positions are rotary."""
+        """None, for no limit: positions are rotary."""
         return None
 
 
 class Embedding(HasTable):
-    """Ids and levels into the stream: the first layer."""
+    """The first layer: token embedding, and the embedding of the noise level."""
 
     def __init__(self, config: DiT, factory: LayerFactory) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Block(Checkpointed):
 
 
 class OutputLayer(HasHead):
-    """The stream into logits, at the wanted positions only: the last layer."""
+    """The last layer: adaLN-modulated norm and head, at the predicted positions only."""
 
     def __init__(self, config: DiT, factory: LayerFactory) -> None:
         super().__init__(config, factory)
@@ -128,7 +128,7 @@ class OutputLayer(HasHead):
 
 
 class DiTNetwork(Denoiser):
-    """Embedding, adaLN blocks and modulated head."""
+    """The DiT network: embedding, adaLN blocks and modulated head."""
 
     config: DiT
 

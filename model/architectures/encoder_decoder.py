@@ -1,8 +1,8 @@
-"""The encoder-decoder denoiser: a source text conditions the denoising of a target's embeddings.
+"""Encoder-decoder denoiser of target embeddings, conditioned on a source text.
 
 Lin et al. 2023 (GENIE), section 3: a bidirectional encoder reads the source, and a decoder
 without causal mask attends to it and to the noisy target. Like the DiT it is one ordered
-list of layers, which one process runs from first to last and a pipeline cuts anywhere.
+list of layers, which one process runs from first to last and a pipeline may split anywhere.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from model.query import Query
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoder(EncoderDecoderConfig):
-    """A source text conditions the denoising of a target's embeddings (GENIE)."""
+    """An encoder-decoder that denoises target embeddings given a source text (GENIE)."""
 
     @property
     def network(self) -> type["EncoderDecoderNetwork"]:
@@ -38,14 +38,14 @@ class EncoderDecoder(EncoderDecoderConfig):
 
     @property
     def encoder_model(self) -> Transformer | None:
-        """An encoder of BERT's kind as a model of its own; None for the other kind."""
+        """The BERT encoder as a standalone model; None if the encoder is not BERT's."""
         return bert_encoder(self) if self.encoder == "bert" else None
 
     def name_in_encoder(self, name: str) -> str | None:
-        """The name of an encoder's parameter in :attr:`encoder_model`; None for all others.
+        """The name of an encoder parameter in :attr:`encoder_model`; None for other parameters.
 
         Raises:
-            ValueError: the encoder is not BERT's, and so no model's either.
+            ValueError: the encoder is not BERT's, so there is no :attr:`encoder_model`.
         """
         if self.encoder != "bert":
             return super().name_in_encoder(name)
@@ -56,16 +56,16 @@ class EncoderDecoder(EncoderDecoderConfig):
 
 
 class EncoderDecoderNetwork(Network):
-    """Noisy embeddings, their level and a source to a prediction of clean embeddings.
+    """Encoder-decoder network: source and noisy target embeddings to a prediction for the target.
 
-    The layers are the input, the encoder's blocks, the decoder's blocks, and the output.
+    The layers are the input, the encoder blocks, the decoder blocks, and the output.
     """
 
     config: EncoderDecoder
 
     @property
     def first_decoder(self) -> int:
-        """The number of the first layer of the decoder."""
+        """Index of the first decoder layer."""
         return 1 + self.config.num_encoder_layers
 
     def _build(self, index: int) -> nn.Module:
@@ -82,26 +82,26 @@ class EncoderDecoderNetwork(Network):
 
     @property
     def embedding(self) -> EncoderDecoderInput:
-        """The first layer, where the span has it."""
+        """The first layer, if it is in the span."""
         return cast(EncoderDecoderInput, self.layers["0"])
 
     @property
     def output(self) -> EncoderDecoderOutput:
-        """The last layer, where the span has it."""
+        """The last layer, if it is in the span."""
         return cast(EncoderDecoderOutput, self.layers[str(self.last)])
 
     @property
     def table(self) -> EncoderDecoderOutput:
-        """The last layer has it."""
+        """The embedding table: the last layer holds it."""
         return self.output
 
     def _share(self) -> None:
         self.output.tokens.weight = self.output.head.weight = self.embedding.weight
 
-    # -- what is read ---------------------------------------------------------------------
+    # -- inputs ---------------------------------------------------------------------------
 
     def inputs(self, query: Query) -> Stream:
-        """What the first layer reads: floating tensors first."""
+        """Inputs of the first layer: floating-point tensors first."""
         assert query.noise_BLE is not None
         assert query.signal_BK is not None
         assert query.source_BS is not None
@@ -117,7 +117,7 @@ class EncoderDecoderNetwork(Network):
         )
 
     def _draft(self, query: Query) -> Stream:
-        """The draft, where this model reads one; none yet is a draft of zeros."""
+        """Self-conditioning input, if the model has one; zeros if there is no prediction yet."""
         if not self.config.self_conditioning:
             return ()
         assert query.noise_BLE is not None
@@ -126,20 +126,20 @@ class EncoderDecoderNetwork(Network):
         return (query.self_cond_BLE,)
 
     def wanted(self, query: Query) -> Stream:
-        """What the last layer reads beside the stream."""
+        """Inputs of the last layer besides the stream."""
         if query.x0_noise_BLE is None:
             return (query.predict_mask_BL,)
         return (query.predict_mask_BL, query.ids_BL, query.x0_noise_BLE)
 
     def scores(self, outputs: Outputs) -> Tensor:
-        """Logits of the rounding classifier on the predicted embeddings."""
+        """Logits ``[M, R]`` of the rounding classifier on the predicted embeddings."""
         vector_ME = outputs["vector_ME"].to(self.output.weight.dtype)
         return cast(Tensor, self.output.head(vector_ME))
 
-    # -- what is done ---------------------------------------------------------------------
+    # -- forward --------------------------------------------------------------------------
 
     def encode(self, query: Query) -> Query:
-        """The query with its source encoded, which is the same at every level."""
+        """Encode the source once; it does not depend on the noise level."""
         assert query.source_BS is not None
         assert query.source_valid_BS is not None
         stream: Stream = (
@@ -151,7 +151,7 @@ class EncoderDecoderNetwork(Network):
         return replace(query, memory_BSD=stream[0])
 
     def forward(self, query: Query) -> Outputs:
-        """The output layer's tensors, from the encoded source where the query has it."""
+        """Run the network, reusing the encoded source if the query has it."""
         if query.memory_BSD is None:
             return super().forward(query)
         self.attend(query.layout)

@@ -1,9 +1,9 @@
-"""The plain transformer over token ids, as the weights of other models need it.
+"""Plain transformer over token ids, compatible with pretrained Llama- and BERT-style weights.
 
-Pre-norm blocks are Llama's (Touvron et al. 2023): ``x + f(norm(x))``. Post-norm ones are
+Pre-norm blocks are Llama's (Touvron et al. 2023): ``x + f(norm(x))``. Post-norm blocks are
 BERT's (Devlin et al. 2019): ``norm(x + f(x))``, with a norm after the embedding as well, and
-a transform, in place of the last norm, before the head. They see no noise level: a masked
-model needs none (Ou et al. 2024, section 3).
+a transform, in place of the last norm, before the head. There is no time conditioning: a masked
+diffusion model needs none (Ou et al. 2024, section 3).
 """
 
 from collections.abc import Iterator
@@ -31,13 +31,13 @@ from model.prediction import Outputs
 
 @dataclass(frozen=True, kw_only=True)
 class Transformer(DenoiserConfig):
-    """A bidirectional transformer over token ids that sees no noise level.
+    """A bidirectional transformer over token ids, without time conditioning.
 
     Args:
-        norm_first: pre-norm blocks, as Llama's; or post-norm ones, with BERT's norm after the
+        norm_first: pre-norm blocks, as in Llama; if false post-norm, with BERT's norm after the
             embedding and its transform before the head.
-        norm_bias: of every norm over the width.
-        num_positions: learned vectors, one for each position, instead of a rotation.
+        norm_bias: whether every norm over the width has a bias.
+        num_positions: number of learned position embeddings, which replace rotary ones.
     """
 
     norm_first: bool = True
@@ -59,12 +59,12 @@ class Transformer(DenoiserConfig):
 
     @property
     def max_length(self) -> int | None:
-        """The learned positions, where there are such."""
+        """Number of learned position embeddings; None if positions are rotary."""
         return self.num_positions
 
 
 class PlainEmbedding(HasTable, HasLayout):
-    """Ids into the stream, ``(h_BLD[, keys_BL])``: the first layer."""
+    """The first layer: token embedding, and position embedding if learned."""
 
     def __init__(self, config: Transformer, factory: LayerFactory) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ class PlainEmbedding(HasTable, HasLayout):
         self.cut = factory.cut
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
-        """``(level_BK, ids_BL[, keys_BL])`` to the stream; the level is not used.
+        """``(level_BK, ids_BL[, keys_BL])`` to ``(h_BLD[, keys_BL])``; the level is not used.
 
         Raises:
-            ValueError: more positions than there are learned vectors for.
+            ValueError: more positions than there are learned position embeddings.
         """
         _, ids_BL, *keys = inputs
         x = embedded(self.tokens, ids_BL)
@@ -97,7 +97,7 @@ class PlainEmbedding(HasTable, HasLayout):
 
 
 class PlainBlock(Checkpointed):
-    """Attention, then the MLP, each with its norm."""
+    """Transformer block, pre-norm or post-norm: attention, then the MLP."""
 
     def __init__(self, config: Transformer, factory: LayerFactory) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class PlainBlock(Checkpointed):
 
 
 class PlainOutput(HasHead):
-    """The stream into logits, at the wanted positions only: the last layer."""
+    """The last layer: final norm (or BERT's transform) and head, at the predicted positions."""
 
     def __init__(self, config: Transformer, factory: LayerFactory) -> None:
         super().__init__(config, factory)
@@ -139,7 +139,7 @@ class PlainOutput(HasHead):
 
 
 class TransformerNetwork(Denoiser):
-    """Embedding, plain blocks and head."""
+    """The transformer network: embedding, blocks and head."""
 
     config: Transformer
 

@@ -1,7 +1,7 @@
-"""The noise level as a condition: its features, and the modulation of normed streams.
+"""adaLN time conditioning: sinusoidal features of the noise level, and modulation.
 
-adaLN is Peebles & Xie 2023's (DiT): a block's norms are shifted, scaled and gated by linear
-functions of the embedded level.
+Adaptive layer norm (DiT, Peebles & Xie 2023): the norms of a block are shifted, scaled and gated
+by linear functions of the embedded level.
 """
 
 import math
@@ -14,7 +14,7 @@ FREQUENCIES = 256
 
 
 def sinusoid(x_BK: Tensor) -> Tensor:
-    """Cosines, then sines, at geometric frequencies from 1 to 1/10000: ``[B, K, 256]``."""
+    """Sinusoidal features ``[B, K, 256]``: cosines, then sines, at frequencies 1 to 1/10000."""
     half = FREQUENCIES // 2
     step = torch.arange(half, dtype=torch.float32, device=x_BK.device) / half
     angle = x_BK.float()[..., None] * torch.exp(-math.log(10_000.0) * step)
@@ -22,5 +22,5 @@ def sinusoid(x_BK: Tensor) -> Tensor:
 
 
 def modulate(x_BLD: Tensor, shift_BKD: Tensor, scale_BKD: Tensor) -> Tensor:
-    """adaLN: ``x (1 + scale) + shift``."""
+    """adaLN modulation: ``x (1 + scale) + shift``."""
     return torch.addcmul(shift_BKD, x_BLD, 1 + scale_BKD)

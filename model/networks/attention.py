@@ -1,8 +1,8 @@
-"""Attention: the one place that knows which kernel computes it.
+"""Softmax attention, with the choice of kernel: flash-attn, flex attention or SDPA.
 
-flash-attn (Dao 2023) runs where it is importable, on a GPU, in half precision, without a mask;
-flex attention (PyTorch) on a GPU for what has one; PyTorch's scaled dot-product attention
-everywhere else, with a dense mask. All give the same numbers up to rounding.
+flash-attn (Dao 2023) is used if installed, on a GPU, in half precision, without a mask; PyTorch's
+flex attention on a GPU with a mask; otherwise scaled dot-product attention (SDPA) with a dense
+mask. All give the same numbers up to rounding.
 """
 
 from collections.abc import Callable
@@ -32,17 +32,17 @@ def attention(
     keys_BS: Tensor | None = None,
     layout: AttentionLayout = FULL,
 ) -> Tensor:
-    """Softmax attention of every position to those that it may see, scaled by 1/sqrt(E).
+    """Softmax attention under an attention mask, scaled by 1/sqrt(E).
 
     Args:
-        q_BLHE: queries; k_BSHE, v_BSHE: keys and values, all ``[B, L, H, E]``, or keys and
-            values of fewer heads, each shared by as many consecutive queries.
-        keys_BS: bool or uint8, keys that may be seen; or int32 ids of segments, whose positions
-            see one another only, and 0 for what nobody sees; None for all.
-        layout: which places see which.
+        q_BLHE: queries; k_BSHE, v_BSHE: keys and values, all ``[B, L, H, E]``; keys and values
+            may have fewer heads, each shared by equally many consecutive query heads.
+        keys_BS: bool or uint8 mask of the keys to attend to; or int32 segment ids, where
+            positions attend only within their segment and 0 masks a key; None for all keys.
+        layout: which positions attend to which.
 
     Returns:
-        ``[B, L, H, E]``. A query that sees nothing gives zeros.
+        ``[B, L, H, E]``. A query with no keys gives zeros.
     """
     is_causal = isinstance(layout, Causal) and keys_BS is None
     unmasked = keys_BS is None and (is_causal or layout.sees_all(q_BLHE.shape[1]))
@@ -72,7 +72,7 @@ def _dense(
     num_keys: int,
     device: torch.device,
 ) -> Tensor | None:
-    """Bool, to be broadcast against ``[B, H, L, S]``."""
+    """Dense bool mask that broadcasts to ``[B, H, L, S]``; None where all keys are attended to."""
     seen = dense_mask(layout, num_queries, num_keys, device)
     if keys_BS is None:
         return seen
@@ -86,7 +86,7 @@ def _dense(
 
 
 def _can_flex(q_BLHE: Tensor, k_BSHE: Tensor, layout: AttentionLayout) -> bool:
-    """On a GPU, for heads of a size that its kernels have; masks of pure padding stay dense."""
+    """Whether flex attention can run: GPU, self-attention, no cache, head width 2^n >= 16."""
     size = q_BLHE.shape[-1]
     square = q_BLHE.shape[1] == k_BSHE.shape[1] and not isinstance(layout, Cached)
     return q_BLHE.is_cuda and square and size >= 16 and size & (size - 1) == 0
@@ -103,7 +103,7 @@ def _flex_attention() -> Callable[..., Tensor]:
 def block_mask(
     layout: AttentionLayout, keys_BS: Tensor | None, length: int, device: torch.device
 ) -> Any:
-    """What flex attention reads: which tiles of ``[L, L]`` are seen, in part or whole."""
+    """Flex attention's block mask: which tiles of ``[L, L]`` are attended to, partly or fully."""
     if keys_BS is None:
         return _layout_mask(layout, length, device)
     rule, segments = layout.rule(length, device), keys_BS.dtype == torch.int32

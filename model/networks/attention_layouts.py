@@ -1,12 +1,12 @@
-"""Attention layouts: which keys a query may attend to, by their places alone.
+"""Attention layouts: attention masks that depend on positions alone.
 
-A layout is a value that is set on every attention layer before a pass; it is the same for all
-samples. What differs between samples travels with them: padding, and the ids of segments
-(documents that share a sequence), whose positions attend to one another only.
+A layout is set on every attention layer before a forward pass and is the same for all samples.
+Masks that differ between samples are passed with them: padding, and segment ids (documents packed
+into one sequence), whose positions attend only within their segment.
 
-Each layout is one rule ``rule(q, k) -> bool`` over places. Dense masks for scaled dot-product
-attention and block masks for flex attention (:mod:`model.networks.attention`) are both made of
-it; where all is seen there is no rule, and flash attention runs.
+Each layout is one rule ``rule(q, k) -> bool`` over positions, from which both the dense masks for
+scaled dot-product attention and the block masks for flex attention are built
+(:mod:`model.networks.attention`). Full attention has no rule and can use flash attention.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ from torch import Tensor
 from model.draws import Draws
 
 Rule = Callable[[Tensor, Tensor], Tensor]
-"""Of queries and keys (int64, broadcast against each other), which pairs attend: bool."""
+"""Attention mask as a function: query and key positions (int64, broadcast together) to bool."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionLayout:
-    """All keys are seen. Other layouts derive from it; each is hashable."""
+    """Base of the attention layouts, which are hashable; by default every query sees all keys."""
 
     def rule(self, length: int, device: torch.device) -> Rule | None:
-        """Which of ``length`` queries see which keys; None where all see all."""
+        """The mask for ``length`` queries; None if all keys are attended to."""
         return None
 
     def sees_all(self, length: int) -> bool:
@@ -35,21 +35,21 @@ class AttentionLayout:
         return True
 
     def places(self, length: int) -> range | None:
-        """The positions of ``length`` queries, for rotary or learned embeddings; None from 0 on."""
+        """Position ids of ``length`` queries (rotary or learned positions); None for 0, 1, ..."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Full(AttentionLayout):
-    """Bidirectional: every position sees all."""
+    """Full bidirectional attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Causal(AttentionLayout):
-    """No position sees a later one."""
+    """Causal attention: no position attends to a later one."""
 
     def sees_all(self, length: int) -> bool:
-        """Never."""
+        """Always false."""
         return False
 
     def rule(self, length: int, device: torch.device) -> Rule:
@@ -59,12 +59,12 @@ class Causal(AttentionLayout):
 
 @dataclass(frozen=True, kw_only=True)
 class Opening(AttentionLayout):
-    """Between causal and full, while a causal model becomes a denoiser.
+    """Attention mask annealing from causal to full, to adapt an autoregressive model.
 
     At step n of N a query sees all earlier keys, and each later one with probability n / N
     (Gong et al. 2025, "Scaling diffusion language models via adaptation from autoregressive
-    models", section 3.2). The mask is drawn for the step and serves all samples, heads and
-    layers, so that no parallel layout can change it.
+    models", section 3.2). One mask is drawn per step for all samples, heads and layers, so it
+    does not depend on the parallel layout.
 
     Args:
         step: from 1; steps: N.
@@ -75,11 +75,11 @@ class Opening(AttentionLayout):
     steps: int
 
     def sees_all(self, length: int) -> bool:
-        """Never."""
+        """Always false."""
         return False
 
     def rule(self, length: int, device: torch.device) -> Rule:
-        """k <= q, or drawn."""
+        """k <= q, or drawn with probability ``step / steps``."""
         place = torch.arange(length, device=device)
         coordinate = place[:, None] * length + place
         uniform_LL = self.draws.uniform_at(
@@ -91,24 +91,24 @@ class Opening(AttentionLayout):
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks(AttentionLayout):
-    """A noisy text and its clean copy, one behind the other, in blocks.
+    """Block-diffusion attention over a noisy text followed by its clean copy.
 
-    A noisy block sees itself and the clean blocks before it; a clean block sees itself and the
-    clean blocks before it (Arriola et al. 2025, BD3-LM, section 3.1 and appendix). The copy has
-    the positions of the text.
+    A noisy block attends to itself and to earlier clean blocks; so does a clean block
+    (Arriola et al. 2025, BD3-LM, section 3.1 and appendix). The copy has the same position ids
+    as the text.
 
     Args:
-        size: positions of a block.
+        size: positions per block.
     """
 
     size: int
 
     def sees_all(self, length: int) -> bool:
-        """Never."""
+        """Always false."""
         return False
 
     def rule(self, length: int, device: torch.device) -> Rule:
-        """Over ``[noisy | clean]``, ``length`` in all."""
+        """The mask over ``[noisy | clean]``, of total length ``length``."""
         half, size = length // 2, self.size
 
         def seen(q: Tensor, k: Tensor) -> Tensor:
@@ -120,18 +120,18 @@ class Blocks(AttentionLayout):
         return seen
 
     def places(self, length: int) -> range | None:
-        """Those of one copy; the other has the same."""
+        """Position ids of one copy; the other has the same."""
         return range(length // 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cached(AttentionLayout):
-    """Queries that go on behind keys and values of earlier passes.
+    """Attention with a key/value cache: queries follow the cached positions of earlier passes.
 
     Args:
-        past: how many positions are cached; the queries stand behind them.
-        keep: whether the keys and values of this pass are cached as well.
-        causal: no query sees a later one; else they see one another.
+        past: number of cached positions before the queries.
+        keep: whether to add the keys and values of this pass to the cache.
+        causal: causal attention among the queries; otherwise full.
     """
 
     past: int = 0
@@ -139,15 +139,15 @@ class Cached(AttentionLayout):
     causal: bool = False
 
     def sees_all(self, length: int) -> bool:
-        """Where no query has a later one."""
+        """True unless attention is causal over several queries."""
         return not self.causal or length == 1
 
     def rule(self, length: int, device: torch.device) -> Rule | None:
-        """Over all cached keys, and those of the queries behind them."""
+        """The mask over the cached keys and the new ones; None if all are attended to."""
         return None if self.sees_all(length) else lambda q, k: k <= self.past + q
 
     def places(self, length: int) -> range:
-        """Behind the cache."""
+        """Position ids after the cached ones."""
         return range(self.past, self.past + length)
 
 
@@ -159,7 +159,7 @@ FULL = Full()
 def dense_mask(
     layout: AttentionLayout, num_queries: int, num_keys: int, device: torch.device
 ) -> Tensor | None:
-    """Which keys (columns) each query sees, bool ``[Q, K]``; None where all are seen."""
+    """Dense attention mask, bool ``[Q, K]``, true where attended to; None for no mask."""
     rule = layout.rule(num_queries, device)
     if rule is None:
         return None
