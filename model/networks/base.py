@@ -1,8 +1,7 @@
-"""What all networks here are: an ordered list of layers that answers queries.
+"""Base class of all networks: an ordered list of layers.
 
-One process runs the list from first to last; a stage of a pipeline builds a span of it
-only. The names of the parameters (``layers.0.tokens.weight``, ...) are the same under
-every layout.
+One process runs the list from first to last; a pipeline stage builds only a span of it.
+Parameter names (``layers.0.tokens.weight``, ...) are the same under every parallel layout.
 """
 
 from abc import ABC, abstractmethod
@@ -24,10 +23,10 @@ from model.query import Query
 
 
 class Network(nn.Module, ABC):
-    """A list of layers, or a span of it.
+    """A network as an ordered list of layers, or a pipeline stage's span of it.
 
     Args:
-        factory: builds the wide layers, whole or in part.
+        factory: builds the wide layers, full or sharded.
         span: which layers to build, of ``config.total_layers``; by default all.
         recompute_every: activation checkpointing of every n-th block; 0 for none.
     """
@@ -58,33 +57,33 @@ class Network(nn.Module, ABC):
         freeze(names, config.frozen)
         self.attend(FULL)
 
-    # -- what a kind of network says of itself --------------------------------------------
+    # -- defined by each architecture -----------------------------------------------------
 
     @abstractmethod
     def _build(self, index: int) -> nn.Module:
-        """Layer number ``index``."""
+        """Build layer number ``index``."""
 
     @abstractmethod
     def _share(self) -> None:
-        """Make the last layer use the first one's table of token embeddings."""
+        """Tie weights: make the last layer use the first one's token embedding table."""
 
     @abstractmethod
     def inputs(self, query: Query) -> Stream:
-        """What the first layer reads: floating tensors first."""
+        """Inputs of the first layer: floating-point tensors first."""
 
     @abstractmethod
     def wanted(self, query: Query) -> Stream:
-        """What the last layer reads beside the stream."""
+        """Inputs of the last layer besides the stream."""
 
     @property
     @abstractmethod
     def embedding(self) -> HasTable:
-        """The first layer, where the span has it."""
+        """The first layer, if it is in the span."""
 
     @property
     @abstractmethod
     def output(self) -> Any:
-        """The last layer, where the span has it."""
+        """The last layer, if it is in the span."""
 
     @abstractmethod
     def scores(self, outputs: Outputs) -> Tensor:
@@ -92,26 +91,26 @@ class Network(nn.Module, ABC):
 
     @property
     def table(self) -> Table | None:
-        """The way from vectors to ids, of a network that predicts vectors."""
+        """Maps vectors to ids, for networks that predict vectors; otherwise None."""
         return None
 
     def encode(self, query: Query) -> Query:
-        """The query with what is the same at every level worked out: here nothing is."""
+        """Precompute what does not depend on the noise level (the source); by default nothing."""
         return query
 
-    # -- what all of them do --------------------------------------------------------------
+    # -- shared by all --------------------------------------------------------------------
 
     def forward(self, query: Query) -> Outputs:
-        """The tensors of a prediction, from the first layer to the last."""
+        """Run all layers and return the output tensors by name."""
         self.attend(query.layout)
         return self.finish(self.body(self.inputs(query)), query)
 
     def attend(self, layout: AttentionLayout, part: int = 0) -> None:
-        """Let the passes from here on attend by a layout.
+        """Set the attention layout (attention mask) of the next forward passes.
 
         Args:
-            part: which part of the samples comes, where a pass is cut into several: each has
-                cached keys and values of its own.
+            part: index of the part of the samples, if a pass is split into several: each part
+                has its own key/value cache.
         """
         for layer in self._with_layout:
             layer.layout, layer.part = layout, part
@@ -123,12 +122,12 @@ class Network(nn.Module, ABC):
         return [layer for layer in self.modules() if isinstance(layer, HasLayout)]
 
     def finish(self, stream: Stream, query: Query) -> Outputs:
-        """The last layer's work on the stream that the others leave."""
+        """Apply the last layer to the stream of the earlier layers."""
         outputs: Outputs = self.output(stream, *self.wanted(query))
         return outputs
 
     def prediction(self, outputs: Outputs) -> Prediction:
-        """What the outputs mean, whose logits are whole or this rank's rows."""
+        """Wrap output tensors as a :class:`Prediction`; logits may be this rank's shard."""
         given: dict[str, Any] = {
             name: Categorical(value, self.factory.rows(value.shape[-1]))
             if name in CATEGORICALS
@@ -138,11 +137,11 @@ class Network(nn.Module, ABC):
         return Prediction(**given, table=self.table)
 
     def ask(self, query: Query, read: Callable[[Prediction], Answer]) -> Answer:
-        """What ``read`` makes of the prediction of a network that is all here."""
+        """Run the network and apply ``read`` to its prediction; all layers must be local."""
         return read(self.prediction(self(query)))
 
     def parameter_names(self) -> dict[nn.Parameter, str]:
-        """The canonical name of each parameter; that of a shared table is its first place's."""
+        """Canonical name of each parameter; tied weights have the name of the first layer's."""
         names = {parameter: name for name, parameter in self.named_parameters()}
         if self.config.shares_embedding and self.last in self.span:
             last: Any = self.layers[str(self.last)]
@@ -150,7 +149,7 @@ class Network(nn.Module, ABC):
         return names
 
     def body(self, stream: Stream) -> Stream:
-        """The span's layers, one after the other, but for the last of all."""
+        """Run the span's layers in order, except the network's last layer."""
         for name, layer in self.layers.items():
             if name != str(self.last):
                 stream = layer(stream)

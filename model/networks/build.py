@@ -1,4 +1,4 @@
-"""The network of a configuration."""
+"""Build a network from its configuration."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def build(
     span: range | None = None,
     recompute_every: int = 0,
 ) -> Network:
-    """The network, or the part of it that ``span`` and ``factory`` make of it."""
+    """Build the network; ``span`` selects layers, ``factory`` shards them. See :class:`Network`."""
     network: Any = config.network
     made: Network = network(
         config, seed=seed, factory=factory, span=span, recompute_every=recompute_every

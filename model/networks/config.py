@@ -1,4 +1,4 @@
-"""What every architecture is configured by, and what it reports about itself."""
+"""Base configuration of every architecture, with the properties that it reports."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from model.needs import Need
 
 ROWS_MULTIPLE = 128
 """The embedding is padded to a multiple of this under every layout, so that its rows
-divide among tensor-parallel ranks and a checkpoint fits all of them."""
+divide among tensor-parallel ranks and checkpoints do not depend on the layout."""
 
 MOST = {
     "vocab_size": 2**24,
@@ -29,7 +29,7 @@ MOST = {
     "max_positions": 2**31,
     "causal_annealing_steps": 2**62,
 }
-"""Upper bounds far above any real network: a larger value is a typing error and would overflow."""
+"""Upper bounds far above any real network: a larger value is a typo and would overflow."""
 
 FORMER = {
     "seq2seq": "now an architecture of its own: write model.name=encoder_decoder, and its keys "
@@ -41,7 +41,7 @@ FORMER = {
 
 
 def wrong_sizes(config: object, *names: str) -> Iterator[str]:
-    """A line for each of these fields that is below 1 or above :data:`MOST`; None passes."""
+    """One line per field that is below 1 or above :data:`MOST`; None passes."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -52,28 +52,30 @@ def wrong_sizes(config: object, *names: str) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(ABC):
-    """The part of a configuration that every architecture has.
+    """Configuration shared by every architecture.
 
     Args:
-        vocab_size: V, the ids of the tokenizer without a [MASK] of our own.
-        mask_id: the tokenizer's own mask token, where it has one; else [MASK] is V.
-        width: D, of the stream.
+        vocab_size: V, the tokenizer's number of ids, without an added [MASK].
+        mask_id: id of the tokenizer's own mask token, if it has one; otherwise [MASK] is added
+            with id V.
+        width: D, the hidden size.
         num_layers: blocks between embedding and head; of an encoder-decoder, the decoder's.
-        num_heads: H, heads of attention.
-        mlp: of each block: plain with gelu, or gated by silu (swiglu) or gelu (geglu).
-        mlp_width: hidden width of the MLP; 4 D, or 8/3 D rounded up to 64s for swiglu.
-        gelu: the form of the plain MLP's GELU, as a tanh or exact.
-        norm: of each branch: with a mean (layernorm) or without (rmsnorm).
-        norm_eps: of every norm over the width.
-        rotary_base: of the rotary positions' wavelengths (Su et al. 2021).
-        embedding_std: of the initial embedding; by default 1, which small models were seen
-            to learn faster from than from 0.02, and D^-1/2 where it is also the head.
-        dropout: share of activations that are zeroed in training, after each branch of a block.
+        num_heads: H, the number of attention heads.
+        mlp: MLP of each block: plain with gelu, or gated by silu (swiglu) or gelu (geglu).
+        mlp_width: hidden width of the MLP; by default 4 D, or for swiglu 8/3 D rounded up to a
+            multiple of 64.
+        gelu: the plain MLP's GELU: tanh approximation, or exact (erf).
+        norm: normalization of each branch: layernorm, or rmsnorm (without mean).
+        norm_eps: epsilon of every norm over the width.
+        rotary_base: base of the rotary embedding's wavelengths (Su et al. 2021).
+        embedding_std: standard deviation of the token embedding at initialization; by default 1,
+            with which small models learned faster than with 0.02, or D^-1/2 if the head is tied.
+        dropout: dropout probability after each branch of a block, in training.
         frozen: parameters that are not trained, by patterns over their names, e.g.
             ``layers.0.*`` or ``*.tokens.weight``.
 
     Raises:
-        ValueError: the numbers do not fit together.
+        ValueError: invalid or incompatible values.
     """
 
     former_keys: ClassVar[Mapping[str, str]] = FORMER
@@ -130,51 +132,51 @@ class ModelConfig(ABC):
     @property
     @abstractmethod
     def network(self) -> type[nn.Module]:
-        """The class of its network, a :class:`model.networks.base.Network`."""
+        """The network class, a subclass of :class:`model.networks.base.Network`."""
 
     @property
     @abstractmethod
     def offers(self) -> frozenset[Need]:
-        """The needs of an objective that it meets."""
+        """The needs of an objective that this network meets."""
 
     @property
     @abstractmethod
     def shares_embedding(self) -> bool:
-        """Whether the last layer uses the table of token embeddings of the first."""
+        """Whether the last layer is tied to the first layer's token embedding."""
 
     @property
     @abstractmethod
     def max_length(self) -> int | None:
-        """The most positions of a text (a source); None where positions are not learned."""
+        """Maximum length of a text (or source); None if positions are not learned."""
 
     @property
     @abstractmethod
     def summary(self) -> str:
-        """Its layers and widths in words."""
+        """Number of layers and widths, as text."""
 
     @abstractmethod
     def layer_flops(self, length: int, head_share: float) -> list[float]:
-        """Forward and backward operations per position of each layer: first, blocks, last.
+        """Forward and backward FLOPs per position of each layer: first, blocks, last.
 
         Args:
-            length: of the sequences, and of the source where there is one.
+            length: sequence length, and source length if there is a source.
             head_share: share of the positions at which the head runs.
         """
 
     @abstractmethod
     def per_token_parameters(self, head_share: float = 1.0) -> float:
-        """N: weights that run per token, the head at a share of the positions."""
+        """N: weights used per token; the head counts for the share of positions it runs at."""
 
     @property
     def num_attentions(self) -> int:
-        """Attention layers of the network."""
+        """Number of attention layers."""
         return self.num_layers
 
     def split_activations(self, tensor: int) -> int:
-        """Elements per position that a block keeps for backward and T = ``tensor`` ranks divide.
+        """Activation elements per position that a block saves, split over T = ``tensor`` ranks.
 
-        Queries, keys, values, attention's output and the MLP's insides; each rank has one key
-        head at least.
+        Queries, keys, values, attention output and the MLP's hidden activations; each rank has
+        at least one key head.
         """
         mlp = 2 if self.mlp == "gelu" else 4
         keys = max(self.kv_heads, tensor) * self.head_width
@@ -182,36 +184,36 @@ class ModelConfig(ABC):
 
     @property
     def total_layers(self) -> int:
-        """Layers that a pipeline can cut apart: the first, all blocks, and the last."""
+        """Layers that a pipeline can split: the first, all blocks, and the last."""
         return self.num_layers + 2
 
     @property
     def has_uniform_blocks(self) -> bool:
-        """Whether all blocks hold the same trained parameters, so that one stands for all."""
+        """Whether all blocks have the same trained parameters, so that planners count just one."""
         return not self.frozen
 
     @property
     def reads_source(self) -> bool:
-        """Whether it reads a source text beside the noisy one."""
+        """Whether the network reads a source text besides the noisy one."""
         return False
 
     @property
     def ignore_source_padding(self) -> bool:
-        """Whether it attends to the padding of sources as well; may be a field."""
+        """Whether the network attends to source padding as well; may be a field."""
         return False
 
     @property
     def max_target_length(self) -> int | None:
-        """The most positions of the text that is denoised; None for no limit."""
+        """Maximum length of the text that is denoised; None for no limit."""
         return self.max_length
 
     @property
     def encoder_model(self) -> "ModelConfig | None":
-        """The encoder as a model of its own, whose weights it can begin with; None for none."""
+        """The encoder as a standalone model that can initialize this one's encoder, or None."""
         return None
 
     def name_in_encoder(self, name: str) -> str | None:
-        """The name of an encoder's parameter in :attr:`encoder_model`; None for all others.
+        """The name of an encoder parameter in :attr:`encoder_model`; None for other parameters.
 
         Raises:
             ValueError: there is no such model.
@@ -220,44 +222,44 @@ class ModelConfig(ABC):
 
     @property
     def time_conditioning(self) -> bool:
-        """Whether it can be told the level beside ids; an architecture may have it as a field."""
+        """Whether the network takes the noise level as input; may be a field."""
         return False
 
     @property
     def attention(self) -> Literal["full", "causal"]:
-        """Who attends to whom unless the objective lays it out; may be a field."""
+        """The attention mask, unless the objective sets one; may be a field."""
         return "full"
 
     @property
     def causal_annealing_steps(self) -> int:
-        """Steps over which attention opens from causal to full; may be a field."""
+        """Training steps over which the mask goes from causal to full; may be a field."""
         return 0
 
-    # -- attention, of which an architecture may have some as fields ------------------------
+    # -- attention settings, some of which an architecture may have as fields ---------------
 
     @property
     def head_width(self) -> int:
-        """E, by default D / H."""
+        """E, the width of a head; by default D / H."""
         return self.width // self.num_heads
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values."""
+        """Number of key/value heads."""
         return self.num_heads
 
     @property
     def qkv_bias(self) -> bool:
-        """Whether queries, keys and values have biases."""
+        """Whether the q, k and v projections have biases."""
         return False
 
     @property
     def attention_bias(self) -> bool:
-        """Whether attention's output has a bias."""
+        """Whether attention's output projection has a bias."""
         return False
 
     @property
     def qk_norm(self) -> bool:
-        """Whether each head of the queries and keys is normed."""
+        """Whether each query and key head is normalized (QK norm)."""
         return False
 
     @property
@@ -269,17 +271,17 @@ class ModelConfig(ABC):
 
     @property
     def architecture(self) -> str:
-        """Its name in a configuration: that of the file it stands in."""
+        """The architecture's name in a configuration: its file name."""
         return type(self).__module__.rpartition(".")[2]
 
     @property
     def table_width(self) -> int:
-        """Width of the rows of the table of token embeddings."""
+        """Width of the token embedding table."""
         return self.width
 
     @property
     def attention_width(self) -> int:
-        """H E, of all queries together."""
+        """H E, the total width of the query heads."""
         return self.num_heads * self.head_width
 
     @property
@@ -293,7 +295,7 @@ class ModelConfig(ABC):
 
     @property
     def initial_embedding_std(self) -> float:
-        """Standard deviation of the initial embedding."""
+        """Standard deviation of the token embedding at initialization."""
         return 1.0 if self.embedding_std is None else self.embedding_std
 
     @property
@@ -303,19 +305,19 @@ class ModelConfig(ABC):
 
     @property
     def num_ids(self) -> int:
-        """Ids that may occur in the input: V, and [MASK] where it is our own."""
+        """Number of ids that may occur in the input: V, plus [MASK] if it is added."""
         return max(self.vocab_size, self.mask + 1)
 
     @property
     def num_rows(self) -> int:
-        """R, the padded rows of embedding and head."""
+        """R, rows of embedding and head, padded to a multiple of :data:`ROWS_MULTIPLE`."""
         return -(-self.num_ids // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
     @property
     def excluded_rows(self) -> Tensor:
-        """Which rows of the head are no answer: [MASK] and padding, bool ``[R]``.
+        """Rows of the head that are never predicted: [MASK] and padding, bool ``[R]``.
 
-        On the CPU even where models are built on the meta device: layers read its values.
+        On the CPU even if the model is built on the meta device: layers read its values.
         """
         excluded = torch.ones(self.num_rows, dtype=torch.bool, device="cpu")
         excluded[: self.vocab_size] = False

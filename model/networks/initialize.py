@@ -1,9 +1,9 @@
-"""All initial weights, in one function.
+"""Weight initialization of all networks.
 
-Each parameter is drawn whole from a generator seeded by its own name, so that neither
-the order of construction nor a layout can change it. Everything that ends a residual
-branch starts at zero (adaLN-zero, Peebles & Xie 2023): the modulations, so that every
-block is the identity, and an untied head, so that the first loss is exactly log V.
+Each parameter is drawn in full from a generator seeded by its name, so that neither the order of
+construction nor the parallel layout changes it. Modulations start at zero (adaLN-zero, Peebles &
+Xie 2023), so that every block is the identity; so does an untied head, so that the first loss is
+exactly log V.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from model.networks.linears import LayerFactory
 def initialize(
     names: Mapping[nn.Parameter, str], factory: LayerFactory, seed: int, embedding_std: float
 ) -> None:
-    """Set parameters in place, each by its name, its whole shape and ``seed``.
+    """Initialize parameters in place, each from its name, its unsharded shape and ``seed``.
 
-    Parameters on the meta device have no values and are passed over.
+    Parameters on the meta device have no values and are skipped.
     """
     for parameter, name in names.items():
         if parameter.is_meta:
@@ -31,7 +31,7 @@ def initialize(
 
 
 def initial_value(name: str, shape: torch.Size, seed: int, embedding_std: float) -> Tensor:
-    """The whole initial tensor of a parameter, float32 on the CPU."""
+    """The unsharded initial value of a parameter, float32 on the CPU."""
     owner, _, kind = name.rpartition(".")
     layer = owner.rpartition(".")[2]
     if kind == "bias" or layer in ("modulation", "head"):

@@ -1,7 +1,7 @@
-"""The parts that networks are built from: norms, rotary attention, MLP, table, head.
+"""Layers that networks are built from: norms, rotary attention, MLP, activation checkpointing.
 
-A layer of a network takes and returns a tuple of tensors: floating ones first, integers
-last, so that a pipeline may cut between any two of them.
+A layer of a network takes and returns a tuple of tensors, floating-point first, integers
+last, so that a pipeline may split between any two layers.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,13 @@ from model.networks.config import ModelConfig
 from model.networks.linears import LayerFactory
 
 Stream = tuple[Tensor, ...]
-"""``(h_BLD, c_BKC)``, and ``keys_BL`` behind them where samples differ in what is seen
-(:func:`model.networks.attention.attention`): uint8 if padding is hidden, int32 ids of segments."""
+"""Tensors passed between layers: ``(h_BLD, c_BKC)``, then ``keys_BL`` if the attention mask
+differs between samples, a uint8 padding mask or int32 segment ids
+(:func:`model.networks.attention.attention`)."""
 
 
 class Norm(nn.Module):
-    """LayerNorm or RMSNorm over the width, with a gain; a bias only where asked for."""
+    """LayerNorm or RMSNorm over the width, with a gain and an optional bias."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -33,7 +34,12 @@ class Norm(nn.Module):
         self.eps = config.norm_eps
 
     def forward(self, x_BLD: Tensor, spread: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The same shape, normalised; ``spread`` where x holds this rank's positions only."""
+        """Normalize, keeping the shape.
+
+        Args:
+            spread: applied to the parameters if x has only this rank's positions
+                (sequence parallelism).
+        """
         gain = spread(self.weight) if spread else self.weight
         if self.root_mean_square:
             return F.rms_norm(x_BLD, gain.shape, gain, eps=self.eps)
@@ -42,7 +48,7 @@ class Norm(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """RMSNorm over each head of queries or keys, one gain for all of them."""
+    """RMSNorm over each query or key head, with one gain for all heads (QK norm)."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -50,7 +56,7 @@ class HeadNorm(nn.Module):
         self.eps, self.share = config.norm_eps, factory.share
 
     def forward(self, x_BLHE: Tensor) -> Tensor:
-        """The same shape, normalised."""
+        """Normalize, keeping the shape."""
         return F.rms_norm(x_BLHE, self.weight.shape, self.share(self.weight), eps=self.eps)
 
 
@@ -59,11 +65,11 @@ class HeadNorm(nn.Module):
 def _rotary_table(
     length: int, width: int, base: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[L, 1, E/2]``, computed in float64.
+    """Rotary cosines and sines ``[L, 1, E/2]``, computed in float64.
 
-    Not in inference mode, whoever asks first: training may ask next.
+    Inference mode is off, since the cached tensors may be used in training later.
     """
-    # On the CPU whatever the default device is: tables are kept, and the same everywhere.
+    # On the CPU whatever the default device: tables are cached, and must not depend on it.
     place = torch.arange(length, dtype=torch.float64, device="cpu")
     step = torch.arange(0, width, 2, dtype=torch.float64, device="cpu")
     angle = torch.outer(place, base ** (-step / width))[:, None, :]
@@ -71,10 +77,11 @@ def _rotary_table(
 
 
 def rotate(x_BLHE: Tensor, base: float, places: range | None = None) -> Tensor:
-    """Rotary positions, rotating dimension i with i + E/2 (Su et al. 2021, eq. 34).
+    """Rotary position embedding, rotating dimension i with i + E/2 (Su et al. 2021, eq. 34).
 
     Args:
-        places: of the L positions, or of the first of several equal parts; by default from 0 on.
+        places: position ids of the L positions, or of the first of several parts of equal length
+            and ids; by default 0, 1, ...
     """
     length, width = x_BLHE.shape[1], x_BLHE.shape[3]
     places = range(length) if places is None else places
@@ -89,11 +96,12 @@ def rotate(x_BLHE: Tensor, base: float, places: range | None = None) -> Tensor:
 
 
 class HasLayout(nn.Module):
-    """A layer to which positions have an order: see :meth:`model.networks.base.Network.attend`.
+    """A layer that depends on the attention layout or position ids.
 
     Attributes:
-        layout: who sees whom, set before each pass.
-        part: which part of the samples a pass is of, where they are cut into several.
+        layout: attention layout, set before each pass by
+            :meth:`model.networks.base.Network.attend`.
+        part: index of the part of the samples, if a pass is split into several.
     """
 
     def __init__(self) -> None:
@@ -102,15 +110,15 @@ class HasLayout(nn.Module):
         self.part = 0
 
     def forget(self) -> None:
-        """Drop what is kept from pass to pass."""
+        """Clear state kept between passes (the key/value cache)."""
 
 
 class Attention(HasLayout):
-    """Multi-head attention; q, k and v stay apart, so that heads may be split over ranks.
+    """Multi-head attention with separate q, k and v projections, so that heads can be sharded.
 
     Args:
-        rotary: turn queries and keys by their positions; not for a memory, whose positions
-            are of another text, nor where positions are learned.
+        rotary: apply rotary position embeddings; not for cross-attention, whose keys are at
+            positions of another text, nor with learned positions.
     """
 
     def __init__(self, config: ModelConfig, factory: LayerFactory, *, rotary: bool = True) -> None:
@@ -131,11 +139,12 @@ class Attention(HasLayout):
     def forward(
         self, x_BLD: Tensor, keys_BS: Tensor | None, memory_BSD: Tensor | None = None
     ) -> Tensor:
-        """``[B, L, D]`` to ``[B, L, D]``; keys and values come from the memory, or from x.
+        """Self-attention, or cross-attention to a memory: ``[B, L, D]`` to ``[B, L, D]``.
 
         Args:
-            keys_BS: which keys samples may see, or segments; None for all
+            keys_BS: padding mask or segment ids of the keys; None for all keys
                 (:func:`model.networks.attention.attention`).
+            memory_BSD: keys and values are computed from it if given, otherwise from x.
         """
         x_BLD = self.enter(x_BLD)
         from_BSD = x_BLD if memory_BSD is None else self.enter(memory_BSD)
@@ -154,7 +163,7 @@ class Attention(HasLayout):
         return self.out(out.flatten(2))
 
     def _behind_cache(self, layout: Cached, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the earlier positions, and of these."""
+        """Prepend cached keys and values, and update the cache if ``layout.keep``."""
         if layout.past:
             before = (x[:, : layout.past] for x in self._cache[self.part])
             k, v = (torch.cat(pair, dim=1) for pair in zip(before, (k, v), strict=True))
@@ -163,12 +172,12 @@ class Attention(HasLayout):
         return k, v
 
     def forget(self) -> None:
-        """Drop cached keys and values."""
+        """Clear the key/value cache."""
         self._cache.clear()
 
 
 class Mlp(nn.Module):
-    """Two layers with GELU, or with a gate (Shazeer 2020, eqs. 5 and 6)."""
+    """MLP: two layers with GELU, or gated, SwiGLU or GEGLU (Shazeer 2020, eqs. 5 and 6)."""
 
     def __init__(self, config: ModelConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -190,7 +199,7 @@ class Mlp(nn.Module):
 
 
 def embedded(table: nn.Module, ids: Tensor) -> Tensor:
-    """The rows of a table ``[..., D]``; what holds vectors in place of ids stays as it is."""
+    """Look up ids in an embedding table, ``[..., D]``; floating-point input is returned as is."""
     if ids.is_floating_point():
         return ids
     rows: Tensor = table(ids)
@@ -198,24 +207,23 @@ def embedded(table: nn.Module, ids: Tensor) -> Tensor:
 
 
 class HasTable(nn.Module):
-    """A layer with a table of token embeddings, ``tokens``."""
+    """A layer with a token embedding table, ``tokens``."""
 
     tokens: nn.Module
 
     @property
     def weight(self) -> nn.Parameter:
-        """The table, or this rank's rows of it."""
+        """The embedding table, or this rank's rows."""
         weight = self.tokens.weight
         assert isinstance(weight, nn.Parameter)
         return weight
 
 
 class Checkpointed(nn.Module):
-    """A block, whose insides backward may compute again.
+    """A block with optional activation checkpointing (Chen et al. 2016).
 
     Attributes:
-        recompute: whether it does, instead of keeping them (activation checkpointing, Chen et
-            al. 2016).
+        recompute: recompute the block's activations in backward instead of keeping them.
     """
 
     def __init__(self) -> None:
@@ -223,7 +231,7 @@ class Checkpointed(nn.Module):
         self.recompute = False
 
     def forward(self, stream: Stream) -> Stream:
-        """The stream, with its part of it updated."""
+        """The stream after this block."""
         if self.recompute and torch.is_grad_enabled():
             recomputed: Stream = checkpoint(self._forward, stream, use_reentrant=False)
             return recomputed

@@ -1,8 +1,8 @@
-"""The layer factory: the one seam through which tensor parallelism enters the model.
+"""Layer factory: the interface through which tensor parallelism enters the model.
 
-The denoiser asks a factory for its wide layers and never learns whether it holds whole
-matrices or shards. Column layers split their outputs, row layers their inputs, in the
-sense of Shoeybi et al. 2019 (Megatron-LM, section 3); here nothing is split.
+Networks build their wide layers through a factory and do not depend on whether these are full
+or sharded. Column-parallel layers split their outputs, row-parallel layers their inputs
+(Shoeybi et al. 2019, Megatron-LM, section 3); the factory in this file splits nothing.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -19,60 +19,60 @@ Give = Literal["logits", "nearest", "mean"]
 
 
 class LayerFactory(Protocol):
-    """What networks are built from. All layers map ``[..., in]`` to ``[..., out]``.
+    """Builds the layers of a network. All layers map ``[..., in]`` to ``[..., out]``.
 
-    A factory may also keep only some positions of the stream on a rank (sequence
-    parallelism); :meth:`cut`, :meth:`enter`, :meth:`spread` and :meth:`whole` then lead from
-    one form to the other, each with the backward pass that makes every gradient whole.
+    With sequence parallelism each rank keeps only some positions of the stream; :meth:`cut`,
+    :meth:`enter`, :meth:`spread` and :meth:`whole` then convert between the two forms, each
+    with the backward pass that makes every gradient complete.
     """
 
     def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
-        """A linear layer whose outputs may be split over ranks."""
+        """A column-parallel linear layer: outputs may be split over ranks."""
 
     def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
-        """A linear layer whose inputs may be split; its output is whole on every rank."""
+        """A row-parallel linear layer: inputs may be split; the output is complete on each rank."""
 
     def grouped(
         self, num_in: int, num_heads: int, num_groups: int, head_width: int, *, bias: bool
     ) -> nn.Module:
-        """Key or value heads for this rank's share of ``num_heads`` queries.
+        """Projection to the key or value heads for this rank's share of ``num_heads`` query heads.
 
-        There are ``num_groups`` of them over all ranks; on each, consecutive queries share
-        one, and their number divides that of the rank's queries.
+        There are ``num_groups`` key/value heads over all ranks. On each rank, consecutive query
+        heads share one, and the number of key/value heads divides that of query heads.
         """
 
     def share(self, value: Tensor) -> Tensor:
-        """A weight that all ranks hold alike, and each uses on its own heads."""
+        """A weight that is replicated over ranks and applied by each to its own heads."""
 
     def embedding(self, num_rows: int, width: int) -> nn.Module:
-        """Ids ``[B, L]`` to ``[B, L, width]``; ``.weight`` is ``[num_rows, width]``."""
+        """Embedding from ids ``[B, L]`` to ``[B, L, width]``; ``.weight`` ``[num_rows, width]``."""
 
     def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
-        """Hidden ``[M, width]`` to logits ``[M, num_rows]``, -inf where ``excluded``."""
+        """Head from ``[M, width]`` to logits ``[M, num_rows]``, -inf where ``excluded``."""
 
     def cut(self, x_BLD: Tensor) -> Tensor:
-        """What all ranks hold alike, as this rank's stream."""
+        """Scatter: from a replicated stream to this rank's positions."""
 
     def enter(self, x_BLD: Tensor) -> Tensor:
-        """This rank's stream as column layers read it: all positions."""
+        """Gather all positions of the stream, as input of column-parallel layers."""
 
     def spread(self, value: Tensor) -> Tensor:
-        """What all ranks hold alike (a gain, a condition ``[B, K, D]``), for use on the stream."""
+        """A replicated value (a gain, a condition ``[B, K, D]``), for use on this rank's stream."""
 
     def whole(self, x_BLD: Tensor) -> Tensor:
-        """This rank's stream at all positions, for work that every rank does alike."""
+        """Gather all positions of the stream, for work that is replicated on every rank."""
 
     def rows(self, num_here: int) -> Rows:
-        """Which rows of the vocabulary a head has, of which ``num_here`` are this rank's."""
+        """The sharding of the head's vocabulary rows, ``num_here`` of which are this rank's."""
 
     def all_positions(self) -> AbstractContextManager[None]:
-        """The stream uncut meanwhile: held-out windows and prompts may have any length."""
+        """Context in which positions are not split, for windows and prompts of any length."""
 
     def whole_shape(self, parameter: Tensor) -> torch.Size:
-        """The shape of a parameter of which this rank may hold a part."""
+        """The unsharded shape of a parameter."""
 
     def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
-        """What this rank holds of the ``whole`` value of a parameter."""
+        """This rank's shard of a parameter, given its unsharded value ``whole``."""
 
 
 @lru_cache(maxsize=16)
@@ -80,10 +80,10 @@ class LayerFactory(Protocol):
 def _exclusion(
     rows: tuple[int, ...], num_rows: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """What is added to logits: -inf at the excluded rows, ``[R]``.
+    """Offset of the logits, ``[R]``: -inf at the excluded rows, else 0.
 
-    No buffer of a module: one that is not saved is lost where a model is built on the meta
-    device and filled from its state dict, and one that is saved is no weight.
+    It is not a module buffer: a non-persistent buffer is lost when a model is built on the meta
+    device and filled from a state dict, and a persistent one would be saved though no weight.
     """
     added = torch.zeros(num_rows, device="cpu")
     added[list(rows)] = -torch.inf
@@ -91,12 +91,12 @@ def _exclusion(
 
 
 class Head(nn.Module):
-    """A linear layer whose bias carries the -inf of the excluded rows, at no cost.
+    """Linear head whose bias includes -inf at the excluded rows, at no extra cost.
 
     The gradient at an excluded row is exactly zero, since its probability is.
 
     Args:
-        excluded: which rows are no answer, bool ``[R]`` on the CPU.
+        excluded: rows that are never predicted, bool ``[R]`` on the CPU.
     """
 
     def __init__(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> None:
@@ -106,16 +106,16 @@ class Head(nn.Module):
         self.excluded = tuple(excluded.nonzero()[:, 0].tolist())
 
     def exclusion(self, dtype: torch.dtype) -> Tensor:
-        """What is added to logits: -inf at the excluded rows, ``[R]``."""
+        """Offset of the logits, ``[R]``: -inf at the excluded rows, else 0."""
         return _exclusion(self.excluded, len(self.weight), self.weight.device, dtype)
 
     def forward(self, hidden_MD: Tensor, *, give: Give = "logits") -> Tensor:
-        """Logits ``[M, R]``, or something else of the matrix's rows, in float32.
+        """Logits ``[M, R]``, or in float32 nearest-row scores or the mean row.
 
         Args:
-            give: ``nearest`` gives scores ``[M, R]`` instead, highest at the row nearest to the
-                vector: half the difference of the squared lengths and distances. ``mean``
-                gives the rows' mean ``[M, D]`` under the softmax of the logits.
+            give: ``logits``; ``nearest``, scores ``[M, R]`` that are highest at the row nearest
+                to the vector (half of squared length minus squared distance); or ``mean``, the
+                mean of the rows ``[M, D]`` under the softmax of the logits.
         """
         hidden_MD = self.enter(hidden_MD)
         if give == "nearest":
@@ -129,16 +129,16 @@ class Head(nn.Module):
         return logits_MR if give == "logits" else self.mean(logits_MR.float())
 
     def enter(self, hidden_MD: Tensor) -> Tensor:
-        """The vectors, as the matrix reads them."""
+        """The head's input; a hook for sharded heads."""
         return hidden_MD
 
     def mean(self, logits_MR: Tensor) -> Tensor:
-        """The rows' mean ``[M, D]`` under the softmax of logits."""
+        """Mean of the weight's rows ``[M, D]`` under the softmax of the logits."""
         return logits_MR.softmax(dim=-1) @ self.weight.float()
 
 
 class DenseFactory:
-    """Whole matrices on one device."""
+    """The layer factory for one device: nothing is sharded."""
 
     def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
         """A plain linear layer."""
@@ -155,7 +155,7 @@ class DenseFactory:
         return nn.Linear(num_in, num_groups * head_width, bias=bias)
 
     def share(self, value: Tensor) -> Tensor:
-        """The value."""
+        """Identity."""
         return value
 
     def embedding(self, num_rows: int, width: int) -> nn.Module:
@@ -167,33 +167,33 @@ class DenseFactory:
         return Head(width, num_rows, excluded, bias=bias)
 
     def cut(self, x_BLD: Tensor) -> Tensor:
-        """The stream."""
+        """Identity."""
         return x_BLD
 
     def enter(self, x_BLD: Tensor) -> Tensor:
-        """The stream."""
+        """Identity."""
         return x_BLD
 
     def spread(self, value: Tensor) -> Tensor:
-        """The value."""
+        """Identity."""
         return value
 
     def whole(self, x_BLD: Tensor) -> Tensor:
-        """The stream."""
+        """Identity."""
         return x_BLD
 
     def rows(self, num_here: int) -> Rows:
-        """All of them."""
+        """All rows of the vocabulary on this rank."""
         return AllRows(num_here)
 
     def all_positions(self) -> AbstractContextManager[None]:
-        """It is never cut."""
+        """A null context: positions are never split."""
         return nullcontext()
 
     def whole_shape(self, parameter: Tensor) -> torch.Size:
-        """Its own shape."""
+        """The parameter's shape."""
         return parameter.shape
 
     def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
-        """All of it."""
+        """The full value."""
         return whole
