@@ -2,7 +2,7 @@
 
 The dataclass is its own configuration: ``objective: {name: mdlm, ...}`` names the file
 and sets its fields. An objective corrupts a batch and turns a prediction into a loss; it
-sees no parameters, ranks, vocabulary shards or pipeline stages.
+does not depend on parameters, ranks, vocabulary shards or pipeline stages.
 """
 
 from abc import ABC, abstractmethod
@@ -23,16 +23,17 @@ from model.prediction import Ask, Prediction
 from model.query import Query
 
 LEVEL_BUCKETS = 10
-"""Equal ranges of the level, over which losses are also reported apart."""
+"""Number of equal ranges of the noise level for which losses are also reported separately."""
 
 Batch = dict[str, Tensor]
-"""``tokens`` [B, L] int64, ``valid`` [B, L] bool, ``position`` [B] int64 in the stream; with
-a source also ``source`` [B, S] int64 and ``source_valid`` [B, S] bool. Held-out windows of padded
-texts also have ``ending`` [B, L] bool, what the length decides: the last EOS and the padding.
-Where documents that share a sample are told apart, ``segment`` [B, L] int64 from 1 on."""
+"""Tensors of a batch: ``tokens`` [B, L] int64, ``valid`` [B, L] bool (false at padding),
+``position`` [B] int64 in the stream; with a source also ``source`` [B, S] int64 and
+``source_valid`` [B, S] bool. Held-out windows of padded texts also have ``ending`` [B, L] bool,
+the positions that follow from the length: the last EOS and the padding. With separate attention
+for documents packed into one sample, ``segment`` [B, L] int64 from 1 on."""
 
 State = Mapping[str, Tensor]
-"""What an objective has learnt of its own losses; empty for most. It is saved with the weights."""
+"""State that an objective updates from its losses; empty for most. Saved with the weights."""
 
 NO_STATE: State = MappingProxyType({})
 
@@ -40,7 +41,7 @@ Noise = Literal["mask", "uniform", "random", "gaussian", "none"]
 """Kinds of noise; see :attr:`Objective.noise`."""
 
 LOSS = "loss"
-"""The term of a loss that has one only."""
+"""Name of the term of a loss with a single term."""
 
 ONE_TERM: Mapping[str, float] = MappingProxyType({LOSS: 1.0})
 
@@ -49,16 +50,16 @@ NO_NETWORKS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class Noisy(Query):
-    """A corrupted batch: what the denoiser reads and what the loss compares it with.
+    """A corrupted batch: the denoiser's input, and the targets and weights of the loss.
 
     Args:
-        position_B: int64, the stream position of each sample, which its draws are named by.
-        target_BL: int64, the clean ids.
-        weight_BK: float32, of each predicted token in the loss.
-        over_BL: bool, the positions that the loss is a mean over, if ``counts`` says no other.
-        counts: by term, what it is a mean over: int64 scalars.
-        tokens: int64 scalar, the text that was read for it; by default ``over_BL``'s.
-        eps_BLE: float32, the Gaussian noise that was mixed in, where there is any.
+        position_B: int64, stream position of each sample, the key of its random draws.
+        target_BL: int64, clean ids.
+        weight_BK: float32, loss weight of each predicted token.
+        over_BL: bool, positions that the loss is averaged over, unless ``counts`` is given.
+        counts: per term, the number it is averaged over: int64 scalars.
+        tokens: int64 scalar, number of text tokens read; by default the number in ``over_BL``.
+        eps_BLE: float32, the Gaussian noise that was added, if any.
     """
 
     position_B: Tensor
@@ -70,14 +71,14 @@ class Noisy(Query):
     eps_BLE: Tensor | None = None
 
     def count(self, term: str = LOSS) -> Tensor:
-        """What a term of the loss is a mean over: an int64 scalar."""
+        """The number that a term of the loss is averaged over: an int64 scalar."""
         return self.counts[term] if self.counts else self.over_BL.sum()
 
 
 def stacked(views: Sequence[Noisy]) -> Noisy:
-    """Several views of a batch as one of k B rows: row v B + b is view v of sample b.
+    """Concatenate k views of a batch into one of k B rows: row v B + b is view v of sample b.
 
-    It is the text of one view that was read: ``tokens`` is the first one's.
+    All views are of the same text, so ``tokens`` counts only the first one.
     """
     first = views[0]
     tensors: dict[str, Any] = {
@@ -91,13 +92,13 @@ def stacked(views: Sequence[Noisy]) -> Noisy:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSums:
-    """Sums and counts, never means: they are divided once, over the global batch.
+    """Sums and counts of a micro-batch's losses; they are divided once, over the global batch.
 
     Args:
         terms: by name, the sum over the micro-batch, a scalar with gradient.
-        level_loss, level_count: ``[LEVEL_BUCKETS]``, the weighted terms that have a loss at each
-            position by range of the level, without gradient, and the positions of ``over_BL``.
-        seen: ``[B, K]``, what :meth:`Objective.update_state` gets of each sample, without gradient.
+        level_loss, level_count: ``[LEVEL_BUCKETS]``, per range of the noise level: the weighted sum
+            of the per-position terms, without gradient, and the number of positions in ``over_BL``.
+        seen: ``[B, K]``, input to :meth:`Objective.update_state` per sample, without gradient.
     """
 
     terms: Mapping[str, Tensor]
@@ -108,14 +109,15 @@ class LossSums:
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What a held-out bound is a bound on.
+    """What a held-out bound (NELBO) is a bound on.
 
     Args:
-        length_given: whether it is of the text given its length; an EOS that the length tells
-            is then neither predicted nor counted.
-        padding: what becomes of it, in words.
-        end_masked: whether how a text ends is masked with the text; samplers leave it open then.
-        exact: whether it is no bound but the thing itself: one sample of it is as good as many.
+        length_given: whether it bounds -log p of the text given its length; an EOS that follows
+            from the length is then neither predicted nor counted.
+        padding: how padding is treated, as text.
+        end_masked: whether the end of a text (EOS and padding) is masked like the text; samplers
+            then leave it free.
+        exact: whether it is the exact -log p instead of a bound: one sample is enough.
     """
 
     length_given: bool
@@ -125,118 +127,118 @@ class Scope:
 
 
 class Objective(ABC):
-    """What the trainer, the evaluator and the samplers know of a method."""
+    """Base class of training objectives, as used by the trainer, the evaluator and the samplers."""
 
     summary: ClassVar[str]
-    """What a model that is trained by it does, in a sentence, with the paper."""
+    """One sentence on what a model trained with it does, with the paper."""
 
     trial: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Its smallest run: blocks of a configuration that are laid over the common small one.
+    """Smallest run of the objective: overrides of the common small configuration, by block.
 
-    The tests of layouts, resuming, forks and commands, and ``tools.verify``, find it here.
+    Used by the tests of layouts, resuming, forks and commands, and by ``tools.verify``.
     """
 
     noise: ClassVar[Noise]
-    """What corruption puts in the place of tokens, which a sampler undoes: [MASK] (``mask``) or any
-    id (``uniform``), both by a :class:`model.schedules.Schedule` named ``schedule``; any id, at a
-    rate that no schedule and no level tells (``random``); noisy embeddings (``gaussian``), by a
-    :class:`model.processes.gaussian.Gaussian` named ``process`` and a ``prediction`` that says
-    what the network's output is; or nothing (``none``)."""
+    """Kind of noise, which a sampler undoes. Tokens are replaced by [MASK] (``mask``) or any
+    id (``uniform``), both under a :class:`model.schedules.Schedule` in the field ``schedule``; by
+    any id, at a rate without schedule that the network is not given (``random``); by noisy
+    embeddings (``gaussian``), under a :class:`model.processes.gaussian.Gaussian` in ``process``,
+    with the output's parameterisation in ``prediction``; or not at all (``none``)."""
 
     sampler: ClassVar[str]
-    """The name of its own sampler, the default: a file of :mod:`model.samplers`."""
+    """Name of the default sampler: a file of :mod:`model.samplers`."""
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What it wants of network and data: by default that the network predicts ids."""
+        """Features needed from network and data: by default that the network predicts ids."""
         return frozenset({Need.IDS})
 
     @abstractmethod
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """The training corruption: a function of the batch, its stream positions and the state."""
+        """Corrupt a training batch; a function of the batch, its stream positions and the state."""
 
     def layout(self, length: int) -> AttentionLayout:
-        """Which positions of samples of ``length`` attend to which: by default all to all.
+        """Attention layout for samples of ``length`` positions: by default full attention.
 
-        Corrupted batches have it as theirs; a stage of a pipeline that sees none asks here.
+        Corrupted batches carry it; pipeline stages that do not see the batch call this.
         """
         return FULL
 
     @property
     def terms(self) -> Mapping[str, float]:
-        """The weight of each term of the loss. Each is divided by its own global count."""
+        """Weight of each term of the loss. Each term is divided by its own global count."""
         return ONE_TERM
 
     @abstractmethod
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
-        """By term, the loss of each predicted position ``[M]``, or of each sample ``[B, 1]``."""
+        """Per term, the loss of each predicted position ``[M]``, or of each sample ``[B, 1]``."""
 
     @property
     def networks(self) -> Mapping[str, str]:
-        """Frozen networks that :meth:`refine` may ask: by name, a checkpoint of ours or a run.
+        """Frozen networks that :meth:`refine` may query: by name, a native checkpoint or a run.
 
-        Their averaged weights, where there are such, are copied into the run's own checkpoints:
-        once it has one, the run needs the named one no more. They are neither trained nor
-        averaged, and their ids are the run's.
+        Their weights (EMA weights if present) are copied into the run's own checkpoints: once one
+        has been saved, the original is no longer needed. They are neither trained nor averaged,
+        and must have the run's token ids.
         """
         return NO_NETWORKS
 
     @property
     def expansion(self) -> int:
-        """How many positions the network reads, with gradient, for each of a sample."""
+        """Positions that the network processes, with gradient, per position of a sample."""
         return 1
 
     @property
     def head_share(self) -> float:
-        """At which share of these positions the head runs, on average; planners ask."""
+        """Average share of these positions at which the head runs; used by the planner."""
         return 1.0
 
     @property
     def num_seen(self) -> int:
-        """K of :meth:`seen`."""
+        """K, the width of :meth:`seen`."""
         return 0
 
     def seen(self, losses: Mapping[str, Tensor], noisy: Noisy) -> Tensor:
-        """Of these losses what :meth:`update_state` gets, ``[samples, K]``: by default nothing."""
+        """Input to :meth:`update_state` from the losses, ``[samples, K]``: by default nothing."""
         return noisy.level_BK.new_zeros(1, 0)
 
     @property
     def refines(self) -> bool:
-        """Whether :meth:`refine` asks anything: every rank reads the batch then."""
+        """Whether :meth:`refine` queries a network; then every rank needs the batch."""
         return bool(self.networks)
 
     def refine(self, noisy: Noisy, ask: Ask, draws: Draws, state: State = NO_STATE) -> Noisy:
-        """The corrupted batch after passes without gradient, where the method has any.
+        """Extra forward passes without gradient on the corrupted batch, if the method has any.
 
-        It comes before the counts are known to all ranks. Each rank of a model asks as often
-        as the others, whatever is in its samples. The result may be of several views of the
-        batch, stacked (:func:`stacked`).
+        It runs before counts are reduced over ranks. All ranks of a model must call ``ask``
+        equally often, whatever their samples. The result may hold several views of the batch
+        (:func:`stacked`).
 
         Args:
-            ask: ``ask(query, read)`` for the network that is trained, with its present weights;
-                ``ask(query, read, network="teacher")`` for another of :attr:`networks`.
+            ask: ``ask(query, read)`` queries the network that is trained, with its current weights;
+                ``ask(query, read, network="teacher")`` another of :attr:`networks`.
         """
         return noisy
 
     def init_state(self, facts: Facts) -> State:
-        """The state before the first step, from what is known of the corpus."""
+        """The state before the first step, from corpus statistics."""
         return NO_STATE
 
     def update_state(
         self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws
     ) -> State:
-        """The state after a step, from what was :meth:`seen` of its batch in stream order."""
+        """The state after a step, from the :meth:`seen` values of its batch in stream order."""
         return state
 
     @property
     def bound(self) -> "Bounded | None":
-        """The objective as one with a bound on the likelihood; None where it has none."""
+        """The objective as :class:`Bounded`; None if it has no bound on the likelihood."""
         return self if isinstance(self, Bounded) else None
 
     def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
-        """See :class:`Bounded`: by default how a padded text ends is given."""
+        """See :class:`Bounded`: by default the end of a padded text is given."""
         counted_BL = free_BL & (batch["tokens"] != model.mask)
         return counted_BL & ~batch["ending"] if "ending" in batch else counted_BL
 
@@ -249,7 +251,7 @@ class Objective(ABC):
 def training_layout(
     objective: Objective, model: ModelConfig, draws: Draws, step: int, length: int
 ) -> AttentionLayout:
-    """The attention layout of a training step (from 1): the objective's, once attention is open."""
+    """Attention layout of a training step (from 1): the objective's, once annealing is over."""
     if step < model.causal_annealing_steps:
         return Opening(draws=draws, step=step, steps=model.causal_annealing_steps)
     return objective.layout(length)
@@ -257,7 +259,7 @@ def training_layout(
 
 @runtime_checkable
 class Bounded(Protocol):
-    """An objective with a bound on the likelihood."""
+    """An objective with a bound on the likelihood (NELBO)."""
 
     def bound_corrupt(
         self,
@@ -267,24 +269,24 @@ class Bounded(Protocol):
         model: ModelConfig,
         state: State = NO_STATE,
     ) -> Noisy:
-        """A corruption whose loss is an unbiased estimate of -log p's bound in nats.
+        """Corrupt a held-out batch so that its loss is an unbiased NELBO estimate in nats.
 
         ``free_BL`` (bool) marks the tokens that are :meth:`counted`; the others are given,
-        but for ``batch["ending"]``, of which the :meth:`scope` tells.
+        except ``batch["ending"]``, which is treated as :meth:`scope` states.
         """
 
     def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
-        """Which of the text's tokens ``[B, L]`` (bool) the nats are divided by: none is given."""
+        """The text tokens ``[B, L]`` (bool) that the nats are divided by: none of them given."""
 
     def scope(self, *, padded: bool) -> Scope:
-        """What the bound is of, for texts that stand alone and are padded, or for a stream."""
+        """What is bounded, for single padded texts (``padded``) or for a stream."""
 
     def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
-        """The nats of each predicted position, ``[M]`` float32, that sum to the bound."""
+        """Nats of each predicted position, ``[M]`` float32, which sum to the bound."""
 
 
 def sum_losses(objective: Objective, prediction: Prediction, noisy: Noisy) -> LossSums:
-    """Sums of the losses: by term, by range of the level, and what is seen of each sample."""
+    """Sum the losses by term and by range of the noise level, and collect :meth:`seen` values."""
     losses = objective.losses(prediction, noisy)
     row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
     bucket_BL = (noisy.level_BK * LEVEL_BUCKETS).long().clamp(0, LEVEL_BUCKETS - 1)

@@ -1,14 +1,15 @@
-"""The autoregressive baseline: each token from those before it, with an exact likelihood.
+"""Autoregressive baseline: next-token prediction, with an exact likelihood.
 
     -log p(x) = sum over j of -log p(x_j | x_1 ... x_{j-1})
 
-It is the yardstick of the diffusion models here, as in their papers (Sahoo et al. 2024, section
-5.1): the same blocks, data and tokens, attention causal. Column j reads the token before it and
-predicts its own, so that all L tokens are predicted, the first one from [MASK], which no text
-holds. Nothing is noised, and nothing drawn: any number of held-out samples gives one number.
+The baseline of the diffusion models here, as in their papers (Sahoo et al. 2024, section 5.1): the
+same blocks, data and tokens, with causal attention. Column j reads token j - 1 and predicts token
+j, so that all L tokens are predicted, the first one from [MASK], which no text contains. There is
+no noise and no random draw: any number of held-out samples gives the same value.
 
-Where documents that share a sample are told apart, what a column reads belongs to the document
-that it predicts: the EOS of the document before is its start symbol, and all it sees of that one.
+With separate attention for documents packed into one sample, a column's input belongs to the
+document that it predicts: the EOS of the previous document is the start symbol, and the only token
+of that document it sees.
 """
 
 from collections.abc import Mapping
@@ -40,21 +41,21 @@ class Autoregressive(Objective):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Causal attention of its own making, and predictions that no layer shifts as well."""
+        """Ids, the objective's own causal attention, and an output that is not shifted again."""
         return frozenset({Need.IDS, Need.OWN_LAYOUT, Need.OWN_POSITION})
 
     def layout(self, length: int) -> AttentionLayout:
-        """No position sees a later one."""
+        """Causal attention."""
         return Causal()
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """The text moved by one, and all of it predicted."""
+        """Shift the text right by one; all of its tokens are predicted."""
         return self._asked(batch, batch["valid"], model)
 
     def scope(self, *, padded: bool) -> Scope:
-        """-log p itself. EOS says where a text ends, and is predicted and counted."""
+        """Exact -log p. EOS marks the end of a text, and is predicted and counted."""
         told = "behind the EOS, neither seen nor predicted nor counted" if padded else "none"
         return Scope(length_given=False, padding=told, end_masked=padded, exact=True)
 
@@ -70,7 +71,7 @@ class Autoregressive(Objective):
         model: ModelConfig,
         state: State = NO_STATE,
     ) -> Noisy:
-        """The same: what is not free is read, and not predicted."""
+        """As in training: tokens that are not free are read, and not predicted."""
         return self._asked(batch, free_BL, model)
 
     def _asked(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Noisy:
@@ -91,10 +92,10 @@ class Autoregressive(Objective):
         )
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
-        """The nats of each token."""
+        """-log p of each token, in nats."""
         return {LOSS: self.bound_losses(prediction, noisy)}
 
     def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
-        """-log p(x_j | what stands before it), ``[M]`` float32."""
+        """-log p(x_j | x_1 ... x_{j-1}), ``[M]`` float32."""
         assert prediction.logits is not None
         return -prediction.logits.log_prob(noisy.target_BL[noisy.predict_mask_BL])

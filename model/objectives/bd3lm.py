@@ -1,19 +1,19 @@
 """BD3-LM: block diffusion, autoregressive over blocks and diffusion within (Arriola et al. 2025).
 
-A text of B blocks is bounded block by block (eq. 8), each given the clean blocks before it:
+The NELBO is a sum over the B blocks of a text (eq. 8), each given the clean blocks before it:
 
     sum over b of  E_t  -alpha'(t) / (1 - alpha(t))  *  sum over masked positions of block b of
     -log p(x_0 | x_t of block b, clean blocks before b)
 
-All blocks are predicted in one pass. The network reads the noisy text and its clean copy behind
-it, whose positions are the same; who sees whom is :class:`Blocks`. Each
-block has a time of its own. One block of the whole length is MDLM, and is computed as MDLM is;
-blocks of one token make the exact likelihood of an autoregressive model.
+All blocks are predicted in one pass. The network reads the noisy text followed by its clean copy,
+with the same position ids; the attention mask is :class:`Blocks`. Each block has its own time. One
+block of the full length is MDLM, and is computed as MDLM is; blocks of one token give the exact
+likelihood of an autoregressive model.
 
-Where there are several blocks, the first token of a text (BOS) is given in training, as it is in
-the paper, and is not counted in the loss. The rates of masking may be drawn from an interval that
-lowers the variance of the gradient (clipped schedules, section 5.2); the paper's search for the
-interval as training goes is not done here.
+With several blocks, the first token of a text (BOS) is given in training, as in the paper, and is
+not counted in the loss. Masking rates may be drawn from an interval that lowers the variance of the
+gradient (clipped schedules, section 5.2); the paper's search for the interval during training is
+not implemented.
 """
 
 from collections.abc import Mapping
@@ -35,16 +35,16 @@ from model.processes.absorbing import some_of
 
 @dataclass(frozen=True, kw_only=True)
 class Bd3lm(Mdlm):
-    """The objective of BD3-LM: MDLM's in each block.
+    """The objective of BD3-LM (block diffusion): MDLM's in each block.
 
     Args:
-        block_size: positions of a block; the last one of a text may be shorter.
+        block_size: positions per block; the last block of a text may be shorter.
         schedule: alpha(t); the bound does not depend on it, the variance does.
-        t_min, t_max: the interval that times are drawn from in training; under the log-linear
-            schedule these are the rates of masking, the paper's beta and omega. The held-out
-            bound is over all times, whatever they are.
-        padding: as MDLM's, in each block: ``masked``, ``generated`` or ``visible``. A block sees
-            no later one, so that visible padding tells a block only how it ends itself.
+        t_min, t_max: interval of the times drawn in training; under the log-linear schedule
+            these are the masking rates, the paper's beta and omega. The held-out bound always
+            integrates over all times.
+        padding: as in MDLM, per block: ``masked``, ``generated`` or ``visible``. A block does not
+            attend to later ones, so visible padding reveals only where the block itself ends.
     """
 
     summary: ClassVar[str] = (
@@ -72,27 +72,27 @@ class Bd3lm(Mdlm):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Ids at their own positions, and attention by blocks."""
+        """Ids, unshifted output, and the objective's own block attention."""
         return frozenset({Need.IDS, Need.OWN_LAYOUT, Need.OWN_POSITION})
 
     def layout(self, length: int) -> AttentionLayout:
-        """By blocks, where there are several."""
+        """Block attention if there are several blocks, otherwise full."""
         return FULL if self.block_size >= length else Blocks(size=self.block_size)
 
     @property
     def expansion(self) -> int:
-        """The noisy text and its clean copy."""
+        """2: the noisy text and its clean copy."""
         return 2
 
     @property
     def head_share(self) -> float:
-        """At masked positions of the noisy text."""
+        """The share of masked positions, halved by the clean copy."""
         return super().head_share / self.expansion
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """MDLM's, with one stratified t a block."""
+        """Mask tokens as in MDLM, with one stratified t per block."""
         noisy = super().corrupt(batch, draws, model, state)
         if self._num_blocks(noisy.ids_BL.shape[1]) == 1:
             return noisy
@@ -114,9 +114,9 @@ class Bd3lm(Mdlm):
         model: ModelConfig,
         state: State = NO_STATE,
     ) -> Noisy:
-        """MDLM's, in each block: so many of its own hidden tokens are masked.
+        """As MDLM's, per block: mask a random number of the block's hidden tokens.
 
-        Of one hidden token that one is masked, and nothing is left to chance.
+        A single hidden token is always masked, so that no randomness is left.
         """
         noisy = super().bound_corrupt(batch, free_BL, draws, model, state)
         return noisy if self._num_blocks(free_BL.shape[1]) == 1 else self._with_copy(noisy)
@@ -147,11 +147,11 @@ class Bd3lm(Mdlm):
         return masked.view(samples, -1)[:, :length], t_BL, weight_BL
 
     def _at_positions(self, x_BN: Tensor, length: int) -> Tensor:
-        """What blocks have, at each of their positions."""
+        """Repeat values per block at each of its positions."""
         return x_BN.repeat_interleave(self.block_size, dim=1)[:, :length]
 
     def _with_copy(self, noisy: Noisy) -> Noisy:
-        """The clean text behind the noisy one: at level 0, and nothing of it is predicted."""
+        """Append the clean copy to the noisy text: at level 0 and not predicted."""
         clean_BL = noisy.target_BL
         none_BL, level_BL = (
             torch.zeros_like(noisy.predict_mask_BL),

@@ -5,9 +5,9 @@ embeddings of the ids w, x_0 = e + std0 n, x_i = sqrt(abar_i) x_0 + sqrt(1 - aba
 
     |f(x_i, i) - x_0|^2  +  |sqrt(abar_{T-1}) x_0|^2  -  log p(w | x_0)
 
-means over the width E and over all positions, padding included (it is generated). At
-index 0 the first term's target is e. The last term, rounding, is on the noised embeddings
-themselves: it keeps the embeddings of different tokens apart.
+averaged over the width E and over all positions, padding included (it is generated). At
+index 0 the first term's target is e. The last term, the rounding loss, is on the noised
+embeddings themselves: it keeps the embeddings of different tokens apart.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from model.processes.gaussian import Gaussian, Parameterisation, ScheduleName, t
 from model.time_sampling import SecondMoment
 
 MOST_STEPS = 100_000
-"""Losses are kept of each, in memory and in checkpoints."""
+"""Maximum number of steps: losses of each are kept in memory and in checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,12 @@ class Genie(Objective):
     """The objective of GENIE and of the Diffusion-LM family.
 
     Args:
-        schedule, num_steps: of the Gaussian process.
-        prediction: what the network's output is.
-        times: indices drawn evenly, or in proportion to the root mean square of their last
-            losses (Nichol & Dhariwal 2021, eq. 18), with importance weights.
-        self_conditioning: how often a sample gets a draft of its own (Chen et al. 2023);
-            their choice is 0.5, and 0 is GENIE's.
+        schedule, num_steps: noise schedule and number of steps T of the Gaussian process.
+        prediction: parameterisation of the network's output: x0, eps or v.
+        times: noise indices drawn uniformly, or in proportion to the root mean square of their
+            recent losses (Nichol & Dhariwal 2021, eq. 18), with importance weights.
+        self_conditioning: probability that a sample is conditioned on the network's own earlier
+            prediction (Chen et al. 2023, who use 0.5); GENIE has 0.
         rounding: weight of the rounding loss.
     """
 
@@ -91,7 +91,7 @@ class Genie(Objective):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """An encoder-decoder; with self-conditioning also an input for the draft."""
+        """An encoder-decoder; with self-conditioning also an input for the earlier prediction."""
         needs = {Need.EMBEDDINGS, Need.SOURCE}
         if self.prediction != "x0":
             needs.add(Need.ANY_VECTOR)
@@ -102,7 +102,7 @@ class Genie(Objective):
     # -- corruption -----------------------------------------------------------------------
 
     def init_state(self, facts: Facts) -> State:
-        """The last losses of each index, where times follow them."""
+        """The recent losses of each index, if times depend on them."""
         return self._sampler.init_state() if self.times == "loss_second_moment" else NO_STATE
 
     @property
@@ -110,10 +110,10 @@ class Genie(Objective):
         return SecondMoment(num_steps=self.num_steps)
 
     def indices(self, position_B: Tensor, draws: Draws, state: State) -> tuple[Tensor, Tensor]:
-        """Index ``[B, 1]`` of each sample, and its importance weight, from stratified uniforms.
+        """Noise index ``[B, 1]`` of each sample and importance weight, from stratified uniforms.
 
-        Indices follow the losses in training only: held-out losses of different runs can be
-        compared.
+        Indices depend on the losses only in training, so that held-out losses of different runs
+        can be compared.
         """
         u_B1 = draws.times(position_B)
         if state and draws.split == "train":
@@ -124,7 +124,7 @@ class Genie(Objective):
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """Noise for every target position at one index a sample; padding is a target too."""
+        """Add Gaussian noise at every target position (and padding), one index per sample."""
         tokens, position = batch["tokens"], batch["position"]
         index_B1, weight_B1 = self.indices(position, draws, state)
         shape = (*tokens.shape, model.table_width)
@@ -152,16 +152,16 @@ class Genie(Objective):
 
     @property
     def refines(self) -> bool:
-        """With self-conditioning."""
+        """True with self-conditioning."""
         return self.self_conditioning > 0
 
     def refine(self, noisy: Noisy, ask: Ask, draws: Draws, state: State = NO_STATE) -> Noisy:
-        """A draft for the samples whose draw says so, zeros for the others."""
+        """Self-conditioning: a first prediction as input for a random share of samples, else 0."""
         if not self.refines:
             return noisy
         assert noisy.noise_BLE is not None
         self_cond_BLE = torch.zeros_like(noisy.noise_BLE)
-        # Without a draft, for the output alone.
+        # The first prediction is made without self-conditioning and without the loss tensors.
         self_cond_BLE[noisy.predict_mask_BL] = ask(replace(noisy, x0_noise_BLE=None), _clean)
         drafted_B1 = draws.uniform("draft", noisy.position_B, 1) < self.self_conditioning
         return replace(noisy, self_cond_BLE=self_cond_BLE * drafted_B1[..., None])
@@ -178,11 +178,11 @@ class Genie(Objective):
         return {LOSS: weight_M * (error_M + prior_M + self.rounding * rounding_M)}
 
     def errors(self, prediction: Prediction, noisy: Noisy) -> Tensor:
-        """The first term alone, ``[M]`` float32: the mean squared error of the output."""
+        """The first term of the loss, ``[M]`` float32: mean squared error of the output."""
         return self._terms(prediction, noisy)[2]
 
     def _terms(self, prediction: Prediction, noisy: Noisy) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Ids, weights, squared errors and noised embeddings at each position."""
+        """Ids ``[M]``, weights, squared errors and noised embeddings ``[M, E]``, by position."""
         assert prediction.vector_ME is not None
         assert prediction.clean_ME is not None
         assert noisy.x0_noise_BLE is not None
@@ -207,7 +207,7 @@ class Genie(Objective):
 
     @property
     def num_seen(self) -> int:
-        """One number a sample."""
+        """1: one number per sample."""
         return 1
 
     def seen(self, losses: Mapping[str, Tensor], noisy: Noisy) -> Tensor:
@@ -221,7 +221,7 @@ class Genie(Objective):
     def update_state(
         self, state: State, seen_NK: Tensor, position_N: Tensor, draws: Draws
     ) -> State:
-        """The losses of a step among the last ones of their indices."""
+        """Add the losses of a step to the recent losses of their indices."""
         if not state:
             return state
         index_N1, _ = self.indices(position_N, draws, state)
@@ -229,6 +229,6 @@ class Genie(Objective):
 
 
 def _clean(prediction: Prediction) -> Tensor:
-    """The clean embeddings ``[M, E]`` that are predicted."""
+    """The predicted clean embeddings ``[M, E]``."""
     assert prediction.vector_ME is not None
     return prediction.vector_ME.float()

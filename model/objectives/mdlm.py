@@ -1,15 +1,15 @@
 """MDLM: masked diffusion with the SUBS parameterisation (Sahoo et al. 2024, section 3).
 
-The prediction never holds [MASK] (zero masking probability) and visible tokens carry
-over, so that the continuous-time bound is a weighted masked-language-model loss (eq. 10):
+The prediction never contains [MASK] (zero masking probability) and visible tokens carry
+over, so that the continuous-time NELBO is a weighted masked-language-model loss (eq. 10):
 
     E_t  -alpha'(t) / (1 - alpha(t))  *  sum over masked positions of -log p(x_0 | x_t)
 
-Padding that stays visible tells where a text ends: what is bounded then is -log p(text | its
-length), and the EOS is told too. The authors' code masks padding as it masks text and leaves
-it out of the loss alone, which bounds the same quantity, less tightly: reveal the L positions
-in any order, and let those that the length decides cost nothing. Only where padding is
-predicted as well is the length part of what is bounded. :class:`Scope` says which it is.
+Padding that stays visible reveals where a text ends: the bound is then on -log p(text | its
+length), and the EOS is given too. The authors' code masks padding like text and only leaves it
+out of the loss, which bounds the same quantity, less tightly: the L positions are revealed in any
+order, and those that follow from the length cost nothing. Only if padding is predicted as well
+does the bound include the length. See :class:`Scope`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from model.prediction import Prediction
 from model.processes.absorbing import bound_weight, corrupt, some_of
 from model.schedules.loglinear import LogLinear
 
-try:  # noqa: SIM105 - by which exports know an import that they can do without
+try:  # noqa: SIM105 - marks the import as optional for exported files
     from configs.build import Plugin
-except ImportError:  # beside exported weights, where nothing is configured
+except ImportError:  # in exported files, which have no configuration
     pass
 
 
@@ -40,9 +40,9 @@ class Mdlm(Objective):
 
     Args:
         schedule: alpha(t); the bound does not depend on it, the variance does.
-        t_min: the least time drawn in training, where the weight would grow without bound.
-        padding: of texts that are padded (``data.packing: pad``). ``masked`` is the authors':
-            masked as text is, and left out of the loss. ``generated``: text like any other,
+        t_min: the least time drawn in training, since the weight is unbounded as t goes to 0.
+        padding: treatment of padding (``data.packing: pad``). ``masked``, as in the authors'
+            code: masked like text, and left out of the loss. ``generated``: treated as text,
             in the loss too, so that the model learns where texts end and its bound includes
             the length. ``visible``: never masked, so that the length is given.
     """
@@ -66,14 +66,14 @@ class Mdlm(Objective):
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """Mask each token with probability 1 - alpha(t), one stratified t a sample."""
+        """Mask each token with probability 1 - alpha(t), one stratified t per sample."""
         tokens, valid, position = batch["tokens"], batch["valid"], batch["position"]
         text_BL = torch.ones_like(valid) if self.padding == "generated" else valid
         t_BK = self._times(draws, position, tokens.shape[1])
         alpha_BK = self.schedule.alpha(t_BK)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
         corrupted_BL = corrupt(tokens, alpha_BK, uniform_BL, model.mask)
-        # A [MASK] of the text itself can be neither corrupted nor predicted.
+        # A [MASK] in the text itself can be neither corrupted nor predicted.
         masked_BL = (corrupted_BL == model.mask) & (tokens != model.mask)
         if self.padding == "visible":
             masked_BL = masked_BL & valid
@@ -91,16 +91,16 @@ class Mdlm(Objective):
         )
 
     def _times(self, draws: Draws, position_B: Tensor, length: int) -> Tensor:
-        """One for each sample ``[B, 1]``, or for each of its positions ``[B, L]``."""
+        """Times t: one per sample ``[B, 1]``, or per position ``[B, L]``."""
         return self.t_min + (1 - self.t_min) * draws.times(position_B)
 
     @property
     def head_share(self) -> float:
-        """At masked positions: half of them, over all times."""
+        """Half: the average share of masked positions over all times."""
         return 0.5
 
     def scope(self, *, padded: bool) -> Scope:
-        """What the held-out bound is of, whether texts stand alone (``padded``) or in a stream."""
+        """What the held-out bound is on, for single padded texts (``padded``) or a stream."""
         if not padded or self.padding == "visible":
             return super().scope(padded=padded)
         told = {
@@ -126,8 +126,8 @@ class Mdlm(Objective):
     ) -> Noisy:
         """Mask some of the hidden tokens (:func:`model.processes.absorbing.some_of`).
 
-        Hidden are the free tokens and, unless it stays visible, how each text ends. How many
-        are masked is stratified over ``draws.batch``.
+        Hidden are the free tokens and, unless padding stays visible, the end of each text. The
+        number masked is stratified over ``draws.batch``.
         """
         tokens, position = batch["tokens"], batch["position"]
         counted_BL = self.counted(batch, free_BL, model)
@@ -152,12 +152,12 @@ class Mdlm(Objective):
     def _some_of(
         self, hidden_BL: Tensor, draws: Draws, position_B: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which of the hidden tokens are masked ``[B, L]``; their rate and weight ``[B, K]``."""
+        """Choose the hidden tokens to mask ``[B, L]``, with their rate and weight ``[B, K]``."""
         uniform_BL = draws.uniform("mask", position_B, hidden_BL.shape[1])
         return some_of(hidden_BL, draws.times(position_B), uniform_BL)
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
-        """The integrand of the bound at the level of each sample."""
+        """The integrand of the NELBO at the noise level of each sample, ``[M]`` float32."""
         return {LOSS: self.bound_losses(prediction, noisy)}
 
     def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:

@@ -1,14 +1,14 @@
 """SUNDAE: a step-unrolled denoising autoencoder (Savinov et al. 2021, section 2).
 
-Each token of a text x is replaced with probability r by an id drawn evenly over the vocabulary,
-one rate r ~ U[0, 1] a text. The network f, which is not told r, predicts the text at every
-position, of the corrupted ids x_1 and of ids x_2, x_3 .. that it has written itself, each a
+Each token of a text x is replaced with probability r by an id drawn uniformly from the vocabulary,
+with one rate r ~ U[0, 1] per text. The network f, without r as input, predicts the text at every
+position, from the corrupted ids x_1 and from ids x_2, x_3 .. that it has generated itself, each a
 sample x_{k+1} ~ f(x_k) through which no gradient passes:
 
     L = (1 / K) sum over k = 1 .. K of -log f(x | x_k)
 
-so that it learns to go on from its own mistakes. It is no bound on a likelihood. A replacement
-may hit the token that was there: (1 - 1/V) / 2 of all tokens change on average.
+so that it learns to correct its own mistakes. This is not a bound on the likelihood. A replacement
+may equal the original token: (1 - 1/V) / 2 of all tokens change on average.
 """
 
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ class Sundae(Objective):
     """The objective of SUNDAE.
 
     Args:
-        unrolls: K, how many views of a text the network reads: the corrupted one, and K - 1 that
-            it samples itself. The paper's is 2; 1 is a plain denoising autoencoder.
-        temperature: of these samples; 0 takes the likeliest id.
+        unrolls: K, the number of views of a text in the loss: the corrupted one, and K - 1 that
+            the network samples itself. The paper has 2; 1 is a plain denoising autoencoder.
+        temperature: sampling temperature of these views; 0 takes the likeliest id.
     """
 
     summary: ClassVar[str] = (
@@ -56,22 +56,22 @@ class Sundae(Objective):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Ids, of a network that is not told how many of them are wrong: samplers do not know."""
+        """Ids, and no noise level as input: samplers do not know how many ids are wrong."""
         return frozenset({Need.IDS, Need.NO_LEVEL})
 
     @property
     def expansion(self) -> int:
-        """One pass with gradient over all views."""
+        """K: one pass with gradient over all views."""
         return self.unrolls
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """Replace each token with probability r, one stratified r a sample."""
+        """Replace each token with probability r, one stratified r per sample."""
         tokens, position = batch["tokens"], batch["position"]
         rate_B1 = draws.times(position)
         uniform_BL = draws.uniform("replace", position, tokens.shape[1])
-        # A [MASK] of the text itself can be neither drawn nor predicted.
+        # A [MASK] in the text itself can be neither drawn nor predicted.
         text_BL = batch["valid"] & (tokens != model.mask)
         noisy_BL = uniform.corrupt(tokens, 1 - rate_B1, uniform_BL, model)
         return Noisy(
@@ -89,11 +89,11 @@ class Sundae(Objective):
 
     @property
     def refines(self) -> bool:
-        """Where there are views to be sampled."""
+        """True if there are views to sample (K > 1)."""
         return self.unrolls > 1
 
     def refine(self, noisy: Noisy, ask: Ask, draws: Draws, state: State = NO_STATE) -> Noisy:
-        """The corrupted batch and what the network makes of it, view after view."""
+        """Unroll: stack the corrupted batch and the K - 1 views sampled from the network."""
         views = [noisy]
         for number in range(1, self.unrolls):
             last = views[-1]
@@ -103,7 +103,7 @@ class Sundae(Objective):
         return stacked(views) if self.refines else noisy
 
     def _drawn(self, noisy: Noisy, draws: Draws, number: int, prediction: Prediction) -> Tensor:
-        """An id for every position of the text, ``[M]``."""
+        """Sample an id for every position of the text, ``[M]``."""
         assert prediction.logits is not None
         row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
         position_M = noisy.position_B[row_M]

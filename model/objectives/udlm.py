@@ -1,24 +1,24 @@
 """UDLM: diffusion with uniform noise in continuous time (Schiff et al. 2024, section 4).
 
-A noisy token is another token, so that what was written can still be changed. The bound
+A noisy token is another token, so that sampled tokens can still change. The NELBO
 (eq. 18) has a term at every position, unchanged ones too; over alpha, from 0 to 1, it is
 
     integral of E over x_t of the sum of (KL(q || p) + r - 1 - log r) / (alpha V q_i)
 
 (:func:`model.processes.uniform.bound_density`): at alpha = 0 the noisy text is independent of
-the clean one, at alpha = 1 it is the clean one, so that neither a prior nor a reconstruction
-term is left. Training stops short of both ends: at the schedule's own alpha(1), and at ``t_min``.
+the clean one, at alpha = 1 it equals the clean one, so that there is neither a prior nor a
+reconstruction term. Training excludes both ends: by the schedule's alpha(1), and by ``t_min``.
 
-Where x_theta at a position is p(x_0 there | the *other* positions of x_t) the reverse rates
-are the true ones, and the bound is -log p(x) for every x. The posterior mean, which sees the
-noisy token itself, is not what this bound asks for: the process accounts for that token.
+If x_theta at a position is p(x_0 there | the *other* positions of x_t), the reverse rates
+are the true ones, and the bound is -log p(x) for every x. The posterior mean given the noisy token
+as well is not the optimum of this bound: the process itself accounts for that token.
 
-The integrand goes to 0 with alpha. Towards alpha = 1 it grows as -log(1 - alpha), which can be
-integrated, but is made of rare changed tokens, whose weight is 1 / (1 - alpha): see
+The integrand goes to 0 with alpha. Towards alpha = 1 it grows as -log(1 - alpha), which is
+integrable, but comes from rare changed tokens of weight 1 / (1 - alpha): see
 :meth:`Udlm.bound_corrupt`.
 
-Padding is never noised: it is seen, and tells how long a text is. What is bounded for texts
-that are padded is -log p(text | its length); the EOS, which the length tells, is given as well.
+Padding is never noised: it is visible, and reveals the length of a text. For padded texts the
+bound is on -log p(text | its length); the EOS, which follows from the length, is given as well.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,8 @@ class Udlm(Objective):
 
     Args:
         schedule: alpha(t); the bound does not depend on it, the variance does.
-        t_min: the least time drawn in training, where changed tokens weigh most.
+        t_min: the least time drawn in training, since changed tokens have unbounded weight as t
+            goes to 0.
     """
 
     summary: ClassVar[str] = (
@@ -65,8 +66,8 @@ class Udlm(Objective):
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """Replace each token with probability 1 - alpha(t), one stratified t a sample."""
-        # A [MASK] of the text itself is no id that a prediction may give.
+        """Replace each token with probability 1 - alpha(t), one stratified t per sample."""
+        # A [MASK] in the text itself is never predicted.
         noised_BL = batch["valid"] & (batch["tokens"] != model.mask)
         t_B1 = self.t_min + (1 - self.t_min) * draws.times(batch["position"])
         level_B1 = t_B1.float()
@@ -83,11 +84,11 @@ class Udlm(Objective):
         model: ModelConfig,
         state: State = NO_STATE,
     ) -> Noisy:
-        """Replace free tokens with probability v^2, v uniform and stratified, and weigh by 2 v.
+        """Replace free tokens with probability v^2, v uniform and stratified, with weight 2 v.
 
-        The bound is an integral over the noised share m = 1 - alpha from 0 to 1, and dm = 2 v dv.
-        With m even, as it is in training, the variance would be infinite: the second moment of
-        a changed token's loss, log(1/m) / m with probability m, is not integrable. This one's is.
+        The NELBO is an integral over the noised share m = 1 - alpha from 0 to 1, and dm = 2 v dv.
+        With m uniform, as in training, the variance would be infinite: the second moment of
+        a changed token's loss, log(1/m) / m with probability m, is not integrable. With v it is.
         """
         counted_BL = self.counted(batch, free_BL, model)
         root_B1 = draws.times(batch["position"])
@@ -108,7 +109,7 @@ class Udlm(Objective):
         level_B1: Tensor,
         weight_B1: Tensor,
     ) -> Noisy:
-        """The batch at a level, by which the loss finds alpha again."""
+        """Corrupt the batch at a noise level, from which the loss recomputes alpha."""
         tokens, position = batch["tokens"], batch["position"]
         uniform_BL = draws.uniform("noise", position, tokens.shape[1])
         alpha_B1 = schedule.alpha(level_B1.double())
@@ -126,11 +127,11 @@ class Udlm(Objective):
         )
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
-        """The integrand of the bound at the level of each sample."""
+        """The integrand of the NELBO at the noise level of each sample, ``[M]`` float32."""
         return {LOSS: self._losses(prediction, noisy, self.schedule)}
 
     def bound_losses(self, prediction: Prediction, noisy: Noisy) -> Tensor:
-        """The same over all levels, ``[M]`` float32."""
+        """The integrand under the exact schedule, which covers all levels; ``[M]`` float32."""
         return self._losses(prediction, noisy, self.schedule.exact())
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""Forward processes q(x_t | x_0), and what follows from them by Bayes' rule."""
+"""Forward noise processes q(x_t | x_0), and their posteriors by Bayes' rule."""

@@ -1,4 +1,4 @@
-"""The absorbing process: a token is itself with probability alpha_t, else [MASK].
+"""Absorbing (masking) process: a token is kept with probability alpha_t, else [MASK].
 
 Austin et al. 2021 (D3PM), section 3.1; in continuous time Sahoo et al. 2024, eqs. 1-6.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def corrupt(ids_BL: Tensor, alpha_BK: Tensor, uniform_BL: Tensor, mask: int) -> Tensor:
-    """x_t: ``[MASK]`` wherever the uniform draw is at least alpha."""
+    """Sample x_t: ``[MASK]`` wherever the uniform draw is at least alpha."""
     return torch.where(uniform_BL < alpha_BK, ids_BL, mask)
 
 
@@ -25,19 +25,19 @@ def bound_weight(alpha: Tensor, dalpha: Tensor) -> Tensor:
 def some_of(
     hidden_BL: Tensor, time_B1: Tensor, uniform_BL: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask k of the n hidden tokens of each row, k uniform on 1..n, and weigh them by n / k.
+    """Mask k of the n hidden tokens of each row, k uniform on 1..n, with weight n / k.
 
-    The bound integrates (1/t) Binomial(k; n, t) over t in (0, 1]; that mass is
-    (1/k) Beta(t; k, n-k+1). So k may be drawn first, evenly, and t after it as the
-    k-th smallest of n uniforms, which also says which tokens are masked. The estimate
-    is unbiased for t over the whole of (0, 1], while its variance stays finite: with t
-    drawn first, weights 1/t make it infinite.
+    The NELBO integrates (1/t) Binomial(k; n, t) over t in (0, 1]; that mass is
+    (1/k) Beta(t; k, n-k+1). So k can be drawn first, uniformly, and then t as the k-th
+    smallest of n uniforms, which also selects the masked tokens. The estimate is unbiased
+    over all t in (0, 1], and its variance is finite: with t drawn first, the weights 1/t
+    make it infinite.
 
     Args:
-        time_B1: says k, in (0, 1).
+        time_B1: uniform in (0, 1), which determines k.
 
     Returns:
-        Which are masked ``[B, L]``, the rate t ``[B, 1]`` and the weight ``[B, 1]``.
+        The mask ``[B, L]``, the rate t ``[B, 1]`` and the weight ``[B, 1]``.
     """
     num_B1 = hidden_BL.sum(dim=1, keepdim=True)
     masked_B1 = (time_B1 * num_B1).long() + 1

@@ -1,7 +1,7 @@
-"""The Gaussian process over embeddings: schedules, any step from i down to j, three targets.
+"""Gaussian diffusion of embeddings: noise schedules, DDPM and DDIM steps, x0/eps/v targets.
 
 x_i = sqrt(abar_i) x_0 + sqrt(1 - abar_i) eps, for i = 0 .. T-1 (Ho et al. 2020, DDPM, eq. 4);
-index 0 already means one step of noise, and index -1 the clean x_0, abar_{-1} = 1. All
+index 0 already has one step of noise, and index -1 is the clean x_0, abar_{-1} = 1. All
 coefficients are float64.
 """
 
@@ -22,11 +22,11 @@ _MAX_BETA = 0.999
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def betas(schedule: ScheduleName, num_steps: int) -> Tensor:
-    """beta_i ``[T]``.
+    """Noise schedule beta_i, ``[T]`` float64.
 
     ``sqrt`` (Li et al. 2022, Diffusion-LM, appendix A) and ``cosine`` (Nichol & Dhariwal
     2021, eq. 17) follow from a(u) by beta_i = min(1 - a((i+1)/T) / a(i/T), 0.999); ``linear``
-    is Ho et al.'s, scaled to T steps. On the CPU whatever the default device is: it is kept.
+    is Ho et al.'s, scaled to T steps. On the CPU whatever the default device: it is cached.
     """
     if schedule == "linear":
         scale = 1000 / num_steps
@@ -44,43 +44,43 @@ def betas(schedule: ScheduleName, num_steps: int) -> Tensor:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def _alpha_bars(schedule: ScheduleName, num_steps: int) -> Tensor:
-    """abar ``[T + 1]``, of indices -1 to T-1."""
+    """Cumulative products abar ``[T + 1]``, for indices -1 to T-1."""
     abar = torch.cumprod(1 - betas(schedule, num_steps), dim=0)
     return torch.cat([abar.new_ones(1), abar])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
-    """A schedule of T steps."""
+    """A Gaussian process with a noise schedule of T steps."""
 
     schedule: ScheduleName
     num_steps: int
 
     def abar(self, index: Tensor) -> Tensor:
-        """The share of the signal's variance at each index (-1 is clean), float64."""
+        """abar, the signal's share of the variance at each index (-1 is clean), float64."""
         return _alpha_bars(self.schedule, self.num_steps).to(index.device)[index + 1]
 
     @property
     def start_std(self) -> float:
-        """std0 = sqrt(1 - abar_0), of the noise that clean embeddings get (Diffusion-LM)."""
+        """std0 = sqrt(1 - abar_0), the noise added to clean embeddings for x_0 (Diffusion-LM)."""
         return math.sqrt(1 - float(self.abar(torch.tensor(0, device="cpu"))))
 
     def level(self, index: Tensor) -> Tensor:
-        """(i + 1) / T: 0 is clean, 1 the prior."""
+        """Noise level (i + 1) / T of an index: 0 is clean, 1 the prior."""
         return (index + 1) / self.num_steps
 
     def index(self, level: Tensor) -> Tensor:
-        """The index of a level, -1 for a clean one."""
+        """The index of a noise level, -1 for clean."""
         return torch.round(level * self.num_steps).long() - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """q(x_j | x_i, x_0) = N(of_x x_i + of_x0 x_0, variance), for j < i.
+    """DDPM posterior q(x_j | x_i, x_0) = N(of_x x_i + of_x0 x_0, variance), for j < i.
 
     Args:
-        small: the variance of that posterior; large: that of q(x_i | x_j), for the case in
-            which x_0 is all but unknown (Ho et al. 2020, section 3.2).
+        small: variance of the posterior; large: variance of q(x_i | x_j), for the case that
+            x_0 is almost unknown (Ho et al. 2020, section 3.2).
     """
 
     of_x: Tensor
@@ -90,13 +90,13 @@ class Posterior:
 
 
 def posterior(abar_i: Tensor, abar_j: Tensor) -> Posterior:
-    """Of a step over any number of indices; j = i is the identity.
+    """The posterior of a step over any number of indices; j = i is the identity.
 
     Args:
         abar_i, abar_j: float64, of the noisier and the cleaner index.
     """
     ratio = abar_i / abar_j
-    # Without noise at index i there is none at j either: the identity, not 0 / 0.
+    # Without noise at index i there is none at j either: identity instead of 0 / 0.
     clean, noise_i = abar_i == 1.0, torch.where(abar_i == 1.0, 1.0, 1 - abar_i)
     return Posterior(
         of_x=torch.where(clean, 1.0, ratio.sqrt() * (1 - abar_j) / noise_i),
@@ -108,7 +108,7 @@ def posterior(abar_i: Tensor, abar_j: Tensor) -> Posterior:
 
 @dataclass(frozen=True, kw_only=True)
 class Implicit:
-    """A step of DDIM: x_j = of_x0 x_0 + of_eps eps + sqrt(variance) noise."""
+    """DDIM step: x_j = of_x0 x_0 + of_eps eps + sqrt(variance) noise."""
 
     of_x0: Tensor
     of_eps: Tensor
@@ -116,7 +116,7 @@ class Implicit:
 
 
 def implicit(abar_i: Tensor, abar_j: Tensor, eta: float) -> Implicit:
-    """Song et al. 2021 (DDIM), eq. 12 with sigma^2 = eta^2 times the posterior's variance."""
+    """DDIM coefficients (Song et al. 2021, eq. 12), sigma^2 = eta^2 times posterior variance."""
     variance = eta**2 * posterior(abar_i, abar_j).small
     return Implicit(
         of_x0=abar_j.sqrt(),
@@ -126,7 +126,7 @@ def implicit(abar_i: Tensor, abar_j: Tensor, eta: float) -> Implicit:
 
 
 def target(kind: Parameterisation, x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """What the network is to predict; v as in Salimans & Ho 2022, appendix D."""
+    """The network's target: x0, eps, or v as in Salimans & Ho 2022, appendix D."""
     if kind == "x0":
         return x0
     if kind == "eps":
@@ -135,7 +135,7 @@ def target(kind: Parameterisation, x0: Tensor, eps: Tensor, abar: Tensor) -> Ten
 
 
 def to_x0(kind: Parameterisation, output: Tensor, x: Tensor, abar: Tensor) -> Tensor:
-    """The clean embeddings that an output means, at noisy ones ``x``."""
+    """Convert a network output at noisy embeddings ``x`` to clean embeddings."""
     if kind == "x0":
         return output
     if kind == "eps":
@@ -144,5 +144,5 @@ def to_x0(kind: Parameterisation, output: Tensor, x: Tensor, abar: Tensor) -> Te
 
 
 def to_eps(x0: Tensor, x: Tensor, abar: Tensor) -> Tensor:
-    """The noise in ``x`` if its clean embeddings are ``x0``."""
+    """The noise eps in ``x`` if its clean embeddings are ``x0``."""
     return (x - abar.sqrt() * x0) / (1 - abar).sqrt()

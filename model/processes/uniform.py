@@ -1,7 +1,7 @@
-"""The uniform process: a token is itself with probability alpha_t, else any of V ids.
+"""Uniform process: a token is kept with probability alpha_t, else any of V ids.
 
 Austin et al. 2021 (D3PM), appendix A.2; in continuous time Schiff et al. 2024 (UDLM),
-section 4. The V ids are those that a prediction may give, all but [MASK]. A draw may hit the
+section 4. The V ids are those that can be predicted, all but [MASK]. A draw may equal the
 token itself: with u = (1 - alpha) / V
 
     q(x_t = j | x_0) = alpha [j = x_0] + u.
@@ -15,23 +15,23 @@ from model.categorical import Categorical
 from model.networks.config import ModelConfig
 
 EDGE = 1e-12
-"""How near to 0 or 1 an alpha may come in the bound, whose logarithms end there."""
+"""Least distance of alpha from 0 and 1 in the NELBO, whose logarithms diverge there."""
 
 
 def num_ids(model: ModelConfig) -> int:
-    """V, the ids that noise and predictions range over: the tokenizer's without [MASK]."""
+    """V, the number of ids for noise and predictions: the tokenizer's without [MASK]."""
     return model.vocab_size - int(model.mask < model.vocab_size)
 
 
 def random_ids(uniform: Tensor, model: ModelConfig) -> Tensor:
-    """Ids that are all equally likely, int64, from uniforms in (0, 1)."""
+    """Uniformly distributed ids, int64, from uniforms in (0, 1)."""
     num = num_ids(model)
     index = (uniform * num).long().clamp(0, num - 1)
     return index + (index >= model.mask).long()
 
 
 def corrupt(ids_BL: Tensor, alpha_BK: Tensor, uniform_BL: Tensor, model: ModelConfig) -> Tensor:
-    """x_t: a uniform draw below alpha keeps the token, and what is above it picks an id."""
+    """Sample x_t: a uniform draw below alpha keeps the token, one above it selects an id."""
     share_BL = (uniform_BL - alpha_BK) / (1 - alpha_BK).clamp(min=EDGE)
     return torch.where(uniform_BL < alpha_BK, ids_BL, random_ids(share_BL, model))
 
@@ -51,11 +51,11 @@ def bound_density(
 
         KL(q || p) = (alpha + u) a - u sum of s_j over j other than x,
 
-    in which nothing large cancels, for alpha near 0 or near 1. Sums over the vocabulary are in
-    float32, and what there is one of at each position in float64.
+    which has no cancellation of large terms for alpha near 0 or near 1. Sums over the vocabulary
+    are in float32, per-position values in float64.
 
     Args:
-        prediction: x_theta, -inf at the ids that are none of the V and at no other.
+        prediction: x_theta, -inf exactly at the ids that are not among the V.
         clean_M, noisy_M: x_0 and x_t, int64.
         alpha_M: float64.
     """
@@ -78,13 +78,13 @@ def bound_density(
 def posterior(
     x_theta: Categorical, noisy_M: Tensor, alpha_s: Tensor, alpha_t: Tensor, model: ModelConfig
 ) -> Categorical:
-    """q(x_s | x_t, x_theta) for s < t, a prediction in the place of x_0 (UDLM, section 4).
+    """Posterior q(x_s | x_t, x_theta) for s < t, with a prediction for x_0 (UDLM, section 4).
 
-    With A = alpha_t / alpha_s it is in proportion to q(x_t | x_s = j) q(x_s = j | x_theta),
+    With A = alpha_t / alpha_s it is proportional to q(x_t | x_s = j) q(x_s = j | x_theta),
 
         (A [j = x_t] + (1 - A) / V) (alpha_s x_theta_j + u_s),
 
-    which are the logits' exponentials: their sum is q(x_t | x_theta).
+    the exponentials of the logits returned, which sum to q(x_t | x_theta).
 
     Args:
         alpha_s, alpha_t: float64 scalars.
