@@ -1,9 +1,9 @@
-"""Samplers: from a start to text, one published procedure per file, for every kind of noise.
+"""Samplers: generate text from noise, one published procedure per file.
 
 A sampler is one frozen dataclass whose fields are its settings; the folder is the registry
-(``{name: ancestral, steps: 64}``). It runs a :class:`Job`: what is to be written, by which
-network, with which draws. It sees no ranks, shards of the vocabulary or pipeline stages: it asks
-questions of predictions, which are answered where the logits are.
+(``{name: ancestral, steps: 64}``). It runs a :class:`Job`: the positions to fill in, the network
+and the random draws. It does not depend on ranks, vocabulary shards or pipeline stages: it passes
+functions of a prediction, which are evaluated where the logits are.
 """
 
 from abc import ABC, abstractmethod
@@ -24,39 +24,40 @@ from model.query import Query
 
 
 class SampledNetwork(Protocol):
-    """What sampling asks of a network, whole or spread over ranks."""
+    """Interface of a network for sampling, on one device or distributed over ranks."""
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """What ``read`` makes of the prediction."""
+        """Run the network and apply ``read`` to its prediction."""
 
     def encode(self, query: Query) -> Query:
-        """The query with what is the same at every step encoded once."""
+        """Precompute what is the same at every step, such as the encoded source."""
 
 
 def _unseen(ids_BL: Tensor) -> None:
-    """Nobody looks on."""
+    """Default ``on_step``: do nothing."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """Samples to be drawn together.
+    """A batch of samples to generate.
 
     Args:
-        ids_BL: int64, the start. What free positions hold is for the sampler to say.
-        free_BL: bool, the positions that are written; every other id stays as it is.
-        position_B: int64 number of each sample; it alone tells the samples' draws apart.
-        draws: the randomness.
-        objective: that the network was trained by; what it has beside the rest follows from its
-            :attr:`model.objectives.Objective.noise`.
+        ids_BL: int64, initial ids; the sampler overwrites those at free positions.
+        free_BL: bool, positions to generate; all other ids are kept.
+        position_B: int64 index of each sample; samples with different indices get independent
+            draws.
+        draws: the random draws.
+        objective: the objective that the network was trained with; which further attributes it
+            has depends on its :attr:`model.objectives.Objective.noise`.
         model: the network's configuration.
-        network: whom to ask.
-        state: what the objective has learnt.
-        source_BS, source_valid_BS: int64 ids of what the text is conditioned on, and bool, their
-            padding excluded; None where there is no source.
+        network: the network.
+        state: the objective's state.
+        source_BS, source_valid_BS: int64 ids of the text to condition on, and bool, false at its
+            padding; None if there is no source.
         on_step: called with the ids ``[B, L]`` after every step; positions may still hold noise.
 
     Attributes:
-        evaluations: of the network so far (NFE).
+        evaluations: number of network evaluations so far (NFE).
     """
 
     ids_BL: Tensor
@@ -73,16 +74,16 @@ class Job:
     evaluations: int = field(default=0, init=False)
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """What ``read`` makes of the prediction: one evaluation of the network."""
+        """Evaluate the network once and apply ``read`` to its prediction."""
         self.evaluations += 1
         return self.network.ask(query, read)
 
     def encode(self, query: Query) -> Query:
-        """The query with what is the same at every step encoded once, such as the source."""
+        """Precompute what is the same at every step, such as the encoded source."""
         return self.network.encode(query)
 
     def query(self, ids_BL: Tensor, level: float) -> Query:
-        """A question about all free positions at a level, given the source, which is encoded."""
+        """Query for all free positions at a noise level, with the source already encoded."""
         return self.encode(
             Query(
                 ids_BL=ids_BL,
@@ -95,25 +96,25 @@ class Job:
 
 
 class Sampler(ABC):
-    """A procedure; deriving classes are frozen dataclasses, whose fields are its settings."""
+    """Base class of samplers; subclasses are frozen dataclasses whose fields are the settings."""
 
     undoes: ClassVar[tuple[Noise, ...]]
-    """The kinds of noise that it is made for."""
+    """The kinds of noise that the sampler is for."""
 
     lays_out: ClassVar[bool] = False
-    """Whether it asks with the attention that an objective lays out
+    """Whether it uses the attention layout of objectives that set one
     (:attr:`model.needs.Need.OWN_LAYOUT`)."""
 
     @property
     def name(self) -> str:
-        """In the registry: that of its file."""
+        """Name in the registry: the file name."""
         return method_name(self)
 
     def suits(self, objective: Any, model: ModelConfig) -> None:
-        """Whether it can sample a network; deriving classes add what else they need.
+        """Check that the sampler can sample a network; subclasses add their own checks.
 
         Raises:
-            ValueError: it cannot, in a sentence that says why.
+            ValueError: it cannot; the message gives the reason.
         """
         method = method_name(objective)
         if objective.noise not in self.undoes:
@@ -128,30 +129,30 @@ class Sampler(ABC):
             )
 
     def within(self, objective: Any) -> "Sampler":
-        """The same, its defaults cut down to what an objective has whose noise it undoes."""
+        """The sampler with its defaults limited to what the objective supports."""
         return self
 
     def check_free(self, free_BL: Tensor, objective: Any) -> None:  # noqa: B027 - few say no
-        """Whether it can write these positions and leave the others: by default it can.
+        """Check that it can generate these positions and keep the others: by default it can.
 
         Raises:
-            ValueError: it cannot, in a sentence that says how to ask instead.
+            ValueError: it cannot; the message gives an alternative.
         """
 
     @abstractmethod
     def num_steps(self, length: int) -> int:
-        """How often :attr:`Job.on_step` is called at most, for texts of ``length`` positions."""
+        """Maximum number of calls of :attr:`Job.on_step` for texts of ``length`` positions."""
 
     @abstractmethod
     def run(self, job: Job) -> Tensor:
-        """The ids ``[B, L]``; those of the job are left as they are."""
+        """Generate the ids ``[B, L]``; the job's own ids are not modified."""
 
 
 MOST_STEPS = 2**24
 
 
 def check_steps(steps: int) -> None:
-    """ValueError unless there is one at least, and no more than can be planned."""
+    """Raise ValueError unless ``steps`` is between 1 and :data:`MOST_STEPS`."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     if steps > MOST_STEPS:
@@ -159,12 +160,12 @@ def check_steps(steps: int) -> None:
 
 
 def check_temperature(temperature: float) -> None:
-    """ValueError where it is negative."""
+    """Raise ValueError if the temperature is negative."""
     if temperature < 0:
         raise ValueError(f"temperature must not be negative, not {temperature}")
 
 
 def check_top_p(top_p: float) -> None:
-    """ValueError where it is no share."""
+    """Raise ValueError unless ``top_p`` is in (0, 1]."""
     if not 0.0 < top_p <= 1.0:
         raise ValueError(f"top_p must lie in (0, 1], not {top_p}")

@@ -1,7 +1,7 @@
-"""What samplers of the Gaussian process have in common: the loop from noise to embeddings to ids.
+"""Base of the Gaussian diffusion samplers: the loop from noise to embeddings to ids.
 
-A sampler is a plan of indices and a move from one to the next. Both may differ from sample to
-sample and from position to position: signal shares are ``[B or 1, L or 1, 1]``.
+A sampler is a sequence of noise indices and a step from one to the next. Both may differ between
+samples and positions: signal shares (abar) are ``[B or 1, L or 1, 1]``.
 """
 
 from abc import abstractmethod
@@ -25,7 +25,7 @@ Normal = Callable[[], Tensor]
 
 
 def plan(num_steps: int, steps: int) -> list[int]:
-    """Indices ``[steps + 1]`` from T - 1 down to -1, evenly spaced over T.
+    """Noise indices ``[steps + 1]`` from T - 1 down to -1, evenly spaced over T.
 
     Raises:
         ValueError: more steps than there are indices.
@@ -39,11 +39,12 @@ def plan(num_steps: int, steps: int) -> list[int]:
 
 
 class GaussianSampler(Sampler):
-    """A sampler over embeddings; deriving classes are dataclasses with these settings and theirs.
+    """A sampler over embeddings; subclasses are dataclasses with these settings and their own.
 
     Attributes:
-        steps: evaluations of the network.
-        clamp_below: at levels up to this one the prediction is replaced by the nearest embedding.
+        steps: number of network evaluations.
+        clamp_below: at noise levels up to this one the predicted x_0 is replaced by the nearest
+            embedding (the clamping trick).
     """
 
     undoes = ("gaussian",)
@@ -57,12 +58,12 @@ class GaussianSampler(Sampler):
             raise ValueError(f"clamp_below must lie in [0, 1], not {self.clamp_below}")
 
     def suits(self, objective: Any, model: ModelConfig) -> None:
-        """It needs a process with as many steps."""
+        """See :meth:`Sampler.suits`; the process needs at least as many steps."""
         super().suits(objective, model)
         plan(objective.process.num_steps, self.steps)
 
     def within(self, objective: Any) -> Sampler:
-        """With no more steps than the process has."""
+        """The sampler with at most as many steps as the process has."""
         kind: Any = type(self)
         found: Sampler = kind(
             **{**vars(self), "steps": min(self.steps, objective.process.num_steps)}
@@ -70,27 +71,28 @@ class GaussianSampler(Sampler):
         return found
 
     def num_steps(self, length: int) -> int:
-        """All of them."""
+        """Exactly ``steps``."""
         return self.steps
 
     @abstractmethod
     def move(self, x: Tensor, x0: Tensor, abar_i: Tensor, abar_j: Tensor, normal: Normal) -> Tensor:
-        """The embeddings at index j; where j is i they stay as they are.
+        """One denoising step: embeddings at index j; unchanged where j equals i.
 
         Args:
-            x: of index i. x0: clean ones, as they are predicted.
-            abar_i, abar_j: float64 signal shares that broadcast against x; of index -1 it is 1.
+            x: embeddings at index i. x0: predicted clean embeddings.
+            abar_i, abar_j: float64 signal shares that broadcast against x; 1 for index -1.
+            normal: draws standard normals in the shape of x.
         """
 
     def indices(self, process: Gaussian, length: int) -> Tensor:
-        """The plan, int64 ``[steps + 1, 1, K]``: here the same for all positions."""
+        """Noise indices by step, int64 ``[steps + 1, 1, K]``: here the same for all positions."""
         return torch.tensor(plan(process.num_steps, self.steps))[:, None, None]
 
     def run(self, job: Job) -> Tensor:
-        """The ids that the last embeddings are rounded to.
+        """Generate the ids: denoise from the prior and round the last embeddings.
 
         Raises:
-            ValueError: some positions are given, which this process cannot keep.
+            ValueError: some positions are not free, which this process cannot keep.
         """
         if not bool(job.free_BL.all()):
             raise ValueError(f"sampler {self.name} writes whole texts: leave every position free")
@@ -131,7 +133,7 @@ class GaussianSampler(Sampler):
         normal: Normal,
         found: Prediction,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The embeddings at index j, the clean ones that the network sees, and ids."""
+        """One step: embeddings at index j, the self-conditioning input for the next, and ids."""
         assert found.vector_ME is not None
         assert found.table is not None
         process = objective.process

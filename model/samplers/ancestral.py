@@ -1,9 +1,9 @@
-"""Ancestral sampling of the masked process (Sahoo et al. 2024, eq. 7 and appendix).
+"""Ancestral sampling for masked diffusion (Sahoo et al. 2024, eq. 7 and appendix).
 
 From t to s a masked token stays masked with probability (1 - alpha_s) / (1 - alpha_t),
 else it is drawn from the prediction; a visible token never changes. Which tokens are
 revealed does not depend on the prediction, so it is drawn first, and the head runs at
-those positions only: over a whole run, once for each token.
+those positions only: once per token over a complete run.
 """
 
 from dataclasses import dataclass, replace
@@ -20,11 +20,11 @@ from model.samplers import Job, Sampler, check_steps, check_temperature
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Sampler):
-    """Masks become text at random places, as many at a time as the schedule says.
+    """Unmask tokens at random positions, in numbers that follow the noise schedule.
 
     Args:
-        steps: evaluations of the network at most.
-        temperature: of the token draws; 0 takes the likeliest.
+        steps: maximum number of network evaluations.
+        temperature: sampling temperature of tokens; 0 takes the likeliest.
     """
 
     undoes = ("mask",)
@@ -37,15 +37,15 @@ class Ancestral(Sampler):
         check_temperature(self.temperature)
 
     def num_steps(self, length: int) -> int:
-        """All of them."""
+        """Exactly ``steps``."""
         return self.steps
 
     def levels(self) -> Tensor:
-        """Evenly spaced from 1 to 0, ``[steps + 1]`` float64."""
+        """Times evenly spaced from 1 to 0, ``[steps + 1]`` float64."""
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
 
     def run(self, job: Job) -> Tensor:
-        """The ids after the last step, when no free position is masked."""
+        """Generate the ids; after the last step no free position is masked."""
         ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
         levels = self.levels().to(ids_BL.device)
         query = job.query(ids_BL, 1.0)
@@ -57,7 +57,7 @@ class Ancestral(Sampler):
     def _step(
         self, job: Job, query: Query, ids_BL: Tensor, number: int, t: Tensor, s: Tensor
     ) -> Tensor:
-        """Reveal some of the masked tokens. No evaluation where none is revealed."""
+        """Reveal some of the masked tokens; without an evaluation if none is revealed."""
         schedule = job.objective.schedule.exact()
         stay = stay_masked(schedule.alpha(s), schedule.alpha(t))
         uniform_BL = job.draws.uniform(f"reveal/{number}", job.position_B, ids_BL.shape[1])
@@ -74,7 +74,7 @@ class Ancestral(Sampler):
         return ids_BL.masked_scatter(reveal_BL, drawn_M)
 
     def _drawn(self, job: Job, reveal_BL: Tensor, number: int, prediction: Prediction) -> Tensor:
-        """A token for each revealed position, ``[M]``."""
+        """Sample a token for each revealed position, ``[M]``."""
         assert prediction.logits is not None
         row_M, column_M = reveal_BL.nonzero(as_tuple=True)
         position_M = job.position_B[row_M]

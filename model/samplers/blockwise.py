@@ -1,8 +1,8 @@
-"""By blocks: left to right over blocks, masked diffusion within each (Arriola et al. 2025, alg. 2).
+"""Block diffusion sampling: left to right over blocks, masked diffusion within each.
 
-A block begins as [MASK]s and is filled in by ancestral steps, given the finished blocks before it.
-A finished block is read once more, clean as in training, for its keys and values, which all later
-blocks see: nothing of it is computed again (the key/value cache).
+Arriola et al. 2025 (BD3-LM), algorithm 2: a block starts as [MASK]s and is filled in by ancestral steps, given the finished
+blocks before it. A finished block is run once more, clean as in training, to put its keys and
+values into the key/value cache for all later blocks.
 """
 
 from collections.abc import Iterator
@@ -24,24 +24,25 @@ from model.query import Query
 from model.samplers import Job, Sampler, check_steps, check_temperature, check_top_p
 
 Step = tuple[Tensor, Tensor]
-"""Which positions of a block are revealed ``[B, b]``, and the level at which they are asked for."""
+"""Positions of a block to reveal, bool ``[B, b]``, and the noise level of the query."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blockwise(Sampler):
-    """Blocks from left to right; the masks of each become text at random places.
+    """Generate blocks from left to right; within a block, unmask tokens at random positions.
 
-    Text that is given must stand before what is written, or in the same block. Only the last
-    position may be given all the same: the EOS by which a window of a stream is framed.
+    Given text must come before the generated text, or be in the same block. The only exception
+    is the last position: the EOS that ends a window of a stream.
 
     Args:
-        steps: of each block, evenly spaced in time; by default as many as it has masks, each at
-            the time at which the next one of them is revealed (first hitting, Zheng et al. 2024).
-        temperature: of the token draws; 0 takes the likeliest.
-        top_p: draw among the likeliest ids that together reach this share of the probability,
-            temperature aside (Holtzman et al. 2020); 1 for all.
-        cache: keep keys and values of finished blocks; without, every step reads them again. The
-            ids are the same.
+        steps: steps per block, evenly spaced in time; by default one per masked token, each at
+            the time at which the next token is revealed (first-hitting sampler, Zheng et al.
+            2024).
+        temperature: sampling temperature of tokens; 0 takes the likeliest.
+        top_p: nucleus sampling (Holtzman et al. 2020): sample among the likeliest ids with this
+            total probability, before temperature; 1 for all ids.
+        cache: keep a key/value cache of finished blocks; without it every step recomputes them.
+            The ids are the same.
     """
 
     undoes = ("mask",)
@@ -59,11 +60,11 @@ class Blockwise(Sampler):
         check_top_p(self.top_p)
 
     def num_steps(self, length: int) -> int:
-        """One for each position, or all of every block: there may be as many as positions."""
+        """Upper bound: one per position, or ``steps`` per block (blocks of one position)."""
         return length * (self.steps or 1)
 
     def suits(self, objective: Any, model: ModelConfig) -> None:
-        """It goes by the blocks of an objective that has some."""
+        """See :meth:`Sampler.suits`; the objective needs a ``block_size``."""
         super().suits(objective, model)
         if not hasattr(objective, "block_size"):
             method = method_name(objective)
@@ -73,7 +74,7 @@ class Blockwise(Sampler):
             )
 
     def check_free(self, free_BL: Tensor, objective: Any) -> None:
-        """ValueError where something is given behind a block in which something is free."""
+        """Raise ValueError if a block is followed by given text though it has free positions."""
         size, length = objective.block_size, free_BL.shape[1]
         num = -(-length // size)
         free_BN = F.pad(free_BL, (0, num * size - length)).unflatten(1, (num, size)).any(-1)
@@ -87,7 +88,7 @@ class Blockwise(Sampler):
             )
 
     def run(self, job: Job) -> Tensor:
-        """The ids after the last block in which anything is free; see :meth:`check_free`."""
+        """Generate the ids, up to the last block with free positions; see :meth:`check_free`."""
         size, length = job.objective.block_size, job.ids_BL.shape[1]
         self.check_free(job.free_BL, job.objective)
         ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
@@ -101,7 +102,7 @@ class Blockwise(Sampler):
         return ids_BL
 
     def _write(self, job: Job, ids_BL: Tensor, block: slice) -> Tensor:
-        """The ids when nothing of a block is masked any more."""
+        """Generate one block: return the ids with all of its masks filled in."""
         for number, (reveal_Bb, level_B1) in enumerate(self._plan(job, block)):
             if bool(reveal_Bb.any()):
                 query = self._query(job, ids_BL, block, reveal_Bb, level_B1)
@@ -113,11 +114,11 @@ class Blockwise(Sampler):
         return ids_BL
 
     def _plan(self, job: Job, block: slice) -> Iterator[Step]:
-        """The steps of a block; what they reveal does not depend on what is predicted."""
+        """The steps of a block; the positions revealed do not depend on the predictions."""
         hidden_Bb, schedule = job.free_BL[:, block], job.objective.schedule.exact()
         length = job.free_BL.shape[1]
         if self.steps is None:
-            # Of k masks, whose rates are uniform, the largest is that of the next one's time.
+            # Mask rates are i.i.d. uniform; the next token is revealed at the largest remaining.
             rate_Bb = job.draws.uniform("reveal", job.position_B, length)[:, block]
             rate_Bb = rate_Bb.masked_fill(~hidden_Bb, -1.0)
             for column_B1 in rate_Bb.argsort(dim=1, descending=True).split(1, dim=1):
@@ -136,7 +137,7 @@ class Blockwise(Sampler):
     def _query(
         self, job: Job, ids_BL: Tensor, block: slice, where_Bb: Tensor, level_B1: Tensor
     ) -> Query:
-        """What is asked at some positions of a block: behind the cache, or as in training."""
+        """Query for some positions of a block: with the key/value cache, or as in training."""
         if self.cache:
             return Query(
                 ids_BL=ids_BL[:, block],
@@ -153,7 +154,7 @@ class Blockwise(Sampler):
         )
 
     def _keep(self, job: Job, ids_BL: Tensor, block: slice) -> None:
-        """Read a finished block for its keys and values."""
+        """Run a finished block to add its keys and values to the cache."""
         ids_Bb = ids_BL[:, block]
         query = Query(
             ids_BL=ids_Bb,
@@ -164,7 +165,7 @@ class Blockwise(Sampler):
         job.ask(query, _nothing)
 
     def _drawn(self, job: Job, reveal_BL: Tensor, number: int, prediction: Prediction) -> Tensor:
-        """A token for each revealed position, ``[M]``."""
+        """Sample a token for each revealed position, ``[M]``."""
         logits = prediction.logits
         assert logits is not None
         if self.top_p < 1.0:
@@ -175,6 +176,6 @@ class Blockwise(Sampler):
 
 
 def _nothing(prediction: Prediction) -> Tensor:
-    """The pass itself was wanted."""
+    """Ignore the prediction: the pass is run only to fill the cache."""
     assert prediction.logits is not None
     return prediction.logits.logits_MR.new_zeros(1)

@@ -1,4 +1,4 @@
-"""Denoising diffusion implicit models (Song et al. 2021, eq. 12), over any stride."""
+"""DDIM sampling (denoising diffusion implicit models, Song et al. 2021, eq. 12), any stride."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,13 @@ from model.samplers._gaussian import GaussianSampler, Normal
 
 @dataclass(frozen=True, kw_only=True)
 class Ddim(GaussianSampler):
-    """Steps without noise, or with a share of it.
+    """DDIM steps: deterministic, or with a share of the posterior's noise.
 
     Args:
-        steps: evaluations of the network.
+        steps: number of network evaluations.
         eta: 0 is deterministic after the first draw, 1 has the posterior's variance.
-        clamp_below: clamp to the nearest embedding at levels up to this one; 1 always, 0 never.
+        clamp_below: clamp the predicted x_0 to the nearest embedding at noise levels up to this
+            one; 1 always, 0 never.
     """
 
     steps: int = 50
@@ -29,7 +30,7 @@ class Ddim(GaussianSampler):
             raise ValueError(f"eta must lie in [0, 1], not {self.eta}")
 
     def move(self, x: Tensor, x0: Tensor, abar_i: Tensor, abar_j: Tensor, normal: Normal) -> Tensor:
-        """The embeddings at index j."""
+        """A DDIM step to index j; see :meth:`GaussianSampler.move`."""
         move = implicit(abar_i, abar_j, self.eta)
         eps = to_eps(x0, x, abar_i.to(x.dtype))
         moved = x0 * move.of_x0.to(x.dtype) + eps * move.of_eps.to(x.dtype)

@@ -1,7 +1,7 @@
-"""Ancestral sampling (Ho et al. 2020, algorithm 2), over any stride of the indices.
+"""DDPM ancestral sampling (Ho et al. 2020, algorithm 2), with any stride of the indices.
 
-A stride takes the exact posterior from i to j. (Public code of GENIE skips indices and
-keeps the coefficients of single steps, which is another, wrong, process.)
+A stride uses the exact posterior from i to j. (GENIE's public code skips indices but
+keeps the coefficients of single steps, which is a different, wrong process.)
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from model.samplers._gaussian import GaussianSampler, Normal
 
 @dataclass(frozen=True, kw_only=True)
 class Ddpm(GaussianSampler):
-    """Steps of the posterior, with noise at each but the last.
+    """DDPM steps: draws from the posterior, with noise at each step but the last.
 
     Args:
-        steps: evaluations of the network.
-        variance: of the posterior (small), or of the forward step (large, GENIE's choice).
-        clamp_below: clamp to the nearest embedding at levels up to this one; 1 always, 0 never.
+        steps: number of network evaluations.
+        variance: the posterior's (small), or the forward step's (large, as in GENIE).
+        clamp_below: clamp the predicted x_0 to the nearest embedding at noise levels up to this
+            one; 1 always, 0 never.
     """
 
     steps: int = 50
@@ -29,7 +30,7 @@ class Ddpm(GaussianSampler):
     clamp_below: float = 1.0
 
     def move(self, x: Tensor, x0: Tensor, abar_i: Tensor, abar_j: Tensor, normal: Normal) -> Tensor:
-        """A draw from q(x_j | x_i, x_0); at j = -1 its mean, which is x_0."""
+        """Sample from q(x_j | x_i, x_0); at j = -1 take its mean, x_0."""
         move = posterior(abar_i, abar_j)
         mean = x * move.of_x.to(x.dtype) + x0 * move.of_x0.to(x.dtype)
         variance = move.small if self.variance == "small" else move.large

@@ -1,8 +1,7 @@
-"""Left to right: one token after the other, each drawn from what the network says of it.
+"""Autoregressive (left-to-right) sampling, one token at a time, with a key/value cache.
 
-A network that predicts a column from the tokens before it reads one new token a step: keys and
-values of the earlier ones are kept (the key/value cache; Shazeer 2019, section 3). All rows move
-on together, column by column, whatever is given in each.
+The network reads one new token per step; keys and values of earlier tokens are cached (Shazeer
+2019, section 3). All rows advance together, column by column, whatever is given in each.
 """
 
 from dataclasses import dataclass
@@ -20,19 +19,18 @@ from model.samplers import Job, Sampler, check_temperature, check_top_p
 
 @dataclass(frozen=True, kw_only=True)
 class LeftToRight(Sampler):
-    """One token after the other, each drawn given all before it.
+    """Generate tokens from left to right, each sampled given all tokens before it.
 
-    What is given must stand before what is written. Only the last position may be given all the
-    same: the EOS by which a window of a stream is framed. Nothing follows from it, since it
-    stands there in every window.
+    Given text must come before the generated text. The only exception is the last position: the
+    EOS that ends a window of a stream. It carries no information, since every window ends with it.
 
     Args:
-        temperature: of the token draws; 0 takes the likeliest.
-        top_k: draw among so many of the likeliest ids; by default among all.
-        top_p: draw among the likeliest ids that together reach this share of the probability,
-            temperature aside (Holtzman et al. 2020); 1 for all.
-        cache: keep keys and values from step to step; without, every step reads the whole text
-            again. The ids are the same.
+        temperature: sampling temperature of tokens; 0 takes the likeliest.
+        top_k: sample among this many of the likeliest ids; by default among all.
+        top_p: nucleus sampling (Holtzman et al. 2020): sample among the likeliest ids with this
+            total probability, before temperature; 1 for all ids.
+        cache: keep a key/value cache; without it every step recomputes the text so far. The ids
+            are the same.
     """
 
     undoes = ("none",)
@@ -50,7 +48,7 @@ class LeftToRight(Sampler):
         check_top_p(self.top_p)
 
     def check_free(self, free_BL: Tensor, objective: Any) -> None:
-        """ValueError where something is given behind a free position, but for the last one."""
+        """Raise ValueError if a position after a free one is given, except the last."""
         behind_BL = free_BL.cumsum(dim=1) > 0
         if bool((behind_BL & ~free_BL)[:, :-1].any()):
             raise ValueError(
@@ -59,11 +57,11 @@ class LeftToRight(Sampler):
             )
 
     def num_steps(self, length: int) -> int:
-        """One for each column that is written."""
+        """Upper bound: one per column."""
         return length
 
     def run(self, job: Job) -> Tensor:
-        """The ids after the last column that is free in any row; see :meth:`check_free`."""
+        """Generate the ids, up to the last column free in any row; see :meth:`check_free`."""
         self.check_free(job.free_BL, job.objective)
         ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
         read = 0
@@ -74,7 +72,7 @@ class LeftToRight(Sampler):
         return ids_BL
 
     def _write(self, job: Job, ids_BL: Tensor, read: int, column: int) -> Tensor:
-        """Draw the tokens of one column; columns before ``read`` are cached."""
+        """Sample the tokens of one column; columns before ``read`` are cached."""
         free_B = job.free_BL[:, column]
         predict_mask_BL = torch.zeros_like(job.free_BL[:, read : column + 1])
         predict_mask_BL[:, -1] = free_B
@@ -92,7 +90,7 @@ class LeftToRight(Sampler):
         return after_BL
 
     def _drawn(self, job: Job, free_B: Tensor, column: int, prediction: Prediction) -> Tensor:
-        """A token for each row in which the column is free, ``[M]``."""
+        """Sample a token for each row in which the column is free, ``[M]``."""
         logits = prediction.logits
         assert logits is not None
         if self.top_k is not None:

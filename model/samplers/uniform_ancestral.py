@@ -1,8 +1,7 @@
-"""Ancestral sampling of the uniform process (Schiff et al. 2024, section 4).
+"""Ancestral sampling for uniform-noise diffusion (Schiff et al. 2024, section 4).
 
-The start is noise: at every free position an id that is as likely as any other. From t to s
-each is drawn anew from q(x_s | x_t, x_theta), the prediction in the place of the clean text,
-and may change as often as there are steps.
+Every free position starts with a uniformly random id. From t to s each is sampled again from
+q(x_s | x_t, x_theta), with the prediction in place of the clean text; it may change at every step.
 """
 
 from dataclasses import dataclass, replace
@@ -19,13 +18,13 @@ from model.samplers import Job, Sampler, check_steps, check_temperature, check_t
 
 @dataclass(frozen=True, kw_only=True)
 class UniformAncestral(Sampler):
-    """Random ids become text, each drawn anew at every step.
+    """Denoise uniformly random ids; every token is sampled again at every step.
 
     Args:
-        steps: evaluations of the network.
-        temperature: of the prediction, not of the noise; 0 predicts the likeliest id only.
-        top_p: the prediction is cut to its likeliest ids of this share.
-        greedy_tail: end with the likeliest id of the last prediction in the place of a draw
+        steps: number of network evaluations.
+        temperature: temperature of the prediction, not of the noise; 0 predicts the likeliest id.
+        top_p: nucleus of the prediction: keep only its likeliest ids with this total probability.
+        greedy_tail: take the likeliest id of the last prediction instead of sampling
             (Sahoo et al. 2025, "The diffusion duality", greedy-tail sampler).
     """
 
@@ -42,15 +41,15 @@ class UniformAncestral(Sampler):
         check_top_p(self.top_p)
 
     def num_steps(self, length: int) -> int:
-        """All of them."""
+        """Exactly ``steps``."""
         return self.steps
 
     def levels(self) -> Tensor:
-        """Evenly spaced from 1 to 0, ``[steps + 1]`` float64."""
+        """Times evenly spaced from 1 to 0, ``[steps + 1]`` float64."""
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
 
     def run(self, job: Job) -> Tensor:
-        """The ids after the last step. Where nothing is free the network is not asked."""
+        """Generate the ids; the network is not evaluated if no position is free."""
         noise_BL = job.draws.uniform("start", job.position_B, job.ids_BL.shape[1])
         start_BL = uniform.random_ids(noise_BL, job.model)
         ids_BL = torch.where(job.free_BL, start_BL, job.ids_BL)
@@ -68,7 +67,7 @@ class UniformAncestral(Sampler):
     def _drawn(
         self, job: Job, ids_BL: Tensor, number: int, levels: Tensor, prediction: Prediction
     ) -> Tensor:
-        """A token for each free position, ``[M]``."""
+        """Sample a token for each free position, ``[M]``."""
         assert prediction.logits is not None
         row_M, column_M = job.free_BL.nonzero(as_tuple=True)
         place = (job.draws, f"token/{number}", job.position_B[row_M], column_M)
@@ -81,7 +80,7 @@ class UniformAncestral(Sampler):
         return reverse.sample(*place, 1.0)
 
     def _sharpened(self, prediction: Categorical) -> Categorical:
-        """The prediction at the temperature, and of it the nucleus."""
+        """Apply temperature, then top-p, to the prediction."""
         if self.temperature == 0.0:
             best_M = prediction.rows.best(prediction.logits_MR)
             return Categorical(prediction.one_hot(best_M).log(), prediction.rows)

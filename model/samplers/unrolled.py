@@ -1,7 +1,8 @@
 """Unrolled sampling: revise random ids until nothing changes (Savinov et al. 2021, SUNDAE).
 
-The network reads a text and predicts it anew; a share of the positions takes what it predicts,
-and so on from there. A chain of its own text is what it was trained on: no level is kept.
+At each step the network predicts the complete text from the current one, and a share of the
+positions takes the predicted ids. It was trained on such chains of its own samples; there is no
+noise level.
 """
 
 from dataclasses import dataclass, replace
@@ -18,16 +19,16 @@ from model.samplers import Job, Sampler, check_steps, check_temperature
 
 @dataclass(frozen=True, kw_only=True)
 class Unrolled(Sampler):
-    """Random ids are revised, some at a time, until the text stays as it is.
+    """Revise random ids, a share of them per step, until the text no longer changes.
 
     Args:
-        steps: evaluations of the network at most; the paper takes up to 1,000.
-        temperature: of the token draws; 0 takes the likeliest.
-        proportion: the share of the free positions that is revised in a step, at least one.
-        order: which they are: drawn anew in each step (``random``), or, after a first step that
-            revises all, those whose ids were the least likely ones in the step before
+        steps: maximum number of network evaluations; the paper uses up to 1,000.
+        temperature: sampling temperature of tokens; 0 takes the likeliest.
+        proportion: share of the free positions revised per step, at least one position.
+        order: which positions are revised: drawn at random in each step (``random``), or, after a
+            first step that revises all, those whose ids were least likely in the previous step
             (``unsure``; at temperature 0 this is argmax-unrolled decoding).
-        min_steps: from this step on a text is finished by a step that changes none of its ids.
+        min_steps: from this step on, a text is finished when a step changes none of its ids.
     """
 
     undoes = ("random",)
@@ -47,11 +48,11 @@ class Unrolled(Sampler):
             raise ValueError(f"min_steps must be at least 1, not {self.min_steps}")
 
     def num_steps(self, length: int) -> int:
-        """At most: texts that are finished end it."""
+        """Upper bound: sampling ends early once all texts are finished."""
         return self.steps
 
     def run(self, job: Job) -> Tensor:
-        """The ids after the last step, or once every text is finished."""
+        """Generate the ids, until the last step or until every text is finished."""
         uniform_BL = job.draws.uniform("start", job.position_B, job.ids_BL.shape[1])
         ids_BL = torch.where(job.free_BL, random_ids(uniform_BL, job.model), job.ids_BL)
         query = job.query(ids_BL, 0.0)
@@ -88,7 +89,7 @@ class Unrolled(Sampler):
     def _drawn(
         self, job: Job, predict_mask_BL: Tensor, number: int, prediction: Prediction
     ) -> tuple[Tensor, Tensor]:
-        """An id for each position that is asked for and its log p, ``[M]`` each."""
+        """Sample an id for each predicted position, with its log p, ``[M]`` each."""
         assert prediction.logits is not None
         row_M, column_M = predict_mask_BL.nonzero(as_tuple=True)
         position_M = job.position_B[row_M]

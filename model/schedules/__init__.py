@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the data survives at time t. One file each."""
+"""Noise schedules alpha(t): the probability that a token is kept at time t. One per file."""
 
 from typing import Protocol
 
@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 class Schedule(Protocol):
-    """A decreasing survival probability alpha on [0, 1], from 1 to about 0."""
+    """A noise schedule: alpha(t), decreasing on [0, 1] from 1 to about 0."""
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Probability that a token is still itself at time t."""
+        """Probability that a token is kept at time t."""
 
     def dalpha(self, t: Tensor) -> Tensor:
-        """Derivative of alpha by t; negative."""
+        """Derivative of alpha with respect to t; negative."""
 
     def time(self, alpha: Tensor) -> Tensor:
-        """The inverse of alpha."""
+        """Inverse of alpha: the time at which a token is kept with probability ``alpha``."""
 
     def exact(self) -> "Schedule":
-        """The same without the small constants that only training needs."""
+        """The schedule without the small constants used in training (alpha from 1 to 0)."""

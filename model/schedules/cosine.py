@@ -1,6 +1,6 @@
-"""alpha(t) = eps + (1 - eps) cos(pi t / 2): alpha(1/2) = .7071, half of MDLM's two cosines.
+"""Cosine schedule alpha(t) = eps + (1 - eps) cos(pi t / 2), with alpha(1/2) = .7071.
 
-The other form, 1 - cos(pi (1 - t) / 2), has alpha(1/2) = .2929; it is not this one.
+One of MDLM's two cosine forms; the other, 1 - cos(pi (1 - t) / 2), has alpha(1/2) = .2929.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Slow at first, fast at the end.
+    """Cosine noise schedule: slow at first, fast at the end.
 
     Args:
-        eps: alpha(1), which is above 0 while training.
+        eps: alpha(1), above 0 in training.
     """
 
     eps: float = 1e-3

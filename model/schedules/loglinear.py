@@ -1,4 +1,4 @@
-"""alpha(t) = 1 - (1 - eps) t: the total noise -log alpha is log-linear (SEDD, MDLM)."""
+"""Log-linear schedule alpha(t) = 1 - (1 - eps) t, named for its total noise -log alpha (SEDD)."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LogLinear:
-    """Masks a share t of the tokens.
+    """Log-linear noise schedule (SEDD, MDLM): corrupts a share (1 - eps) t of the tokens.
 
     Args:
-        eps: alpha(1), which is above 0 while training.
+        eps: alpha(1), above 0 in training.
     """
 
     eps: float = 1e-3
