@@ -1,8 +1,8 @@
 """Block diffusion sampling: left to right over blocks, masked diffusion within each.
 
-Arriola et al. 2025 (BD3-LM), algorithm 2: a block starts as [MASK]s and is filled in by ancestral steps, given the finished
-blocks before it. A finished block is run once more, clean as in training, to put its keys and
-values into the key/value cache for all later blocks.
+Arriola et al. 2025 (BD3-LM), algorithm 2: a block starts as [MASK]s and is filled in by ancestral
+steps, given the finished blocks before it. A finished block is run once more, clean as in training,
+to put its keys and values into the key/value cache for all later blocks.
 """
 
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Sizes, memory, traffic and speed of a layout, known before anything runs."""
+"""Planner: predicted size, memory, traffic and speed of a parallel layout, without running it."""

@@ -1,8 +1,8 @@
-"""The layout of a run on another number of ranks than it was written for.
+"""Elastic layouts: adapt a run's parallel layout to another number of ranks.
 
-The global batch stays, and with it the curve; what changes is the data-parallel size, then
-the micro-batch, and only where the ranks do not divide otherwise the tensor- and
-pipeline-parallel sizes, to the largest that do: fewer would need more memory on each rank.
+The global batch, and with it the training curve, stays the same. The data-parallel size is changed
+first, then the micro-batch; the tensor- and pipeline-parallel sizes only if they do not divide
+the ranks, and then to the largest that do, since smaller ones need more memory per rank.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from pretrain.planner.plan import plan
 
 
 def report(config: RunConfig, ranks: int) -> dict[str, Any]:
-    """What programs ask of a number of ranks.
+    """Machine-readable report on running a configuration on ``ranks`` ranks.
 
     Returns:
-        ``problem``: why the run's own layout does not fit it, or None; ``layout``: the
-        ``parallel`` block to run there, its own if it fits, or None where no layout does.
+        ``problem``: why the run's own layout does not fit, or None; ``layout``: the
+        ``parallel`` block to use, its own if it fits, or None if no layout does.
     """
     problem = None
     try:
@@ -34,7 +34,7 @@ def report(config: RunConfig, ranks: int) -> dict[str, Any]:
 
 
 def _fitting(config: RunConfig, ranks: int) -> Iterator[ParallelConfig]:
-    """Layouts that fit, those nearest to the run's own first."""
+    """Layouts that fit, those closest to the run's own first."""
     own = config.parallel
     for tensor in _divisors(own.tensor, ranks):
         for pipeline in range(min(own.pipeline, ranks // tensor), 0, -1):
@@ -54,7 +54,7 @@ def _fitting(config: RunConfig, ranks: int) -> Iterator[ParallelConfig]:
 
 
 def _divisors(size: int, ranks: int) -> list[int]:
-    """The numbers that divide both, largest first."""
+    """Common divisors of ``size`` and ``ranks``, largest first."""
     return [n for n in range(min(size, ranks), 0, -1) if size % n == ranks % n == 0]
 
 

@@ -1,14 +1,14 @@
-"""Accelerators and clusters of them, as the planner knows them: data-sheet numbers.
+"""Accelerators and clusters for the planner: memory, FLOP/s and bandwidths from data sheets.
 
-Memory is what ``nvidia-smi`` shows, in GiB. Operations are dense (data sheets often print
-those of 2:4 sparsity, twice as many), bf16 on tensor cores and fp32 off them, as PyTorch
-multiplies by default. Links count one direction of one GPU: half of NVIDIA's NVLink figure;
-the network is what the vendor's own node has for each GPU.
+Memory is as shown by ``nvidia-smi``, in GiB. FLOP/s are dense (data sheets often give those with
+2:4 sparsity, twice as many), bf16 on tensor cores and fp32 without them, the default for matrix
+products in PyTorch. Link bandwidths are for one direction of one GPU: half of NVIDIA's NVLink
+figure; network bandwidth is per GPU in the vendor's own node.
 
 Sources: NVIDIA A100, H100, H200 and DGX B200 data sheets (DGX A100: HDR InfiniBand, 200
 Gbit/s a GPU; DGX H100, H200, B200: NDR, 400 Gbit/s); AMD Instinct MI300X data sheet and
 CDNA 3 white paper (seven Infinity Fabric links of 64 GB/s; 400 Gbit/s a GPU as commonly
-built). ``cpu`` is a round figure for a few cores, for trials on a laptop.
+built). ``cpu`` is a rough figure for a few cores, for trials on a laptop.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from configs.errors import UserError
 
 GIB = 2**30
 LINK_SHARE = 0.8
-"""What collectives get of a link's data-sheet rate (NCCL's bus bandwidth, large messages)."""
+"""Share of a link's data-sheet rate that collectives reach (NCCL bus bandwidth, large messages)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class Gpu:
     """One accelerator.
 
     Args:
-        memory: bytes. bf16_flops, fp32_flops: dense operations per second.
-        memory_rate, node_rate, network_rate: bytes per second, to its own memory, to its
-            neighbours in a node and to other nodes.
+        memory: bytes. bf16_flops, fp32_flops: dense FLOP/s.
+        memory_rate, node_rate, network_rate: bandwidth in bytes per second to its own memory, to
+            other GPUs in the node and to other nodes.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Gpu:
     network_rate: float
 
     def flops(self, precision: str) -> float:
-        """Operations per second at the precision of a run."""
+        """FLOP/s at the precision of a run."""
         return self.fp32_flops if precision == "fp32" else self.bf16_flops
 
 
 def _gpu(name: str, gib: int, bf16: float, fp32: float, memory: float, *links: float) -> Gpu:
-    """From GiB, TFLOP/s, TFLOP/s, TB/s and, of the links, GB/s."""
+    """A :class:`Gpu` from GiB, TFLOP/s, TFLOP/s, TB/s and, for the links, GB/s."""
     return Gpu(
         name=name,
         memory=gib * GIB,
@@ -71,7 +71,7 @@ GPUS = {
 
 
 def find(name: str) -> Gpu:
-    """The accelerator of this name; UserError with the known names otherwise."""
+    """Look up an accelerator by name; UserError with the known names if there is none."""
     if name not in GPUS:
         raise UserError(f"unknown GPU '{name}'; there are: {', '.join(GPUS)}")
     return GPUS[name]
@@ -79,10 +79,10 @@ def find(name: str) -> Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Ranks, one on each GPU, in nodes of equal size.
+    """A cluster with one rank per GPU, in nodes of equal size.
 
     Args:
-        ranks: of all nodes. ranks_per_node: neighbours behind the fast links.
+        ranks: total over all nodes. ranks_per_node: ranks connected by the fast links.
     """
 
     gpu: Gpu
@@ -96,8 +96,8 @@ class Cluster:
     def rate(self, stride: int, size: int) -> float:
         """Bytes per second that each rank can send in a ring of ``size`` ranks, ``stride`` apart.
 
-        A ring over nodes passes each node's border once, over the network links of all its
-        members there: k of them carry k times as much.
+        A ring across nodes leaves each node once, over the network links of all its members in
+        that node: k members give k times the bandwidth.
         """
         together = max(1, self.ranks_per_node // stride)
         rate = self.gpu.node_rate

@@ -1,11 +1,11 @@
-"""Memory of a rank by kind, in bytes: what DeepSpeed allocates, and what backward keeps.
+"""Memory estimate of a rank in bytes, by kind: DeepSpeed's states and saved activations.
 
-State follows Rajbhandari et al. 2020 (ZeRO, section 3) with the paddings of DeepSpeed
-0.19: stages 1 and 2 pad the flat decayed parameters, and the others, to multiples of 2 D;
-stage 3 pads each parameter to a multiple of D and keeps small ones whole besides. Masters
-are apart from the weights in fp32 too. Activations follow Korthikanti et al. 2022 (section
-4), counted tensor by tensor as :mod:`model.networks.layers` saves them on a GPU; they are an
-estimate, since kernels and allocators differ.
+Model and optimizer states follow Rajbhandari et al. 2020 (ZeRO, section 3) with the padding of
+DeepSpeed 0.19: stages 1 and 2 pad the flat buffers of the decayed and the other parameters to
+multiples of 2 D; stage 3 pads each parameter to a multiple of D and also keeps small ones
+unsharded. Master weights are separate from the weights in fp32 too. Activations follow
+Korthikanti et al. 2022 (section 4), counted tensor by tensor as :mod:`model.networks.layers` saves
+them on a GPU; they are an estimate, since kernels and allocators differ.
 """
 
 import math
@@ -18,17 +18,17 @@ from pretrain.planner.partition import ACTIVE_SHARE
 from pretrain.planner.stages import Stage
 
 ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-"""Of weights and activations, by the precision of the run."""
+"""Bytes per element of weights and activations, by the precision of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of one rank.
+    """Memory of one rank by kind, in bytes.
 
     Args:
-        weights: those of frozen parameters in fp32 besides.
-        optimizer: fp32 masters and Adam's two moments. ema: the averaged masters.
-        buffers: of gradient reduction, and of weights that ZeRO 3 has gathered.
+        weights: includes an fp32 copy of frozen parameters.
+        optimizer: fp32 master weights and Adam's two moments. ema: fp32 EMA of the masters.
+        buffers: gradient reduction buckets, and weights gathered by ZeRO 3.
     """
 
     weights: int
@@ -40,7 +40,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum over all kinds, in bytes."""
         return sum(vars(self).values())
 
 
@@ -53,12 +53,12 @@ def memory(
     micro_batches: int,
     head_share: float = ACTIVE_SHARE,
 ) -> Memory:
-    """Of a rank of ``stage``.
+    """Memory of a rank of pipeline stage ``stage``.
 
     Args:
-        head_share: of the positions, at which the head runs on average.
+        head_share: average share of the positions at which the head runs.
         layout: with ``data`` and ``micro_batch`` set.
-        micro_batches: of a rank and step.
+        micro_batches: micro-batches per rank and step.
     """
     assert layout.data is not None
     assert layout.micro_batch is not None
@@ -82,7 +82,7 @@ def memory(
 
 
 def _elements(stage: Stage, data: int, zero: int, threshold: int) -> tuple[int, int, int]:
-    """Parameters that a rank holds, those whose state it owns, and whole ones besides."""
+    """Number of parameters that a rank holds, owns the state of, and keeps unsharded besides."""
     if zero < 3:
         groups = (stage.tensors.decayed, stage.trained - stage.tensors.decayed)
         shards = sum(2 * math.ceil(group / (2 * data)) for group in groups)
@@ -98,7 +98,8 @@ def _buffer_bytes(
 ) -> int:
     weight = ELEMENT_BYTES[precision]
     if zero == 1 and precision == "bf16":
-        # The sums are rounded into a copy to be reduced, when the activations are gone.
+        # Accumulated gradients are rounded into a copy for the reduction, after activations are
+        # freed.
         return max(0, weight * stage.parameters - activations) if data > 1 else 0
     bucket = weight * reduce_bucket_size(stage.parameters)
     if zero < 3 or data == 1:
@@ -107,10 +108,10 @@ def _buffer_bytes(
 
 
 def active_share(micro_batch: int, head_share: float = ACTIVE_SHARE) -> float:
-    """Share of the positions at which the head runs in an unlucky micro-batch.
+    """Share of the positions at which the head runs in a worst-case micro-batch.
 
-    A sample's level is uniform, and so is the share of its positions that are noisy; this
-    is three standard deviations above the mean of so many of them.
+    A sample's noise level is uniform, and so is the share of its positions that are noisy;
+    this is three standard deviations above the mean over ``micro_batch`` samples.
     """
     return min(1.0, head_share + 3 * (12 * micro_batch) ** -0.5)
 
@@ -124,9 +125,9 @@ def activation_bytes(
     in_flight: int,
     head_share: float = ACTIVE_SHARE,
 ) -> int:
-    """What backward keeps of ``tokens`` positions each of the micro-batches in flight.
+    """Bytes of activations saved for backward, over micro-batches in flight of ``tokens`` each.
 
-    Also counted are one block's gradients, one recomputed block, and the logits' gradient.
+    Includes one block's gradients, one recomputed block, and the logits' gradient.
     """
     block = _block_bytes(model, layout, element)
     recomputed = num_recomputed(stage, layout)
@@ -144,18 +145,19 @@ def activation_bytes(
 
 
 def num_recomputed(stage: Stage, layout: ParallelConfig) -> int:
-    """Blocks of a stage that backward computes again."""
+    """Number of blocks of a stage under activation checkpointing."""
     if not layout.recompute_every:
         return 0
     return sum(index % layout.recompute_every == 0 for index in stage.blocks)
 
 
 def _block_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> float:
-    """Bytes that one block keeps for a position.
+    """Bytes of activations that one block saves per position.
 
-    Of the stream's width are the inputs of both norms, both normed, both modulated (the
-    inputs of the matrices, whole even under sequence parallelism) and both branches'
-    outputs; split over T are queries, keys, values, attention's output and the MLP's insides.
+    Of width D: the inputs of both norms, their outputs, their modulated outputs (the inputs of
+    the matrix products, not split even under sequence parallelism) and the outputs of both
+    branches. Split over T: queries, keys, values, attention output and the MLP's hidden
+    activations.
     """
     width, tensor = model.width, layout.tensor
     stream_parts = tensor if layout.sequence_parallel else 1
@@ -167,9 +169,9 @@ def _block_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> fl
 def _head_bytes(
     model: ModelConfig, layout: ParallelConfig, element: int, head_share: float
 ) -> float:
-    """Per position: the head's inputs, the logits and their gradient.
+    """Bytes per position of the head's inputs, the logits and their gradient.
 
-    Split logits are widened to fp32 besides; whole ones are so by chunks only.
+    Sharded logits are also converted to fp32 in full; unsharded ones only in chunks.
     """
     assert layout.micro_batch is not None
     logit = 2 * element + (4 if layout.tensor > 1 else 0)

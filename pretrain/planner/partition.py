@@ -1,7 +1,7 @@
-"""How a pipeline cuts the list of layers: contiguous stages, the dearest as cheap as can be.
+"""Partition the layers into contiguous pipeline stages that minimize the largest stage cost.
 
-A pipeline is as slow as its slowest stage, so the largest sum of costs is what is
-minimised (the linear partition problem; by bisection over the bound and a greedy fill).
+A pipeline is as slow as its slowest stage, so the largest sum of costs is minimized (the linear
+partition problem; by bisection over the bound and a greedy fill).
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from model.networks.config import ModelConfig
 
 ACTIVE_SHARE = 0.5
-"""Share of the positions at which the head is taken to run where layers are cut into stages."""
+"""Share of the positions at which the head is assumed to run when layers are split into stages."""
 
 
 def layer_costs(config: ModelConfig, length: int) -> list[float]:
-    """Operations of each layer per position: first, blocks, last."""
+    """FLOPs per position of each layer: first, blocks, last."""
     return config.layer_flops(length, ACTIVE_SHARE)
 
 
 def balanced(costs: Sequence[float], parts: int) -> list[int]:
-    """Bounds ``[parts + 1]`` of contiguous, non-empty parts with the least dearest sum.
+    """Bounds ``[parts + 1]`` of contiguous, non-empty parts that minimize the largest sum.
 
-    Part p holds the items from ``bounds[p]`` to ``bounds[p + 1]``, the latter excluded.
+    Part p holds the items from ``bounds[p]`` to ``bounds[p + 1]``, exclusive.
 
     Raises:
         ValueError: if there are fewer items than parts.
@@ -40,7 +40,7 @@ def balanced(costs: Sequence[float], parts: int) -> list[int]:
 
 
 def _greedy(costs: Sequence[float], parts: int, bound: float) -> list[int] | None:
-    """Fill each part as far as ``bound`` allows, leaving an item for every part to come."""
+    """Fill each part up to ``bound``, leaving at least one item for every later part; or None."""
     bounds, total = [0], 0.0
     for index, cost in enumerate(costs):
         parts_left = parts - len(bounds)
@@ -58,6 +58,6 @@ def _greedy(costs: Sequence[float], parts: int, bound: float) -> list[int] | Non
 
 
 def span_of(model: ModelConfig, length: int, stages: int, stage: int) -> range:
-    """The layers of one stage of a pipeline."""
+    """The layers of one pipeline stage."""
     bounds = balanced(layer_costs(model, length), stages)
     return range(bounds[stage], bounds[stage + 1])

@@ -1,4 +1,4 @@
-"""What a configuration amounts to, before anything runs: sizes, memory, traffic, operations."""
+"""Plan of a run before it starts: parameters, memory, communication and FLOPs of a layout."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,16 +18,16 @@ from pretrain.planner.traffic import Traffic, traffic
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Numbers of a run under one layout.
+    """Predicted numbers of a run under one parallel layout.
 
     Args:
-        layout: with ``data`` and ``micro_batch`` set, and ZeRO from 1.
-        accumulation: micro-batches of a rank and step.
-        tokens_per_step: positions of the global batch.
-        flops_per_token: forward and backward of the whole model, attention counted whole.
-        expansion, head_share: of the objective: positions that the network reads for each of a
-            sample, and at which share of them the head runs.
-        stages, stage_memory, stage_traffic: of each of P pipeline stages; bytes are a rank's.
+        layout: with ``data`` and ``micro_batch`` set, and a ZeRO stage of at least 1.
+        accumulation: micro-batches per rank and step.
+        tokens_per_step: positions in the global batch.
+        flops_per_token: forward and backward FLOPs of the full model, attention counted in full.
+        expansion, head_share: from the objective: positions that the network processes per
+            position of a sample, and the share of them at which the head runs.
+        stages, stage_memory, stage_traffic: one per pipeline stage; bytes are per rank.
     """
 
     parameters: int
@@ -44,38 +44,38 @@ class Plan:
 
     @property
     def ranks(self) -> int:
-        """D x T x P."""
+        """Number of ranks, D x T x P."""
         return self.data * self.layout.tensor * self.layout.pipeline
 
     @property
     def data(self) -> int:
-        """D."""
+        """D, the data-parallel size."""
         assert self.layout.data is not None
         return self.layout.data
 
     @property
     def micro_batch(self) -> int:
-        """Samples of a rank per forward pass."""
+        """Samples per rank and forward pass."""
         assert self.layout.micro_batch is not None
         return self.layout.micro_batch
 
     @property
     def bubble(self) -> float:
-        """The share of a step in which a rank waits for other stages."""
+        """Pipeline bubble: share of a step in which a rank waits for other stages."""
         return bubble(self.layout.pipeline, self.accumulation)
 
     @cached_property
     def memory(self) -> Memory:
-        """Of the fullest stage, which must fit."""
+        """Memory of the stage that needs most, which must fit."""
         return max(self.stage_memory, key=lambda memory: memory.total)
 
     @cached_property
     def traffic(self) -> Traffic:
-        """Of the stage that sends most."""
+        """Traffic of the stage that sends most."""
         return max(self.stage_traffic, key=lambda traffic: traffic.total)
 
     def speed(self, cluster: Cluster, mfu: float = DEFAULT_MFU) -> Speed:
-        """Predicted seconds of a step, of the slowest stage."""
+        """Predicted step time in seconds, of the slowest stage."""
         return speed(
             list(zip(self.stages, self.stage_memory, self.stage_traffic, strict=True)),
             self.layout,
@@ -88,15 +88,15 @@ class Plan:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the denoiser, the padded rows of its embedding included."""
+    """Number of parameters of the denoiser, including padded rows of the embedding."""
     return sum(stage.parameters for stage in stages(config, 1, 1, 1))
 
 
 def plan(config: RunConfig, ranks: int | None) -> Plan:
-    """The plan of a run on so many ranks (None: as many as the layout asks for).
+    """The plan of a run on ``ranks`` ranks (None: as many as the layout requires).
 
     Raises:
-        UserError: where the layout does not divide ranks or batch.
+        UserError: the layout does not divide ranks or batch.
     """
     size = data_size(config, ranks)
     layout = replace(config.parallel, data=size, micro_batch=micro_batch(config, size))
@@ -104,7 +104,7 @@ def plan(config: RunConfig, ranks: int | None) -> Plan:
 
 
 def lay_out(config: RunConfig, layout: ParallelConfig) -> Plan:
-    """The plan of a run under a layout, in place of its own, whose sizes are all set."""
+    """The plan of a run under ``layout``, all of whose sizes are set, instead of its own."""
     layout = replace(layout, zero_stage=max(1, layout.zero_stage))
     assert layout.data is not None
     assert layout.micro_batch is not None
@@ -131,7 +131,7 @@ def lay_out(config: RunConfig, layout: ParallelConfig) -> Plan:
 
 
 def describe(config: RunConfig, ranks: int | None) -> str:
-    """The plan as lines for a reader."""
+    """The plan as human-readable lines."""
     numbers = plan(config, ranks)
     layout, memory, moved = numbers.layout, numbers.memory, numbers.traffic
     extras = ", sequence parallel" if layout.sequence_parallel else ""
@@ -162,14 +162,14 @@ def describe(config: RunConfig, ranks: int | None) -> str:
 
 
 def _kinds(numbers: Memory | Traffic, unit: int) -> str:
-    """What a total consists of, with three digits or so."""
+    """The parts of a total as text, with about three digits."""
     sizes = {kind: value / unit for kind, value in vars(numbers).items() if value}
     texts = (f"{k} {v:,.0f}" if v >= 100 else f"{k} {v:.3g}" for k, v in sizes.items())
     return ": " + ", ".join(texts) if sizes else ""
 
 
 def as_json(config: RunConfig, ranks: int | None) -> dict[str, Any]:
-    """The plan for programs; memory and traffic are in bytes."""
+    """The plan as JSON-serializable data; memory and traffic are in bytes."""
     return to_plain(plan(config, ranks))
 
 

@@ -1,10 +1,10 @@
-"""Which layout to run: all sensible ones of a cluster, and the fastest that fits.
+"""Search for the fastest parallel layout that fits the memory of a cluster.
 
-Sensible is: T a power of two within a node that divides heads, MLP and vocabulary; P any
-divisor of the rest with at least as many samples as stages; D what remains, where it
-divides the global batch; ZeRO 1 to 3 without a pipeline, 1 with one. Of each of these the
-cheapest measures against lack of memory are taken that suffice: smaller micro-batches,
-then sequence parallelism, then recomputing half and all of the blocks.
+Candidates: T is a power of two within a node that divides heads, MLP and vocabulary; P any
+divisor of the remaining ranks with at least as many samples as stages; D the rest, if it
+divides the global batch; ZeRO 1 to 3 without a pipeline, 1 with one. For each of these, memory is
+reduced by the cheapest sufficient measure: smaller micro-batches, then sequence parallelism, then
+activation checkpointing of half or all of the blocks.
 """
 
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ from pretrain.planner.plan import Plan, lay_out
 from pretrain.planner.speed import DEFAULT_MFU, Speed
 
 USABLE = 0.9
-"""Of a GPU's memory; the rest is CUDA's, NCCL's, and lost to fragmentation."""
+"""Usable share of a GPU's memory; the rest is for CUDA, NCCL and fragmentation."""
 
 AS_FAST = 1.1
-"""Among layouts this close to the fastest, closer than predictions are good, the simplest is
-recommended."""
+"""Among layouts whose step time is within this factor of the fastest, which is less than the error
+of predictions, the simplest is recommended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A layout with its plan and its predicted speed."""
+    """A layout with its plan, predicted speed, and whether it fits in memory."""
 
     plan: Plan
     speed: Speed
@@ -37,12 +37,12 @@ class Candidate:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the whole cluster."""
+        """Predicted throughput of the cluster."""
         return self.plan.tokens_per_step / self.speed.step
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """Smaller is simpler."""
+        """Sort key by complexity: smaller is simpler."""
         layout = self.plan.layout
         return (
             layout.tensor * layout.pipeline,
@@ -54,16 +54,16 @@ class Candidate:
 
 
 def usable(cluster: Cluster) -> float:
-    """Bytes of a GPU that a plan may fill."""
+    """Bytes of a GPU's memory that a plan may use."""
     return USABLE * cluster.gpu.memory
 
 
 def candidates(config: RunConfig, cluster: Cluster, mfu: float = DEFAULT_MFU) -> list[Candidate]:
-    """One for each sensible (D, T, P, ZeRO): those that fit, fastest first; then the others,
+    """One candidate per (D, T, P, ZeRO): those that fit, fastest first; then the others,
     smallest first.
 
     Raises:
-        UserError: where no layout divides ranks and batch.
+        UserError: no layout divides ranks and batch.
     """
     found = [_best(config, options, cluster, mfu) for options in _layouts(config, cluster)]
     if not found:
@@ -76,7 +76,7 @@ def _order(one: Candidate) -> float:
 
 
 def choose(ordered: list[Candidate]) -> Candidate | None:
-    """The one to recommend; None where nothing fits."""
+    """The candidate to recommend; None if none fits."""
     fitting = [one for one in ordered if one.fits]
     if not fitting:
         return None
@@ -85,10 +85,10 @@ def choose(ordered: list[Candidate]) -> Candidate | None:
 
 
 def recommend(config: RunConfig, cluster: Cluster, mfu: float = DEFAULT_MFU) -> ParallelConfig:
-    """The layout to run at the configuration's global batch, all of its sizes set.
+    """The recommended layout at the configuration's global batch, with all sizes set.
 
     Raises:
-        UserError: where none divides ranks and batch, or none fits; with what would.
+        UserError: no layout divides ranks and batch, or none fits; the message lists what would.
     """
     ordered = candidates(config, cluster, mfu)
     chosen = choose(ordered)
@@ -98,14 +98,14 @@ def recommend(config: RunConfig, cluster: Cluster, mfu: float = DEFAULT_MFU) -> 
 
 
 def assess(config: RunConfig, layout: ParallelConfig, cluster: Cluster, mfu: float) -> Candidate:
-    """A layout whose sizes are all set."""
+    """Plan and predict a layout whose sizes are all set."""
     numbers = lay_out(config, layout)
     fits = numbers.memory.total <= usable(cluster)
     return Candidate(plan=numbers, speed=numbers.speed(cluster, mfu), fits=fits)
 
 
 def _layouts(config: RunConfig, cluster: Cluster) -> Iterator[list[ParallelConfig]]:
-    """For each (D, T, P, ZeRO), the measures against lack of memory, cheapest first."""
+    """For each (D, T, P, ZeRO), the memory-saving variants of the layout, cheapest first."""
     model, length = config.model, config.data.sequence_length
     tensor = 1
     while tensor <= cluster.ranks_per_node:
@@ -148,7 +148,7 @@ def _measures(config: RunConfig, base: ParallelConfig) -> Iterator[ParallelConfi
 def _best(
     config: RunConfig, options: list[ParallelConfig], cluster: Cluster, mfu: float
 ) -> Candidate:
-    """The fastest of each level's first to fit; where none fits, the smallest of all."""
+    """The fastest among each level's first layout that fits; if none fits, the smallest of all."""
     fitting: dict[tuple[bool, int], Candidate] = {}
     smallest: Candidate | None = None
     for layout in options:
@@ -174,7 +174,7 @@ def _indivisible(config: RunConfig, cluster: Cluster) -> str:
 
 
 def shortage(config: RunConfig, cluster: Cluster, smallest: Candidate) -> str:
-    """What is missing where nothing fits, and what would do."""
+    """Error message if nothing fits: the missing memory, and remedies."""
     needed, there = smallest.plan.memory.total / GIB, usable(cluster) / GIB
     remedies = [*_more_nodes(config, cluster), *_larger_gpus(config, cluster)]
     remedies.append("a smaller model or a shorter data.sequence_length")

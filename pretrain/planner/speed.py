@@ -1,10 +1,10 @@
-"""Seconds of a step on a cluster: computation at a stated MFU, bubble, traffic.
+"""Predicted step time on a cluster: compute at a given MFU, pipeline bubble, communication.
 
-MFU (model FLOP/s utilisation, Chowdhery et al. 2022, appendix B) is given for the time in
-which a GPU computes; waiting comes on top of it. All traffic is taken to wait: tensor
-traffic does, DeepSpeed's ZeRO 1 and 2 reduce after backward passes and gather after the
-step, and how much ZeRO 3 hides by fetching ahead depends on the kernels. The optimizer's
-step is bound by memory.
+MFU (model FLOP/s utilization, Chowdhery et al. 2022, appendix B) is for the time in
+which a GPU computes; waiting is added to it. No communication is assumed to overlap with compute:
+tensor-parallel communication does not, DeepSpeed's ZeRO 1 and 2 reduce after backward passes and
+gather after the step, and how much ZeRO 3 hides by prefetching depends on the kernels. The
+optimizer step is memory-bound.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from pretrain.planner.traffic import Traffic
 
 DEFAULT_MFU = 0.4
 _TOUCHED = 40 / 16
-"""Bytes read and written for each byte of masters, moments and EMA: all of these both ways,
-the gradient once, and the master again for its average."""
+"""Bytes read and written per byte of master weights, moments and EMA: each is read and written,
+the gradient is read, and the master is read again for the EMA."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Seconds of one step of the slowest stage, by what it does.
+    """Step time in seconds of the slowest stage, by kind.
 
     Args:
-        compute: recomputation included. bubble: waiting for other stages to begin or end.
-        tensor: with vocabulary. data: gradients and weights.
+        compute: including recomputation. bubble: waiting for other stages.
+        tensor: tensor-parallel traffic, vocabulary included. data: gradients and weights.
     """
 
     compute: float
@@ -40,12 +40,12 @@ class Speed:
 
     @property
     def step(self) -> float:
-        """All of it."""
+        """Total step time in seconds."""
         return float(sum(vars(self).values()))
 
 
 def bubble(pipeline: int, micro_batches: int) -> float:
-    """The share of a step in which a stage of 1F1B idles (Narayanan et al. 2021, section 2.2)."""
+    """Pipeline bubble of 1F1B: idle share of a step (Narayanan et al. 2021, section 2.2)."""
     return (pipeline - 1) / (micro_batches + pipeline - 1)
 
 
@@ -58,10 +58,10 @@ def speed(
     cluster: Cluster,
     mfu: float,
 ) -> Speed:
-    """Of the slowest stage.
+    """Predicted step time of the slowest stage.
 
     Args:
-        tokens: positions of a rank and step.
+        tokens: positions per rank and step.
     """
     assert layout.data is not None
     rates = {
@@ -90,5 +90,5 @@ def speed(
 
 
 def _operations(stage: Stage, layout: ParallelConfig) -> float:
-    """Per token, with the forward passes (a third of the whole) that are done twice."""
+    """FLOPs per token, including recomputed forward passes (a third of a block's total)."""
     return stage.operations + num_recomputed(stage, layout) * stage.block_operations / 3

@@ -1,8 +1,8 @@
-"""What each stage of a layout holds: blocks, and the sizes of a rank's parameters.
+"""Pipeline stages of a layout: their layers, and the parameter sizes of a rank.
 
-Sizes are read off the model's own layers, built on PyTorch's meta device with a factory
-that divides the wide ones by T. Of a DiT one block stands for all: a model of any size is
-counted in milliseconds.
+Sizes come from the model's own layers, built on PyTorch's meta device with a layer factory
+that divides the wide ones by T. If all blocks are the same (DiT), only one is built, so that a
+model of any size is counted in milliseconds.
 """
 
 from dataclasses import dataclass, replace
@@ -24,12 +24,12 @@ from pretrain.planner.partition import balanced, layer_costs
 
 @dataclass(frozen=True, kw_only=True)
 class Tensors:
-    """Some parameters of one rank, by size.
+    """Sizes of a set of one rank's parameters.
 
     Args:
-        sizes: pairs of the elements of a trained tensor, and how many such tensors there are.
-        frozen: the same of those that are not trained.
-        decayed: elements of those that weight decay applies to.
+        sizes: pairs of the number of elements of a trained tensor and the number of such tensors.
+        frozen: the same for tensors that are not trained.
+        decayed: total elements of the tensors with weight decay.
     """
 
     sizes: tuple[tuple[int, int], ...] = ()
@@ -46,12 +46,12 @@ class Tensors:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One of P contiguous parts of the layers, as one of T ranks holds it.
+    """One of P pipeline stages, as held by one of T tensor-parallel ranks.
 
     Args:
-        index: of 0 to P - 1. layers: of the embedding (0), the blocks and the head.
-        blocks: those of the layers that are blocks.
-        operations: forward and backward per token, over all T ranks.
+        index: from 0 to P - 1. layers: indices, of the embedding (0), the blocks and the head.
+        blocks: the layers that are blocks.
+        operations: forward and backward FLOPs per token, over all T ranks.
         block_operations: those of one block.
     """
 
@@ -64,28 +64,28 @@ class Stage:
 
     @property
     def has_embedding(self) -> bool:
-        """Whether it is the first."""
+        """Whether it has the embedding: the first stage."""
         return self.layers.start < self.blocks.start
 
     @property
     def has_head(self) -> bool:
-        """Whether it is the last."""
+        """Whether it has the head: the last stage."""
         return self.layers.stop > self.blocks.stop
 
     @cached_property
     def parameters(self) -> int:
-        """Elements of all of this rank's parameters."""
+        """Number of this rank's parameters, trained and frozen."""
         return self.trained + sum(size * num for size, num in self.tensors.frozen)
 
     @property
     def trained(self) -> int:
-        """Elements of those that are trained."""
+        """Number of this rank's trained parameters."""
         return sum(size * num for size, num in self.tensors.sizes)
 
 
 @lru_cache(maxsize=1024)
 def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple[Stage, ...]:
-    """The stages of a layout, by the cut that the engines use."""
+    """The pipeline stages of a layout, split as the engines split them."""
     layers = _layers(model, tensor)
     costs = layer_costs(model, length)
     found = []
@@ -111,7 +111,7 @@ def stages(model: ModelConfig, length: int, tensor: int, pipeline: int) -> tuple
 
 @lru_cache(maxsize=64)
 def _layers(model: ModelConfig, tensor: int) -> list[Tensors]:
-    """Each layer; a shared table of embeddings is with the first."""
+    """Parameter sizes of each layer; a tied embedding counts with the first."""
     uniform = model.has_uniform_blocks
     built = replace(model, num_layers=1) if uniform else model
     names = on_meta(built, tensor).parameter_names()
@@ -132,41 +132,41 @@ def _layers(model: ModelConfig, tensor: int) -> list[Tensors]:
 
 
 def on_meta(model: ModelConfig, tensor: int = 1) -> Network:
-    """The network of one of ``tensor`` ranks without its values, built in milliseconds."""
+    """One tensor-parallel rank's network on the meta device, built in milliseconds."""
     with torch.device("meta"):
         return build(model, factory=_Parts(tensor))
 
 
 class _Parts(DenseFactory):
-    """Layers of the sizes that one of ``tensor`` ranks holds; they are never run.
+    """Layer factory with the shard sizes of one of ``tensor`` ranks; the layers are never run.
 
-    Two are not what they stand for, since these would import a compiler on the meta device,
-    which takes longer than all the rest: an embedding drawn from a normal, and the head.
+    Embedding and head are stand-ins of equal size: building the real ones on the meta device
+    imports torch's compiler, which takes longer than everything else.
     """
 
     def __init__(self, tensor: int) -> None:
         self._tensor = tensor
 
     def column(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
-        """Some of the outputs."""
+        """A share of the outputs."""
         return nn.Linear(num_in, num_out // self._tensor, bias=bias)
 
     def row(self, num_in: int, num_out: int, *, bias: bool) -> nn.Module:
-        """Some of the inputs; the bias is whole."""
+        """A share of the inputs; the bias is not split."""
         return nn.Linear(num_in // self._tensor, num_out, bias=bias)
 
     def grouped(
         self, num_in: int, num_heads: int, num_groups: int, head_width: int, *, bias: bool
     ) -> nn.Module:
-        """Some of the heads, or all where they do not divide."""
+        """A share of the key/value heads, or all if T does not divide them."""
         heads = num_groups if num_groups % self._tensor else num_groups // self._tensor
         return nn.Linear(num_in, heads * head_width, bias=bias)
 
     def embedding(self, num_rows: int, width: int) -> nn.Module:
-        """Some of the rows."""
+        """A share of the rows."""
         empty = torch.empty(num_rows // self._tensor, width)
         return nn.Embedding.from_pretrained(empty, freeze=False)
 
     def head(self, width: int, num_rows: int, excluded: Tensor, *, bias: bool) -> nn.Module:
-        """Some of the rows."""
+        """A share of the rows."""
         return nn.Linear(width, num_rows // self._tensor, bias=bias)

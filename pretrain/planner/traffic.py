@@ -1,12 +1,12 @@
-"""Bytes that a rank sends in one optimizer step, by kind.
+"""Communication volume: bytes that a rank sends per optimizer step, by kind.
 
 Collectives are counted as rings over n ranks (Patarasu & Yuan 2009): an all-gather or a
 reduce-scatter of S bytes sends (n - 1) / n S from each rank, an all-reduce twice as much.
-Tensor parallelism sums the stream twice per block and direction (Shoeybi et al. 2019,
-section 3); with sequence parallelism each sum becomes a gather and a scatter of the same
-volume in all (Korthikanti et al. 2022, section 4.2.2). DeepSpeed's ZeRO 1 reduces gradients
-once a step, 2 and 3 at every micro-batch, and 3 gathers the weights twice for each; 1 and
-2 reduce by all-reduce, 3 by reduce-scatter.
+Tensor parallelism all-reduces the stream twice per block and direction (Shoeybi et al. 2019,
+section 3); with sequence parallelism each all-reduce becomes an all-gather and a reduce-scatter of
+the same total volume (Korthikanti et al. 2022, section 4.2.2). DeepSpeed's ZeRO 1 reduces
+gradients once per step, 2 and 3 at every micro-batch, and 3 gathers the weights twice for each; 1
+and 2 reduce by all-reduce, 3 by reduce-scatter.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from pretrain.planner.stages import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Bytes that one rank sends per step; it receives about as many.
+    """Bytes that one rank sends per step, by kind; it receives about as many.
 
     Args:
-        tensor: sums of the stream within blocks.
-        vocabulary: the split embedding's output, the split head's input, and the loss.
+        tensor: all-reduces of the stream within blocks.
+        vocabulary: the sharded embedding's output, the sharded head's input, and the loss.
         pipeline: activations forward, their gradients backward, a tied weight's gradient.
-        gradients: reduced over the data axis. weights: gathered over it.
+        gradients: reduced over the data-parallel ranks. weights: gathered over them.
     """
 
     tensor: float
@@ -37,7 +37,7 @@ class Traffic:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Sum over all kinds, in bytes."""
         return float(sum(vars(self).values()))
 
 
@@ -50,7 +50,7 @@ def traffic(
     micro_batches: int,
     head_share: float = ACTIVE_SHARE,
 ) -> Traffic:
-    """Of a rank of ``stage``; the arguments are those of :func:`pretrain.planner.memory.memory`."""
+    """Traffic of a rank of ``stage``; for arguments see :func:`pretrain.planner.memory.memory`."""
     assert layout.micro_batch is not None
     element = ELEMENT_BYTES[precision]
     tokens = micro_batches * layout.micro_batch * length
@@ -66,7 +66,7 @@ def traffic(
 
 
 def ring(size: int) -> float:
-    """(n - 1) / n: what a rank sends of the bytes that n ranks gather or scatter."""
+    """(n - 1) / n: share of the bytes that each rank sends in a ring all-gather over n ranks."""
     return (size - 1) / size
 
 
@@ -79,7 +79,11 @@ def _tensor(stage: Stage, layout: ParallelConfig, stream: float) -> float:
 def _vocabulary(
     stage: Stage, layout: ParallelConfig, stream: float, active: float, predicted: float
 ) -> float:
-    """Args: active: bytes of the stream where the head runs; predicted: positions there."""
+    """Vocabulary-parallel traffic of embedding, head and loss.
+
+    Args:
+        active: bytes of the stream at positions where the head runs; predicted: their number.
+    """
     total, gathers = 0.0, 1 if layout.sequence_parallel else 0
     if stage.has_embedding:
         total += (2 + gathers) * stream
@@ -102,7 +106,7 @@ def _pipeline(model: ModelConfig, stage: Stage, layout: ParallelConfig, stream: 
 def _data(
     stage: Stage, layout: ParallelConfig, element: int, micro_batches: int
 ) -> tuple[float, float]:
-    """Gradients and weights."""
+    """Bytes of gradients and of weights sent over the data-parallel ranks."""
     assert layout.data is not None
     once = ring(layout.data) * element * stage.parameters
     if layout.zero_stage < 3:
