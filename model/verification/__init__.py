@@ -1,1 +1,1 @@
-"""Known answers: what is known exactly about each method, and stand-ins for a trained network."""
+"""Verification: exact known answers for each method, and stand-ins for a trained network."""

@@ -1,4 +1,4 @@
-"""Checks: comparisons of numbers with known ones, and their verdicts."""
+"""Checks: comparisons of computed numbers with known ones, and their verdicts."""
 
 import math
 import time
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 LOG_PROB = 1e-6
-"""Log-probabilities are computed in float32: no identity through them holds more closely."""
+"""Tolerance of identities through log-probabilities, which are computed in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The deviation of a number from what it must be.
+    """The deviation of a computed number from its known value.
 
     Args:
-        what: the thing and its measure ("loss", "-log p of 31 sequences").
-        deviation: relative where anything is allowed; else the number of things that differ.
-        allowed: 0 asks for equality.
-        figures: the numbers behind it, to find out why it deviates.
+        what: name of the quantity ("loss", "-log p of 31 sequences").
+        deviation: relative if ``allowed`` is above 0; else the number of items that differ.
+        allowed: tolerance; 0 requires equality.
+        figures: the numbers compared, as text, for debugging.
     """
 
     what: str
@@ -30,12 +30,12 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether the deviation is allowed; that of NaN is not."""
+        """Whether the deviation is within the tolerance; NaN is not."""
         return self.deviation <= self.allowed
 
     @property
     def strain(self) -> float:
-        """The share of what is allowed that is used up; infinite where it does not hold."""
+        """Deviation as a share of the tolerance; infinite if the comparison does not hold."""
         if not self.holds:
             return math.inf
         return self.deviation / self.allowed if self.allowed else 0.0
@@ -43,7 +43,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Comparisons that are made together; an exception means that they could not be made."""
+    """A named function that makes comparisons; it may raise if they cannot be made."""
 
     name: str
     compare: Callable[[], list[Comparison]]
@@ -54,7 +54,7 @@ class Verdict:
     """The result of a check.
 
     Args:
-        error: why there are no comparisons, if there are none.
+        error: the reason if there are no comparisons.
     """
 
     name: str
@@ -69,15 +69,15 @@ class Verdict:
 
     @property
     def worst(self) -> Comparison | None:
-        """The comparison nearest its bound, or beyond it."""
+        """The comparison with the largest :attr:`Comparison.strain`."""
         return max(self.comparisons, key=lambda one: one.strain, default=None)
 
 
 def judge(check: Check, expected: tuple[type[Exception], ...] = ()) -> Verdict:
-    """Run a check; one that raises is as broken as one that deviates.
+    """Run a check; it fails if it raises or if a comparison does not hold.
 
     Args:
-        expected: errors whose message is enough; of all others the traceback is kept.
+        expected: exceptions of which only the message is kept; for others the traceback is.
     """
     began = time.perf_counter()
     comparisons: list[Comparison] = []
@@ -104,7 +104,7 @@ def checks(method: str, *compare: Callable[[], list[Comparison]]) -> Iterator[Ch
 
 
 def close(what: str, found: float, known: float, allowed: float) -> Comparison:
-    """A number beside the known one, by their relative difference."""
+    """Compare a number with the known one by their relative difference."""
     return Comparison(
         what=what,
         deviation=abs(found / known - 1),
@@ -114,10 +114,10 @@ def close(what: str, found: float, known: float, allowed: float) -> Comparison:
 
 
 def relative(what: str, found: Tensor, truth: Tensor, measure: Tensor | None = None) -> Comparison:
-    """Numbers through log-probabilities beside the true ones.
+    """Compare numbers derived from log-probabilities with the true ones, to :data:`LOG_PROB`.
 
     Args:
-        measure: that deviations are a share of; by default ``truth``.
+        measure: denominator of the relative deviations; by default ``truth``.
     """
     apart = ((found - truth) / (truth if measure is None else measure)).abs()
     worst = int(apart.argmax())

@@ -15,12 +15,12 @@ from model.networks.config import ModelConfig
 
 
 class Conditionals(ABC):
-    """Conditionals of a distribution that is given by its sequences and their probabilities."""
+    """Exact conditionals of a distribution given by its sequences and their probabilities."""
 
     @property
     @abstractmethod
     def outcomes(self) -> Tensor:
-        """Every sequence that occurs, ``[N, L]``."""
+        """Every sequence with nonzero probability, ``[N, L]``."""
 
     @property
     @abstractmethod
@@ -30,7 +30,7 @@ class Conditionals(ABC):
     @property
     @abstractmethod
     def vocab(self) -> int:
-        """V."""
+        """V, the vocabulary size."""
 
     @property
     def mask(self) -> int:
@@ -39,7 +39,7 @@ class Conditionals(ABC):
 
     @property
     def config(self) -> ModelConfig:
-        """A configuration with the distribution's ids, for objectives."""
+        """A model configuration with the distribution's vocabulary, for objectives."""
         return DiT(vocab_size=self.vocab, width=2, num_heads=1)
 
     @property
@@ -48,7 +48,7 @@ class Conditionals(ABC):
         return self.probability.log()
 
     def masked_log_prob(self, ids_BL: Tensor) -> Tensor:
-        """log p of the visible tokens, the masked ones summed out: ``[B]``."""
+        """log p of the visible tokens, marginalized over the masked ones, ``[B]``."""
         return (self._agree(ids_BL) @ self.probability).log()
 
     def denoise(self, ids_BL: Tensor, level_BK: Tensor, predict_mask_BL: Tensor) -> Tensor:
@@ -69,20 +69,20 @@ class Conditionals(ABC):
 
 @dataclass(frozen=True)
 class Joint(Conditionals):
-    """A probability of every sequence: ``p`` is ``[V, ..., V]``, one axis per position."""
+    """A joint distribution over all sequences: ``p`` is ``[V, ..., V]``, one axis per position."""
 
     p: Tensor
 
     @classmethod
     def random(cls, vocab: int, length: int, seed: int = 0) -> "Joint":
-        """Some distribution under which no sequence is rare."""
+        """A random distribution in which no sequence is rare."""
         number = torch.arange(vocab**length)
         weight = 0.1 + Draws(seed=seed, split="joint", batch=1).uniform("weight", number, 1)
         return cls((weight / weight.sum()).view((vocab,) * length))
 
     @property
     def length(self) -> int:
-        """L."""
+        """L, the sequence length."""
         return self.p.dim()
 
     @property
@@ -103,10 +103,11 @@ class Joint(Conditionals):
 
 @dataclass(frozen=True)
 class Texts(Conditionals):
-    """Texts of two letters and of several lengths, framed and padded: BOS, text, EOS, PAD.
+    """Distribution of padded texts over two letters: BOS, text, EOS, PAD.
 
     Args:
-        lengths: how likely each is, from one letter on; texts of one length are not alike.
+        lengths: probability of each length, from one letter on; texts of equal length have
+            different probabilities.
     """
 
     lengths: Sequence[float]
@@ -115,7 +116,7 @@ class Texts(Conditionals):
 
     @property
     def vocab(self) -> int:
-        """V."""
+        """V, the vocabulary size."""
         return 5
 
     @cached_property
@@ -153,6 +154,6 @@ class Texts(Conditionals):
         return torch.tensor(self.lengths, dtype=torch.float64).log()[self.num_letters - 1]
 
     def _over_length(self, value_N: Tensor) -> Tensor:
-        """The sum over all outcomes of the same length, at every outcome."""
+        """For every outcome, the sum over all outcomes of the same length, ``[N]``."""
         zeros = torch.zeros(len(self.lengths) + 1, dtype=value_N.dtype)
         return zeros.index_add(0, self.num_letters, value_N)[self.num_letters]

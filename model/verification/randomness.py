@@ -1,4 +1,4 @@
-"""Oracles of the noise that every objective shares: the generator, and the stratified times."""
+"""Oracles of the random draws of all objectives: Philox generator and stratified times."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ VECTORS = (
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 )
-"""Counter, key and words of Philox4x32-10, as Random123 publishes them (kat_vectors)."""
+"""Known-answer tests of Philox4x32-10: counter, key and words from Random123 (kat_vectors)."""
 
 BATCHES = (1, 2, 3, 16, 100, 513)
 
@@ -45,7 +45,7 @@ def _philox() -> list[Comparison]:
 
 
 def _times() -> list[Comparison]:
-    """Over a global batch of N, each N-th of (0, 1) holds one time; also far into a run."""
+    """Each of N equal bins of (0, 1) has one time per global batch of N; also late in a run."""
     wrong = []
     for batch in BATCHES:
         for number in (0, 1, 10**6):

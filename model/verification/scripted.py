@@ -1,4 +1,4 @@
-"""Scripted draws: a weighted sum over all cases is an exact expectation."""
+"""Scripted random draws, to compute exact expectations as weighted sums over all cases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from model.draws import Draws
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scripted(Draws):
-    """At stream position r, row r of what it was given, whatever the draw is for.
+    """Draws that return given values: at stream position r row r, for any kind of uniform draw.
 
     Args:
-        time_B1: times, ``[B, num]`` where there are several of a sample.
+        time_B1: times, ``[B, num]`` if there are several per sample.
         uniform_BL: uniforms; normals: standard normals ``[B, num]`` by kind.
     """
 

@@ -1,4 +1,4 @@
-"""Shared by the oracles: batches, enumerated noise, quadrature, and losses of each text."""
+"""Helpers of the oracles: batches, enumerated noise, quadrature, and losses per text."""
 
 import itertools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from model.verification.scripted import Scripted
 
 
 def batch_of(tokens_BL: Tensor) -> Batch:
-    """Texts without padding, at stream positions from 0 on."""
+    """A batch of texts without padding, at stream positions from 0 on."""
     return {
         "tokens": tokens_BL,
         "valid": torch.ones_like(tokens_BL, dtype=torch.bool),
@@ -26,14 +26,14 @@ def batch_of(tokens_BL: Tensor) -> Batch:
 
 
 def uniform_logits(noisy: Noisy, model: ModelConfig) -> Tensor:
-    """Logits ``[M, ids]`` of the predicted positions: all ids equally likely, and never [MASK]."""
+    """Uniform logits ``[M, ids]`` at the predicted positions, -inf for [MASK]."""
     logits_MR = torch.zeros(int(noisy.predict_mask_BL.sum()), model.num_ids)
     logits_MR[:, model.mask] = -torch.inf
     return logits_MR
 
 
 def predicted(logits_MR: Tensor) -> Prediction:
-    """A network's prediction by its logits."""
+    """A network's prediction with these logits."""
     return Prediction(logits=Categorical(logits_MR))
 
 
@@ -47,14 +47,17 @@ def row_losses(
 
 
 def legendre(num: int) -> tuple[Tensor, Tensor]:
-    """Points of (0, 1) and weights of the Gauss-Legendre rule, ``[num]`` float64 each."""
+    """Gauss-Legendre quadrature on (0, 1): points and weights, ``[num]`` float64 each."""
     node, weight = np.polynomial.legendre.leggauss(num)
     node_T, weight_T = (torch.tensor(x.tolist(), dtype=torch.float64) for x in (node, weight))
     return (node_T + 1) / 2, weight_T / 2
 
 
 def times_and_masks(length: int, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Times ``[W]``, a uniform of 1 where to mask and 0 elsewhere ``[W, L]``, weights ``[W]``."""
+    """Enumerate times and mask patterns: times ``[W]``, uniforms ``[W, L]``, weights ``[W]``.
+
+    A uniform is 1 where to mask and 0 elsewhere.
+    """
     time_T, weight_T = legendre(nodes)
     pattern_ZL = torch.tensor(list(itertools.product([0.0, 1.0], repeat=length))).double()
     num = len(pattern_ZL)
@@ -66,13 +69,13 @@ def times_and_masks(length: int, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mask_probability(alpha_W: Tensor, pattern_WL: Tensor) -> Tensor:
-    """The probability ``[W]`` of each pattern of masks; a token is kept with probability alpha."""
+    """Probability ``[W]`` of each mask pattern, if a token is kept with probability alpha."""
     alpha_W1 = alpha_W[:, None]
     return torch.where(pattern_WL > 0, 1 - alpha_W1, alpha_W1).prod(dim=1)
 
 
 def every_outcome(joint: Joint, time_W: Tensor, uniform_WL: Tensor) -> tuple[Batch, Draws]:
-    """Each of N outcomes under each of W cases of the noise, ``[N W, L]``; one time a case."""
+    """Each of N outcomes under each of W cases of the noise, ``[N W, L]``; one time per case."""
     num = len(joint.outcomes)
     batch = batch_of(joint.outcomes.repeat_interleave(len(time_W), dim=0))
     time_BN = time_W.repeat(num)[:, None].expand(-1, joint.length)
@@ -83,7 +86,7 @@ def every_order(joint: Joint, times: int) -> tuple[Batch, Draws]:
     """:func:`every_outcome` under every order of masking, at evenly spaced times.
 
     Args:
-        times: how many; with as many as there are positions, each number of them is masked.
+        times: number of times; with one per position, every number of masked positions occurs.
     """
     order_PL = torch.tensor(list(itertools.permutations(range(joint.length))))
     time_K = (torch.arange(times).double() + 0.5) / times

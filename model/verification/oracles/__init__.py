@@ -1,7 +1,7 @@
-"""Oracles: for each objective a file of its name, with what can be known about it exactly.
+"""Oracles: checks of each objective against exact known answers, one file per objective.
 
-The file defines ``oracles() -> Iterator[Check]``. The folder is the registry; an objective
-that has no file here fails, so that none is installed on trust.
+The file has the objective's name and defines ``oracles() -> Iterator[Check]``. The folder is the
+registry; an objective without a file here fails, so that every objective is checked.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from model.verification.check import Check, Comparison
 
 
 class NoOracleError(Exception):
-    """An objective is installed that nothing here checks."""
+    """An installed objective has no oracle."""
 
 
 OBJECTIVES = Plugin("model.objectives")
@@ -25,7 +25,7 @@ ORACLES = Plugin("model.verification.oracles")
 
 
 def checks(device: torch.device) -> Iterator[Check]:
-    """The checks of the noise and of every installed objective, computed on ``device``."""
+    """The checks of the random draws and of every installed objective, run on ``device``."""
     for check in _all():
         yield replace(check, compare=partial(_on, device, check))
 

@@ -1,8 +1,7 @@
-"""What is known exactly about the autoregressive baseline: its loss is -log p, nothing less.
+"""Oracle of the autoregressive baseline: its loss is exactly -log p.
 
-The chain rule leaves nothing to a bound: with the true conditionals of a small joint
-distribution in the place of the network, the nats of a sequence sum to -log p, and what is drawn
-from left to right follows the distribution.
+By the chain rule: with the true conditionals of a small joint distribution in place of the
+network, the nats of a sequence sum to -log p, and left-to-right samples follow the distribution.
 """
 
 import itertools
@@ -27,7 +26,7 @@ from model.verification.texts import batch_of, predicted, row_losses, uniform_lo
 
 SAMPLES = 4000
 DEVIATIONS = 4.5
-"""Most deviation of a chi-square statistic from its mean, in standard deviations."""
+"""Largest allowed deviation of a chi-square statistic from its mean, in standard deviations."""
 
 DRAWS = Draws(seed=5, split="verify", batch=64)
 
@@ -40,9 +39,9 @@ def oracles() -> Iterator[Check]:
 
 
 class ChainRule:
-    """In the place of a network: p(x_j | x_1 ... x_{j-1}), which it reads off its columns.
+    """Stand-in for a network: the exact p(x_j | x_1 ... x_{j-1}) for each predicted column.
 
-    It answers queries that see the text so far or go on behind a cache, and refuses others.
+    It supports queries with causal attention or a causal cache, and rejects others.
     """
 
     def __init__(self, joint: Conditionals) -> None:
@@ -63,7 +62,7 @@ class ChainRule:
         return query
 
     def logits(self, ids_BL: Tensor, predict_mask_BL: Tensor) -> Tensor:
-        """log p at the wanted columns ``[M, V + 1]``, each given columns no later than itself.
+        """log p at the predicted columns ``[M, V + 1]``, each given inputs up to its own column.
 
         Raises:
             ValueError: the first column is not the start symbol.
@@ -95,7 +94,7 @@ def _joints() -> list[Joint]:
 
 
 def _likelihood() -> list[Comparison]:
-    """In training and held out: all tokens, and some given the others before them."""
+    """Loss in training and held out: of all tokens, and of some given those before them."""
     trained, found, truth, truth_given = [], [], [], []
     for joint in _joints():
         objective, batch = Autoregressive(), batch_of(joint.outcomes)
@@ -114,7 +113,7 @@ def _likelihood() -> list[Comparison]:
 
 
 def _texts_of_any_length() -> list[Comparison]:
-    """Padded texts: BOS is given, EOS is predicted and counted, padding neither."""
+    """Padded texts: BOS is given; EOS is predicted and counted, padding is not."""
     texts, objective = Texts((0.5, 0.3, 0.2)), Autoregressive()
     ids_NL = texts.outcomes
     batch = batch_of(ids_NL)
@@ -136,7 +135,7 @@ def _texts_of_any_length() -> list[Comparison]:
 
 
 def _uniform_predictor() -> list[Comparison]:
-    """Log V a token, and no share of it for [MASK]."""
+    """A uniform predictor has log V per token, with no probability on [MASK]."""
     model = DiT(vocab_size=7, width=2, num_heads=1)
     batch = batch_of((7 * DRAWS.uniform("text", torch.arange(64), 12)).long())
     noisy = Autoregressive().corrupt(batch, DRAWS, model)
@@ -146,10 +145,10 @@ def _uniform_predictor() -> list[Comparison]:
 
 
 def _sampler() -> list[Comparison]:
-    """Texts, whole or behind a prompt, with and without the cache."""
+    """Samples follow the distribution, with and without a prompt and a cache."""
     comparisons, joint = [], Joint.random(3, 3)
     for given, cache in itertools.product((0, 1), (True, False)):
-        # A prompt from the joint itself: the whole texts then follow it too.
+        # The prompt is drawn from the joint, so that complete texts follow it too.
         code_B = torch.multinomial(
             joint.probability, SAMPLES, replacement=True, generator=_generator(given)
         )

@@ -1,10 +1,10 @@
-"""What is known exactly about BD3-LM: its bound is tight where the denoiser is right.
+"""Oracle of BD3-LM: its bound is tight if the denoiser is exact.
 
-The stand-in for the network answers with the true conditionals of a small joint given what the
+The stand-in for the network returns the true conditionals of a small joint, given what the
 attention layout lets a position see: its own noisy block, and the clean blocks before it. The
-bound of every sequence is then -log p whatever the size of the blocks (Arriola et al. 2025,
-eq. 8); with blocks of one token it is so for each draw of the noise (section 3, L_1 = NLL); with
-one block everything is MDLM's, bit by bit.
+bound of every sequence is then -log p for any block size (Arriola et al. 2025, eq. 8); with blocks
+of one token this holds for each draw of the noise (section 3, L_1 = NLL); with one block everything
+equals MDLM's, bit for bit.
 """
 
 import math
@@ -36,7 +36,7 @@ GIVEN: Sequence[Sequence[bool]] = (
     [False, False, True, True],
     [True, False, False, True],
 )
-"""Which positions are free: all, behind BOS or a prompt, and around what is given."""
+"""Which positions are free: all, after BOS or a prompt, and around given tokens."""
 
 
 def oracles() -> Iterator[Check]:
@@ -49,7 +49,7 @@ def _joint() -> Joint:
 
 
 def _held_out_bound() -> list[Comparison]:
-    """For each size of blocks, over every number and order of masked tokens in a block."""
+    """Held-out bound by block size, over every number and order of masked tokens in a block."""
     joint, comparisons = _joint(), []
     for size in range(1, LENGTH + 1):
         cases = [_bound(joint, size, torch.tensor(free)) for free in GIVEN]
@@ -66,7 +66,7 @@ def _held_out_bound() -> list[Comparison]:
 
 
 def _least(truth: Tensor) -> Tensor:
-    """The measure of deviations: |truth|, but 1e-6 where no token is free and the truth is 0."""
+    """Denominator of relative deviations: |truth|, at least 1e-6 (0 if no token is free)."""
     return truth.abs().clamp(min=1e-6)
 
 
@@ -76,7 +76,7 @@ def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
     All blocks have the same time: the loss is a sum over blocks, none of which depends on the
     noise of another.
     """
-    cases = math.lcm(*range(1, size + 1))  # each number of masks of each block, equally often
+    cases = math.lcm(*range(1, size + 1))  # every number of masks per block, equally often
     batch, draws = texts.every_order(joint, cases)
     free_BL = free_L.expand(batch["tokens"].shape)
     noisy = Bd3lm(block_size=size).bound_corrupt(batch, free_BL, draws, joint.config)
@@ -84,7 +84,7 @@ def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
 
 
 def _by_blocks(joint: Joint, size: int, free_L: Tensor) -> Tensor:
-    """-log p of the free tokens of each outcome, given what their blocks see, ``[N]``."""
+    """-log p of the free tokens of each outcome, given what their blocks attend to, ``[N]``."""
     total_N = torch.zeros(len(joint.outcomes), dtype=torch.float64)
     place_L = torch.arange(LENGTH)
     for start in range(0, LENGTH, size):
@@ -96,7 +96,7 @@ def _by_blocks(joint: Joint, size: int, free_L: Tensor) -> Tensor:
 
 
 def _training_loss() -> list[Comparison]:
-    """Without the schedules' small constants it integrates to -log p of what follows the first."""
+    """Under exact schedules the training loss integrates to -log p of all tokens but the first."""
     joint, comparisons = _joint(), []
     given_NL = joint.outcomes.clone()
     given_NL[:, 1:] = joint.mask
@@ -123,7 +123,7 @@ def _integral(objective: Bd3lm, joint: Joint) -> Tensor:
 
 
 def _one_block() -> list[Comparison]:
-    """MDLM's noise: a block that is as long as the text, or longer."""
+    """A block as long as the text, or longer, gives MDLM's corruption bit for bit."""
     model = DiT(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=3, split="verify", batch=32)
     uniform_BL = draws.uniform("text", torch.arange(32), 12)
@@ -148,7 +148,7 @@ def _one_block() -> list[Comparison]:
 
 
 def _differing(found: Noisy, truth: Noisy) -> int:
-    """The number of fields that differ in any bit."""
+    """Number of fields that differ in any bit."""
     pairs = ((getattr(x, field.name) for x in (found, truth)) for field in fields(Noisy))
     return sum(
         not (torch.equal(one, other) if isinstance(one, Tensor) else one == other)
@@ -157,7 +157,7 @@ def _differing(found: Noisy, truth: Noisy) -> int:
 
 
 def _uniform_predictor() -> list[Comparison]:
-    """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
+    """A uniform predictor: log V per token held out, for any draw; (1 - eps) log V in training."""
     model = DiT(vocab_size=7, width=2, num_heads=1)
     draws = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
@@ -182,7 +182,7 @@ def _uniform_predictor() -> list[Comparison]:
 
 
 def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
-    """The true conditionals of each predicted position given what it sees, ``[M, V + 1]``."""
+    """True conditionals at each predicted position given what it attends to, ``[M, V + 1]``."""
     row_M, column_M = noisy.predict_mask_BL.nonzero(as_tuple=True)
     read, length = noisy.ids_BL.shape[1], joint.outcomes.shape[1]
     seen_ML = noisy.ids_BL[row_M]

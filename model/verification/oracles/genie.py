@@ -1,9 +1,9 @@
-"""What is known exactly about GENIE: its process, its loss, and how much noise hides.
+"""Oracle of GENIE: known values of its process and loss, and an information identity.
 
-The strongest is an identity of information theory (Guo, Shamai & Verdu 2005, theorem 1):
-over all signal-to-noise ratios, half the least mean squared error of a token's embedding
-integrates to the token's entropy. So with the exact posterior mean in the place of the
-network, two equally likely tokens must give log 2: levels, noise, target and error enter.
+The strongest check is an identity of information theory (Guo, Shamai & Verdu 2005, theorem 1):
+over all signal-to-noise ratios, half the minimum mean squared error of a token's embedding
+integrates to the token's entropy. So with the exact posterior mean in place of the network, two
+equally likely tokens must give log 2; this covers levels, noise, target and error.
 """
 
 import math
@@ -37,7 +37,7 @@ GOLDEN = (
     ("abar_1999", 2.0204e-7),
     ("std_0", 0.1210012832),
 )
-"""Values of the sqrt schedule at T = 2000, computed apart from this code."""
+"""Values of the sqrt schedule at T = 2000, computed independently of this code."""
 
 NODES = 64
 """Nodes of the Gauss-Hermite rule over the noise."""
@@ -60,13 +60,13 @@ def _golden_values() -> list[Comparison]:
     for name, known in GOLDEN:
         kind, _, index = name.partition("_")
         value = float(found[kind][int(index)])
-        allowed = 1e-4 if known < 1e-3 else 1e-8  # as many digits as are known
+        allowed = 1e-4 if known < 1e-3 else 1e-8  # by the number of known digits
         comparisons.append(close(f"{name} of the sqrt schedule", value, known, allowed))
     return comparisons
 
 
 def _any_step() -> list[Comparison]:
-    """A step from i to j leaves x_j as if it had come from x_0 at once, for every stride."""
+    """A step from i to j gives x_j the distribution q(x_j | x_0), for every stride."""
     worst = {"posterior mean": 0.0, "posterior variance": 0.0, "ddim": 0.0, "ddim at eta 1": 0.0}
     for schedule in ("sqrt", "cosine", "linear"):
         process = Gaussian(schedule=schedule, num_steps=50)
@@ -92,7 +92,7 @@ def _any_step() -> list[Comparison]:
 
 
 def _information() -> list[Comparison]:
-    """Two equally likely tokens, embedded at -1 and 1: log 2 nats."""
+    """The information in one of two equally likely tokens, embedded at -1 and 1: log 2 nats."""
     comparisons = []
     node, weight = np.polynomial.hermite_e.hermegauss(NODES)
     eps_W = torch.tensor(node.tolist(), dtype=torch.float64)
@@ -103,7 +103,7 @@ def _information() -> list[Comparison]:
         snr_I = _snr(objective.process.abar(index_I))
         error_IW = _errors(objective, index_I, eps_W)
         mmse_I = error_IW @ weight_W
-        # From the noisiest index down; below it the error is that of knowing nothing.
+        # Integrate from the noisiest index; at lower SNR the error is that of no information.
         rest = 0.5 * float(snr_I[-1]) * float(mmse_I[-1])
         found = rest + 0.5 * float(torch.trapezoid((mmse_I * snr_I).flip(0), snr_I.log().flip(0)))
         comparisons.append(
@@ -117,7 +117,7 @@ def _snr(abar: Tensor) -> Tensor:
 
 
 def _errors(objective: Genie, index_I: Tensor, eps_W: Tensor) -> Tensor:
-    """The objective's squared error, the network's place taken by the posterior mean."""
+    """The objective's squared error ``[I, W]``, with the posterior mean in place of the network."""
     num = len(index_I) * len(eps_W)
     noisy = _corrupt(objective, index_I.repeat_interleave(len(eps_W)), eps_W.repeat(len(index_I)))
     assert noisy.signal_BK is not None
@@ -135,7 +135,7 @@ def _errors(objective: Genie, index_I: Tensor, eps_W: Tensor) -> Tensor:
 
 
 def _corrupt(objective: Genie, index_B: Tensor, eps_B: Tensor, start: float = 0.0) -> Noisy:
-    """One token a sample, at the given index and with the given noise."""
+    """Corrupt one token per sample, at the given index and with the given noise."""
     num = len(index_B)
     draws = Scripted(
         time_B1=(index_B[:, None].double() + 0.5) / objective.num_steps,
@@ -160,7 +160,7 @@ def _model() -> ModelConfig:
 
 
 def _known_losses() -> list[Comparison]:
-    """A perfect output leaves the prior's term and the rounding; errors of x0, eps and v agree."""
+    """A perfect output has only prior and rounding loss; errors of x0, eps and v agree."""
     index_B = torch.tensor([0, 1, 500, 1999])
     eps_B, start = torch.tensor([0.3, -1.2, 0.7, 0.1]), 2.0
     errors = {}
@@ -198,7 +198,7 @@ def _known_losses() -> list[Comparison]:
 
 
 def _padding() -> Comparison:
-    """Targets of any length: every position is noised, predicted and counted, PAD as text."""
+    """Every target position, padding included, is noised, predicted and counted."""
     batch = {
         "tokens": (torch.arange(4) < torch.tensor([[1], [3], [4]])).long(),
         "valid": torch.ones(3, 4, dtype=torch.bool),  # PAD is a target like any other
@@ -217,5 +217,5 @@ def _padding() -> Comparison:
 
 
 def _moved(eps_B: Tensor, abar_M1: Tensor) -> Tensor:
-    """The noise that a clean embedding 0.1 larger leaves for the same noisy one."""
+    """The noise eps for the same noisy embedding if the clean one is 0.1 larger."""
     return eps_B[:, None].double() - 0.1 * (abar_M1 / (1 - abar_M1)).sqrt()

@@ -1,9 +1,9 @@
-"""What is known exactly about MDLM: its bound is tight where the denoiser is right.
+"""Oracle of MDLM: its bound is tight if the denoiser is exact.
 
-With the true conditionals of a small joint distribution in the place of the network, the
+With the true conditionals of a small joint distribution in place of the network, the
 continuous-time NELBO of every sequence is -log p (Sahoo et al. 2024, eq. 10: under SUBS
-and with x_theta = E[x_0 | x_t] nothing is lost for any order of revealing). The noise is
-not drawn but enumerated, so that nothing is left to chance.
+and with x_theta = E[x_0 | x_t] the bound is tight for any order of revealing). The noise is
+enumerated instead of sampled, so that the result is deterministic.
 """
 
 import itertools
@@ -33,7 +33,7 @@ from model.verification.texts import (
 )
 
 NODES = 32
-"""Nodes of the Gauss-Legendre rule over time, whose error is far below float32's."""
+"""Nodes of the Gauss-Legendre rule over time; its error is far below float32 precision."""
 
 
 def oracles() -> Iterator[Check]:
@@ -48,7 +48,7 @@ def _joints() -> list[Joint]:
 
 
 def _held_out_bound() -> list[Comparison]:
-    """All tokens, and some given the others: over every number and order of masked ones."""
+    """Held-out bound of all tokens, and of some given the others, over all mask orders."""
     found, truth = [], []
     for joint in _joints():
         for free in itertools.product([False, True], repeat=joint.length):
@@ -69,7 +69,7 @@ def _bound(joint: Joint, free_L: Tensor) -> Tensor:
 
 
 def _texts_of_any_length() -> list[Comparison]:
-    """Padded texts: the bound, of the text given its length or with it, and what is counted."""
+    """Padded texts: the bound, given the length or including it, and the tokens counted."""
     texts = Texts((0.5, 0.3, 0.2))
     text = -(texts.log_prob - texts.log_prob_of_length)
     known = {
@@ -84,14 +84,14 @@ def _texts_of_any_length() -> list[Comparison]:
         comparisons.append(relative(f"{what}, padding {padding}", found, truth))
         wrong = int((counted != tokens).sum())
         comparisons.append(Comparison(what=f"tokens counted, padding {padding}", deviation=wrong))
-    # In any order it is a code for the text given its length, so on average no shorter than -log p.
+    # In any order it is a code for the text given its length: on average at least -log p.
     over = (texts.probability * (_any_order(texts) - text)).sum()
     comparisons.append(Comparison(what="a bound, padding masked", deviation=float(over < 0)))
     return comparisons
 
 
 def _padded_bound(objective: Mdlm, texts: Texts) -> tuple[Tensor, Tensor]:
-    """The expected held-out loss of each text and its counted tokens, ``[N]``, as evaluated."""
+    """The expected held-out loss of each padded text and its number of counted tokens, ``[N]``."""
     ids_NL = texts.outcomes
     length = ids_NL.shape[1] - 1  # BOS is given
     order_PL = torch.tensor(list(itertools.permutations(range(length))))
@@ -101,7 +101,7 @@ def _padded_bound(objective: Mdlm, texts: Texts) -> tuple[Tensor, Tensor]:
         place_L = torch.arange(length + 1)
         ending_L = place_L > (ids_L != texts.PAD).sum() - 2
         free_L = (place_L > 0) & (ids_L != texts.PAD)
-        # As many hidden positions as there are: each number of them, equally often.
+        # Every number of masked positions out of the hidden ones, equally often.
         hidden = int((free_L & ~ending_L).sum()) if objective.padding == "visible" else length
         batch = batch_of(ids_L.repeat(hidden * len(order_PL), 1))
         batch["ending"] = ending_L.expand_as(batch["tokens"])
@@ -119,7 +119,10 @@ def _padded_bound(objective: Mdlm, texts: Texts) -> tuple[Tensor, Tensor]:
 
 
 def _any_order(texts: Texts) -> Tensor:
-    """-log p of the letters alone while all that is hidden is revealed one by one, ``[N]``."""
+    """-log p of the letters alone as hidden positions are revealed one by one, ``[N]``.
+
+    It is averaged over all orders of revealing.
+    """
     length = texts.outcomes.shape[1]
     total = torch.zeros(len(texts.outcomes), dtype=torch.float64)
     orders = list(itertools.permutations(range(1, length)))
@@ -137,7 +140,7 @@ def _any_order(texts: Texts) -> Tensor:
 
 
 def _training_loss() -> list[Comparison]:
-    """Under every schedule without its small constants the training loss integrates to -log p."""
+    """Under every exact schedule the training loss integrates to -log p."""
     plugin = Plugin("model.schedules")
     comparisons = []
     for name in plugin.names():
@@ -158,7 +161,7 @@ def _integral(objective: Mdlm, joint: Joint) -> Tensor:
 
 
 def _uniform_predictor() -> list[Comparison]:
-    """Log V a token, held out and whatever was drawn; (1 - eps) log V in training."""
+    """A uniform predictor: log V per token held out, for any draw; (1 - eps) log V in training."""
     model = DiT(vocab_size=7, width=2, num_heads=1)
     held_out = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)

@@ -1,7 +1,7 @@
-"""What is known exactly about SUNDAE: its corruption, its loss, and where both come to rest.
+"""Oracle of SUNDAE: its corruption, its loss and the loss's minimum, and its fixed point.
 
-Corruption is enumerated: a rate's Gauss-Legendre rule is exact for polynomials, which the chances
-of all texts are, and at each position a token is kept or becomes any of V ids.
+Corruption is enumerated: the Gauss-Legendre rule over the rate is exact for polynomials, which the
+probabilities of all texts are, and at each position a token is kept or becomes any of V ids.
 """
 
 import itertools
@@ -40,7 +40,7 @@ def oracles() -> Iterator[Check]:
 
 @dataclass(frozen=True)
 class _Network:
-    """Logits ``[M, R]`` by a function, in the place of a network."""
+    """Stand-in for a network: logits ``[M, R]`` from a function of the query."""
 
     logits: Callable[[Query], Tensor]
 
@@ -49,7 +49,7 @@ class _Network:
         return read(predicted(self.logits(query)))
 
     def encode(self, query: Query) -> Query:
-        """The query."""
+        """The query as it is."""
         return query
 
 
@@ -57,7 +57,7 @@ class _Network:
 
 
 def _corruption() -> list[Comparison]:
-    """The law of one token over all rates, with and without a [MASK] among the ids."""
+    """Distribution of one token over all rates, with and without [MASK] in the vocabulary."""
     comparisons = []
     for model in (_model(3), _model(5, mask_id=2), _model(4, mask_id=3)):
         ids_V = _ids(model)
@@ -78,7 +78,7 @@ def _corruption() -> list[Comparison]:
 
 
 def _least_loss() -> list[Comparison]:
-    """The loss is least, and is the entropy of what corruption hides, at Bayes' posterior."""
+    """The loss is minimal at Bayes' posterior, where it is the entropy of the clean tokens."""
     joint, model = Joint.random(3, 2), _model(3)
     noisy, chance_W = _enumerated(joint.outcomes, model)
     chance_B = (joint.probability[:, None] * chance_W).flatten()
@@ -103,8 +103,8 @@ def _least_loss() -> list[Comparison]:
 def _posterior(joint: Joint) -> tuple[Tensor, Tensor]:
     """p(x_i | y) ``[Y, L, V]`` of every corrupted text y, and p(y) ``[Y]``, in closed form.
 
-    With c positions changed of two, the chances over all rates of keeping (1 - r) + r / V and
-    of becoming one other id, r / V, are integrals of polynomials.
+    With c of two positions changed, the probabilities over all rates, products of (1 - r) + r / V
+    for a kept token and r / V for one other id, are integrals of polynomials.
     """
     kept, other = np.polynomial.Polynomial([1, 1 / 3 - 1]), np.polynomial.Polynomial([0, 1 / 3])
     by_changes = [float((kept ** (2 - c) * other**c).integ()(1.0)) for c in range(3)]
@@ -116,7 +116,7 @@ def _posterior(joint: Joint) -> tuple[Tensor, Tensor]:
 
 
 def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
-    """Every text under each of W corruptions, ``[N W, L]``, and the chance of each, ``[W]``."""
+    """Each text under each of W corruptions, ``[N W, L]``, and their probabilities, ``[W]``."""
     num, (texts, length) = len(_ids(model)), tokens_NL.shape
     rate_T, weight_T = legendre(NODES)
     # At a rate r ids are drawn above 1 - r, each in r / V of the unit interval.
@@ -138,7 +138,7 @@ def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
 
 
 def _uniform_predictor() -> list[Comparison]:
-    """Log V at every position of every view, whatever was drawn."""
+    """A uniform predictor has log V at every position of every view, for any draw."""
     comparisons = []
     draws = Draws(seed=5, split="verify", batch=64)
     position_B = torch.arange(64)
@@ -167,7 +167,10 @@ def _uniform_predictor() -> list[Comparison]:
 
 
 def _two_views_by_hand() -> list[Comparison]:
-    """Four tokens of five ids, of which a network that always adds one knows one in one view."""
+    """Loss of two views by hand: four tokens, and a network that predicts each id plus one.
+
+    It is right at one position of one view.
+    """
     model = _model(5)
     batch = batch_of(torch.tensor([[1, 1, 2, 3, 4]]))
     batch["valid"] = torch.tensor([[True, True, True, True, False]])
@@ -197,7 +200,7 @@ def _two_views_by_hand() -> list[Comparison]:
 
 
 def _fixed_point() -> list[Comparison]:
-    """A network that knows the text unrolls to it, and is sampled until it stands."""
+    """A network that knows the text unrolls to it, and sampling stops there."""
     model, draws = _model(7), Draws(seed=2, split="verify", batch=16)
     position_B = torch.arange(16)
     batch = batch_of((7 * draws.uniform("text", position_B, 12)).long())
@@ -246,6 +249,6 @@ def _model(vocab: int, mask_id: int | None = None) -> ModelConfig:
 
 
 def _ids(model: ModelConfig) -> Tensor:
-    """Every id that is no [MASK]."""
+    """All ids except [MASK]."""
     ids_V = torch.arange(model.vocab_size)
     return ids_V[ids_V != model.mask]

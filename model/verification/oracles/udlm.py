@@ -1,6 +1,6 @@
-"""What is known exactly about UDLM: with the right prediction its bound is the likelihood.
+"""Oracle of UDLM: with the exact prediction its bound is -log p.
 
-The right prediction at a position is p(x_0 there | the other positions of x_t): then the
+The exact prediction at a position is p(x_0 there | the other positions of x_t): then the
 reverse rates are those of the true process, whose paths end at x with probability p(x), and
 the bound is -log p(x) for every x. Noise is enumerated and time integrated by quadrature.
 """
@@ -26,7 +26,7 @@ from model.verification.scripted import Scripted
 from model.verification.texts import batch_of, legendre, row_losses
 
 NODES = 24
-"""Nodes of the Gauss-Legendre rule over w, where a time is w^3: at 0 integrands have logarithms."""
+"""Nodes of the Gauss-Legendre rule over w, with time w^3: integrands are logarithmic at 0."""
 
 Loss = Callable[[Prediction, Noisy], Tensor]
 
@@ -48,7 +48,7 @@ def oracles() -> Iterator[Check]:
 
 
 def _held_out_bound() -> list[Comparison]:
-    """All tokens, and some given the others."""
+    """Held-out bound of all tokens, and of some given the others."""
     found, truth = [], []
     objective = Udlm()
     for joint in (Joint.random(4, 1), Joint.random(2, 2), Joint.random(3, 3)):
@@ -62,7 +62,7 @@ def _held_out_bound() -> list[Comparison]:
 
 
 def _texts_of_any_length() -> list[Comparison]:
-    """Padded texts: the bound is of the text given its length, and the letters are counted."""
+    """Padded texts: the bound is on the text given its length; only letters are counted."""
     texts = Texts((0.5, 0.3, 0.2))
     place_L = torch.arange(texts.outcomes.shape[1])
     ending_NL = place_L > texts.num_letters[:, None]
@@ -86,7 +86,7 @@ def _texts_of_any_length() -> list[Comparison]:
 def _bound(
     objective: Udlm, law: Conditionals, free_NL: Tensor, more: Callable[[Tensor], Batch]
 ) -> Tensor:
-    """The expected held-out loss of each outcome, its free tokens noised; ``[N]``."""
+    """The expected held-out loss of each outcome with its free tokens noised, ``[N]``."""
     node_T, weight_T = _nodes()
     found = []
     for ids_L, free_L in zip(law.outcomes, free_NL, strict=True):
@@ -105,7 +105,7 @@ def _bound(
 
 
 def _training_loss() -> list[Comparison]:
-    """Under every schedule without its small constants the training loss integrates to -log p."""
+    """Under every exact schedule the training loss integrates to -log p."""
     plugin = Plugin("model.schedules")
     joint = Joint.random(3, 2)
     comparisons = []
@@ -131,12 +131,12 @@ def _training_loss() -> list[Comparison]:
 
 
 def _only(objective: Udlm) -> Loss:
-    """Its training loss, of which there is one term."""
+    """The single term of its training loss."""
     return lambda prediction, noisy: objective.losses(prediction, noisy)[LOSS]
 
 
 def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Tensor:
-    """Losses of every sample under the right prediction, ``[B]`` float64."""
+    """Losses of every sample under the exact prediction, ``[B]`` float64."""
     logits_MR = torch.nn.functional.pad(
         others(law, noisy.ids_BL, noisy.predict_mask_BL, alpha_B1)[noisy.predict_mask_BL]
         .log()
@@ -148,7 +148,7 @@ def _losses(loss: Loss, law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Te
 
 
 def others(law: Conditionals, ids_BL: Tensor, noised_BL: Tensor, alpha_B1: Tensor) -> Tensor:
-    """p(x_0 at a position | the others of x_t), ``[B, L, V]``; what is not noised is known."""
+    """p(x_0 at a position | other positions of x_t), ``[B, L, V]``; unnoised tokens are known."""
     other_B11 = ((1 - alpha_B1) / law.vocab)[:, None]
     same_BNL = (ids_BL[:, None] == law.outcomes).double()
     like_BNL = alpha_B1[:, None] * same_BNL + other_B11
@@ -173,7 +173,7 @@ def _chance(law: Conditionals, noisy: Noisy, alpha_B1: Tensor) -> Tensor:
 
 
 def _integrand() -> list[Comparison]:
-    """Two ways to write it, in float64; zero at the truth; two ids by hand."""
+    """The integrand in two other forms, in float64; zero at the truth; two ids by hand."""
     num, alpha_A = 7, torch.tensor([1e-3, 0.1, 0.5, 0.9, 0.999], dtype=torch.float64)
     case = torch.arange(num * num).repeat_interleave(len(alpha_A))
     alpha_M, clean_M, noisy_M = alpha_A.repeat(num * num), case // num, case % num
@@ -212,7 +212,7 @@ def _integrand() -> list[Comparison]:
 
 
 def _uniform_predictor() -> list[Comparison]:
-    """Log V a token, for every text; and at each alpha a closed form."""
+    """A uniform predictor: log V per token for every text, and a closed form at each alpha."""
     num = 5
     alpha_A = torch.linspace(0.02, 0.98, 9, dtype=torch.float64)
     other_A = (1 - alpha_A) / num
@@ -268,7 +268,7 @@ def _density(logits_MV: Tensor, clean_M: Tensor, noisy_M: Tensor, alpha_M: Tenso
 
 
 def _nodes() -> tuple[Tensor, Tensor]:
-    """Points of (0, 1) and weights, ``[NODES]`` each."""
+    """Quadrature points in (0, 1) and weights, ``[NODES]`` each."""
     w, weight_T = legendre(NODES)
     return w**3, 3 * w.square() * weight_T
 
@@ -280,12 +280,12 @@ def _noise(vocab: int, free_L: Tensor) -> Tensor:
 
 
 def _scripted(time_W: Tensor, alpha_W1: Tensor, noise_WL: Tensor, vocab: int) -> Draws:
-    """Draws that replace every noised token by these ids."""
+    """Scripted draws that replace every noised token by these ids."""
     share_WL = (noise_WL + 0.5) / vocab
     uniform_WL = alpha_W1 + (1 - alpha_W1) * share_WL
     return Scripted(time_B1=time_W[:, None], uniform_BL=uniform_WL)
 
 
 def _nats(what: str, found: Tensor, truth: Tensor) -> Comparison:
-    """Deviation in nats where the truth is below one, else relative."""
+    """Compare nats: absolute deviation if the truth is below one, else relative."""
     return relative(what, found, truth, truth.clamp(min=1))
