@@ -49,7 +49,7 @@ class Rows(Protocol):
 
 
 class AllRows:
-    """The whole vocabulary on one rank."""
+    """The unsharded vocabulary on one rank; collectives do nothing."""
 
     def __init__(self, num: int) -> None:
         self.first, self.num = 0, num

@@ -17,10 +17,10 @@ class Table(Protocol):
     """Maps vectors to ids through the token embedding table."""
 
     def round(self, x_ME: Tensor) -> Tensor:
-        """The likeliest id of each embedding, ``[M]`` (rounding, Li et al. 2022, eq. 2)."""
+        """Round each embedding to its likeliest id, ``[M]`` (Li et al. 2022, eq. 2)."""
 
     def nearest(self, x_ME: Tensor) -> Tensor:
-        """The embedding ``[M, E]`` nearest to each vector (clamping, section 4.3)."""
+        """The embedding ``[M, E]`` nearest to each vector (clamping, Li et al., section 4.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Prediction:
 
 
 CATEGORICALS = ("logits", "rounding")
-"""Fields whose tensors are logits."""
+"""Fields of :class:`Prediction` that are categoricals, given by logits."""
 
 Answer = TypeVar("Answer", Tensor, tuple[Tensor, ...])
 """Result of reading a prediction: the same on every rank of a model replica."""

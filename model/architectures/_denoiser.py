@@ -26,7 +26,8 @@ class DenoiserConfig(ModelConfig):
         num_kv_heads: key/value heads, each shared by H / num_kv_heads query heads
             (grouped-query attention, Ainslie et al. 2023); by default H.
         head_size: E, the width of a head; by default D / H.
-        qkv_bias, attention_bias: biases in the q, k and v projections; in the output projection.
+        qkv_bias, attention_bias: biases in the q, k and v projections; in attention's output
+            projection.
         qk_norm: RMSNorm on each query and key head, before the rotary embedding.
         hide_padding: mask padding out of attention (MDLM's release attends to it).
         tied_head: use the embedding as the head's weight.
@@ -137,7 +138,7 @@ class HasHead(nn.Module):
 
     @property
     def weight(self) -> nn.Parameter:
-        """The head's matrix, or this rank's rows of it."""
+        """The head's weight, or this rank's rows."""
         weight = self.head.weight
         assert isinstance(weight, nn.Parameter)
         return weight
@@ -147,7 +148,10 @@ class HasHead(nn.Module):
         self.head = nn.Identity()
 
     def read_at(self, predict_mask_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns ``[M]`` from which the predictions at ``predict_mask_BL`` are read."""
+        """Rows and columns ``[M]`` of the hidden states that predict ``predict_mask_BL``.
+
+        They are one column to the left with ``shifted_output``.
+        """
         row_M, column_M = predict_mask_BL.nonzero(as_tuple=True)
         return row_M, (column_M - self.shift).clamp(min=0)
 

@@ -70,7 +70,7 @@ class Projection(nn.Module):
 
 
 class EncoderDecoderInput(HasTable):
-    """The first layer: source ids and noisy target embeddings into the stream."""
+    """The first layer: source embedding, noisy target embeddings and noise level."""
 
     def __init__(self, config: EncoderDecoderConfig, factory: LayerFactory) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class EncoderDecoderInput(HasTable):
         return (self.cut(self.norm(h_BLD)), F.silu(time))
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Stream:
-        """``(noise, signal, level[, draft], ids, source, source_valid)`` to the stream."""
+        """``(noise, signal, level[, self_cond], ids, source, source_valid)`` to the stream."""
         noise_BLE, signal_BK, level_BK, *self_cond, ids_BL, source_BS, source_valid_BS = inputs
         target = self.target(
             noise_BLE, signal_BK, level_BK, self_cond[0] if self_cond else None, ids_BL
@@ -284,11 +284,11 @@ class EncoderDecoderOutput(HasTable):
         return {"vector_ME": output_ME, "clean_ME": clean_ME, "rounding": self.head(noised_ME)}
 
     def round(self, x_ME: Tensor) -> Tensor:
-        """The likeliest id of each embedding, ``[M]`` (rounding, Diffusion-LM, eq. 2)."""
+        """Round each embedding to its likeliest id, ``[M]`` (Diffusion-LM, eq. 2)."""
         return self._best(self.head(x_ME.to(self.weight.dtype)).float())
 
     def nearest(self, x_ME: Tensor) -> Tensor:
-        """The embedding ``[M, E]`` nearest to each vector (clamping, section 4.3)."""
+        """The embedding ``[M, E]`` nearest to each vector (clamping, Diffusion-LM, section 4.3)."""
         nearest_ME: Tensor = self.tokens(self._best(self.head(x_ME, give="nearest")))
         return nearest_ME.float()
 

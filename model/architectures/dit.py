@@ -48,7 +48,7 @@ class DiT(DenoiserConfig):
 
     @property
     def network(self) -> type["DiTNetwork"]:
-        """The class of its network."""
+        """The network class."""
         return DiTNetwork
 
     @property

@@ -33,7 +33,7 @@ class EncoderDecoder(EncoderDecoderConfig):
 
     @property
     def network(self) -> type["EncoderDecoderNetwork"]:
-        """The class of its network."""
+        """The network class."""
         return EncoderDecoderNetwork
 
     @property

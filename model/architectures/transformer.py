@@ -54,7 +54,7 @@ class Transformer(DenoiserConfig):
 
     @property
     def network(self) -> type["TransformerNetwork"]:
-        """The class of its network."""
+        """The network class."""
         return TransformerNetwork
 
     @property

@@ -1,1 +1,1 @@
-"""Networks: lists of layers that answer queries, one architecture a file."""
+"""Building blocks of the networks: base class, configuration, layers, attention and FLOP counts."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 FREQUENCIES = 256
-"""Width of the sinusoidal features of the level, before the MLP (DiT's choice)."""
+"""Width of the sinusoidal features of the noise level, before the MLP (as in DiT)."""
 
 
 def sinusoid(x_BK: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ FORMER = {
     "block": "now the architecture: write model.name=dit for adaln, model.name=transformer for "
     "pre_norm, and model.name=transformer with model.norm_first=false for post_norm",
 }
-"""Keys of earlier versions, and what to write instead."""
+"""Keys of earlier versions, with what replaces them."""
 
 
 def wrong_sizes(config: object, *names: str) -> Iterator[str]:

@@ -191,7 +191,7 @@ class Mlp(nn.Module):
         self.enter = factory.enter
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """``[B, L, D]`` to ``[B, L, D]``."""
+        """Apply the MLP: ``[B, L, D]`` to ``[B, L, D]``."""
         x_BLD = self.enter(x_BLD)
         if self.gate is None:
             return self.down(F.gelu(self.up(x_BLD), approximate=self.approximate))

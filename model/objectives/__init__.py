@@ -109,7 +109,7 @@ class LossSums:
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What a held-out bound (NELBO) is a bound on.
+    """Scope of a held-out bound (NELBO): the quantity that it bounds.
 
     Args:
         length_given: whether it bounds -log p of the text given its length; an EOS that follows

@@ -29,7 +29,7 @@ from model.prediction import Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Autoregressive(Objective):
-    """The objective of next-token models."""
+    """The objective of autoregressive (next-token) language models."""
 
     summary: ClassVar[str] = (
         "A causal transformer that writes text from left to right, one token at a time: the "

@@ -86,7 +86,7 @@ class Genie(Objective):
 
     @property
     def process(self) -> Gaussian:
-        """The forward process."""
+        """The Gaussian forward process."""
         return Gaussian(schedule=self.schedule, num_steps=self.num_steps)
 
     @property

@@ -21,7 +21,7 @@ from model.query import Query
 from model.samplers import Job, Sampler, check_steps
 
 Normal = Callable[[], Tensor]
-"""Draws standard normals in the shape of the embeddings."""
+"""A function that draws standard normals in the shape of the embeddings."""
 
 
 def plan(num_steps: int, steps: int) -> list[int]:

@@ -74,7 +74,7 @@ class Unrolled(Sampler):
         return ids_BL
 
     def _revised(self, job: Job, open_BL: Tensor, number: int, sure_BL: Tensor | None) -> Tensor:
-        """The positions that a step revises, bool ``[B, L]``."""
+        """Choose the positions that a step revises, bool ``[B, L]``."""
         if self.order == "random":
             score_BL = job.draws.uniform(f"revise/{number}", job.position_B, open_BL.shape[1])
         elif sure_BL is None:

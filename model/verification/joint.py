@@ -87,7 +87,7 @@ class Joint(Conditionals):
 
     @property
     def vocab(self) -> int:
-        """V."""
+        """V, the vocabulary size."""
         return self.p.shape[0]
 
     @property

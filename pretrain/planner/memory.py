@@ -98,8 +98,7 @@ def _buffer_bytes(
 ) -> int:
     weight = ELEMENT_BYTES[precision]
     if zero == 1 and precision == "bf16":
-        # Accumulated gradients are rounded into a copy for the reduction, after activations are
-        # freed.
+        # Gradient sums are rounded into a copy for the reduction, after activations are freed.
         return max(0, weight * stage.parameters - activations) if data > 1 else 0
     bucket = weight * reduce_bucket_size(stage.parameters)
     if zero < 3 or data == 1:
@@ -162,7 +161,7 @@ def _block_bytes(model: ModelConfig, layout: ParallelConfig, element: int) -> fl
     width, tensor = model.width, layout.tensor
     stream_parts = tensor if layout.sequence_parallel else 1
     split = model.split_activations(tensor) / tensor
-    masks = 2 * width if model.dropout else 0  # a byte each
+    masks = 2 * width if model.dropout else 0  # one byte per element
     return element * (6 * width / stream_parts + 2 * width + split) + masks
 
 

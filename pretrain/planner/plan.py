@@ -174,7 +174,7 @@ def as_json(config: RunConfig, ranks: int | None) -> dict[str, Any]:
 
 
 def to_plain(numbers: Plan) -> dict[str, Any]:
-    """A plan as dictionaries and scalars."""
+    """The plan as nested dictionaries and scalars."""
     return {
         "parameters": numbers.parameters,
         "ranks": numbers.ranks,

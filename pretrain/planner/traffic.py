@@ -71,7 +71,7 @@ def ring(size: int) -> float:
 
 
 def _tensor(stage: Stage, layout: ParallelConfig, stream: float) -> float:
-    """Two all-reduces forward, two backward, and two more where a block is recomputed."""
+    """Tensor-parallel traffic: two all-reduces forward, two backward, two per recomputation."""
     sums = 4 * len(stage.blocks) + 2 * num_recomputed(stage, layout)
     return 2 * sums * ring(layout.tensor) * stream
 

@@ -190,7 +190,7 @@ def denoised(joint: Conditionals, noisy: Noisy) -> Tensor:
         mask_LL = dense_mask(noisy.layout, read, read, noisy.ids_BL.device)
         assert mask_LL is not None
         seen_ML = seen_ML.masked_fill(~mask_LL[column_M], joint.mask)
-    # Of a position and its copy at most one is seen; [MASK] is the largest id.
+    # At most one of a position and its copy is visible; [MASK] is the largest id.
     seen_ML = seen_ML.unflatten(1, (-1, length)).amin(dim=1)
     where_ML = torch.arange(length) == column_M[:, None]
     return joint.denoise(seen_ML, noisy.level_BK, where_ML)

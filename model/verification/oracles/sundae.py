@@ -119,7 +119,7 @@ def _enumerated(tokens_NL: Tensor, model: ModelConfig) -> tuple[Noisy, Tensor]:
     """Each text under each of W corruptions, ``[N W, L]``, and their probabilities, ``[W]``."""
     num, (texts, length) = len(_ids(model)), tokens_NL.shape
     rate_T, weight_T = legendre(NODES)
-    # At a rate r ids are drawn above 1 - r, each in r / V of the unit interval.
+    # At rate r, uniforms above 1 - r replace the token; each id has r / V of the unit interval.
     drawn_TC = 1 - rate_T[:, None] * (torch.arange(num) + 0.5) / num
     uniform_TC = torch.cat([drawn_TC, (1 - rate_T[:, None]) / 2], dim=1)
     chance_TC = torch.cat([(rate_T / num)[:, None].expand(-1, num), 1 - rate_T[:, None]], dim=1)

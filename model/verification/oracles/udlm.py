@@ -234,7 +234,7 @@ def _uniform_predictor() -> list[Comparison]:
 
 
 def _reverse_step() -> list[Comparison]:
-    """The reverse step by Bayes' rule over two steps of the process, and its normaliser."""
+    """The reverse step equals Bayes' rule over two steps of the process; so does its normaliser."""
     model = DiT(vocab_size=4, mask_id=1, width=2, num_heads=1)
     ids, num = torch.tensor([0, 2, 3]), 3
     logits_MR = torch.full((num, model.num_rows), -torch.inf)
@@ -274,7 +274,7 @@ def _nodes() -> tuple[Tensor, Tensor]:
 
 
 def _noise(vocab: int, free_L: Tensor) -> Tensor:
-    """Every id at every free position and 0 elsewhere, ``[Z, L]``."""
+    """Enumerate every id at every free position, 0 elsewhere, ``[Z, L]``."""
     choices = [range(vocab) if free else (0,) for free in free_L.tolist()]
     return torch.tensor(list(itertools.product(*choices)))
 
