@@ -114,7 +114,7 @@ class Scope:
     Args:
         length_given: whether it bounds -log p of the text given its length; an EOS that follows
             from the length is then neither predicted nor counted.
-        padding: how padding is treated, as text.
+        padding: how padding is treated, in words for the report.
         end_masked: whether the end of a text (EOS and padding) is masked like the text; samplers
             then leave it free.
         exact: whether it is the exact -log p instead of a bound: one sample is enough.
