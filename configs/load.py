@@ -108,8 +108,8 @@ def _merged_block(old: dict[str, Any], new: dict[str, Any]) -> Block:
 
 def _same_name(old: Any, new: Any) -> bool:
     """Whether both are of one class, as far as they tell."""
-    names = {block["name"] for block in (old, new) if "name" in block}
-    return len(names) < 2
+    names = [block["name"] for block in (old, new) if "name" in block]
+    return len(names) < 2 or names[0] == names[1]
 
 
 def is_override(word: str) -> bool:

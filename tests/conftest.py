@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from pretrain.config import RunConfig
     from pretrain.launch.pool import Pool
 
-# Small tensors gain nothing from threads, and lose much where other work shares the cores.
-torch.set_num_threads(1)
+# How long one example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,6 +81,15 @@ def no_rank_is_left() -> Iterator[None]:
         if value is not None:
             os.environ[name] = value
     assert after == before
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small tensors gain nothing from threads, and lose much where other work shares the cores.
+
+    A test that trains in its own process sets another number; the next one has one again.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

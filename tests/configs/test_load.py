@@ -53,6 +53,7 @@ def test_words_alone_are_enough() -> None:
         ("x", {"name": "y", "j": 2}, {"name": "y", "j": 2}),
         ({"name": "x", "k": 1}, "y", "y"),
         ([1, 2], [3], [3]),
+        ({"name": "x", "k": 1}, {"name": [3]}, {"name": [3]}),
         ({"k": 1}, None, None),
     ],
 )

@@ -115,7 +115,7 @@ def test_rows_that_are_left_out_are_said(saved, tmp_path: Path, corpus: Path, ca
         (["to-hf", "CKPT", "CKPT"], "is there already; choose another OUT"),
         (["to-hf", "CKPT", "OUT", "--format", "bert"], "format bert comes in only"),
         (["to-hf", "CKPT", "OUT", "--tokenizer", "CORPUS"], "vocabulary mismatch"),
-        (["to-hf", "CKPT", "OUT", "--format", "llada"], "block is adaln, and LLaDA has pre_norm"),
+        (["to-hf", "CKPT", "OUT", "--format", "llada"], "name is dit, and LLaDA is a transformer"),
     ],
 )
 def test_wrong_words_are_one_error(
