@@ -88,7 +88,7 @@ def start(run: Path, config: RunConfig) -> None:
     """What a start does of itself, but for the engine."""
     directory = RunDirectory(run)
     directory.check(config)
-    preflight.nothing_to_do(run, config.steps)
+    preflight.nothing_to_do(run, store.open_newest(directory.checkpoints)[0], config.steps)
     attempt = directory.begin(config)
     store.fence(directory.checkpoints, attempt)
     newest, _ = store.newest(directory.checkpoints)
