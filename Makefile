@@ -22,7 +22,7 @@ RUN_genie_4 := run_dir=runs/demo-genie-4
 .PHONY: help demo test lint clean
 
 help:
-	@echo "make demo          train, evaluate and sample a small model on this machine (5 minutes)"
+	@echo "make demo          train, evaluate and sample a small model on this machine (minutes)"
 	@echo "make demo OBJECTIVE=genie      the same with GENIE in the place of MDLM"
 	@echo "make demo RANKS=4      the same on 4 ranks: tensor parallel 2 x pipeline 2"
 	@echo "make demo WORDS='steps=100 run_dir=runs/short'   the same with other settings"
