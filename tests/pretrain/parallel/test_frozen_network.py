@@ -174,7 +174,9 @@ def test_a_name_that_is_unknown_is_told_with_those_that_are_known() -> None:
 def test_a_name_that_no_tensor_can_have_is_refused(teacher: Path) -> None:
     config = config_of(teacher)
 
-    class Odd(type(config.objective)):  # type: ignore[misc]
+    base: Any = type(config.objective)
+
+    class Odd(base):
         @property
         def networks(self) -> dict[str, str]:
             return {"own": "x", "a/b": "y"}

@@ -158,9 +158,11 @@ def test_a_job_that_runs_without_ranks_says_so(records: Records, monkeypatch) ->
 
 def test_a_sweeps_table_says_so_too(records: Records, monkeypatch, capsys) -> None:
     records.add_job("7", 1, "first")
-    record_members(records.run.parent, [("seed=1",)], [SimpleNamespace(run=records.run)])  # type: ignore[list-item]
+    submission: Any = SimpleNamespace(run=records.run)
+    record_members(records.run.parent, [("seed=1",)], [submission])
     monkeypatch.setattr(controller, "jobs", lambda ids: dict.fromkeys(ids))
-    follow.status(SimpleNamespace(runs=[records.run.parent]))  # type: ignore[arg-type]
+    arguments: Any = SimpleNamespace(runs=[records.run.parent])
+    follow.status(arguments)
     table_of_values = capsys.readouterr().out.split("\n\n")[1]
     assert "died" in table_of_values
     assert "running" not in table_of_values

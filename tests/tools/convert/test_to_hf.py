@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from exports import BERT
 from small_models import configured, random_weights, run_of, save_weights
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
@@ -25,14 +26,6 @@ from tools.convert.to_hf import to_hf
 
 GROUPED = {"num_kv_heads": 2, "qk_norm": True, "qkv_bias": True}
 LLAMA: dict[str, Any] = {"name": "transformer", "mlp": "swiglu", "norm": "rmsnorm", **GROUPED}
-BERT: dict[str, Any] = {
-    "name": "transformer",
-    "norm_first": False,
-    "norm_bias": True,
-    "qkv_bias": True,
-    "gelu": "erf",
-}
-BERT |= {"attention_bias": True, "num_positions": 40, "tied_head": True, "head_bias": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "time": {"time_conditioning": True},
