@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -287,6 +288,15 @@ def test_one_that_cannot_write_is_off(
     made.close()
     (text,) = said
     assert " is off: " in text
+
+
+def test_a_wandb_file_that_cannot_be_written(started, monkeypatch, wandb: FakeWandb) -> None:
+    refuse = Mock(side_effect=OSError("Read-only file system"))
+    monkeypatch.setattr("pretrain.run.loggers.wandb_run.write_json", refuse)
+    made, said = started("wandb.mode=offline")
+    made.close()
+    refuse.assert_called_once()
+    assert said == ["wandb is off: OSError: Read-only file system"]
 
 
 @pytest.mark.parametrize(
