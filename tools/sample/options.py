@@ -16,6 +16,7 @@ from tools import command
 
 SAMPLERS = Plugin("model.samplers")
 HELP = "help"
+INDENT = " " * 15
 
 
 def add_sampler_option(parser: argparse.ArgumentParser) -> None:
@@ -96,11 +97,12 @@ def listing(config: RunConfig | None = None) -> str:
 def _described(name: str, config: RunConfig | None) -> Iterator[str]:
     kind: Any = SAMPLERS.resolve(name)
     first = without_markup((kind.__doc__ or "").strip().partition("\n")[0])
-    yield f"  {name:<12} {first}"
+    width = max(map(len, SAMPLERS.names()))
+    yield f"  {name:<{width}} {first}"
     if config is not None:
-        yield from _filled(_suits(name, config), " " * 15)
+        yield from _filled(_suits(name, config), INDENT)
     for key in keys(kind):
-        yield from _filled(f"{key.name}={key.default}  ({key.type}) {key.meaning}", " " * 15)
+        yield from _filled(f"{key.name}={key.default}  ({key.type}) {key.meaning}", INDENT)
 
 
 def _misfit(name: str, config: RunConfig) -> str | None:

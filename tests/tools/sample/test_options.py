@@ -74,7 +74,7 @@ def test_the_list_tells_of_every_sampler_and_setting(mdlm: RunConfig) -> None:
     text = listing()
     for name in SAMPLERS.names():
         assert f"\n  {name} " in f"\n{text}"
-    assert "temperature=1  (number) of the token draws; 0 takes the likeliest" in text
+    assert "temperature=1  (number) sampling temperature of tokens; 0 takes the likeliest" in text
     assert "variance=large  (small | large)" in text
     assert "suit" not in text
     assert "(suits this model, and is its default)" in listing(mdlm)
