@@ -51,7 +51,7 @@ setup(
         "test": [
             "accelerate>=1.15,<2",
             "hypothesis>=6.100,<7",
-            "mypy>=1.15,<3",
+            "mypy>=2.4,<3",
             "peft>=0.21,<0.22",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",

@@ -55,6 +55,8 @@ def test_on_the_same_layout_nothing_changes(train, tmp_path: Path, settings: str
 
 ONE = ("parallel.micro_batch=8",)
 
+UNDER_EACH = 4
+"""Steps under each layout of a chain."""
 LONGEST = "one, tensor x pipeline, ZeRO 3, tensor x ZeRO 2"
 CHAINS = {
     LONGEST: [
@@ -86,15 +88,16 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_under_other_layouts_the_curve_goes_on(
     train, tmp_path: Path, references: Path, precision: str, chain: str
 ) -> None:
-    """Ten steps under each; the truth is one rank, uninterrupted."""
+    """Some steps under each; the truth is one rank, uninterrupted."""
     whole = references / precision
     words = (*EXACT, f"precision={precision}")
     if not whole.exists():
-        train(*words, *ONE, "stop_after=40", f"run_dir={whole}")
+        longest = max(map(len, CHAINS.values()))
+        train(*words, *ONE, f"stop_after={UNDER_EACH * longest}", f"run_dir={whole}")
     for number, layout in enumerate(CHAINS[chain], 1):
-        train(*words, *layout, f"stop_after={10 * number}")
+        train(*words, *layout, f"stop_after={UNDER_EACH * number}")
     run = tmp_path / "run"
-    steps = 10 * len(CHAINS[chain])
+    steps = UNDER_EACH * len(CHAINS[chain])
     assert training(run, "step") == list(range(1, steps + 1))
     assert training(run, "tokens_seen") == training(whole, "tokens_seen")[:steps]
     loss, norm = (1e-5, 1e-4) if precision == "fp32" else (0.02, 0.02)

@@ -11,6 +11,7 @@ import ast
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from configs.build import Plugin
@@ -74,17 +75,19 @@ def _method(architecture: str, objective: str | None, samplers: Sequence[str]) -
     return "\n".join([title, "", "from typing import Any", "", *imports, "", *tables, ""])
 
 
-def _own_imports(text: str, path: Path) -> list[str]:
+@cache
+def _own_imports(text: str, path: Path) -> tuple[str, ...]:
     """Modules of ours that a file imports; others must be at hand wherever the weights go."""
-    optional = {
-        node
-        for guarded in ast.walk(ast.parse(text))
+    nodes = list(ast.walk(ast.parse(text)))
+    optional_lines = {
+        node.lineno
+        for guarded in nodes
         if isinstance(guarded, ast.Try)
         for node in ast.walk(guarded)
+        if isinstance(node, ast.stmt)
     }
-    optional_lines = {getattr(node, "lineno", None) for node in optional}
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
         elif isinstance(node, ast.Import):
@@ -97,4 +100,4 @@ def _own_imports(text: str, path: Path) -> list[str]:
                 found.append(name)
             elif top not in NEEDED | sys.stdlib_module_names and node.lineno not in optional_lines:
                 raise AssertionError(f"{path} imports {name}, which an export cannot take along")
-    return found
+    return tuple(found)

@@ -52,14 +52,23 @@ class Outcome:
 
 def run(world: World, config: RunConfig, steps: int) -> Outcome:
     """Train for some steps, evaluate, and sample, on one of the ranks."""
+    return _on_mesh(world, config, steps, judged=True)
+
+
+def train(world: World, config: RunConfig, steps: int) -> Outcome:
+    """Train for some steps, on one of the ranks; nothing is evaluated or sampled."""
+    return _on_mesh(world, config, steps, judged=False)
+
+
+def _on_mesh(world: World, config: RunConfig, steps: int, *, judged: bool) -> Outcome:
     mesh = Mesh(world, tensor=config.parallel.tensor, pipeline=config.parallel.pipeline)
     torch.set_num_threads(1)  # on busy cores threads were seen to make tiny steps ten times slower
-    outcome = _run(mesh, config, steps)
+    outcome = _run(mesh, config, steps, judged)
     mesh.close()  # not after an error: the peers' complaints would come before its traceback
     return outcome
 
 
-def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
+def _run(mesh: Mesh, config: RunConfig, steps: int, judged: bool) -> Outcome:
     draws = Draws(seed=config.seed, split="train", batch=config.global_batch)
     trained = build(config, mesh)
     trained.networks = frozen_networks.load(config, mesh)
@@ -85,9 +94,10 @@ def _run(mesh: Mesh, config: RunConfig, steps: int) -> Outcome:
         outcome.losses.append(training.losses(sums, counts).total)
         outcome.grad_norms.append(trained.grad_norm)
     outcome.final = _masters(trained)
-    outcome.document_nats = _evaluate(trained, mesh, config, training.state)
-    outcome.samples = _sample(trained, mesh, config, training.state)
-    outcome.drawn, outcome.logits = _draw(trained, mesh, config)
+    if judged:
+        outcome.document_nats = _evaluate(trained, mesh, config, training.state)
+        outcome.samples = _sample(trained, mesh, config, training.state)
+        outcome.drawn, outcome.logits = _draw(trained, mesh, config)
     return outcome
 
 

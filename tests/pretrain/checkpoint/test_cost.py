@@ -78,7 +78,8 @@ def configured(name: str, layout: ParallelConfig) -> RunConfig:
     return replace(config, parallel=layout, checkpoint=CheckpointConfig(keep_last=1))
 
 
-@pytest.mark.parametrize("name", [pytest.param("many small", marks=pytest.mark.slow), "few large"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_files_and_memory_of_a_save_and_of_loads(pool: Pool, tmp_path: Path, name: str) -> None:
     ranks = pool.run(2, save, configured(name, ParallelConfig(data=2)), tmp_path)
     (checkpoint,) = tmp_path.glob("step-*")

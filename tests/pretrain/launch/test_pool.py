@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from pretrain.launch import local as launch
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool, RankError
 from pretrain.parallel.mesh import Mesh
@@ -41,7 +42,10 @@ def test_the_same_processes_meet_again(pool: Pool) -> None:
     assert [pid for pid, _ in second] == [pid for pid, _ in first[:3]]
 
 
-def test_a_failure_names_its_rank_and_the_next_call_works(pool: Pool) -> None:
+def test_a_failure_names_its_rank_and_the_next_call_works(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "GRACE_S", 1.0)
     with pytest.raises(RankError, match="rank 2 of 4 failed") as caught:
         pool.run(4, fail_on_one, 2)
     assert "LookupError: this one" in str(caught.value)

@@ -69,7 +69,7 @@ def test_what_is_frozen_stays_and_the_rest_is_trained_as_in_one_process(
     pool: Pool, plain: Any, settings: str, size: int, layout: dict[str, Any]
 ) -> None:
     config = config_of(settings, parallel=layout)
-    outcomes = pool.run(size, layouts.run, config, STEPS, timeout_s=120)
+    outcomes = pool.run(size, layouts.train, config, STEPS, timeout_s=120)
     truth, first = plain(settings), outcomes[0]
     assert deviation(first.losses, truth.losses) < 1e-5
     assert deviation(first.grad_norms, truth.grad_norms) < 1e-4
@@ -99,8 +99,8 @@ def test_in_bf16_the_exact_values_stay(pool: Pool, settings: str, layout: dict[s
     """And with every parameter cut under ZeRO 3."""
     cut = {**layout, "param_persistence_threshold": 0}
     config = config_of(settings, precision="bf16", parallel=cut)
-    outcomes = pool.run(2, layouts.run, config, STEPS, timeout_s=120)
-    (one,) = pool.run(1, layouts.run, config_of(settings, precision="bf16"), STEPS)
+    outcomes = pool.run(2, layouts.train, config, STEPS, timeout_s=120)
+    (one,) = pool.run(1, layouts.train, config_of(settings, precision="bf16"), STEPS)
     assert deviation(outcomes[0].losses, one.losses) < 0.02
     assert deviation(outcomes[0].grad_norms, one.grad_norms) < 0.02
     after = assemble([piece for outcome in outcomes for piece in outcome.final])
@@ -110,7 +110,7 @@ def test_in_bf16_the_exact_values_stay(pool: Pool, settings: str, layout: dict[s
 
 def test_zero_3_with_every_parameter_cut(pool: Pool, plain: Any) -> None:
     config = config_of("table", parallel=ALL_CUT)
-    first = pool.run(2, layouts.run, config, STEPS)[0]
+    first = pool.run(2, layouts.train, config, STEPS)[0]
     assert deviation(first.losses, plain("table").losses) < 1e-5
     assert deviation(first.grad_norms[:1], plain("table").grad_norms[:1]) < 1e-6
 

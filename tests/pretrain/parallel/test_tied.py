@@ -38,8 +38,8 @@ def config(precision: str) -> RunConfig:
 def test_a_stage_whose_table_has_no_gradient_does_not_wait(pool: Pool, precision: str) -> None:
     whole = config(precision)
     split = replace(whole, parallel=replace(whole.parallel, pipeline=2))
-    (one,) = pool.run(1, layouts.run, whole, STEPS)
-    two = pool.run(2, layouts.run, split, STEPS, timeout_s=60)[0]
+    (one,) = pool.run(1, layouts.train, whole, STEPS)
+    two = pool.run(2, layouts.train, split, STEPS, timeout_s=60)[0]
     close = 1e-6 if precision == "fp32" else 0.02
     assert deviation(two.losses, one.losses) < close
     assert deviation(two.grad_norms, one.grad_norms) < close

@@ -13,6 +13,8 @@ from transformers import FillMaskPipeline
 class TemplatePipeline(FillMaskPipeline):
     """transformers' own, with a tokenizer that reads special tokens."""
 
+    tokenizer: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A copy: elsewhere the user's tokenizer goes on as it was.
