@@ -28,8 +28,9 @@ LEVEL_BUCKETS = 10
 Batch = dict[str, Tensor]
 """Tensors of a batch: ``tokens`` [B, L] int64, ``valid`` [B, L] bool (false at padding),
 ``position`` [B] int64 in the stream; with a source also ``source`` [B, S] int64 and
-``source_valid`` [B, S] bool. Held-out windows of padded texts also have ``ending`` [B, L] bool,
-the positions that follow from the length: the last EOS and the padding. With separate attention
+``source_valid`` [B, S] bool. Held-out windows also have ``free`` [B, L] bool, the tokens to score,
+and those of padded texts ``ending`` [B, L] bool, the positions that follow from the length: the
+last EOS and the padding. With separate attention
 for documents packed into one sample, ``segment`` [B, L] int64 from 1 on."""
 
 State = Mapping[str, Tensor]
@@ -237,9 +238,9 @@ class Objective(ABC):
         """The objective as :class:`Bounded`; None if it has no bound on the likelihood."""
         return self if isinstance(self, Bounded) else None
 
-    def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
+    def counted(self, batch: Batch, model: ModelConfig) -> Tensor:
         """See :class:`Bounded`: by default the end of a padded text is given."""
-        counted_BL = free_BL & (batch["tokens"] != model.mask)
+        counted_BL = batch["free"] & (batch["tokens"] != model.mask)
         return counted_BL & ~batch["ending"] if "ending" in batch else counted_BL
 
     def scope(self, *, padded: bool) -> Scope:
@@ -262,20 +263,15 @@ class Bounded(Protocol):
     """An objective with a bound on the likelihood (NELBO)."""
 
     def bound_corrupt(
-        self,
-        batch: Batch,
-        free_BL: Tensor,
-        draws: Draws,
-        model: ModelConfig,
-        state: State = NO_STATE,
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
         """Corrupt a held-out batch so that its loss is an unbiased NELBO estimate in nats.
 
-        ``free_BL`` (bool) marks the tokens that are :meth:`counted`; the others are given,
-        except ``batch["ending"]``, which is treated as :meth:`scope` states.
+        ``batch["free"]`` marks the tokens to score, as far as they are :meth:`counted`; the others
+        are given, except ``batch["ending"]``, which is treated as :meth:`scope` states.
         """
 
-    def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
+    def counted(self, batch: Batch, model: ModelConfig) -> Tensor:
         """The text tokens ``[B, L]`` (bool) that the nats are divided by: none of them given."""
 
     def scope(self, *, padded: bool) -> Scope:

@@ -52,31 +52,23 @@ class Autoregressive(Objective):
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
         """Shift the text right by one; all of its tokens are predicted."""
-        return self._asked(batch, batch["valid"], model)
+        return self.bound_corrupt(batch | {"free": batch["valid"]}, draws, model)
 
     def scope(self, *, padded: bool) -> Scope:
         """Exact -log p. EOS marks the end of a text, and is predicted and counted."""
         told = "behind the EOS, neither seen nor predicted nor counted" if padded else "none"
         return Scope(length_given=False, padding=told, end_masked=padded, exact=True)
 
-    def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
+    def counted(self, batch: Batch, model: ModelConfig) -> Tensor:
         """The tokens ``[B, L]`` (bool) that are scored, the EOS of padded texts among them."""
-        return free_BL & (batch["tokens"] != model.mask)
+        return batch["free"] & (batch["tokens"] != model.mask)
 
     def bound_corrupt(
-        self,
-        batch: Batch,
-        free_BL: Tensor,
-        draws: Draws,
-        model: ModelConfig,
-        state: State = NO_STATE,
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
         """As in training: tokens that are not free are read, and not predicted."""
-        return self._asked(batch, free_BL, model)
-
-    def _asked(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Noisy:
         tokens, valid, num = batch["tokens"], batch["valid"], len(batch["tokens"])
-        predicted_BL = self.counted(batch, free_BL, model)
+        predicted_BL = self.counted(batch, model)
         return Noisy(
             ids_BL=torch.cat([tokens.new_full((num, 1), model.mask), tokens[:, :-1]], dim=1),
             level_BK=torch.zeros(num, 1, device=tokens.device),

@@ -107,19 +107,14 @@ class Bd3lm(Mdlm):
         return self._with_copy(noisy)
 
     def bound_corrupt(
-        self,
-        batch: Batch,
-        free_BL: Tensor,
-        draws: Draws,
-        model: ModelConfig,
-        state: State = NO_STATE,
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
         """As MDLM's, per block: mask a random number of the block's hidden tokens.
 
         A single hidden token is always masked, so that no randomness is left.
         """
-        noisy = super().bound_corrupt(batch, free_BL, draws, model, state)
-        return noisy if self._num_blocks(free_BL.shape[1]) == 1 else self._with_copy(noisy)
+        noisy = super().bound_corrupt(batch, draws, model, state)
+        return noisy if self._num_blocks(batch["tokens"].shape[1]) == 1 else self._with_copy(noisy)
 
     def _num_blocks(self, length: int) -> int:
         return -(-length // self.block_size)

@@ -110,19 +110,14 @@ class Mdlm(Objective):
         given = self.padding == "masked"
         return Scope(length_given=given, padding=told[self.padding], end_masked=True)
 
-    def counted(self, batch: Batch, free_BL: Tensor, model: ModelConfig) -> Tensor:
+    def counted(self, batch: Batch, model: ModelConfig) -> Tensor:
         """The tokens ``[B, L]`` (bool) that the bound is divided by; see :class:`Bounded`."""
         if self.padding == "generated":
-            return free_BL & (batch["tokens"] != model.mask)
-        return super().counted(batch, free_BL, model)
+            return batch["free"] & (batch["tokens"] != model.mask)
+        return super().counted(batch, model)
 
     def bound_corrupt(
-        self,
-        batch: Batch,
-        free_BL: Tensor,
-        draws: Draws,
-        model: ModelConfig,
-        state: State = NO_STATE,
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
         """Mask some of the hidden tokens (:func:`model.processes.absorbing.some_of`).
 
@@ -130,10 +125,10 @@ class Mdlm(Objective):
         number masked is stratified over ``draws.batch``.
         """
         tokens, position = batch["tokens"], batch["position"]
-        counted_BL = self.counted(batch, free_BL, model)
+        counted_BL = self.counted(batch, model)
         hidden_BL = predicted_BL = counted_BL
         if self.padding != "visible" and "ending" in batch:
-            hidden_BL = (free_BL | batch["ending"]) & (tokens != model.mask)
+            hidden_BL = (batch["free"] | batch["ending"]) & (tokens != model.mask)
         if self.padding == "generated":
             predicted_BL = hidden_BL
         masked_BL, t_BK, weight_BK = self._some_of(hidden_BL, draws, position)

@@ -77,12 +77,7 @@ class Udlm(Objective):
         )
 
     def bound_corrupt(
-        self,
-        batch: Batch,
-        free_BL: Tensor,
-        draws: Draws,
-        model: ModelConfig,
-        state: State = NO_STATE,
+        self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
         """Replace free tokens with probability v^2, v uniform and stratified, with weight 2 v.
 
@@ -90,7 +85,7 @@ class Udlm(Objective):
         With m uniform, as in training, the variance would be infinite: the second moment of
         a changed token's loss, log(1/m) / m with probability m, is not integrable. With v it is.
         """
-        counted_BL = self.counted(batch, free_BL, model)
+        counted_BL = self.counted(batch, model)
         root_B1 = draws.times(batch["position"])
         schedule = self.schedule.exact()
         level_B1 = schedule.time(1 - root_B1.square()).float()

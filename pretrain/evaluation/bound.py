@@ -80,13 +80,14 @@ def document_losses(
     for turn, (first, part), mine in rounds:
         document, scored = part["document"], part["scored"]
         given = {key: part[key].to(device) for key in SEEN if key in part}
-        counted = objective.counted(given, scored.to(device), model)
+        given["free"] = scored.to(device)
+        counted = objective.counted(given, model)
         # The EOS that ends a padded text belongs to its document.
         owner = torch.where(scored, document, document.amax(dim=1, keepdim=True))
         window = first + torch.arange(len(scored), device=device)
         for sample in range(samples):
             inputs = given | {"position": window * samples + sample}
-            noisy = objective.bound_corrupt(inputs, counted, draws, model, evaluator.state)
+            noisy = objective.bound_corrupt(inputs, draws, model, evaluator.state)
             read = partial(objective.bound_losses, noisy=noisy)
             losses_M = evaluator.ask(noisy, read).double().cpu()
             if mine:

@@ -102,7 +102,7 @@ def _likelihood() -> list[Comparison]:
         truth.append(-joint.log_prob)
         for given in range(joint.length):
             free_BL = (torch.arange(joint.length) >= given).expand(joint.outcomes.shape)
-            noisy = objective.bound_corrupt(batch, free_BL, DRAWS, joint.config)
+            noisy = objective.bound_corrupt(batch | {"free": free_BL}, DRAWS, joint.config)
             found.append(_nats(noisy, joint))
             prompt_NL = joint.outcomes.masked_fill(free_BL, joint.mask)
             truth_given.append(joint.masked_log_prob(prompt_NL) - joint.log_prob)
@@ -120,9 +120,9 @@ def _texts_of_any_length() -> list[Comparison]:
     batch["valid"] = ids_NL != texts.PAD
     place_L = torch.arange(ids_NL.shape[1])
     batch["ending"] = place_L >= batch["valid"].sum(dim=1, keepdim=True) - 1
-    free_NL = batch["valid"] & (place_L > 0)
-    counted_NL = objective.counted(batch, free_NL, texts.config)
-    noisy = objective.bound_corrupt(batch, counted_NL, DRAWS, texts.config)
+    batch["free"] = batch["valid"] & (place_L > 0)
+    counted_NL = objective.counted(batch, texts.config)
+    noisy = objective.bound_corrupt(batch, DRAWS, texts.config)
     wrong = int((counted_NL.sum(dim=1) != texts.num_letters + 1).sum())
     return [
         relative("-log p, the length with it", _nats(noisy, texts), -texts.log_prob),

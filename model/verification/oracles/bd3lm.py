@@ -79,7 +79,7 @@ def _bound(joint: Joint, size: int, free_L: Tensor) -> Tensor:
     cases = math.lcm(*range(1, size + 1))  # every number of masks per block, equally often
     batch, draws = texts.every_order(joint, cases)
     free_BL = free_L.expand(batch["tokens"].shape)
-    noisy = Bd3lm(block_size=size).bound_corrupt(batch, free_BL, draws, joint.config)
+    noisy = Bd3lm(block_size=size).bound_corrupt(batch | {"free": free_BL}, draws, joint.config)
     return _losses(noisy, denoised(joint, noisy)).view(len(joint.outcomes), -1)
 
 
@@ -130,17 +130,16 @@ def _one_block() -> list[Comparison]:
     batch = texts.batch_of((7 * uniform_BL).long())
     batch["valid"] = torch.arange(12) < 1 + torch.arange(32)[:, None] % 12
     batch["ending"] = ~batch["valid"]
-    free_BL = batch["valid"] & (uniform_BL < 0.9)
+    batch["free"] = batch["valid"] & (uniform_BL < 0.9)
     comparisons = []
     for padding in ("masked", "generated", "visible"):
         settings: dict[str, object] = {"padding": padding, "schedule": LogLinear(eps=0.1)}
         apart = 0
         for size in (12, 40):
             one, other = Bd3lm(block_size=size, **settings), Mdlm(**settings)  # type: ignore[arg-type]
-            for method, more in (("corrupt", ()), ("bound_corrupt", (free_BL,))):
+            for method in ("corrupt", "bound_corrupt"):
                 found, truth = (
-                    getattr(objective, method)(batch, *more, draws, model)
-                    for objective in (one, other)
+                    getattr(objective, method)(batch, draws, model) for objective in (one, other)
                 )
                 apart += _differing(found, truth)
         comparisons.append(Comparison(what=f"as MDLM's, padding {padding}", deviation=apart))
@@ -167,7 +166,7 @@ def _uniform_predictor() -> list[Comparison]:
     found, expected = [], []
     for size in (1, 4, 5, 12):
         objective = Bd3lm(block_size=size, schedule=LogLinear(eps=0.1), t_min=0.2, t_max=0.7)
-        noisy = objective.bound_corrupt(batch, free_BL, draws, model)
+        noisy = objective.bound_corrupt(batch | {"free": free_BL}, draws, model)
         found.append(_losses(noisy, texts.uniform_logits(noisy, model)) / free_BL.sum(dim=1))
         noisy = objective.corrupt(batch, draws, model)
         over_BL = noisy.over_BL

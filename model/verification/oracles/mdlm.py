@@ -64,7 +64,7 @@ def _bound(joint: Joint, free_L: Tensor) -> Tensor:
     """The expected held-out loss of each outcome, ``[N]``."""
     batch, draws = every_order(joint, int(free_L.sum()))
     free_BL = free_L.expand(batch["tokens"].shape)
-    noisy = Mdlm().bound_corrupt(batch, free_BL, draws, joint.config)
+    noisy = Mdlm().bound_corrupt(batch | {"free": free_BL}, draws, joint.config)
     return _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1).mean(dim=1)
 
 
@@ -111,8 +111,8 @@ def _padded_bound(objective: Mdlm, texts: Texts) -> tuple[Tensor, Tensor]:
             time_B1=time_K.repeat_interleave(len(order_PL))[:, None],
             uniform_BL=uniform_PL.repeat(hidden, 1),
         )
-        free_BL = objective.counted(batch, free_L.expand_as(batch["tokens"]), texts.config)
-        noisy = objective.bound_corrupt(batch, free_BL, draws, texts.config)
+        batch["free"] = free_L.expand_as(batch["tokens"])
+        noisy = objective.bound_corrupt(batch, draws, texts.config)
         found.append(_losses(noisy, _denoised(texts, noisy)).mean())
         tokens.append(noisy.count() // len(batch["tokens"]))
     return torch.stack(found), torch.stack(tokens)
@@ -168,7 +168,7 @@ def _uniform_predictor() -> list[Comparison]:
     batch = batch_of((7 * held_out.uniform("text", position_B, 12)).long())
     free_BL = held_out.uniform("free", position_B, 12) < position_B[:, None] / 64
     free_BL[:, 0] = True
-    noisy = Mdlm().bound_corrupt(batch, free_BL, held_out, model)
+    noisy = Mdlm().bound_corrupt(batch | {"free": free_BL}, held_out, model)
     score_B = _losses(noisy, uniform_logits(noisy, model)) / free_BL.sum(dim=1)
 
     objective = Mdlm(schedule=LogLinear(eps=0.1), t_min=1e-3)

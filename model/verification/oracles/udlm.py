@@ -73,7 +73,7 @@ def _texts_of_any_length() -> list[Comparison]:
         return {"valid": tokens_BL != texts.PAD, "ending": place_L > length_B1 - 2}
 
     objective, batch = Udlm(), batch_of(texts.outcomes) | {"ending": ending_NL}
-    counted_NL = objective.counted(batch, free_NL, texts.config)
+    counted_NL = objective.counted(batch | {"free": free_NL}, texts.config)
     wrong = int((counted_NL.sum(dim=1) != texts.num_letters).sum())
     truth = texts.log_prob_of_length - texts.log_prob
     found = _bound(objective, texts, counted_NL, padded)
@@ -97,7 +97,7 @@ def _bound(
         share_W1 = (1 - root_W.square())[:, None]
         draws = _scripted(root_W, share_W1, noise_ZL.repeat(len(node_T), 1), law.vocab)
         free_BL = free_L.expand(batch["tokens"].shape)
-        noisy = objective.bound_corrupt(batch, free_BL, draws, law.config)
+        noisy = objective.bound_corrupt(batch | {"free": free_BL}, draws, law.config)
         loss_W = _losses(objective.bound_losses, law, noisy, share_W1)
         chance_W = weight_T.repeat_interleave(len(noise_ZL)) * _chance(law, noisy, share_W1)
         found.append(loss_W @ chance_W)

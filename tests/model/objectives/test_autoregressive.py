@@ -92,7 +92,8 @@ def test_a_mask_of_the_text_itself_is_read_but_not_predicted() -> None:
     assert noisy.ids_BL.tolist() == [[3, 5, 3]]
     assert noisy.predict_mask_BL.tolist() == [[True, False, True]]
     assert int(noisy.count()) == 2
-    assert OBJECTIVE.counted(batch_of(tokens), tokens > 0, model).tolist() == [[True, False, True]]
+    batch = batch_of(tokens) | {"free": tokens > 0}
+    assert OBJECTIVE.counted(batch, model).tolist() == [[True, False, True]]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_the_probabilities_of_all_texts_sum_to_one() -> None:
     assert float(p.sum()) == pytest.approx(1, abs=1e-6)
     assert float(p.std() / p.mean()) > 0.1  # of a network that prefers some
     free = (torch.arange(4) >= 1).expand(tokens.shape)
-    given = OBJECTIVE.bound_corrupt(batch_of(tokens), free, DRAWS, model.config)
+    given = OBJECTIVE.bound_corrupt(batch_of(tokens) | {"free": free}, DRAWS, model.config)
     by_first = (-nats(model, given)).exp().view(3, -1).sum(dim=1)
     torch.testing.assert_close(by_first, torch.ones(3).double(), rtol=0, atol=1e-6)
 
@@ -210,10 +211,10 @@ def test_the_probabilities_of_all_padded_texts_and_of_those_without_an_end_sum_t
     behind_BL = ends_BL.cumsum(dim=1) - ends_BL.long() > 0
     kept = (~behind_BL | (tokens == 0)).all(dim=1)  # of those that end alike one
     tokens, valid = tokens[kept], ~behind_BL[kept]
-    batch = batch_of(tokens, valid=valid, ending=~valid | (tokens == EOS))
-    counted = OBJECTIVE.counted(batch, valid, model.config)
+    batch = batch_of(tokens, valid=valid, free=valid, ending=~valid | (tokens == EOS))
+    counted = OBJECTIVE.counted(batch, model.config)
     assert torch.equal(counted, valid)
-    noisy = OBJECTIVE.bound_corrupt(batch, counted, DRAWS, model.config)
+    noisy = OBJECTIVE.bound_corrupt(batch, DRAWS, model.config)
     assert float((-nats(model, noisy)).exp().sum()) == pytest.approx(1, abs=1e-6)
     scope = OBJECTIVE.scope(padded=True)
     assert not scope.length_given

@@ -104,8 +104,8 @@ def test_noise_depends_on_the_stream_position_alone(method: str) -> None:
     kept = torch.tensor([11, 2, 5, 15])
 
     def made(batch: dict[str, Tensor], seed: int = 0) -> Noisy:
-        more = (batch["valid"],) if method == "bound_corrupt" else ()
-        found: Noisy = getattr(Bd3lm(block_size=3), method)(batch, *more, draws(16, seed), MODEL)
+        batch = batch | {"free": batch["valid"]}
+        found: Noisy = getattr(Bd3lm(block_size=3), method)(batch, draws(16, seed), MODEL)
         return found
 
     batch = batch_of(16, 8, first=100)
@@ -133,7 +133,7 @@ def test_no_block_sees_its_own_clean_copy_or_later_ones() -> None:
     """A clean token that is changed changes what later blocks are told, and nothing before."""
     network, size, length = moved(MODEL), 3, 8
     batch = batch_of(4, length)
-    noisy = Bd3lm(block_size=size).bound_corrupt(batch, batch["valid"], draws(4), MODEL)
+    noisy = Bd3lm(block_size=size).bound_corrupt(batch | {"free": batch["valid"]}, draws(4), MODEL)
     everywhere = torch.arange(2 * length).expand(4, -1) < length
 
     def logits(ids: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def test_the_sampled_bound_converges_to_the_likelihood(three_tokens: Any, size: 
             "position": torch.arange(rows),
         }
         objective, model = Bd3lm(block_size=size), three_tokens.config
-        noisy = objective.bound_corrupt(batch, batch["valid"], draws(rows), model)
+        noisy = objective.bound_corrupt(batch | {"free": batch["valid"]}, draws(rows), model)
         losses = row_losses(Bd3lm().bound_losses, noisy, denoised(three_tokens, noisy))
         error = float(losses.std()) / rows**0.5
         assert error < (1e-6 if size == 1 else 0.04)
@@ -175,7 +175,9 @@ def test_blocks_of_one_are_the_losses_of_a_model_that_goes_left_to_right() -> No
     batch = batch_of(5, 6)
     free = torch.arange(6) > 0
     first, second = (
-        Bd3lm(block_size=1).bound_corrupt(batch, free.expand(5, 6), draws(5, seed), MODEL)
+        Bd3lm(block_size=1).bound_corrupt(
+            batch | {"free": free.expand(5, 6)}, draws(5, seed), MODEL
+        )
         for seed in (0, 1)
     )
     assert torch.equal(first.ids_BL, second.ids_BL)
@@ -202,7 +204,7 @@ def test_the_gradient_of_a_level_is_of_its_own_positions() -> None:
     """Levels are conditioned on position by position: that of one block moves no other."""
     network, length = moved(MODEL), 8
     batch = batch_of(2, length)
-    noisy = Bd3lm(block_size=4).bound_corrupt(batch, batch["valid"], draws(2), MODEL)
+    noisy = Bd3lm(block_size=4).bound_corrupt(batch | {"free": batch["valid"]}, draws(2), MODEL)
     everywhere = torch.arange(2 * length).expand(2, -1) < length
     level = noisy.level_BK.clone().requires_grad_()
     asked = replace(noisy, level_BK=level, predict_mask_BL=everywhere)

@@ -65,10 +65,10 @@ def test_training_masks_padding_as_text_unless_it_stays_visible(padding: Any) ->
 @pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
 def test_without_padding_it_is_the_same_whatever_becomes_of_it(padding: Any) -> None:
     data = batch(some_tokens(50, 12))
-    free = torch.ones_like(data["valid"])
-    for method, more in (("corrupt", ()), ("bound_corrupt", (free,))):
-        plain = getattr(Mdlm(), method)(data, *more, draws(50), MODEL)
-        other = getattr(Mdlm(padding=padding), method)(data, *more, draws(50), MODEL)
+    data["free"] = torch.ones_like(data["valid"])
+    for method in ("corrupt", "bound_corrupt"):
+        plain = getattr(Mdlm(), method)(data, draws(50), MODEL)
+        other = getattr(Mdlm(padding=padding), method)(data, draws(50), MODEL)
         for name in ("ids_BL", "level_BK", "predict_mask_BL", "valid_BL", "weight_BK", "over_BL"):
             assert torch.equal(getattr(plain, name), getattr(other, name)), name
 
@@ -89,9 +89,8 @@ def test_noise_depends_on_the_stream_position_alone(method: str) -> None:
     kept = torch.tensor([11, 2, 5, 15])
 
     def run(data: dict[str, Tensor], seed: int = 0) -> Noisy:
-        free = (torch.ones_like(data["tokens"], dtype=torch.bool),)
-        arguments = free if method == "bound_corrupt" else ()
-        return getattr(Mdlm(), method)(data, *arguments, draws(16, seed), MODEL)
+        data = data | {"free": torch.ones_like(data["valid"])}
+        return getattr(Mdlm(), method)(data, draws(16, seed), MODEL)
 
     whole = run(data)
     part = run({key: value[kept] for key, value in data.items()})
@@ -105,9 +104,9 @@ def test_noise_depends_on_the_stream_position_alone(method: str) -> None:
 @pytest.mark.parametrize("method", ["corrupt", "bound_corrupt"])
 def test_corruption_leaves_the_batch_as_it_is(method: str) -> None:
     data = batch(some_tokens(8, 6))
+    data["free"] = data["valid"].clone()
     before = {key: value.clone() for key, value in data.items()}
-    arguments = (data["valid"],) if method == "bound_corrupt" else ()
-    getattr(Mdlm(), method)(data, *arguments, draws(8), MODEL)
+    getattr(Mdlm(), method)(data, draws(8), MODEL)
     assert all(torch.equal(data[key], before[key]) for key in before)
 
 
@@ -172,9 +171,9 @@ def test_a_mask_token_of_the_text_itself_is_neither_scored_nor_predicted() -> No
     draws = Draws(seed=0, split="valid", batch=100)
     free = torch.ones_like(tokens, dtype=torch.bool)
     for noisy in (
-        Mdlm().bound_corrupt(batch, free, draws, model),
+        Mdlm().bound_corrupt(batch | {"free": free}, draws, model),
         Mdlm().corrupt(batch, draws, model),
     ):
         assert noisy.predict_mask_BL.any()
         assert not (noisy.predict_mask_BL & (tokens == 2)).any()
-    assert int(Mdlm().bound_corrupt(batch, free, draws, model).count()) == 100
+    assert int(Mdlm().bound_corrupt(batch | {"free": free}, draws, model).count()) == 100

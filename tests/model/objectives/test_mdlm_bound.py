@@ -155,7 +155,7 @@ def test_the_evaluation_masks_a_uniform_subset_of_uniform_size(
     free = torch.tensor(free_pattern(num, length)).expand(rows, length)
     assert free[0].sum() == num
     tokens = some_tokens(rows, length)
-    noisy = Mdlm().bound_corrupt(batch(tokens), free, draws(rows), MODEL)
+    noisy = Mdlm().bound_corrupt(batch(tokens) | {"free": free}, draws(rows), MODEL)
     size = noisy.predict_mask_BL.sum(1)
     assert torch.bincount(size, minlength=num + 1).tolist() == [0] + [rows // num] * num
     assert not (noisy.predict_mask_BL & ~free).any()
@@ -174,7 +174,7 @@ def test_evaluation_rows_of_different_free_counts_do_not_mix() -> None:
     num = torch.arange(rows) % (length + 1)
     free = torch.stack([torch.tensor(free_pattern(int(n), length)) for n in num])
     assert torch.equal(free.sum(1), num)
-    noisy = Mdlm().bound_corrupt(batch(tokens), free, draws(rows), MODEL)
+    noisy = Mdlm().bound_corrupt(batch(tokens) | {"free": free}, draws(rows), MODEL)
     size = noisy.predict_mask_BL.sum(1)
     assert ((size >= 1) == (num >= 1)).all()
     assert not (noisy.predict_mask_BL & ~free).any()
@@ -187,7 +187,7 @@ def test_evaluation_rows_of_different_free_counts_do_not_mix() -> None:
     torch.testing.assert_close(noisy.weight_BK[some, 0], (num / size)[some])
     row = 5
     alone = {key: value[row : row + 1] for key, value in batch(tokens).items()}
-    single = Mdlm().bound_corrupt(alone, free[row : row + 1], draws(rows), MODEL)
+    single = Mdlm().bound_corrupt(alone | {"free": free[row : row + 1]}, draws(rows), MODEL)
     assert torch.equal(single.ids_BL, noisy.ids_BL[row : row + 1])
     assert torch.equal(single.level_BK, noisy.level_BK[row : row + 1])
     assert torch.equal(single.weight_BK, noisy.weight_BK[row : row + 1])
@@ -196,7 +196,7 @@ def test_evaluation_rows_of_different_free_counts_do_not_mix() -> None:
 def test_an_evaluation_without_free_tokens_scores_nothing() -> None:
     tokens = some_tokens(3, 4)
     free = torch.zeros(3, 4, dtype=torch.bool)
-    noisy = Mdlm().bound_corrupt(batch(tokens), free, draws(3), MODEL)
+    noisy = Mdlm().bound_corrupt(batch(tokens) | {"free": free}, draws(3), MODEL)
     assert noisy.count() == 0
     assert torch.equal(noisy.ids_BL, tokens)
     assert row_losses(constant(torch.zeros(VOCAB)), noisy).tolist() == [0, 0, 0]
@@ -207,7 +207,7 @@ def test_the_level_of_an_evaluation_is_a_beta_order_statistic(schedule: Any) -> 
     rows, length, num = 4000, 6, 4
     free = torch.tensor(free_pattern(num, length)).expand(rows, length)
     noisy = Mdlm(schedule=schedule).bound_corrupt(
-        batch(some_tokens(rows, length)), free, draws(rows), MODEL
+        batch(some_tokens(rows, length)) | {"free": free}, draws(rows), MODEL
     )
     masked_share = 1 - schedule.exact().alpha(noisy.level_BK[:, 0].double())
     size = noisy.predict_mask_BL.sum(1)
@@ -229,7 +229,7 @@ def test_the_sampled_bound_converges_to_the_likelihood(
         tokens = x_L.expand(rows, 3)
         free_BL = torch.tensor(free).expand(rows, 3)
         noisy = Mdlm(schedule=schedule).bound_corrupt(
-            batch(tokens), free_BL, draws(rows), three_tokens.config
+            batch(tokens) | {"free": free_BL}, draws(rows), three_tokens.config
         )
         losses = row_losses(three_tokens.denoise, noisy)
         context = torch.where(torch.tensor(free), three_tokens.mask, x_L)

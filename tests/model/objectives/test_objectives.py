@@ -56,7 +56,7 @@ def test_corrupted_batches_have_the_layout_that_other_stages_are_told(name: str)
             read = objective.refine(noisy, denoiser.ask, draws).ids_BL.numel()
     assert read == objective.expansion * samples["tokens"].numel()
     if isinstance(objective, Bounded):
-        bound = objective.bound_corrupt(samples, samples["valid"], draws, config.model)
+        bound = objective.bound_corrupt(samples | {"free": samples["valid"]}, draws, config.model)
         assert bound.layout == objective.layout(length)
 
 

@@ -73,7 +73,7 @@ def test_what_is_given_is_neither_noised_nor_counted(text: dict[str, Tensor]) ->
         (text, free & (text["tokens"] != MODEL.mask)),
         (padded, free & (text["tokens"] != MODEL.mask) & ~padded["ending"]),
     ):
-        noisy = objective.bound_corrupt(batch, free, draws(), MODEL)
+        noisy = objective.bound_corrupt(batch | {"free": free}, draws(), MODEL)
         assert torch.equal(noisy.predict_mask_BL, counted)
         assert torch.equal(noisy.over_BL, counted)
         assert torch.equal(noisy.ids_BL[~counted], text["tokens"][~counted])
@@ -111,7 +111,7 @@ def estimates(joint: Joint, predict, rows: int = 4000) -> tuple[Tensor, Tensor]:
     found, objective = [], Udlm()
     for ids_L in joint.outcomes:
         batch = batch_of(ids_L.repeat(rows, 1))
-        noisy = objective.bound_corrupt(batch, batch["valid"], draws(rows), joint.config)
+        noisy = objective.bound_corrupt(batch | {"free": batch["valid"]}, draws(rows), joint.config)
         logits_MR = torch.nn.functional.pad(predict(joint, noisy).log(), (0, 1), value=-torch.inf)
         losses = objective.bound_losses(Prediction(logits=Categorical(logits_MR)), noisy)
         found.append(losses.double().view(rows, joint.length).sum(dim=1))

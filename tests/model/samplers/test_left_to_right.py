@@ -163,7 +163,7 @@ def test_texts_follow_the_law_that_the_objective_scores(chi_square: ChiSquare, g
         "position": torch.arange(len(tokens)),
     }
     objective, rows = Autoregressive(), 3000
-    noisy = objective.bound_corrupt(batch, free_NL, job_of(model).draws, model.config)
+    noisy = objective.bound_corrupt(batch | {"free": free_NL}, job_of(model).draws, model.config)
     with torch.no_grad():
         nats_M = model.ask(noisy, lambda found: objective.bound_losses(found, noisy))
     law = (-nats_M.double().view(len(tokens), -1).sum(dim=1)).exp()

@@ -190,11 +190,9 @@ class Counting(Mdlm):
         self.given.append(state)
         return noisy
 
-    def bound_corrupt(
-        self, batch: Any, free_BL: Tensor, draws: Draws, model: Any, state: State = NO_STATE
-    ) -> Noisy:
+    def bound_corrupt(self, batch: Any, draws: Draws, model: Any, state: State = NO_STATE) -> Noisy:
         self.given.append(state)
-        return super().bound_corrupt(batch, free_BL, draws, model)
+        return super().bound_corrupt(batch, draws, model)
 
 
 def test_an_objective_begins_with_facts_and_is_given_its_state() -> None:
