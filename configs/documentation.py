@@ -96,11 +96,12 @@ def _plugin_keys(
     common = list(keys(base, f"{name}.", when)) if base else []
     yield from common
     known = {key.name for key in common}
+    given: set[tuple[str, str]] = set()
     for choice in names:
-        chosen = f"{name}.name={choice}"
-        below = f"{when}, {chosen}" if when else chosen
-        found = keys(plugin.resolve(choice), f"{name}.", below)
-        yield from (key for key in found if key.name not in known)
+        found = list(keys(plugin.resolve(choice), f"{name}.", f"{name}.name={choice}"))
+        # A plugin within several of the choices is listed once.
+        yield from (k for k in found if k.name not in known and (k.name, k.when) not in given)
+        given |= {(key.name, key.when) for key in found}
 
 
 def field_texts(schema: type) -> dict[str, str]:

@@ -249,6 +249,12 @@ class Objective(ABC):
         return Scope(length_given=padded, padding=told)
 
 
+def check_t_min(t_min: float) -> None:
+    """Raise ValueError unless ``t_min``, the least time drawn in training, is in [0, 1)."""
+    if not 0.0 <= t_min < 1.0:
+        raise ValueError(f"t_min must lie in [0, 1), not {t_min}")
+
+
 def training_layout(
     objective: Objective, model: ModelConfig, draws: Draws, step: int, length: int
 ) -> AttentionLayout:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from model.draws import Draws
 from model.networks.config import ModelConfig
-from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State
+from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State, check_t_min
 from model.prediction import Prediction
 from model.processes.absorbing import bound_weight, corrupt, some_of
 from model.schedules.loglinear import LogLinear
@@ -60,8 +60,7 @@ class Mdlm(Objective):
     padding: Literal["masked", "generated", "visible"] = "masked"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.t_min < 1.0:
-            raise ValueError(f"t_min must lie in [0, 1), not {self.t_min}")
+        check_t_min(self.t_min)
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE

@@ -31,7 +31,7 @@ from torch import Tensor
 from configs.load import Plugin
 from model.draws import Draws
 from model.networks.config import ModelConfig
-from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State
+from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, State, check_t_min
 from model.prediction import Prediction
 from model.processes import uniform
 from model.schedules import Schedule
@@ -60,8 +60,7 @@ class Udlm(Objective):
     t_min: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.t_min < 1.0:
-            raise ValueError(f"t_min must lie in [0, 1), not {self.t_min}")
+        check_t_min(self.t_min)
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE

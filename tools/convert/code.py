@@ -29,6 +29,7 @@ def flat_files(
     entry: str,
     architecture: str,
     objective: str | None = None,
+    schedule: str | None = None,
     samplers: Sequence[str] = (),
 ) -> dict[str, str]:
     """The text of every file, by its flat name.
@@ -36,7 +37,8 @@ def flat_files(
     Args:
         entry: name of a file in ``huggingface/``, with which the others come.
         architecture: of the weights, by name.
-        objective, samplers: that the weights were trained by, and those that suit it.
+        objective, schedule: that the weights were trained by.
+        samplers: those that suit the objective.
     """
     found: dict[str, str] = {}
     modules: dict[str, str] = {}
@@ -52,18 +54,21 @@ def flat_files(
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         text = path.read_text(encoding="utf-8")
         if module == METHOD:
-            text = _method(architecture, objective, samplers)
+            text = _method(architecture, objective, schedule, samplers)
         found[name] = _IMPORT.sub(r"\1from .\2 import", text)
         waiting += _own_imports(text, path)
     return dict(sorted(found.items()))
 
 
-def _method(architecture: str, objective: str | None, samplers: Sequence[str]) -> str:
+def _method(
+    architecture: str, objective: str | None, schedule: str | None, samplers: Sequence[str]
+) -> str:
     """The text of ``method.py`` beside weights of one method."""
     imports, tables = [], [f"OBJECTIVE = {objective!r}"]
     named: dict[str, Sequence[str]] = {
         "architectures": [architecture],
         "objectives": [objective] if objective else [],
+        "schedules": [schedule] if schedule else [],
         "samplers": samplers,
     }
     for folder, names in named.items():

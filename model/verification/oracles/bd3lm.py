@@ -26,7 +26,7 @@ from model.verification import texts
 from model.verification.check import Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint
 
-NODES = 16
+NODES = 32
 """Nodes of the Gauss-Legendre rule over time; the integrands are polynomials of low degree."""
 
 LENGTH = 4

@@ -27,6 +27,8 @@ from model.verification.texts import batch_of, legendre, row_losses
 
 NODES = 24
 """Nodes of the Gauss-Legendre rule over w, with time w^3: integrands are logarithmic at 0."""
+TRAINING_NODES = 64
+"""Nodes of the same rule under every schedule: some change fast."""
 
 Loss = Callable[[Prediction, Noisy], Tensor]
 
@@ -112,7 +114,7 @@ def _training_loss() -> list[Comparison]:
     for name in plugin.names():
         schedule = plugin.build(name).exact()
         objective = Udlm(schedule=schedule, t_min=0.0)
-        node_T, weight_T = _nodes()
+        node_T, weight_T = _nodes(TRAINING_NODES)
         noise_ZL = _noise(joint.vocab, torch.ones(joint.length, dtype=torch.bool))
         time_W = node_T.repeat_interleave(len(noise_ZL))
         alpha_W1 = schedule.alpha(time_W)[:, None]
@@ -267,9 +269,9 @@ def _density(logits_MV: Tensor, clean_M: Tensor, noisy_M: Tensor, alpha_M: Tenso
 # -- cases ------------------------------------------------------------------------------------
 
 
-def _nodes() -> tuple[Tensor, Tensor]:
-    """Quadrature points in (0, 1) and weights, ``[NODES]`` each."""
-    w, weight_T = legendre(NODES)
+def _nodes(num: int = NODES) -> tuple[Tensor, Tensor]:
+    """Quadrature points in (0, 1) and weights, ``[num]`` each."""
+    w, weight_T = legendre(num)
     return w**3, 3 * w.square() * weight_T
 
 

@@ -212,12 +212,3 @@ def test_temperature_zero_takes_the_likeliest_token(two_tokens: Any) -> None:
     start = torch.tensor([[1, two_tokens.mask], [two_tokens.mask, 0]])
     sampled, _ = states(two_tokens, start, greedy)
     assert sampled[-1].tolist() == [[1, 1], [0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"steps": 0}, "steps must be at least 1"), ({"temperature": -0.1}, "temperature must not")],
-)
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Ancestral(**settings)

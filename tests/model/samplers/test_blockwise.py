@@ -218,16 +218,3 @@ def test_what_is_given_whole_is_left_alone() -> None:
     job = job_of(network("adaln"), 4, 10, [10])
     assert torch.equal(ids(Blockwise(), job), job.ids_BL)
     assert job.evaluations == 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"temperature": -0.1}, "temperature must not"),
-        ({"top_p": 0.0}, "top_p must lie in"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Blockwise(**settings)

@@ -190,17 +190,3 @@ def test_text_behind_a_blank_is_refused_but_for_the_frame() -> None:
     for hole in (PLACE != 5, PLACE < 8):
         with pytest.raises(ValueError, match="write the prompt before the text"):
             run(LeftToRight(), job_of(model, hole.expand(6, -1)))
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"temperature": -1.0}, "temperature must not be negative"),
-        ({"top_k": 0}, "top_k must be at least 1"),
-        ({"top_p": 0.0}, "top_p must lie in"),
-        ({"top_p": 1.5}, "top_p must lie in"),
-    ],
-)
-def test_wrong_settings_are_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        LeftToRight(**settings)

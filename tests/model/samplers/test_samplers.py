@@ -1,6 +1,8 @@
 """Every sampler of the registry, on every kind of network that it suits, and on the others."""
 
+import dataclasses
 from functools import cache
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -47,6 +49,32 @@ def sentence(sampler: Sampler, name: str) -> str:
 
 PAIRS = [(sampler, objective) for sampler in SAMPLERS.names() for objective in CASES]
 SUITED = [pair for pair in PAIRS if not sentence(SAMPLERS.build(pair[0]), pair[1])]
+
+
+OUT_OF_RANGE: dict[str, tuple[float, ...]] = {
+    "steps": (0, 2**24 + 1),
+    "temperature": (-0.1,),
+    "top_k": (0,),
+    "top_p": (0.0, 1.5),
+    "proportion": (0.0, 1.1),
+    "min_steps": (0,),
+    "eta": (-0.1, 1.1),
+    "clamp_below": (-0.1, 1.1),
+}
+"""Values that each setting of a sampler refuses."""
+NUMBERS = [
+    (name, field.name)
+    for name in SAMPLERS.names()
+    for field in dataclasses.fields(SAMPLERS.resolve(name))
+    if isinstance(field.default, (int, float, NoneType)) and not isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), NUMBERS)
+def test_numbers_out_of_range_are_refused(name: str, setting: str) -> None:
+    for value in OUT_OF_RANGE[setting]:
+        with pytest.raises(ValueError, match=f"^{setting} must "):
+            SAMPLERS.resolve(name)(**{setting: value})
 
 
 class Counted:

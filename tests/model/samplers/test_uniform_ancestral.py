@@ -185,16 +185,3 @@ def test_the_greedy_tail_ends_with_the_likeliest() -> None:
     assert torch.equal(last.ids_BL, plain.network.asked[-1].ids_BL)
     p_BLV = others(joint, last.ids_BL, last.predict_mask_BL, 1 - last.level_BK.double())
     assert torch.equal(drawn, p_BLV.argmax(dim=-1))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"temperature": -0.1}, "temperature must not"),
-        ({"top_p": 0.0}, "top_p must lie in"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        UniformAncestral(**settings)

@@ -140,20 +140,3 @@ def test_the_unsure_positions_are_revised_after_a_first_step_of_all() -> None:
     job.on_step = watch
     Unrolled(order="unsure", temperature=0.0, proportion=0.3, steps=3).run(job)
     assert where == [[True] * 10, *([[place < 3 for place in range(10)]] * 2)]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"temperature": -0.1}, "temperature must not"),
-        ({"proportion": 0.0}, r"proportion must lie in \(0, 1\]"),
-        ({"proportion": 1.1}, r"proportion must lie in \(0, 1\]"),
-        ({"min_steps": 0}, "min_steps must be at least 1"),
-    ],
-)
-def test_settings_of_the_sampler_out_of_range_are_refused(
-    settings: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        Unrolled(**settings)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from typing import Any
 
@@ -21,13 +22,15 @@ def grid() -> torch.Tensor:
 
 
 def test_the_shipped_schedules_are_found() -> None:
-    assert {"cosine", "loglinear"} <= set(PLUGIN.names())
+    assert set(PLUGIN.names()) == {
+        "cosine", "cosine_squared", "geometric", "linear", "log_uniform", "loglinear", "polynomial",
+    }  # fmt: skip
 
 
 @anyone
 def test_alpha_falls_from_one_and_stays_a_probability(schedule: Any) -> None:
     alpha = schedule.alpha(grid())
-    assert alpha[0] == 1
+    assert 0.99 <= alpha[0] <= 1
     assert (alpha.diff() < 0).all()
     assert alpha[-1] >= 0
     assert alpha[-1] < 0.01
@@ -55,11 +58,14 @@ def test_shape_and_precision_are_those_of_the_argument(schedule: Any) -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_the_exact_schedule_ends_at_zero(schedule: Any) -> None:
+def test_the_exact_schedule_runs_from_one_to_zero(schedule: Any) -> None:
     exact = schedule.exact()
     assert abs(exact.alpha(torch.tensor(1.0, dtype=torch.float64))) < 1e-15
+    assert exact.alpha(torch.tensor(0.0, dtype=torch.float64)) == 1
     assert exact.exact() == exact
-    assert type(exact) is type(schedule)
+    # It is the schedule up to the constants.
+    far = (exact.alpha(grid()) - schedule.alpha(grid())).abs().max()
+    assert far < 0.02
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-3, 0.3])
@@ -84,8 +90,43 @@ def test_known_values_at_half_time() -> None:
     assert LogLinear(eps=0.1).alpha(half) == pytest.approx(0.55, abs=1e-15)
 
 
-@pytest.mark.parametrize("name", ["cosine", "loglinear"])
-@pytest.mark.parametrize("eps", [-0.1, 1.0])
-def test_eps_outside_its_range_is_refused(name: str, eps: float) -> None:
-    with pytest.raises(ValueError, match="eps must lie in"):
-        PLUGIN.build({"name": name, "eps": eps})
+OUT_OF_RANGE: dict[str, tuple[float, ...]] = {
+    "eps": (-0.1, 1.0),
+    "power": (0.0, -1.0, 101.0),
+    "sigma_max": (0.0, -1.0, 3.9),
+    "sigma_min": (0.0, -1.0, 0.02),
+    "least": (0.0, 0.02),
+}
+SETTINGS = [(type(one), field.name) for one in SCHEDULES for field in dataclasses.fields(one)]
+
+
+@pytest.mark.parametrize(("kind", "setting"), SETTINGS)
+def test_settings_under_which_it_would_not_fall_to_noise_are_refused(
+    kind: Any, setting: str
+) -> None:
+    for value in OUT_OF_RANGE[setting]:
+        with pytest.raises(ValueError, match=f"^{setting} must "):
+            kind(**{setting: value})
+
+
+def test_the_weight_of_log_uniform_is_constant() -> None:
+    schedule = PLUGIN.build({"name": "log_uniform", "least": 1e-3})
+    weight = bound_weight(schedule.alpha(grid()), schedule.dalpha(grid()))
+    torch.testing.assert_close(weight, torch.full_like(weight, math.log(1000)), rtol=1e-12, atol=0)
+
+
+def test_total_noise_is_that_of_mdlms_code() -> None:
+    """noise_schedule.py: sigma of each schedule at t = 1/4, by its formulas."""
+    t = torch.tensor(0.25, dtype=torch.float64)
+    eps = 1e-3
+    truth = {
+        "loglinear": -math.log(1 - (1 - eps) / 4),
+        "cosine": -math.log(eps + (1 - eps) * math.cos(math.pi / 8)),
+        "cosine_squared": -math.log(eps + (1 - eps) * math.cos(math.pi / 8) ** 2),
+        "linear": 2.5,
+        "geometric": 1e-4**0.75 * 20**0.25,
+        "polynomial": -math.log(eps + (1 - eps) * (1 - 1 / 16)),
+        "log_uniform": -math.log(1 - 1e-3**0.75),
+    }
+    for schedule, name in zip(SCHEDULES, PLUGIN.names(), strict=True):
+        assert -math.log(schedule.alpha(t)) == pytest.approx(truth[name], rel=1e-12)

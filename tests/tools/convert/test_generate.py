@@ -87,8 +87,8 @@ def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: T
     from tools.convert.to_hf import to_hf
 
     denoiser = random_weights(build(configured(vocab_size=1024)))
-    cosine = {"name": "mdlm", "schedule": {"name": "cosine"}}
-    run = run_of(denoiser.config, corpus, objective=cosine)
+    geometric = {"name": "mdlm", "schedule": {"name": "geometric", "sigma_max": 9.0}}
+    run = run_of(denoiser.config, corpus, objective=geometric)
     save_weights(tmp_path / "ckpt", denoiser, run, 2**20)
     to_hf(tmp_path / "ckpt", tmp_path / "out")
     model = masked_lm(tmp_path / "out")
@@ -98,9 +98,10 @@ def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: T
     model.config.objective = {}
     other = [tokenizer.decode(row) for row in model.generate(**words).tolist()]
     assert other != found
-    model.config.objective = {"name": "another"}
-    with pytest.raises(ValueError, match="not of another"):
-        model.generate(**words)
+    for wrong in ({"name": "another"}, {"schedule": {"name": "another"}}):
+        model.config.objective = wrong
+        with pytest.raises(ValueError, match="not of another"):
+            model.generate(**words)
     # What transformers saved of it knows the schedule, too.
     masked_lm(tmp_path / "out").save_pretrained(tmp_path / "saved")
     from_hf(tmp_path / "saved", tmp_path / "back")

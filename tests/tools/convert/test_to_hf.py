@@ -187,11 +187,11 @@ def test_averaged_weights_are_the_default(saved, tmp_path: Path, corpus: Path, t
 
 
 def test_the_exported_code_is_the_projects_own_and_needs_two_packages(root: Path) -> None:
-    denoiser = flat_files("modeling_palimpsest", "dit", "mdlm", ["ancestral"])
-    assert {"dit.py", "layers.py", "config.py", "attention.py"} <= denoiser.keys()
-    assert not {"encoder_decoder.py", "transformer.py", "genie.py"} & denoiser.keys()
+    denoiser = flat_files("modeling_palimpsest", "dit", "mdlm", "linear", ["ancestral"])
+    assert {"dit.py", "layers.py", "config.py", "linear.py"} <= denoiser.keys()
+    assert not {"cosine.py", "encoder_decoder.py", "transformer.py", "genie.py"} & denoiser.keys()
     seq2seq = flat_files(
-        "modeling_palimpsest_seq2seq", "encoder_decoder", "genie", ["ddim", "ddpm"]
+        "modeling_palimpsest_seq2seq", "encoder_decoder", "genie", None, ["ddim", "ddpm"]
     )
     assert {
         "encoder_decoder.py",

@@ -19,6 +19,7 @@ from configs.errors import UserError
 from configs.load import named_plain, to_plain
 from model.naming import method_name
 from model.networks.config import ModelConfig
+from model.schedules import Schedule
 from pretrain.config import RunConfig
 from pretrain.run.stored_config import stored_model
 from tools.convert import parity
@@ -212,9 +213,19 @@ class Palimpsest:
             tensors=ours.renamed({PREFIX + name: name for name in ours.shapes}),
             logits=lambda written, inputs: form.logits(fields, written, inputs),
             files=flat_files(
-                form.entry, model.architecture, method_name(run.objective), suiting(run)
+                form.entry,
+                model.architecture,
+                method_name(run.objective),
+                _schedule(run.objective),
+                suiting(run),
             ),
         )
+
+
+def _schedule(objective: Any) -> str | None:
+    """Name of the objective's noise schedule, if it has one."""
+    schedule = getattr(objective, "schedule", None)
+    return method_name(schedule) if isinstance(schedule, Schedule) else None
 
 
 def _form(model: ModelConfig) -> Form:

@@ -1,7 +1,8 @@
-"""The methods that weights may be of: architectures, objectives and samplers.
+"""The methods that weights may be of: architectures, objectives, schedules and samplers.
 
-Beside exported weights lies a file of this name that holds their architecture, the objective
-that they were trained by, and the samplers that suit it (:func:`tools.convert.code.flat_files`).
+Beside exported weights lies a file of this name that holds their architecture, the objective and
+schedule that they were trained by, and the samplers that suit it
+(:func:`tools.convert.code.flat_files`).
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ def _classes(package: str) -> dict[str, Any]:
 
 ARCHITECTURES = _classes("model.architectures")
 OBJECTIVES = _classes("model.objectives")
+SCHEDULES = _classes("model.schedules")
 SAMPLERS = _classes("model.samplers")
 OBJECTIVE = defaults.OBJECTIVE
 """The objective of weights whose config.json names none."""

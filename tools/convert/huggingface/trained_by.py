@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from model.networks.config import ModelConfig
-from model.schedules.cosine import Cosine
-from model.schedules.loglinear import LogLinear
-from tools.convert.huggingface.method import ARCHITECTURES, OBJECTIVE, OBJECTIVES, SAMPLERS
-
-SCHEDULES: dict[str, Any] = {"loglinear": LogLinear, "cosine": Cosine}
+from tools.convert.huggingface.method import (
+    ARCHITECTURES,
+    OBJECTIVE,
+    OBJECTIVES,
+    SAMPLERS,
+    SCHEDULES,
+)
 
 
 def model_config(fields: Mapping[str, Any]) -> ModelConfig:
@@ -38,7 +40,11 @@ def objective_of(block: Mapping[str, Any] | None) -> Any:
         raise ValueError(f"this is the code of objective {', '.join(OBJECTIVES)}, not of {name}")
     if isinstance(settings.get("schedule"), Mapping):
         schedule = dict(settings["schedule"])
-        settings["schedule"] = SCHEDULES[schedule.pop("name")](**schedule)
+        kind = schedule.pop("name")
+        if kind not in SCHEDULES:
+            known = ", ".join(SCHEDULES)
+            raise ValueError(f"this is the code of schedule {known}, not of {kind}")
+        settings["schedule"] = SCHEDULES[kind](**schedule)
     return OBJECTIVES[name](**settings)
 
 
