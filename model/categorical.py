@@ -212,37 +212,23 @@ class Categorical:
     def sample(
         self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
     ) -> Tensor:
-        """Sample one id per position, ``[M]``, by the Gumbel-max trick in float64.
-
-        Low-precision Gumbel noise silently lowers the temperature (Zheng et al. 2024,
-        "Masked diffusion models are secretly time-agnostic masked models", section 4).
+        """Sample one id per position, ``[M]``, with one draw per position; see :meth:`pick`.
 
         Args:
             draws: the randomness; kind: its purpose.
             position_M: stream position of the sample that each row belongs to.
-            column_M: its position in the sequence; one draw per (position, column, id).
+            column_M: its position in the sequence.
             temperature: 0 takes the likeliest id.
         """
-        return self.rows.best(self.scores(draws, kind, position_M, column_M, temperature))
-
-    def scores(
-        self, draws: Draws, kind: str, position_M: Tensor, column_M: Tensor, temperature: float
-    ) -> Tensor:
-        """Gumbel-max scores: logits / temperature + Gumbel noise, float64 ``[M, R]``."""
-        logits_MR = self.logits_MR.double()
-        if temperature == 0.0:
-            return logits_MR
-        ids_R = self.rows.first + torch.arange(logits_MR.shape[-1], device=logits_MR.device)
-        coordinate_MR = column_M[:, None] * self.rows.num + ids_R
-        uniform_MR = draws.uniform_at(kind, position_M[:, None], coordinate_MR)
-        return logits_MR / temperature - torch.log(-torch.log(uniform_MR))
+        return self.pick(draws.uniform_at(kind, position_M, column_M), temperature)
 
     @torch.no_grad()
     def pick(self, uniform_M: Tensor, temperature: float) -> Tensor:
         """Sample one id per position, ``[M]``, by inverting the cumulative distribution.
 
-        It takes one draw per position, where :meth:`sample` takes one per id, which over a
-        training batch costs more than the network. In float64, a few rows at a time.
+        In float64, a few rows at a time: a low-precision draw silently lowers the temperature
+        (Zheng et al. 2024, "Masked diffusion models are secretly time-agnostic masked models",
+        section 4).
 
         Args:
             uniform_M: float64 in (0, 1).

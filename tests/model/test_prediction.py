@@ -107,22 +107,22 @@ def test_every_part_of_the_key_changes_the_draws(change: str) -> None:
     assert (drawn == other).sum() <= 2
 
 
-class OneExtremeDraw(Draws):
-    """Every uniform is 1/2, but that of id 1, which is as near to 1 as 50 bits can say."""
+class ExtremeDraw(Draws):
+    """Every uniform is as near to 1 as 50 bits can say."""
 
     def uniform_at(self, kind: str, position: Tensor, coordinate: Tensor) -> Tensor:
         position, coordinate = torch.broadcast_tensors(position, coordinate)
-        return 1 - torch.where(coordinate % 4 == 1, 2.0**-50, 0.5).double()
+        return torch.full(position.shape, 1 - 2.0**-50, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("handicap", "wins"), [(20.0, True), (33.0, True), (36.0, False)])
-def test_gumbel_noise_has_the_tail_that_rare_tokens_need(handicap: float, wins: bool) -> None:
-    # -log(-log(1 - 2^-50)) = 34.66 against .37; in float32 the tail ends at 16.6 or is inf.
-    logits = torch.tensor([[0.0, -handicap, -50.0, -50.0]])
+def test_draws_reach_into_the_tail_that_rare_tokens_need(handicap: float, wins: bool) -> None:
+    # An id of probability e^-34.66 = 2^-50 at the end is just reached; in float32 one of e^-17.
+    logits = torch.tensor([[0.0, -50.0, -50.0, -handicap]])
     zero = torch.zeros(1, dtype=torch.int64)
-    extreme = OneExtremeDraw(seed=0, split="sample", batch=1)
+    extreme = ExtremeDraw(seed=0, split="sample", batch=1)
     drawn = Categorical(logits).sample(extreme, "token", zero, zero, 1.0)
-    assert drawn.item() == int(wins)
+    assert drawn.item() == (3 if wins else 0)
 
 
 def test_rare_tokens_are_drawn_as_often_as_they_should() -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from model.categorical import Categorical
 from model.draws import Draws
 from model.objectives import Noisy, State
 from model.prediction import Prediction
@@ -198,10 +197,11 @@ def _draw(trained: Engine, mesh: Mesh, config: RunConfig) -> tuple[list[int], Te
 
 
 def near_ties(config: RunConfig, logits_MR: Tensor, tie: float) -> Tensor:
-    """Whether the two best candidates of each of :attr:`Outcome.drawn` lie within ``tie``."""
-    _, draw = _noisy_draw(config, torch.device("cpu"))
-    best = Categorical(logits_MR).scores(*draw).topk(2, dim=-1).values
-    return best[:, 0] - best[:, 1] < tie
+    """Whether the uniform of each of :attr:`Outcome.drawn` is within ``tie`` of another id's."""
+    _, (draws, kind, position_M, column_M, temperature) = _noisy_draw(config, torch.device("cpu"))
+    reached_MV = (logits_MR.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
+    uniform_M1 = draws.uniform_at(kind, position_M, column_M)[:, None]
+    return (reached_MV - uniform_M1).abs().amin(dim=-1) < tie
 
 
 def _noisy_draw(
