@@ -69,6 +69,9 @@ class Bd3lm(Mdlm):
                 f"t_min and t_max must lie in [0, 1], the first below the second, not "
                 f"{self.t_min} and {self.t_max}"
             )
+        if self.num_steps is not None and self.t_max < 1.0:
+            raise ValueError(f"num_steps must be none with t_max {self.t_max}, below 1")
+        super().__post_init__()
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -119,10 +122,12 @@ class Bd3lm(Mdlm):
     def _num_blocks(self, length: int) -> int:
         return -(-length // self.block_size)
 
-    def _times(self, draws: Draws, position_B: Tensor, length: int) -> Tensor:
+    def _times(self, draws: Draws, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
         num = self._num_blocks(length)
-        t_BN = self.t_min + (self.t_max - self.t_min) * draws.times(position_B, num=num)
-        return t_BN if num == 1 else self._at_positions(t_BN, length)
+        t_BN, weight_BN = self._at_times(draws.times(position_B, num=num), self.t_max)
+        if num == 1:
+            return t_BN, weight_BN
+        return self._at_positions(t_BN, length), self._at_positions(weight_BN, length)
 
     def _some_of(
         self, hidden_BL: Tensor, draws: Draws, position_B: Tensor

@@ -25,7 +25,7 @@ from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State, check_t_min
 from model.prediction import Prediction
-from model.processes.absorbing import bound_weight, corrupt, some_of
+from model.processes.absorbing import bound_weight, corrupt, log_uniform, some_of, step_weight
 from model.schedules.loglinear import LogLinear
 
 try:  # noqa: SIM105 - marks the import as optional for exported files
@@ -41,6 +41,10 @@ class Mdlm(Objective):
     Args:
         schedule: alpha(t); the bound does not depend on it, the variance does.
         t_min: the least time drawn in training, since the weight is unbounded as t goes to 0.
+        times: ``uniform`` in [t_min, 1], or ``importance``: in proportion to the weight of the
+            loss, which is then the same for every masked token; its expectation is unchanged.
+        num_steps: T, train on the discrete-time bound with times 1/T, 2/T ... 1, as D3PM; by
+            default time is continuous. Held out it is always the continuous-time bound.
         padding: treatment of padding (``data.packing: pad``). ``masked``, as in the authors'
             code: masked like text, and left out of the loss. ``generated``: treated as text,
             in the loss too, so that the model learns where texts end and its bound includes
@@ -57,10 +61,19 @@ class Mdlm(Objective):
 
     schedule: Annotated[Any, Plugin("model.schedules")] = LogLinear()
     t_min: float = 1e-3
+    times: Literal["uniform", "importance"] = "uniform"
+    num_steps: int | None = None
     padding: Literal["masked", "generated", "visible"] = "masked"
 
     def __post_init__(self) -> None:
         check_t_min(self.t_min)
+        if self.num_steps is not None and self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, not {self.num_steps}")
+        if self.times == "importance" and (self.num_steps is not None or self.t_min == 0.0):
+            raise ValueError(
+                "times must be uniform with num_steps, and where t_min is 0: there the weight has "
+                "no finite integral"
+            )
 
     def corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
@@ -68,7 +81,7 @@ class Mdlm(Objective):
         """Mask each token with probability 1 - alpha(t), one stratified t per sample."""
         tokens, valid, position = batch["tokens"], batch["valid"], batch["position"]
         text_BL = torch.ones_like(valid) if self.padding == "generated" else valid
-        t_BK = self._times(draws, position, tokens.shape[1])
+        t_BK, weight_BK = self._times(draws, position, tokens.shape[1])
         alpha_BK = self.schedule.alpha(t_BK)
         uniform_BL = draws.uniform("mask", position, tokens.shape[1])
         corrupted_BL = corrupt(tokens, alpha_BK, uniform_BL, model.mask)
@@ -76,7 +89,6 @@ class Mdlm(Objective):
         masked_BL = (corrupted_BL == model.mask) & (tokens != model.mask)
         if self.padding == "visible":
             masked_BL = masked_BL & valid
-        weight_BK = bound_weight(alpha_BK, self.schedule.dalpha(t_BK))
         return Noisy(
             ids_BL=torch.where(masked_BL, model.mask, tokens),
             level_BK=t_BK.float(),
@@ -89,9 +101,24 @@ class Mdlm(Objective):
             over_BL=text_BL,
         )
 
-    def _times(self, draws: Draws, position_B: Tensor, length: int) -> Tensor:
-        """Times t: one per sample ``[B, 1]``, or per position ``[B, L]``."""
-        return self.t_min + (1 - self.t_min) * draws.times(position_B)
+    def _times(self, draws: Draws, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Times t and the weight of a masked token, ``[B, 1]`` each, or per position ``[B, L]``."""
+        return self._at_times(draws.times(position_B), t_max=1.0)
+
+    def _at_times(self, uniform_BK: Tensor, t_max: float) -> tuple[Tensor, Tensor]:
+        """Times between t_min and t_max, and weights, ``[B, K]`` each, by uniforms in (0, 1)."""
+        alpha = self.schedule.alpha
+        if self.num_steps is not None:
+            t_BK = ((uniform_BK * self.num_steps).floor() + 1).clamp(max=self.num_steps)
+            t_BK, s_BK = t_BK / self.num_steps, (t_BK - 1) / self.num_steps
+            return t_BK, self.num_steps * step_weight(alpha(s_BK), alpha(t_BK))
+        t_BK = self.t_min + (t_max - self.t_min) * uniform_BK
+        if self.times == "uniform":
+            return t_BK, bound_weight(alpha(t_BK), self.schedule.dalpha(t_BK))
+        least, most = (1 - alpha(uniform_BK.new_tensor(t)) for t in (self.t_min, t_max))
+        masked_BK, weight_BK = log_uniform(uniform_BK, least, most)
+        # Uniform times average over [t_min, t_max], of which this is the integral.
+        return self.schedule.time(1 - masked_BK), weight_BK / (t_max - self.t_min)
 
     @property
     def head_share(self) -> float:

@@ -54,16 +54,20 @@ def legendre(num: int) -> tuple[Tensor, Tensor]:
 
 
 def times_and_masks(length: int, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`with_masks` of the quadrature points of time."""
+    return with_masks(*legendre(nodes), length)
+
+
+def with_masks(time_T: Tensor, weight_T: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Enumerate times and mask patterns: times ``[W]``, uniforms ``[W, L]``, weights ``[W]``.
 
     A uniform is 1 where to mask and 0 elsewhere.
     """
-    time_T, weight_T = legendre(nodes)
     pattern_ZL = torch.tensor(list(itertools.product([0.0, 1.0], repeat=length))).double()
     num = len(pattern_ZL)
     return (
         time_T.repeat_interleave(num),
-        pattern_ZL.repeat(nodes, 1),
+        pattern_ZL.repeat(len(time_T), 1),
         weight_T.repeat_interleave(num),
     )
 

@@ -97,6 +97,8 @@ def test_plain_data_holds_every_field_in_order_and_names_the_plugins() -> None:
         "name": "mdlm",
         "schedule": {"name": "cosine", "eps": 0.25},
         "t_min": Mdlm().t_min,
+        "times": "uniform",
+        "num_steps": None,
         "padding": "masked",
     }
 

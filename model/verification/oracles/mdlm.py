@@ -16,8 +16,11 @@ from torch import Tensor
 from configs.load import Plugin
 from model.architectures.dit import DiT
 from model.draws import Draws
+from model.naming import method_name
 from model.objectives import Noisy
 from model.objectives.mdlm import Mdlm
+from model.schedules import Schedule
+from model.schedules.cosine_squared import CosineSquared
 from model.schedules.loglinear import LogLinear
 from model.verification.check import Check, Comparison, checks, relative
 from model.verification.joint import Conditionals, Joint, Texts
@@ -26,10 +29,12 @@ from model.verification.texts import (
     batch_of,
     every_order,
     every_outcome,
+    legendre,
     mask_probability,
     row_losses,
     times_and_masks,
     uniform_logits,
+    with_masks,
 )
 
 NODES = 32
@@ -39,7 +44,13 @@ NODES = 32
 def oracles() -> Iterator[Check]:
     """Checks of :class:`model.objectives.mdlm.Mdlm` and of the schedules."""
     yield from checks(
-        "mdlm", _held_out_bound, _texts_of_any_length, _training_loss, _uniform_predictor
+        "mdlm",
+        _held_out_bound,
+        _texts_of_any_length,
+        _training_loss,
+        _importance_sampling,
+        _discrete_time,
+        _uniform_predictor,
     )
 
 
@@ -153,11 +164,86 @@ def _training_loss() -> list[Comparison]:
 
 def _integral(objective: Mdlm, joint: Joint) -> Tensor:
     """The expected training loss of each outcome, over all times and masks, ``[N]``."""
-    time_W, pattern_WL, weight_W = times_and_masks(joint.length, NODES)
-    batch, draws = every_outcome(joint, time_W, pattern_WL)
+    return _expected(objective, joint, *legendre(NODES))
+
+
+def _expected(objective: Mdlm, joint: Joint, uniform_T: Tensor, weight_T: Tensor) -> Tensor:
+    """The training loss of each outcome, ``[N]``, over weighted uniforms that determine times."""
+    uniform_W, pattern_WL, weight_W = with_masks(uniform_T, weight_T, joint.length)
+    batch, draws = every_outcome(joint, uniform_W, pattern_WL)
     noisy = objective.corrupt(batch, draws, joint.config)
     losses_NW = _losses(noisy, _denoised(joint, noisy)).view(len(joint.outcomes), -1)
+    time_W = noisy.level_BK[: len(uniform_W), 0].double()
     return losses_NW @ (weight_W * mask_probability(objective.schedule.alpha(time_W), pattern_WL))
+
+
+def _importance_sampling() -> list[Comparison]:
+    """Times drawn in proportion to the weight give the same expected loss, with equal weights."""
+    plugin = Plugin("model.schedules")
+    (joint, _), comparisons = _joints(), []
+    for name in plugin.names():
+        schedule = plugin.build(name)
+        even, drawn = (
+            _expected(Mdlm(schedule=schedule, times=times, t_min=0.01), joint, *legendre(2 * NODES))
+            for times in ("uniform", "importance")
+        )
+        comparisons.append(relative(f"importance sampling, {name} schedule", drawn, even))
+    return comparisons
+
+
+STEPS = 5
+
+
+def _discrete_time() -> list[Comparison]:
+    """The loss with T steps is D3PM's bound (Austin et al. 2021, eq. 1), by transition matrices."""
+    index_T = (torch.arange(STEPS).double() + 0.5) / STEPS
+    comparisons = []
+    for schedule in (LogLinear(eps=0.0), CosineSquared(eps=0.0)):
+        objective = Mdlm(schedule=schedule, num_steps=STEPS)
+        found = [
+            _expected(objective, joint, index_T, torch.full_like(index_T, 1 / STEPS))
+            for joint in _joints()
+        ]
+        truth = [_d3pm_bound(objective.schedule, joint) for joint in _joints()]
+        what = f"D3PM's bound, {method_name(schedule)} schedule"
+        comparisons.append(relative(what, torch.cat(found), torch.cat(truth)))
+    return comparisons
+
+
+def _d3pm_bound(schedule: Schedule, joint: Joint) -> Tensor:
+    """Sum over the steps of E KL(q(x_s | x_t, x_0) || p(x_s | x_t)), ``[N]``.
+
+    Its p is the posterior averaged over the predicted x_0, one position at a time; the last step,
+    to s = 0, is -log p(x_0 | x_t).
+    """
+    ids, mask = joint.vocab + 1, joint.mask
+    bound_N = torch.zeros(len(joint.outcomes), dtype=torch.float64)
+    masks_ZL = torch.tensor(list(itertools.product([False, True], repeat=joint.length)))
+    alphas = schedule.alpha(torch.arange(STEPS + 1).double() / STEPS).tolist()
+    for s, t in itertools.pairwise(range(STEPS + 1)):
+        to_s, to_t = (_transition(alphas[i], ids, mask) for i in (s, t))
+        step = _transition(alphas[t] / alphas[s], ids, mask)
+        # q(x_s = j | x_t = i, x_0 = k) for i = [MASK]: visible tokens stay, at no cost.
+        q_KJ = to_s * step[:, mask] / to_t[:, mask, None].clamp(min=1e-300)
+        for masked_L in masks_ZL:
+            noisy_NL = joint.outcomes.masked_fill(masked_L, mask)
+            logits_ML = joint.denoise(noisy_NL, torch.zeros(1), masked_L.expand(noisy_NL.shape))
+            p_MK = logits_ML.softmax(dim=-1)
+            true_M = joint.outcomes[masked_L.expand(noisy_NL.shape)]
+            q_MJ, p_MJ = q_KJ[true_M], p_MK @ q_KJ
+            kl_M = torch.where(q_MJ > 0, q_MJ * (q_MJ / p_MJ).log(), 0.0).sum(dim=-1)
+            chance = mask_probability(
+                torch.tensor([alphas[t]], dtype=torch.float64), masked_L[None].double()
+            )
+            bound_N += chance * kl_M.view(len(noisy_NL), -1).sum(dim=1)
+    return bound_N
+
+
+def _transition(alpha: float, ids: int, mask: int) -> Tensor:
+    """Absorbing transition matrix ``[ids, ids]``: kept with probability alpha, else [MASK]."""
+    matrix = alpha * torch.eye(ids, dtype=torch.float64)
+    matrix[:, mask] += 1 - alpha
+    return matrix
 
 
 def _uniform_predictor() -> list[Comparison]:

@@ -160,6 +160,32 @@ def test_a_least_time_outside_its_range_is_refused(t_min: float) -> None:
         Mdlm(t_min=t_min)
 
 
+def test_settings_of_the_times_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_steps must be at least 1"):
+        Mdlm(num_steps=0)
+    for settings in ({"num_steps": 4}, {"t_min": 0.0}):
+        with pytest.raises(ValueError, match="times must be uniform"):
+            Mdlm(times="importance", **settings)
+
+
+def test_with_steps_the_times_are_those_of_the_steps_each_equally_often() -> None:
+    noisy = Mdlm(num_steps=4).corrupt(batch(some_tokens(64, 6)), draws(64), MODEL)
+    times, counts = noisy.level_BK.unique(return_counts=True)
+    assert times.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert counts.tolist() == [16] * 4
+
+
+def test_importance_sampling_weighs_every_masked_token_alike() -> None:
+    objective = Mdlm(times="importance", t_min=0.01)
+    noisy = objective.corrupt(batch(some_tokens(64, 6)), draws(64), MODEL)
+    masked = 1 - objective.schedule.alpha(noisy.level_BK.double())
+    known = math.log(100) / 0.99
+    torch.testing.assert_close(noisy.weight_BK, torch.full_like(noisy.weight_BK, known))
+    # The shares are stratified: one in each of 64 equal intervals of their logarithm.
+    bins = (64 * (1 + (masked / 0.999).log() / math.log(100))).floor().flatten()
+    assert bins.sort().values.tolist() == list(range(64))
+
+
 def test_a_mask_token_of_the_text_itself_is_neither_scored_nor_predicted() -> None:
     model = DiT(vocab_size=5, mask_id=2, width=4, num_layers=1, num_heads=1)
     tokens = torch.tensor([[2, 1, 2, 3], [2, 2, 2, 2]]).repeat(50, 1)

@@ -105,6 +105,16 @@ def no_division_by_the_masked(patch: Patch) -> None:
     patch.setattr(mdlm, "bound_weight", lambda alpha, dalpha: -dalpha)
 
 
+def importance_over_all_times(patch: Patch) -> None:
+    """The constant weight of a density that begins elsewhere than the drawn times."""
+    right = mdlm.log_uniform
+    patch.setattr(mdlm, "log_uniform", lambda u, least, most: right(u, least * 1.01, most))
+
+
+def weight_of_continuous_time(patch: Patch) -> None:
+    patch.setattr(mdlm, "step_weight", lambda alpha_s, alpha_t: (alpha_s - alpha_t) / (1 - alpha_s))
+
+
 def other_bound_density(patch: Patch, change: Callable[..., Any]) -> None:
     """The integrand of uniform noise, of changed arguments."""
     right = uniform.bound_density
@@ -263,6 +273,9 @@ BROKEN: list[tuple[Callable[[Patch], None], str]] = [
     (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: training loss"),
     (lambda patch: scaled(patch, LogLinear, "dalpha"), "mdlm: uniform predictor"),
     (lambda patch: scaled(patch, Cosine, "dalpha"), "mdlm: training loss"),
+    (lambda patch: scaled(patch, Cosine, "time"), "mdlm: importance sampling"),
+    (importance_over_all_times, "mdlm: importance sampling"),
+    (weight_of_continuous_time, "mdlm: discrete time"),
     (times_of_a_sample, "bd3lm: held out bound"),
     (later_blocks_seen, "bd3lm: held out bound"),
     (copied_weight, "bd3lm: held out bound"),
