@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 import torch
+from torch import Tensor
 from xdist.scheduler import LoadScopeScheduling
 
 from configs.load import load
@@ -163,3 +164,23 @@ def train(pool: "Pool", tiny) -> Callable[..., None]:
         assert set(pool.run(plan(config, None).ranks, train_rank, config, path)) == {0}
 
     return start_on_pool
+
+
+@pytest.fixture(scope="session")
+def chi_square() -> Callable[[Tensor, Tensor], float]:
+    """Pearson's statistic in standard deviations above its mean: about 0, well below 5.
+
+    Cells of which fewer than five draws are expected are taken together.
+    """
+
+    def statistic(counts: Tensor, probability: Tensor) -> float:
+        expected = probability.double() * counts.sum()
+        assert not counts[expected == 0].any()
+        rare = expected < 5
+        counts = torch.cat([counts[~rare], counts[rare].sum()[None]])
+        expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
+        degrees = (expected > 0).sum().item() - 1
+        terms = ((counts - expected) ** 2 / expected)[expected > 0]
+        return float((terms.sum() - degrees) / (2 * degrees) ** 0.5)
+
+    return statistic

@@ -40,6 +40,8 @@ SMALLER = {
     r"(tools\.evaluate runs/[\w-]+)(?=\s*(?:#|$))": r"\1 --samples 1",
     r"tools\.bench train": "tools.bench train --case fp32 --steps 1 --repeats 1 "
     "--width 64 --layers 2 --heads 2 --batch 2 --length 32",
+    r"tools\.bench sample": "tools.bench sample --case default --steps 4 --repeats 1 "
+    "--width 64 --layers 2 --heads 2 --batch 2 --length 32",
     r"tools\.bench parallel": "tools.bench parallel --case dp2 --precisions fp32 --steps 1 "
     "--repeats 1",
     r"--kills 2": "--kills 1",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from configs.errors import exit_code
-from tools.bench import checkpoint, gpu, parallel, train
+from tools.bench import checkpoint, gpu, parallel, sample, train
 from tools.command import check_output
 
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m tools.bench", description="Measure this machine and this code."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, parallel, checkpoint, gpu):
+    for command in (train, sample, parallel, checkpoint, gpu):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     return exit_code(lambda: _run(arguments), interrupted="interrupted: nothing was written")

@@ -17,6 +17,7 @@ def interleaved(
     repeats: int,
     synchronize: Callable[[], None],
     advance: Callable[[], object],
+    warm: bool = True,
 ) -> dict[str, list[float]]:
     """Seconds per call of every side, one figure for each repeat.
 
@@ -30,12 +31,14 @@ def interleaved(
         repeats: figures for each side.
         synchronize: waits for the device.
         advance: called after every side of every repeat, the first one included.
+        warm: make the call that is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(-1, repeats):
         for name, call in sides.items():
-            call()
-            synchronize()
+            if warm:
+                call()
+                synchronize()
             begin = time.perf_counter()
             for _ in range(steps):
                 call()

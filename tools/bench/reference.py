@@ -42,9 +42,7 @@ def mean_loss(
     logits_BLR = logits(denoiser, noisy_BL, t_B).float()
     visible_BL = noisy_BL != mask
     if carry_over:
-        log_p_BLR = logits_BLR - logits_BLR.logsumexp(dim=-1, keepdim=True)
-        log_p_BLR[visible_BL] = -1e6
-        log_p_BLR[visible_BL, noisy_BL[visible_BL]] = 0.0
+        log_p_BLR = log_prediction(logits_BLR, noisy_BL, mask)
     else:
         log_p_BLR = F.log_softmax(logits_BLR, dim=-1)
     log_p_BL = log_p_BLR.gather(-1, ids_BL[..., None]).squeeze(-1)
@@ -52,6 +50,16 @@ def mean_loss(
     dsigma_B = (1 - EPS) / (1 - (1 - EPS) * t_B)
     weight_B1 = (dsigma_B / torch.expm1(sigma_B))[:, None]
     return -(log_p_BL * ~visible_BL * weight_B1).mean()
+
+
+def log_prediction(logits_BLR: Tensor, noisy_BL: Tensor, mask: int) -> Tensor:
+    """log p(x_0 | x_t) ``[B, L, R]`` float32, in which visible tokens are certain (SUBS)."""
+    logits_BLR = logits_BLR.float()
+    visible_BL = noisy_BL != mask
+    log_p_BLR = logits_BLR - logits_BLR.logsumexp(dim=-1, keepdim=True)
+    log_p_BLR[visible_BL] = -1e6
+    log_p_BLR[visible_BL, noisy_BL[visible_BL]] = 0.0
+    return log_p_BLR
 
 
 def logits(denoiser: Network, noisy_BL: Tensor, t_B: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ CASES = (
     Case(name="bf16", targets={"bf16:fp32": 3.5, "bf16:bf16": None}),
     Case(name="large-vocabulary", targets={"fp32:fp32": 3.0}, vocab_size=50257),
 )
-_SHAPE = ("vocab_size", "width", "layers", "heads", "batch", "length")
+SHAPE = ("vocab_size", "width", "layers", "heads", "batch", "length")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,7 +61,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = new_parser(subparsers, run, __doc__, steps=2)
     names = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=names, help="default: all of them")
-    for name in _SHAPE:
+    for name in SHAPE:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=positive,
@@ -86,7 +86,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print a table, write JSON; returns the exit status."""
     keep_freed_memory()
-    device = _device(arguments.device)
+    device = device_named(arguments.device)
     cases = _cases(arguments)
     facts = machine_facts(device)
     rounds = sum(len(_sides(case)) for case in cases) * (arguments.repeats + 1)
@@ -118,7 +118,7 @@ def measure(
     Raises:
         ValueError: if the two sides disagree about the loss.
     """
-    weights = _weights(case.model, device)
+    weights = moved_weights(case.model, device)
     tokens_BL = torch.randint(
         case.vocab_size, (case.batch, case.length), generator=torch.Generator().manual_seed(0)
     ).to(device)
@@ -132,9 +132,9 @@ def measure(
             else ReferenceStep(trained, tokens_BL, carry_over)
         )
     seconds = interleaved(
-        sides, steps=steps, repeats=repeats, synchronize=_synchronize(device), advance=advance
+        sides, steps=steps, repeats=repeats, synchronize=synchronize(device), advance=advance
     )
-    shape = {name: getattr(case, name) for name in _SHAPE}
+    shape = {name: getattr(case, name) for name in SHAPE}
     rows = []
     for pair, target in case.targets.items():
         ours_precision, reference_precision = pair.split(":")
@@ -178,7 +178,7 @@ def _refuse_different_losses(denoiser: Network, tokens_BL: Tensor, carry_over: b
         )
 
 
-def _weights(config: ModelConfig, device: torch.device) -> Network:
+def moved_weights(config: ModelConfig, device: torch.device) -> Network:
     """Initial weights, moved off the zeros at which every network predicts the same."""
     denoiser = build(config)
     generator = torch.Generator().manual_seed(0)
@@ -197,7 +197,7 @@ def _sides(case: Case) -> list[tuple[str, str]]:
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:
     cases = [case for case in CASES if arguments.case is None or case.name in arguments.case]
-    shape = {name: getattr(arguments, name) for name in _SHAPE if getattr(arguments, name)}
+    shape = {name: getattr(arguments, name) for name in SHAPE if getattr(arguments, name)}
     changed = []
     for case in cases:
         pairs = arguments.precisions or case.targets
@@ -206,13 +206,15 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
     return changed
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device that ``--device`` asks for."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
-def _synchronize(device: torch.device) -> Callable[[], None]:
+def synchronize(device: torch.device) -> Callable[[], None]:
+    """A function that waits for the device."""
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
