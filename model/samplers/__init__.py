@@ -74,8 +74,11 @@ class Job:
     evaluations: int = field(default=0, init=False)
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """Evaluate the network once and apply ``read`` to its prediction."""
-        self.evaluations += 1
+        """Evaluate the network and apply ``read`` to its prediction.
+
+        A query of k rows for each sample counts as k evaluations.
+        """
+        self.evaluations += len(query.ids_BL) // len(self.ids_BL)
         return self.network.ask(query, read)
 
     def encode(self, query: Query) -> Query:
@@ -169,3 +172,9 @@ def check_top_p(top_p: float) -> None:
     """Raise ValueError unless ``top_p`` is in (0, 1]."""
     if not 0.0 < top_p <= 1.0:
         raise ValueError(f"top_p must lie in (0, 1], not {top_p}")
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise ValueError if the weight of the guidance is negative."""
+    if guidance < 0:
+        raise ValueError(f"guidance must not be negative, not {guidance}")

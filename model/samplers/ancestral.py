@@ -2,82 +2,52 @@
 
 From t to s a masked token stays masked with probability (1 - alpha_s) / (1 - alpha_t),
 else it is drawn from the prediction; a visible token never changes. Which tokens are
-revealed does not depend on the prediction, so it is drawn first, and the head runs at
-those positions only: once per token over a complete run.
+revealed does not depend on the prediction, so it is drawn first: the head runs at those
+positions only, and a step that reveals nothing costs no evaluation of the network. So this is the
+paper's cached sampler (``ddpm_cache``) as well, but exact for networks that see the time too. Under
+the log-linear schedule a text of L tokens takes T (1 - (1 - 1/T)^L) evaluations on average.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from model.prediction import Prediction
-from model.processes.absorbing import stay_masked
-from model.query import Query
-from model.samplers import Job, Sampler, check_steps, check_temperature
+from model.samplers import Job, check_guidance, check_steps
+from model.samplers._masked import MaskedSampler, reveal_evenly
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ancestral(Sampler):
+class Ancestral(MaskedSampler):
     """Unmask tokens at random positions, in numbers that follow the noise schedule.
 
     Args:
         steps: maximum number of network evaluations.
         temperature: sampling temperature of tokens; 0 takes the likeliest.
+        top_p: nucleus sampling (Holtzman et al. 2020): sample among the likeliest ids with this
+            total probability, before temperature; 1 for all ids.
+        guidance: w of classifier-free guidance on the given text (Nie et al. 2025, LLaDA): tokens
+            are drawn from p(x | given)^(1 + w) / p(x)^w, at twice the evaluations; 0 for none.
     """
-
-    undoes = ("mask",)
 
     steps: int = 64
     temperature: float = 1.0
+    top_p: float = 1.0
+    guidance: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_steps(self.steps)
-        check_temperature(self.temperature)
+        check_guidance(self.guidance)
 
     def num_steps(self, length: int) -> int:
         """Exactly ``steps``."""
         return self.steps
 
-    def levels(self) -> Tensor:
-        """Times evenly spaced from 1 to 0, ``[steps + 1]`` float64."""
-        return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
-
     def run(self, job: Job) -> Tensor:
         """Generate the ids; after the last step no free position is masked."""
-        ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
-        levels = self.levels().to(ids_BL.device)
+        ids_BL = self.start(job)
         query = job.query(ids_BL, 1.0)
-        for number in range(self.steps):
-            ids_BL = self._step(job, query, ids_BL, number, levels[number], levels[number + 1])
+        for number, step in enumerate(reveal_evenly(job, job.free_BL, self.steps)):
+            ids_BL = self.fill(job, query, ids_BL, step, number, self.guidance)
             job.on_step(ids_BL)
         return ids_BL
-
-    def _step(
-        self, job: Job, query: Query, ids_BL: Tensor, number: int, t: Tensor, s: Tensor
-    ) -> Tensor:
-        """Reveal some of the masked tokens; without an evaluation if none is revealed."""
-        schedule = job.objective.schedule.exact()
-        stay = stay_masked(schedule.alpha(s), schedule.alpha(t))
-        uniform_BL = job.draws.uniform(f"reveal/{number}", job.position_B, ids_BL.shape[1])
-        reveal_BL = job.free_BL & (ids_BL == job.model.mask) & (uniform_BL >= stay)
-        if not bool(reveal_BL.any()):
-            return ids_BL
-        query = replace(
-            query,
-            ids_BL=ids_BL,
-            level_BK=t.float().expand(len(ids_BL), 1),
-            predict_mask_BL=reveal_BL,
-        )
-        drawn_M = job.ask(query, partial(self._drawn, job, reveal_BL, number))
-        return ids_BL.masked_scatter(reveal_BL, drawn_M)
-
-    def _drawn(self, job: Job, reveal_BL: Tensor, number: int, prediction: Prediction) -> Tensor:
-        """Sample a token for each revealed position, ``[M]``."""
-        assert prediction.logits is not None
-        row_M, column_M = reveal_BL.nonzero(as_tuple=True)
-        position_M = job.position_B[row_M]
-        return prediction.logits.sample(
-            job.draws, f"token/{number}", position_M, column_M, self.temperature
-        )

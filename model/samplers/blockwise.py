@@ -8,7 +8,6 @@ to put its keys and values into the key/value cache for all later blocks.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,16 +18,13 @@ from model.naming import method_name
 from model.networks.attention_layouts import Blocks, Cached
 from model.networks.config import ModelConfig
 from model.prediction import Prediction
-from model.processes.absorbing import stay_masked
 from model.query import Query
-from model.samplers import Job, Sampler, check_steps, check_temperature, check_top_p
-
-Step = tuple[Tensor, Tensor]
-"""Positions of a block to reveal, bool ``[B, b]``, and the noise level of the query."""
+from model.samplers import Job, check_steps
+from model.samplers._masked import MaskedSampler, Step, reveal_evenly, reveal_one_by_one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blockwise(Sampler):
+class Blockwise(MaskedSampler):
     """Generate blocks from left to right; within a block, unmask tokens at random positions.
 
     Given text must come before the generated text, or be in the same block. The only exception
@@ -45,7 +41,6 @@ class Blockwise(Sampler):
             The ids are the same.
     """
 
-    undoes = ("mask",)
     lays_out = True
 
     steps: int | None = None
@@ -54,10 +49,9 @@ class Blockwise(Sampler):
     cache: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps is not None:
             check_steps(self.steps)
-        check_temperature(self.temperature)
-        check_top_p(self.top_p)
 
     def num_steps(self, length: int) -> int:
         """Upper bound: one per position, or ``steps`` per block (blocks of one position)."""
@@ -91,7 +85,7 @@ class Blockwise(Sampler):
         """Generate the ids, up to the last block with free positions; see :meth:`check_free`."""
         size, length = job.objective.block_size, job.ids_BL.shape[1]
         self.check_free(job.free_BL, job.objective)
-        ids_BL = torch.where(job.free_BL, job.model.mask, job.ids_BL)
+        ids_BL = self.start(job)
         written = job.free_BL.any(dim=0).nonzero()[:, 0].tolist()
         last = written[-1] if written else -1
         for start in range(0, last + 1, size):
@@ -103,36 +97,21 @@ class Blockwise(Sampler):
 
     def _write(self, job: Job, ids_BL: Tensor, block: slice) -> Tensor:
         """Generate one block: return the ids with all of its masks filled in."""
-        for number, (reveal_Bb, level_B1) in enumerate(self._plan(job, block)):
-            if bool(reveal_Bb.any()):
-                query = self._query(job, ids_BL, block, reveal_Bb, level_B1)
-                reveal_BL = torch.zeros_like(job.free_BL)
-                reveal_BL[:, block] = reveal_Bb
-                drawn_M = job.ask(query, partial(self._drawn, job, reveal_BL, number))
-                ids_BL = ids_BL.masked_scatter(reveal_BL, drawn_M)
+        for number, (reveal_BL, level_B1) in enumerate(self._plan(job, block)):
+            if bool(reveal_BL.any()):
+                query = self._query(job, ids_BL, block, reveal_BL[:, block], level_B1)
+                drawn = partial(self.draw, job, reveal_BL, f"token/{number}")
+                ids_BL = ids_BL.masked_scatter(reveal_BL, job.ask(query, drawn))
             job.on_step(ids_BL)
         return ids_BL
 
     def _plan(self, job: Job, block: slice) -> Iterator[Step]:
         """The steps of a block; the positions revealed do not depend on the predictions."""
-        hidden_Bb, schedule = job.free_BL[:, block], job.objective.schedule.exact()
-        length = job.free_BL.shape[1]
+        hidden_BL = torch.zeros_like(job.free_BL)
+        hidden_BL[:, block] = job.free_BL[:, block]
         if self.steps is None:
-            # Mask rates are i.i.d. uniform; the next token is revealed at the largest remaining.
-            rate_Bb = job.draws.uniform("reveal", job.position_B, length)[:, block]
-            rate_Bb = rate_Bb.masked_fill(~hidden_Bb, -1.0)
-            for column_B1 in rate_Bb.argsort(dim=1, descending=True).split(1, dim=1):
-                reveal_Bb = hidden_Bb & torch.zeros_like(hidden_Bb).scatter(1, column_B1, True)
-                level_B1 = schedule.time(1 - rate_Bb.gather(1, column_B1).clamp(min=0.0))
-                yield reveal_Bb, level_B1.float()
-            return
-        levels = torch.linspace(1, 0, self.steps + 1, dtype=torch.float64, device=hidden_Bb.device)
-        for number, (t, s) in enumerate(pairwise(levels)):
-            stay = stay_masked(schedule.alpha(s), schedule.alpha(t))
-            uniform_BL = job.draws.uniform(f"reveal/{number}", job.position_B, length)
-            reveal_Bb = hidden_Bb & (uniform_BL[:, block] >= stay)
-            hidden_Bb = hidden_Bb & ~reveal_Bb
-            yield reveal_Bb, t.float().expand(len(hidden_Bb), 1)
+            return reveal_one_by_one(job, hidden_BL)
+        return reveal_evenly(job, hidden_BL, self.steps)
 
     def _query(
         self, job: Job, ids_BL: Tensor, block: slice, where_Bb: Tensor, level_B1: Tensor
@@ -163,16 +142,6 @@ class Blockwise(Sampler):
             layout=Cached(past=block.start),
         )
         job.ask(query, _nothing)
-
-    def _drawn(self, job: Job, reveal_BL: Tensor, number: int, prediction: Prediction) -> Tensor:
-        """Sample a token for each revealed position, ``[M]``."""
-        logits = prediction.logits
-        assert logits is not None
-        if self.top_p < 1.0:
-            logits = logits.top_p(self.top_p)
-        row_M, column_M = reveal_BL.nonzero(as_tuple=True)
-        position_M = job.position_B[row_M]
-        return logits.sample(job.draws, f"token/{number}", position_M, column_M, self.temperature)
 
 
 def _nothing(prediction: Prediction) -> Tensor:

@@ -6,71 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from mask_sampling import counts_of, masks, states
 from torch import Tensor
 
-from model.architectures.dit import DiT
-from model.categorical import Categorical
-from model.draws import Draws
-from model.objectives.mdlm import Mdlm
-from model.prediction import Answer, Prediction, Read
 from model.query import Query
-from model.samplers import Job
 from model.samplers.ancestral import Ancestral
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
+from model.verification.joint import Joint
 
 ChiSquare = Callable[[Tensor, Tensor], float]
-
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class Scripted:
-    """In the place of a network: logits from a function."""
-
-    def __init__(self, denoise: Denoise) -> None:
-        self.denoise = denoise
-
-    def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        logits_MR = self.denoise(query.ids_BL, query.level_BK, query.predict_mask_BL)
-        return read(Prediction(logits=Categorical(logits_MR)))
-
-    def encode(self, query: Query) -> Query:
-        return query
-
-
-def states(
-    joint: Any,
-    ids_BL: Tensor,
-    sampler: Ancestral,
-    *,
-    position_B: Tensor | None = None,
-    seed: int = 0,
-    schedule: Any = None,
-    denoise: Denoise | None = None,
-) -> tuple[list[Tensor], int]:
-    """The ids after every step, and the number of network evaluations."""
-    after: list[Tensor] = []
-    job = Job(
-        ids_BL=ids_BL,
-        free_BL=ids_BL == joint.mask,
-        position_B=torch.arange(len(ids_BL)) if position_B is None else position_B,
-        draws=Draws(seed=seed, split="sample", batch=len(ids_BL)),
-        objective=Mdlm(schedule=schedule or LogLinear()),
-        model=DiT(vocab_size=joint.vocab),
-        network=Scripted(denoise or joint.denoise),
-        on_step=after.append,
-    )
-    assert torch.equal(sampler.run(job), after[-1])
-    return after, job.evaluations
-
-
-def masks(joint: Any, rows: int) -> Tensor:
-    return torch.full((rows, joint.length), joint.mask)
-
-
-def counts_of(joint: Any, ids_BL: Tensor) -> Tensor:
-    code = (ids_BL * joint.vocab ** torch.arange(joint.length - 1, -1, -1)).sum(1)
-    return torch.bincount(code, minlength=joint.vocab**joint.length)
 
 
 def independent(joint: Any) -> Tensor:
@@ -128,9 +73,6 @@ def test_it_ends_without_masks_and_never_changes_the_prompt(three_tokens: Any, s
     start[30:, 1:] = torch.arange(20).view(10, 2) % 3
     before = start.clone()
     sampler = Ancestral(steps=steps)
-    levels = sampler.levels()
-    assert (levels[0], levels[-1], len(levels)) == (1, 0, steps + 1)
-    assert (levels.diff() < 0).all()
     sampled, evaluations = states(three_tokens, start, sampler)
     assert torch.equal(start, before)
     assert len(sampled) == steps
@@ -154,36 +96,36 @@ def test_a_revealed_token_never_changes(three_tokens: Any) -> None:
 def test_the_network_is_asked_at_the_current_level_and_once_for_every_token(
     three_tokens: Any,
 ) -> None:
-    asked: list[tuple[Tensor, Tensor]] = []
-
-    def denoise(ids_BL: Tensor, level_B1: Tensor, predict_mask_BL: Tensor) -> Tensor:
-        assert (ids_BL[predict_mask_BL] == three_tokens.mask).all()
-        asked.append((level_B1, predict_mask_BL))
-        return three_tokens.denoise(ids_BL, level_B1, predict_mask_BL)
-
+    asked: list[Query] = []
     start = masks(three_tokens, 100)
-    _, evaluations = states(three_tokens, start, Ancestral(steps=5), denoise=denoise)
+    _, evaluations = states(three_tokens, start, Ancestral(steps=5), asked=asked)
     assert evaluations == len(asked) == 5
-    for number, (level, _) in enumerate(asked):
-        torch.testing.assert_close(level, torch.full((100, 1), 1 - number / 5))
-    assert (torch.stack([where for _, where in asked]).sum(0) == 1).all()
+    for number, query in enumerate(asked):
+        assert (query.ids_BL[query.predict_mask_BL] == three_tokens.mask).all()
+        torch.testing.assert_close(query.level_BK, torch.full((100, 1), 1 - number / 5))
+    assert (torch.stack([query.predict_mask_BL for query in asked]).sum(0) == 1).all()
 
 
 def test_steps_that_reveal_nothing_cost_no_evaluation(three_tokens: Any) -> None:
-    steps, length, runs = 4, 3, 200
-    evaluations = []
-    for run in range(runs):
+    for run in range(40):
         start = masks(three_tokens, 1)
         sampled, count = states(
-            three_tokens, start, Ancestral(steps=steps), position_B=torch.tensor([run])
+            three_tokens, start, Ancestral(steps=4), position_B=torch.tensor([run])
         )
         pairs = itertools.pairwise([start, *sampled])
         assert count == sum(not torch.equal(before, after) for before, after in pairs)
-        evaluations.append(count)
-    found = torch.tensor(evaluations, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("steps", "length"), [(4, 3), (20, 9), (9, 20), (50, 40)])
+def test_evaluations_are_as_few_as_the_cached_samplers(steps: int, length: int) -> None:
+    """T (1 - (1 - 1/T)^L) on average (MDLM): those of a text alone, in which it changes."""
+    one_id, rows = Joint(torch.ones((1,) * length)), 1000
+    start = masks(one_id, rows)
+    sampled, _ = states(one_id, start, Ancestral(steps=steps))
+    pairs = itertools.pairwise([start, *sampled])
+    changes_B = torch.stack([(a != b).any(dim=1) for a, b in pairs]).sum(dim=0).double()
     expected = steps * (1 - (1 - 1 / steps) ** length)
-    assert expected == pytest.approx(2.3125)
-    assert abs(found.mean() - expected) < 4 * float(found.std()) / runs**0.5
+    assert abs(changes_B.mean() - expected) < 4 * float(changes_B.std()) / rows**0.5
 
 
 def test_a_finished_text_costs_no_evaluation(three_tokens: Any) -> None:
@@ -203,6 +145,16 @@ def test_samples_do_not_depend_on_how_they_are_batched(three_tokens: Any) -> Non
     other, _ = states(three_tokens, start, sampler, seed=1)
     assert not torch.equal(whole[-1], other[-1])
     assert len(whole[-1].unique(dim=0)) > 5
+
+
+def test_the_nucleus_is_drawn_from_before_temperature(chi_square: ChiSquare) -> None:
+    one = Joint(torch.tensor([0.2, 0.45, 0.35], dtype=torch.float64))
+    (sampled,), _ = states(one, masks(one, 3000), Ancestral(steps=1, top_p=0.75))
+    law = torch.tensor([0.0, 0.45, 0.35]) / 0.8
+    assert chi_square(counts_of(one, sampled), law) < 4.5
+    (sampled,), _ = states(one, masks(one, 3000), Ancestral(steps=1, top_p=0.5, temperature=0.5))
+    law = torch.tensor([0.0, 0.45**2, 0.35**2])
+    assert chi_square(counts_of(one, sampled), law / law.sum()) < 4.5
 
 
 def test_temperature_zero_takes_the_likeliest_token(two_tokens: Any) -> None:

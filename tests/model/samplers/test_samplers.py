@@ -60,6 +60,8 @@ OUT_OF_RANGE: dict[str, tuple[float, ...]] = {
     "min_steps": (0,),
     "eta": (-0.1, 1.1),
     "clamp_below": (-0.1, 1.1),
+    "guidance": (-0.1,),
+    "block_length": (0,),
 }
 """Values that each setting of a sampler refuses."""
 NUMBERS = [

@@ -9,7 +9,7 @@ from exports import export_denoiser, export_genie, masked_lm, seq2seq_lm, some_i
 from torch import Tensor
 from transformers import GenerationConfig
 
-from configs.load import validate
+from configs.load import Plugin, validate
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.samplers.ancestral import Ancestral
 from pretrain.checkpoint.weights import load_denoiser
@@ -45,7 +45,7 @@ def ours(export: Path, tokenizer: Tokenizer, prompt: str, num: int, **settings: 
         prompt=prompt,
         num=num,
         length=settings.pop("length", 16),
-        sampler=Ancestral(steps=STEPS, **settings),
+        sampler=settings.pop("sampler", None) or Ancestral(steps=STEPS, **settings),
         seed=3,
         batch=2,
     )
@@ -77,6 +77,26 @@ def test_samples_are_those_of_our_own_command(
     kept = ~torch.tensor(template.blank)
     assert torch.equal(found[:, kept], torch.tensor([template.ids])[:, kept].expand(3, -1))
     assert (found != model.config.mask_token_id).all()
+
+
+def test_every_sampler_is_taken_along_with_its_settings(
+    export: Path, tokenizer: Tokenizer, model: Any
+) -> None:
+    prompt = "The assert statement"
+    ids = torch.tensor(tokenizer.encode([prompt]))
+    for name, settings in {
+        "ancestral": {"steps": STEPS, "top_p": 0.7, "guidance": 2.0},
+        "confidence": {"steps": 3, "block_length": 4, "criterion": "margin", "guidance": 1.0},
+        "first_hitting": {"temperature": 0.8},
+        "remasking": {"steps": STEPS, "eta": 0.5, "schedule": "rescale"},
+    }.items():
+        words = {"sampling_steps" if key == "steps" else key: x for key, x in settings.items()}
+        found = model.generate(
+            ids, max_length=16, seed=3, num_return_sequences=3, sampler=name, **words
+        )
+        sampler = Plugin("model.samplers").build({"name": name, **settings})
+        wanted = ours(export, tokenizer, prompt, 3, sampler=sampler)
+        assert [tokenizer.decode(row) for row in found.tolist()] == wanted
 
 
 def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: Tokenizer) -> None:
@@ -166,11 +186,15 @@ def padded(rows: list[list[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids), torch.tensor(mask)
 
 
-@pytest.mark.parametrize("side", ["left", "right", "inside"])
-def test_padding_changes_no_sample(tokenizer: Tokenizer, model: Any, side: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "settings"), [("left", {}), ("right", {"guidance": 1.0}), ("inside", {})]
+)
+def test_padding_changes_no_sample(
+    tokenizer: Tokenizer, model: Any, side: str, settings: dict[str, Any]
+) -> None:
     pad, mask_id = tokenizer.pad_id, model.config.mask_token_id
     rows = tokenizer.encode(["The assert statement", "x", "A longer beginning of a text"])
-    words = {"seed": 3, "sampling_steps": STEPS}
+    words = {"seed": 3, "sampling_steps": STEPS, **settings}
     # Row i has the draws of sample i: each alone is the i-th copy of itself.
     alone = [
         model.generate(torch.tensor([row]), max_length=20, num_return_sequences=3, **words)[i]
@@ -239,7 +263,9 @@ def test_what_cannot_be_asked_is_said(model: Any) -> None:
     for words, error, message in (
         ({"top_k": 5}, TypeError, r"knows no top_k; masked diffusion has max_length"),
         ({"num_beams": 4}, TypeError, "knows no num_beams"),
-        ({"top_p": 0.9}, TypeError, "knows no top_p"),
+        ({"top_p": 0.0}, ValueError, r"top_p must lie in \(0, 1\], not 0.0"),
+        ({"block_length": 3}, TypeError, "knows no block_length; .* top_p, guidance"),
+        ({"sampler": "first_hitting", "sampling_steps": 3}, TypeError, "knows no sampling_steps"),
         ({"streamer": object()}, TypeError, "knows no streamer"),
         ({"generation_config": GenerationConfig(num_beams=3)}, ValueError, "num_beams=3 asks"),
         ({"generation_config": GenerationConfig(min_p=0.1)}, ValueError, "min_p=0.1 asks"),

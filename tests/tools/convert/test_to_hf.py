@@ -237,8 +237,9 @@ def test_an_export_holds_its_own_method_and_no_other(tmp_path: Path) -> None:
     to_hf(tmp_path / "ckpt", tmp_path / "out")
     method = (tmp_path / "out" / "method.py").read_text(encoding="utf-8")
     assert 'OBJECTIVES: dict[str, Any] = {"mdlm": Mdlm}' in method
-    assert 'SAMPLERS: dict[str, Any] = {"ancestral": Ancestral}' in method
-    assert not (tmp_path / "out" / "genie.py").exists()
+    assert 'SAMPLERS: dict[str, Any] = {"ancestral": Ancestral, "' in method
+    for other in ("genie", "blockwise", "ddpm"):
+        assert not (tmp_path / "out" / f"{other}.py").exists()
 
 
 SETTLE = """

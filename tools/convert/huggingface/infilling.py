@@ -5,7 +5,7 @@ window as in training, BOS and EOS around it; a model of padded texts that decid
 they end (``config.open_end``) puts the EOS.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from tools.convert.huggingface.trained_by import objective_of, sampler_class
 INPUTS = ("input_ids", "attention_mask")
 KNOWN = ("sampler", "sampling_steps", "temperature", "do_sample")
 NAMED = "masked diffusion has " + ", ".join(("max_length", "max_new_tokens", *KNOWN, "seed"))
+NOT_OWN = ("steps", "temperature")
+"""Fields of samplers that have another name here, or are known of all of them."""
 
 
 class InfillingGenerationMixin(GenerationMixin):
@@ -62,7 +64,8 @@ class InfillingGenerationMixin(GenerationMixin):
             temperature: of the token draws; ``do_sample=False`` takes the likeliest.
             sampler: its name, of those that suit (default: the objective's own).
             seed: of all draws; by default from torch's generator.
-            words: these, and what transformers' ``GenerationConfig`` has, as far as it can be done.
+            words: these, other fields of the sampler, and what transformers' ``GenerationConfig``
+                has, as far as it can be done.
 
         Raises:
             ValueError: a number is out of range, a text does not fit, or a configuration asks
@@ -70,23 +73,29 @@ class InfillingGenerationMixin(GenerationMixin):
         """
         input_ids, attention_mask = (words.pop(name, None) for name in INPUTS)
         asked = settings_of(self, generation_config, words)
-        asked.check(KNOWN, NAMED)
+        sampler = self._sampler(asked)
         if inputs is not None and input_ids is not None:
             raise ValueError("give inputs or input_ids, which are the same, and not both")
         given = input_ids if inputs is None else inputs
         start_BL, valid_BL = self._start(given, attention_mask, asked)
-        drawn_BL = self._drawn(start_BL, valid_BL, asked)
+        drawn_BL = self._drawn(sampler, start_BL, valid_BL, asked)
         if self.config.open_end and start_BL is not given:
             drawn_BL = self._ended(drawn_BL, start_BL, asked)
         return generated(drawn_BL, asked, GenerateDecoderOnlyOutput)
 
     def _sampler(self, asked: Settings) -> Sampler:
         objective = objective_of(self.config.objective)
+        kind = sampler_class(asked.get("sampler", objective.sampler))
+        names = [field.name for field in fields(kind)]
+        own = [name for name in names if name not in NOT_OWN]
+        known = [name for name in KNOWN if name != "sampling_steps" or "steps" in names]
+        asked.check((*known, *own), ", ".join([NAMED, *own]))
         greedy = asked.get("do_sample", True) is False
-        temperature = 0.0 if greedy else asked.get("temperature", 1.0)
-        made: Sampler = sampler_class(asked.get("sampler", objective.sampler))(
-            steps=asked.get("sampling_steps", 64), temperature=temperature
-        )
+        settings = {name: asked.get(name) for name in own}
+        settings["temperature"] = 0.0 if greedy else asked.get("temperature")
+        if "steps" in names:
+            settings["steps"] = asked.get("sampling_steps")
+        made: Sampler = kind(**{name: x for name, x in settings.items() if x is not None})
         made.suits(objective, self.model_config)
         return made
 
@@ -169,10 +178,11 @@ class InfillingGenerationMixin(GenerationMixin):
 
     # -- what is drawn --------------------------------------------------------------------
 
-    def _drawn(self, start_BL: Tensor, valid_BL: Tensor | None, asked: Settings) -> Tensor:
+    def _drawn(
+        self, sampler: Sampler, start_BL: Tensor, valid_BL: Tensor | None, asked: Settings
+    ) -> Tensor:
         """The samples; padding stays as it is."""
         mask, copies = self.model_config.mask, asked.get("num_return_sequences", 1)
-        sampler = self._sampler(asked)
         start_BL = start_BL.to(self.device).repeat_interleave(copies, dim=0)
         if valid_BL is not None:
             valid_BL = valid_BL.to(self.device).repeat_interleave(copies, dim=0)
@@ -202,7 +212,10 @@ class _Padded:
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
         """Ask the denoiser with the padding hidden; returns ``read(prediction)``."""
-        answer: Answer = self._denoiser.ask(replace(query, valid_BL=self._valid_BL), read)
+        valid_BL = self._valid_BL
+        if valid_BL is not None:
+            valid_BL = valid_BL.repeat(len(query.ids_BL) // len(valid_BL), 1)
+        answer: Answer = self._denoiser.ask(replace(query, valid_BL=valid_BL), read)
         return answer
 
     def encode(self, query: Query) -> Query:
