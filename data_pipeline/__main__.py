@@ -13,8 +13,9 @@ from typing import get_args
 from configs.command_line import describe_commands, make_parser
 from configs.errors import UserError, exit_code
 from data_pipeline import demo
-from data_pipeline.adopt import adopt_tokenizer, train_tokenizer
+from data_pipeline.adopt import adopt_tokenizer, make_character_tokenizer, train_tokenizer
 from data_pipeline.atomic_directory import leftovers
+from data_pipeline.characters import ALPHABETS
 from data_pipeline.forms import Form
 from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest, verify_manifest
 from data_pipeline.sources import Documents, Unit
@@ -31,6 +32,10 @@ a corpus from your own files, start to end:
 pairs of a source and a target, one JSON object a line:
   python -m data_pipeline tokenize pairs.jsonl --pairs source target --corpus corpus --split train
 
+a genome, one id for each base:
+  python -m data_pipeline tokenizer --kind characters --alphabet dna --out corpora/genome
+  python -m data_pipeline tokenize 'chr[1-9]*.fa.gz' --corpus corpora/genome --split train
+
 with the tokenizer of a published model:
   python -m data_pipeline tokenizer --adopt path/to/tokenizer.json --out corpus
 
@@ -39,8 +44,8 @@ a small corpus without any download:
 """
 
 _FILES_HELP = (
-    "text, JSON lines (one object a line), CSV or TSV with a header, Parquet or Arrow files; "
-    "compressed by gzip, zstd, xz or bzip2 too, but for the last two; quote a pattern"
+    "text, JSON lines (one object a line), CSV or TSV with a header, FASTA, Parquet or Arrow "
+    "files; compressed by gzip, zstd, xz or bzip2 too, but for the last two; quote a pattern"
 )
 
 
@@ -66,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("tokenizer", help="train a tokenizer, or adopt one")
+    command = commands.add_parser("tokenizer", help="train, make or adopt a tokenizer")
     command.set_defaults(run=_tokenizer)
     origin = command.add_mutually_exclusive_group(required=True)
     origin.add_argument(
@@ -78,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     origin.add_argument(
         "--adopt", type=Path, metavar="PATH", help="a tokenizer.json or SentencePiece .model file"
+    )
+    origin.add_argument(
+        "--alphabet",
+        choices=sorted(ALPHABETS),
+        help="with --kind characters: text8 is a-z and the space, dna A, C, G, T and N",
+    )
+    command.add_argument(
+        "--kind",
+        choices=("bpe", "characters"),
+        help="bpe (the default) is trained on text, characters are an id for each of an alphabet",
     )
     command.add_argument("--out", type=Path, required=True, help="the corpus directory")
     command.add_argument("--vocab-size", type=int, help="number of ids, with --train")
@@ -132,33 +147,37 @@ def _add_source_options(command: argparse.ArgumentParser) -> None:
         help="what a document is in a text file; paragraphs end at blank lines (default: line)",
     )
     command.add_argument("--skip-bad", action="store_true", help="count bad lines and go on")
+    command.add_argument(
+        "--longest",
+        type=int,
+        metavar="N",
+        help="cut FASTA records into documents of at most N letters (a chromosome is one record)",
+    )
 
 
 def _documents(arguments: argparse.Namespace, files: Sequence[str]) -> Documents:
+    if arguments.longest is not None and arguments.longest < 1:
+        raise UserError(f"--longest must be at least 1, not {arguments.longest}")
     return Documents(
         files,
         fields=arguments.pairs or [arguments.field],
         unit=arguments.documents,
         form=arguments.format,
         skip_bad=arguments.skip_bad,
+        longest=arguments.longest,
     )
 
 
 def _tokenizer(arguments: argparse.Namespace) -> None:
     corpus: Path = arguments.out
+    _check_tokenizer_options(arguments)
     if arguments.train:
-        if arguments.vocab_size is None:
-            raise UserError("--train needs --vocab-size, e.g. --vocab-size 32000")
-        if arguments.bos_token or arguments.eos_token:
-            raise UserError(
-                "--bos-token and --eos-token belong to --adopt: a new tokenizer has both"
-            )
         documents = _documents(arguments, arguments.train)
         tokenizer = train_tokenizer(documents, corpus, arguments.vocab_size)
         _print_skipped(documents.skipped["empty"], documents.skipped["bad"])
+    elif arguments.alphabet:
+        tokenizer = make_character_tokenizer(arguments.alphabet, corpus)
     else:
-        if arguments.vocab_size is not None:
-            raise UserError("--vocab-size belongs to --train: an adopted tokenizer has its own")
         tokenizer = adopt_tokenizer(
             arguments.adopt,
             corpus,
@@ -167,6 +186,21 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
         )
     print(_tokenizer_line(corpus, tokenizer))
     print(f"next: python -m data_pipeline tokenize FILES --corpus {corpus} --split train")
+
+
+def _check_tokenizer_options(arguments: argparse.Namespace) -> None:
+    """UserError for options that belong to another origin of the tokenizer."""
+    if (arguments.kind == "characters") != (arguments.alphabet is not None):
+        raise UserError("--kind characters and --alphabet go together; BPE is trained with --train")
+    if arguments.kind == "bpe" and not arguments.train:
+        raise UserError("--kind bpe belongs to --train: an adopted tokenizer has its own kind")
+    if arguments.train and arguments.vocab_size is None:
+        raise UserError("--train needs --vocab-size, e.g. --vocab-size 32000")
+    if arguments.vocab_size is not None and not arguments.train:
+        origin = "an alphabet" if arguments.alphabet else "an adopted tokenizer"
+        raise UserError(f"--vocab-size belongs to --train: {origin} has its own")
+    if (arguments.bos_token or arguments.eos_token) and not arguments.adopt:
+        raise UserError("--bos-token and --eos-token belong to --adopt: a new tokenizer has both")
 
 
 def _tokenize(arguments: argparse.Namespace) -> None:

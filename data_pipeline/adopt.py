@@ -1,4 +1,4 @@
-"""Put a tokenizer into a corpus directory: trained on its text, or copied from elsewhere."""
+"""Put a tokenizer into a corpus directory: trained on its text, made of an alphabet, or copied."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from configs.errors import UserError
+from data_pipeline.characters import ALPHABETS, write_character_tokenizer
 from data_pipeline.special_tokens import SIDECAR, read_sidecar, write_sidecar
 from data_pipeline.tokenizer import (
     FILE_NAMES,
@@ -27,6 +28,18 @@ def train_tokenizer(documents: Iterable[str], corpus: Path, vocab_size: int) -> 
     _refuse_second(corpus)
     with _temporary_directory(corpus) as workshop:
         train_sentencepiece(documents, workshop / "tokenizer.model", vocab_size)
+        return _install(workshop, corpus)
+
+
+def make_character_tokenizer(alphabet: str, corpus: Path) -> Tokenizer:
+    """Make CORPUS/tokenizer.json, the characters of a named alphabet (`characters.ALPHABETS`).
+
+    Raises:
+        UserError: CORPUS has a tokenizer.
+    """
+    _refuse_second(corpus)
+    with _temporary_directory(corpus) as workshop:
+        write_character_tokenizer(workshop / "tokenizer.json", ALPHABETS[alphabet])
         return _install(workshop, corpus)
 
 

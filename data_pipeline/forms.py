@@ -1,4 +1,4 @@
-"""Recognise the form of an input file (text, JSON lines, tables, Parquet, Arrow).
+"""Recognise the form of an input file (text, JSON lines, tables, Parquet, Arrow, FASTA).
 
 The first bytes decide where they can (Parquet, Arrow, archives), then the name, ignoring case,
 then the beginning of the text. In doubt an error names the `--format` to give: a wrong guess
@@ -16,7 +16,7 @@ from typing import Literal
 from configs.errors import UserError
 from data_pipeline.compression import HEAD, SUFFIXES, compression_of
 
-Form = Literal["text", "jsonl", "csv", "tsv", "parquet", "arrow"]
+Form = Literal["text", "jsonl", "csv", "tsv", "parquet", "arrow", "fasta"]
 
 _NAMED: dict[str, Form] = {
     ".txt": "text", ".text": "text",
@@ -24,10 +24,12 @@ _NAMED: dict[str, Form] = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
     ".parquet": "parquet", ".pq": "parquet",
     ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
+    ".fa": "fasta", ".fasta": "fasta", ".fna": "fasta",
 }  # fmt: skip
 
 _OTHER_NAMES = {
-    ".7z", ".avro", ".bin", ".br", ".db", ".doc", ".docx", ".epub", ".gguf", ".h5", ".hdf5",
+    ".2bit", ".7z", ".avro", ".bin", ".br", ".db", ".doc", ".docx", ".epub", ".faa",
+    ".fastq", ".fq", ".gguf", ".h5", ".hdf5",
     ".htm", ".html", ".idx", ".ipynb", ".lz4", ".lzma", ".lzo", ".msgpack", ".npy", ".npz",
     ".odt", ".orc", ".pdf", ".pickle", ".pkl", ".pt", ".pth", ".rar", ".rtf", ".safetensors",
     ".snappy", ".sqlite", ".sz", ".tar", ".tfrecord", ".tfrecords", ".tgz", ".warc", ".wat",

@@ -1,4 +1,4 @@
-"""Iterate over the documents of text, JSON lines, table, Parquet and Arrow files.
+"""Iterate over the documents of text, JSON lines, table, Parquet, Arrow and FASTA files.
 
 Text and JSON lines are split on the byte `\n` and decoded line by line. Text mode would be
 shorter, and so would the line reader of `datasets`, but both turn a lone carriage return
@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from configs.errors import UserError
 from data_pipeline.compression import opened
+from data_pipeline.fasta import fasta_records
 from data_pipeline.forms import Form, form_of, known_ending
 from data_pipeline.records import (
     BadRecordError,
@@ -38,9 +39,10 @@ class Documents:
     With several ``fields`` every record is as many documents, one after the other, none of
     which may be empty: a source and a target.
 
-    JSON lines hold one object a line, tables, Parquet and Arrow files one record a row; text is
-    cut by `unit`: `line` at LF or CRLF, `paragraph` at blank lines, `file` not at all. The form
-    of a file is `form` or recognised (`forms.py`); text, JSON lines and tables may be
+    JSON lines hold one object a line, tables, Parquet and Arrow files one record a row, FASTA
+    files one below each header, cut into documents of at most `longest` letters; text is cut by
+    `unit`: `line` at LF or CRLF, `paragraph` at blank lines, `file` not at all. The form
+    of a file is `form` or recognised (`forms.py`); all but Parquet and Arrow may be
     compressed. Documents of nothing but white space are left out.
 
     Attributes:
@@ -61,18 +63,21 @@ class Documents:
         unit: Unit = "line",
         form: Form | None = None,
         skip_bad: bool = False,
+        longest: int | None = None,
     ) -> None:
         assert unit in get_args(Unit), unit
         assert form is None or form in get_args(Form), form
         self.files = [path for name in files for path in _matches(str(name))]
         if not self.files:
             raise UserError(
-                "no input files: name at least one text, JSON-lines, CSV, Parquet or Arrow file"
+                "no input files: name at least one text, JSON-lines, CSV, Parquet, Arrow or FASTA "
+                "file"
             )
         self.fields = tuple(fields)
         self.unit = unit
         self.form = form
         self.skip_bad = skip_bad
+        self.longest = longest
         self.skipped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[str]:
@@ -111,6 +116,8 @@ class Documents:
         try:
             with opened(path) as file:
                 form = form_of(path, file, fields=self.fields, asked=self.form)
+                if self.longest is not None and form != "fasta":
+                    raise UserError(f"{path}: is {form}; only FASTA records are cut by --longest")
                 if form != "text":
                     yield from self._from_records(self._records(path, file, form))
                 elif len(self.fields) > 1:
@@ -125,6 +132,8 @@ class Documents:
             return parquet_records(path)
         if form == "arrow":
             return arrow_records(path, self.fields)
+        if form == "fasta":
+            return fasta_records(path, file, self.longest)
         if form == "jsonl":
             return json_records(path, file)
         return table_records(path, file, {"csv": ",", "tsv": "\t"}[form])

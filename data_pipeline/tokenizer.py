@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from configs.errors import UserError
+from data_pipeline.characters import CharacterTokenizer, is_of_characters
 from data_pipeline.huggingface import HuggingFaceTokenizer
 from data_pipeline.sentencepiece_model import SentencePieceTokenizer, train_sentencepiece
 
@@ -56,7 +57,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         UserError: there is none, there are two, or it cannot be used.
     """
     file = tokenizer_file(path)
-    return HuggingFaceTokenizer(file) if file.suffix == ".json" else SentencePieceTokenizer(file)
+    if file.suffix != ".json":
+        return SentencePieceTokenizer(file)
+    return CharacterTokenizer(file) if is_of_characters(file) else HuggingFaceTokenizer(file)
 
 
 def tokenizer_file(path: Path) -> Path:

@@ -9,6 +9,7 @@ there is to it; blocks that no machine can run alone have their reason beside th
 import argparse
 import importlib
 import json
+import random
 import re
 import shlex
 import shutil
@@ -109,6 +110,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, demo_dir: Path) -> Path:
     for name in ("books.jsonl", "held-out.jsonl"):
         lines = (json.dumps({"text": path.read_text(encoding="utf-8")}) for path in texts)
         (copy / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for seed, name in enumerate(("genome.fa", "held-out.fa")):
+        bases = "".join(random.Random(seed).choices("ACGTacgtN", k=2000))
+        (copy / name).write_text(f">{name}\n{bases}\n", encoding="utf-8")
     for name in ("train.jsonl", "test.jsonl"):
         pairs = (
             {"source": f"name : {place} | area : riverside", "target": f"{place} {said}"}

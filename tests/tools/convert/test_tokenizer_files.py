@@ -10,6 +10,7 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
+from data_pipeline.adopt import make_character_tokenizer
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
 from model.architectures.dit import DiT
 from model.architectures.encoder_decoder import EncoderDecoder
@@ -90,6 +91,16 @@ def test_sources_and_targets_of_a_genie_are_bare(tmp_path: Path) -> None:
     ):
         (tmp_path / name).mkdir()
         assert exported(tmp_path / "in", tmp_path / name, model)("a")["input_ids"] == wanted
+
+
+def test_characters_stay_characters(tmp_path: Path) -> None:
+    ours = make_character_tokenizer("text8", tmp_path / "corpus")
+    theirs = exported(tmp_path / "corpus", tmp_path, DiT(vocab_size=ours.vocab_size))
+    for text in ["", "two  spaces ", "Upper, \n<s> [MASK] é🙂", "x" * 300]:
+        ids = ours.encode([text])[0]
+        assert theirs(text)["input_ids"] == ids
+        assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids)
+    assert (theirs.mask_token_id, len(theirs)) == (31, 32)
 
 
 def test_another_vocabulary_is_refused(corpus: Path) -> None:
