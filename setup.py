@@ -4,6 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HARNESS = "lm_eval>=0.4.9,<0.5"
 PACKAGES = ("configs", "data_pipeline", "model", "pretrain", "slurm", "tools")
 
 setup(
@@ -48,7 +49,9 @@ setup(
     ],
     extras_require={
         "flash": ["flash-attn>=2.6,<3"],
+        "harness": [HARNESS],
         "test": [
+            HARNESS,
             "accelerate>=1.15,<2",
             "hypothesis>=6.100,<7",
             "mypy>=2.4,<3",

@@ -53,6 +53,7 @@ WITH_TORCH: dict[str, set[str]] = {
     "tools.plan --help": {"torch"},
     "tools.sample --help": {"torch"},
     "tools.evaluate --help": {"torch"},
+    "tools.harness --help": {"torch"},
     "pretrain --keys": {"torch"},
     "pretrain configs/tiny.yaml --dry-run": {"torch"},
     "tools.plan configs/tiny.yaml --nodes 1": {"torch"},

@@ -1,0 +1,346 @@
+"""The public harness: bounds with known answers, greedy texts, and its tasks on local data."""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lm_eval
+import pytest
+import torch
+import yaml
+from asking import Known
+from lm_eval.api.registry import get_model
+from lm_eval.tasks import TaskManager
+from torch import Tensor
+
+from configs.errors import UserError
+from data_pipeline.characters import write_character_tokenizer
+from data_pipeline.tokenizer import Tokenizer, load_tokenizer
+from model.draws import Draws
+from model.objectives import NO_STATE
+from model.objectives.autoregressive import Autoregressive
+from model.objectives.mdlm import Mdlm
+from model.objectives.sundae import Sundae
+from model.query import Query
+from model.verification.joint import Conditionals
+from tools.harness import __main__ as harness
+from tools.harness.model import Palimpsest
+from tools.harness.windows import framed, numbered, pieces, split_pair
+
+BOS, EOS, LETTERS = 1, 2, (4, 5, 6)
+
+
+class Words(Conditionals):
+    """Texts of three letters abc between BOS and EOS."""
+
+    vocab = 7
+
+    @cached_property
+    def outcomes(self) -> Tensor:
+        return torch.tensor([[BOS, *text, EOS] for text in itertools.product(LETTERS, repeat=3)])
+
+    @cached_property
+    def probability(self) -> Tensor:
+        number = torch.arange(27)
+        weight = 0.1 + Draws(seed=1, split="words", batch=1).uniform("weight", number, 1)[:, 0]
+        return weight / weight.sum()
+
+    def given(self, text: str, context: str) -> float:
+        """log p(text | context), where a context is a beginning."""
+        ids = torch.tensor([[BOS, *("abc".index(c) + 4 for c in text), EOS]])
+        hidden = ids.clone()
+        hidden[0, 1 + len(context) : -1] = self.mask
+        return float(self.masked_log_prob(ids) - self.masked_log_prob(hidden))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("abc") / "tokenizer.json"
+    write_character_tokenizer(path, "abc")
+    return load_tokenizer(path)
+
+
+def loaded(tokenizer: Tokenizer, network: Any, objective: Any, length: int = 5) -> Any:
+    words = Words()
+    data = SimpleNamespace(sequence_length=length, packing="wrap")
+    return SimpleNamespace(
+        config=SimpleNamespace(objective=objective, model=words.config, data=data),
+        network=network,
+        device=torch.device("cpu"),
+        state=NO_STATE,
+        tokenizer=lambda: tokenizer,
+    )
+
+
+def request(*arguments: Any) -> Any:
+    return SimpleNamespace(args=arguments)
+
+
+def true_conditionals(query: Query) -> Tensor:
+    return Words().denoise(query.ids_BL, query.level_BK, query.predict_mask_BL)
+
+
+def left_to_right(query: Query) -> Tensor:
+    """log p(x_j | x_1 ... x_{j-1}) from inputs that are one position late."""
+    words, rows = Words(), []
+    for row, column in query.predict_mask_BL.nonzero().tolist():
+        ids = torch.full((1, 5), words.mask)
+        ids[0, :column] = query.ids_BL[row, 1 : column + 1]
+        rows.append(words.denoise(ids, torch.ones(1, 1), torch.arange(5)[None] == column))
+    return torch.cat(rows)
+
+
+PAIRS = [("", "abc"), ("a", "bc"), ("ab", "c"), ("b", "ca")]
+
+
+def test_the_bound_of_true_conditionals_is_the_likelihood(tokenizer: Tokenizer) -> None:
+    network = Known(true_conditionals)
+    found = []
+    for seed in range(100):
+        model = Palimpsest(loaded(tokenizer, network, Mdlm()), samples=4, seed=seed, batch_size=64)
+        found.append([bound for bound, _ in model.loglikelihood([request(*p) for p in PAIRS])])
+    bounds = torch.tensor(found, dtype=torch.float64)
+    exact = torch.tensor([Words().given("".join(pair), pair[0]) for pair in PAIRS]).double()
+    error = bounds.std(dim=0) / math.sqrt(len(bounds))
+    assert ((bounds.mean(dim=0) - exact).abs() < 4 * error + 1e-6).all()
+    assert error[1] > 0
+    assert error[2] < 1e-6, "one token has one order"
+
+
+def test_an_exact_objective_takes_one_corruption(tokenizer: Tokenizer) -> None:
+    rows = []
+
+    def logits(query: Query) -> Tensor:
+        rows.append(len(query.ids_BL))
+        return left_to_right(query)
+
+    model = Palimpsest(loaded(tokenizer, Known(logits), Autoregressive()), samples=50)
+    bounds = model._nats(model._windows([split_pair(tokenizer, *pair) for pair in PAIRS]))
+    assert -torch.tensor(bounds) == pytest.approx(
+        torch.tensor([Words().given("".join(pair), pair[0]) for pair in PAIRS]), rel=1e-5
+    )
+    assert sum(rows) == len(PAIRS)
+
+
+def test_a_text_has_the_same_bound_whatever_else_is_asked(tokenizer: Tokenizer) -> None:
+    def bounds(pairs: Sequence[tuple[str, str]], batch: int) -> list[float]:
+        network = Known(true_conditionals)
+        model = Palimpsest(loaded(tokenizer, network, Mdlm()), samples=6, batch_size=batch)
+        return [bound for bound, _ in model.loglikelihood([request(*pair) for pair in pairs])]
+
+    alone = bounds(PAIRS[:1], 64)
+    together = bounds([*PAIRS[::-1], ("c", "cc")], 4)
+    assert together[3] == pytest.approx(alone[0], rel=1e-6)
+    assert bounds([PAIRS[0], PAIRS[0]], 3)[0] == pytest.approx(alone[0], rel=1e-6)
+
+
+def test_a_long_text_is_scored_in_windows(tokenizer: Tokenizer) -> None:
+    words, empty = Words(), request("")
+    model = Palimpsest(loaded(tokenizer, Known(left_to_right), Autoregressive()))
+    found = model.loglikelihood_rolling([request("abcbca"), empty, request("abca")])
+    assert found == pytest.approx(
+        [
+            words.given("abc", "") + words.given("bca", ""),
+            0.0,
+            words.given("abc", "") + words.given("bca", "bc"),
+        ],
+        rel=1e-5,
+    )
+    assert pieces([1, 2, 3, 4, 5], 3) == [([], [1, 2, 3]), ([3], [4, 5])]
+    assert pieces([1, 2], 3) == [([], [1, 2])]
+
+
+def by_column(letters: dict[int, int]) -> Any:
+    """Logits that are sure of one id at each column."""
+
+    def logits(query: Query) -> Tensor:
+        columns = query.predict_mask_BL.nonzero()[:, 1] % query.ids_BL.shape[1]
+        found = torch.full((len(columns), 8), -30.0)
+        for row, column in enumerate(columns.tolist()):
+            found[row, letters.get(column, EOS)] = 0.0
+        return found
+
+    return Known(logits)
+
+
+def test_greedy_is_what_the_sampler_writes(tokenizer: Tokenizer) -> None:
+    network = by_column({1: 4, 2: 5, 3: 6})
+    model = Palimpsest(loaded(tokenizer, network, Mdlm()), samples=2)
+    asked = [("", "abc"), ("a", "bc"), ("a", "cc"), ("b", "bc"), ("abc", "")]
+    found = [greedy for _, greedy in model.loglikelihood([request(*pair) for pair in asked])]
+    assert found == [True, True, False, True, True]
+
+
+def test_texts_end_at_until_or_eos(tokenizer: Tokenizer) -> None:
+    network = by_column({2: 4, 3: 5, 4: 6, 5: 4})
+    model = Palimpsest(loaded(tokenizer, network, Mdlm(), length=10))
+    asked = [{}, {"until": ["c"]}, {"until": "b"}, {"until": [], "max_gen_toks": 2}]
+    found = model.generate_until([request("a", settings) for settings in asked])
+    assert found == ["abca", "ab", "a", "ab"]
+
+
+def test_texts_are_sampled_where_the_task_asks_for_it(tokenizer: Tokenizer) -> None:
+    def even(query: Query) -> Tensor:
+        logits = torch.full((int(query.predict_mask_BL.sum()), 8), -30.0)
+        logits[:, list(LETTERS)] = 0.0
+        return logits
+
+    def texts(settings: dict[str, Any]) -> list[str]:
+        model = Palimpsest(loaded(tokenizer, Known(even), Mdlm(), length=14))
+        return model.generate_until([request("a", settings)] * 8)
+
+    assert len(set(texts({"temperature": 1.0}))) == 1, "greedy, whatever the temperature"
+    sampled = texts({"do_sample": True, "temperature": 1.0})
+    assert len(set(sampled)) == 8, "repeats of a request are other samples"
+    assert texts({"do_sample": True, "temperature": 1.0}) == sampled
+    with pytest.raises(UserError, match="the task sets top_k, which sampler ancestral does not"):
+        texts({"do_sample": True, "top_k": 5})
+
+
+def test_what_does_not_fit_is_cut_from_the_left_and_said_once(
+    tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def logits(query: Query) -> Tensor:
+        seen.extend(query.ids_BL.tolist())
+        return true_conditionals(query)
+
+    model = Palimpsest(loaded(tokenizer, Known(logits), Mdlm()), samples=1)
+    for _ in range(2):
+        model.loglikelihood([request("aaaab", "c"), request("ab", "c")])
+    assert [BOS, 4, 5, 7, EOS] in seen
+    told = capsys.readouterr().err
+    assert told.count("cut from the left") == 1
+    assert "1 of 2 contexts are too long for the 5 positions" in told
+    [text] = model.generate_until([request("aaaab", {"max_gen_toks": 50})])
+    assert len(text) == 1, "half the window is for the context, rounded up"
+    with pytest.raises(UserError, match=r"has 4 tokens, .* on 5 positions, which hold 3"):
+        model.loglikelihood([request("", "abca")])
+
+
+def test_contexts_and_continuations_are_one_text(corpus: Path) -> None:
+    bpe = load_tokenizer(corpus)
+    for context, continuation in [
+        ("The assert statement ", "is a way"), ("def f(x):\n    ", "return"), ("ass", "ert"),
+        ("", "a word"), ("a word", ""),
+    ]:  # fmt: skip
+        given, scored = split_pair(bpe, context, continuation)
+        assert given + scored == bpe.encode([context + continuation])[0]
+        assert context.startswith(bpe.decode(given))
+        assert scored or not continuation
+
+
+def test_windows_are_numbered_by_their_text(tokenizer: Tokenizer) -> None:
+    one, other = framed(tokenizer, [4], [5], 5), framed(tokenizer, [], [4, 5], 5)
+    found = numbered([one, other, one])
+    assert len({window.number for window in found}) == 3
+    assert numbered([other, one])[1] == found[0]
+    assert all(0 <= window.number < 2**40 for window in found)
+
+
+def test_what_cannot_be_scored_is_refused(tokenizer: Tokenizer) -> None:
+    model = Palimpsest(loaded(tokenizer, Known(true_conditionals), Sundae()))
+    with pytest.raises(UserError, match="objective sundae has no bound on the likelihood"):
+        model.loglikelihood([request("a", "b")])
+
+
+CHOICES = {
+    "task": "local_choices",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{question}}",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "{{answer}}",
+    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+}
+TEXTS = {
+    "task": "local_texts",
+    "output_type": "generate_until",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "{{choices[0]}}",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 6},
+    "metric_list": [{"metric": "exact_match"}],
+}
+PERPLEXITY = {
+    "task": "local_perplexity",
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{question}}",
+    "metric_list": [{"metric": "bits_per_byte"}],
+}
+
+
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of tasks on data of their own; nothing may come from the network."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    lines = [
+        {"question": f"The {word} statement", "choices": ["is", "zzz qqq"], "answer": 0}
+        for word in ("assert", "return", "import")
+    ]
+    data = folder / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    for task in (CHOICES, TEXTS, PERPLEXITY):
+        source = {
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(data)}},
+            "test_split": "test",
+        }
+        text = yaml.safe_dump(task | source)
+        (folder / f"{task['task']}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_tasks_of_the_harness_on_a_run(
+    train: Any,
+    tasks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train("steps=2", "eval.every=0")
+    run = tmp_path / "run"
+    out = tmp_path / "answers.json"
+    words = [str(run), "--include-path", str(tasks), "--samples", "2"]
+    names = "local_choices,local_texts,local_perplexity"
+    assert harness.main([*words, "--tasks", names, "--out", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    results = found["results"]
+    assert set(results) == set(names.split(","))
+    assert found["documents"]["local_choices"]["effective"] == 3
+    assert 0 <= results["local_choices"]["acc,none"] <= 1
+    assert results["local_texts"]["exact_match,none"] == 0
+    assert results["local_perplexity"]["bits_per_byte,none"] > 0
+    answers = json.loads(out.read_text(encoding="utf-8"))["answers"]
+    bounds = [float(bound) for bound, _ in answers["local_choices"][0]["filtered_resps"]]
+    assert all(bound < 0 for bound in bounds)
+
+    model = get_model("palimpsest").create_from_arg_string(f"run={run},samples=2", {})
+    asked = [request("The assert statement", choice) for choice in (" is", " zzz qqq")]
+    again = [bound for bound, _ in model.loglikelihood(asked)]
+    assert again == pytest.approx(bounds, rel=1e-5), "the same as without the other tasks"
+    by_name = lm_eval.simple_evaluate(
+        model,
+        tasks=["local_perplexity"],
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+    )
+    assert by_name is not None
+    assert by_name["results"]["local_perplexity"]["bits_per_byte,none"] == pytest.approx(
+        results["local_perplexity"]["bits_per_byte,none"], rel=1e-5
+    )
+
+    def only_own(include_path: list[str], include_defaults: bool = True) -> Any:
+        return TaskManager(include_path=include_path, include_defaults=False)
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_own)  # the public ones take seconds
+    assert harness.main([*words, "--tasks", "no_such_task"]) == 2
+    assert "--tasks no_such_task: there is no such task" in capsys.readouterr().err
