@@ -22,12 +22,14 @@ from configs.errors import UserError
 from data_pipeline.characters import write_character_tokenizer
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.draws import Draws
+from model.networks.build import build
 from model.objectives import NO_STATE
 from model.objectives.autoregressive import Autoregressive
 from model.objectives.mdlm import Mdlm
 from model.objectives.sundae import Sundae
 from model.query import Query
 from model.verification.joint import Conditionals
+from pretrain.trial import OBJECTIVES, run_config
 from tools.harness import __main__ as harness
 from tools.harness.model import Palimpsest
 from tools.harness.windows import framed, numbered, pieces, split_pair
@@ -248,6 +250,28 @@ def test_what_cannot_be_scored_is_refused(tokenizer: Tokenizer) -> None:
     model = Palimpsest(loaded(tokenizer, Known(true_conditionals), Sundae()))
     with pytest.raises(UserError, match="objective sundae has no bound on the likelihood"):
         model.loglikelihood([request("a", "b")])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_every_objective_answers_or_refuses(name: str, tokenizer: Tokenizer) -> None:
+    config = run_config(name, model={"vocab_size": 7})
+    network = build(config.model).eval()
+    run: Any = SimpleNamespace(
+        config=config, network=network, device="cpu", state=NO_STATE, tokenizer=lambda: tokenizer
+    )
+    if config.model.reads_source:
+        with pytest.raises(UserError, match="an encoder-decoder answers no task"):
+            Palimpsest(run)
+        return
+    model = Palimpsest(run, samples=2)
+    asked = [request("ab", "ccab"), request("", "a"), request("abcab", "cab")]
+    if config.objective.bound is None:
+        with pytest.raises(UserError, match="no bound"):
+            model.loglikelihood(asked)
+    else:
+        assert all(math.isfinite(bound) and bound < 0 for bound, _ in model.loglikelihood(asked))
+    texts = model.generate_until([request("ab", {"max_gen_toks": 5})])
+    assert set(texts[0]) <= set("abc")
 
 
 CHOICES = {
