@@ -4,8 +4,11 @@ One class for every architecture, so that the trainer, the evaluator and the sam
 it on without looking inside. Fields that an architecture does not read stay None.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from model.networks.attention_layouts import FULL, AttentionLayout
@@ -49,3 +52,20 @@ class Query:
     source_valid_BS: Tensor | None = None
     memory_BSD: Tensor | None = None
     x0_noise_BLE: Tensor | None = None
+
+    def rows(self, index_N: Tensor) -> Self:
+        """The same for some of the samples: those with indices ``index_N``, int64."""
+        return self._each(lambda name, x: x[index_N])
+
+    def joined(self, other: Self) -> Self:
+        """The samples of this query, and those of another one behind them."""
+        return self._each(lambda name, x: torch.cat([x, getattr(other, name)]))
+
+    def _each(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+        """The query with every tensor that has an axis of samples changed."""
+        changed: dict[str, Any] = {
+            name: change(name, x)
+            for name, x in vars(self).items()
+            if isinstance(x, Tensor) and x.dim()
+        }
+        return replace(self, **changed)

@@ -73,12 +73,16 @@ class Job:
     on_step: Callable[[Tensor], object] = _unseen
     evaluations: int = field(default=0, init=False)
 
-    def ask(self, query: Query, read: Read[Answer]) -> Answer:
+    def ask(self, query: Query, read: Read[Answer], *, texts: int = 1) -> Answer:
         """Evaluate the network and apply ``read`` to its prediction.
 
-        A query of k rows for each sample counts as k evaluations.
+        The query is of some or all of the samples, or of several texts for each of them, which
+        count as so many evaluations.
+
+        Args:
+            texts: number of texts for a sample.
         """
-        self.evaluations += len(query.ids_BL) // len(self.ids_BL)
+        self.evaluations += texts
         return self.network.ask(query, read)
 
     def encode(self, query: Query) -> Query:

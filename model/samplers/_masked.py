@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,20 +57,22 @@ def reveal_one_by_one(job: Job, hidden_BL: Tensor) -> Iterator[Step]:
         yield reveal_BL, level_B1.float()
 
 
-def ask_guided(job: Job, query: Query, guidance: float, read: Read[Answer]) -> Answer:
+def ask_guided(
+    job: Job, query: Query, free_BL: Tensor, guidance: float, read: Read[Answer]
+) -> Answer:
     """Apply ``read`` to the prediction, moved away from what it is without the given text.
 
     Nie et al. 2025 (LLaDA), appendix on classifier-free guidance: log p is that given the text plus
     ``guidance`` times its difference from that of the same ids with all given positions masked.
     This is another evaluation, in the same pass.
+
+    Args:
+        free_BL: bool, false at given positions of the query's samples.
     """
     if guidance == 0.0:
         return job.ask(query, read)
-    tensors = {name: x for name, x in vars(query).items() if isinstance(x, Tensor)}
-    both: dict[str, Any] = {name: torch.cat([x, x]) for name, x in tensors.items()}
-    masked_BL = torch.where(job.free_BL, query.ids_BL, job.model.mask)
-    both["ids_BL"] = torch.cat([query.ids_BL, masked_BL])
-    return job.ask(replace(query, **both), partial(_read_guided, guidance, read))
+    alone = replace(query, ids_BL=torch.where(free_BL, query.ids_BL, job.model.mask))
+    return job.ask(query.joined(alone), partial(_read_guided, guidance, read), texts=2)
 
 
 def _read_guided(guidance: float, read: Read[Answer], prediction: Prediction) -> Answer:
@@ -121,10 +122,15 @@ class MaskedSampler(Sampler):
         number: int,
         guidance: float = 0.0,
     ) -> Tensor:
-        """Draw the tokens that step ``number`` reveals; no evaluation if there are none."""
+        """Draw the tokens that step ``number`` reveals, by an evaluation of the texts they are in.
+
+        There is none if the step reveals nothing.
+        """
         reveal_BL, level_B1 = step
-        if not bool(reveal_BL.any()):
+        row_N = reveal_BL.any(dim=1).nonzero()[:, 0]
+        if len(row_N) == 0:
             return ids_BL
         query = replace(query, ids_BL=ids_BL, level_BK=level_B1, predict_mask_BL=reveal_BL)
+        query, free_BL = query.rows(row_N), job.free_BL[row_N]
         drawn = partial(self.draw, job, reveal_BL, f"token/{number}")
-        return ids_BL.masked_scatter(reveal_BL, ask_guided(job, query, guidance, drawn))
+        return ids_BL.masked_scatter(reveal_BL, ask_guided(job, query, free_BL, guidance, drawn))

@@ -73,7 +73,7 @@ class Confidence(MaskedSampler):
                 predict_mask_BL=asked_BL,
             )
             read = partial(self._drawn, job, asked_BL, number)
-            drawn_M, sure_M = ask_guided(job, query, self.guidance, read)
+            drawn_M, sure_M = ask_guided(job, query, job.free_BL, self.guidance, read)
             kept_BL = self._surest(asked_BL, sure_M, count_B1)
             ids_BL = torch.where(kept_BL, ids_BL.masked_scatter(asked_BL, drawn_M), ids_BL)
             job.on_step(ids_BL)

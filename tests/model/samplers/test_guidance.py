@@ -78,7 +78,7 @@ def test_without_weight_it_is_no_guidance(three_tokens: Any, sampler: Any) -> No
     asked: list[Query] = []
     plain, evaluations = states(three_tokens, start, sampler, asked=asked)
     assert evaluations == len(asked)
-    assert all(len(query.ids_BL) == 200 for query in asked)
+    assert all(len(query.ids_BL) <= 200 for query in asked)
     almost, twice = states(three_tokens, start, replace(sampler, guidance=1e-9))
     assert twice == 2 * evaluations
     assert all(torch.equal(a, b) for a, b in itertools.zip_longest(plain, almost))
