@@ -4,15 +4,24 @@ import argparse
 from typing import Any
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, which up to Python 3.12 takes ``--option=--`` for an empty list."""
+
+    def _get_values(self, action: argparse.Action, words: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and words == ["--"]:
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_values(action, words)
+
+
 def make_parser(
     module: str, description: str | None, epilog: str | None = None, *, add_help: bool = True
-) -> argparse.ArgumentParser:
+) -> Parser:
     """The parser of ``python -m MODULE``, which prints its texts with their own line breaks.
 
     Args:
         add_help: give it a plain ``--help``; a command with one of its own leaves this out.
     """
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"python -m {module}",
         description=description,
         epilog=epilog,

@@ -46,6 +46,7 @@ SMALLER = {
     r"tools\.bench parallel": "tools.bench parallel --case dp2 --precisions fp32 --steps 1 "
     "--repeats 1",
     r"--kills 2": "--kills 1",
+    r"-m mypy": "-m mypy --package configs",
     r"tools\.verify --ranks \d": "tools.verify --only oracles",
 }
 """What a command is replaced by: patterns in its text, all that match, in this order."""

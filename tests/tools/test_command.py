@@ -15,6 +15,9 @@ import pytest
         ("verify", ["--ranks", "0"], "argument --ranks: 0 is not at least 1"),
         ("verify", ["--steps", "0"], "argument --steps: 0 is not at least 1"),
         ("plan", ["a.yaml", "--nodes", "0"], "argument --nodes: 0 is not at least 1"),
+        ("plan", ["a.yaml", "--mfu=--"], "argument --mfu: expected one argument"),
+        ("verify", ["--json=--"], "argument --json: expected one argument"),
+        ("bench", ["train", "--json=--"], "argument --json: expected one argument"),
         ("crash", ["--kills=-1"], "argument --kills: -1 is not at least 0"),
         (
             "bench",

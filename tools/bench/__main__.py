@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from configs.command_line import make_parser
 from configs.errors import exit_code
 from tools.bench import checkpoint, gpu, parallel, sample, train
 from tools.command import check_output
@@ -14,9 +15,7 @@ from tools.command import check_output
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench", description="Measure this machine and this code."
-    )
+    parser = make_parser("tools.bench", "Measure this machine and this code.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (train, sample, parallel, checkpoint, gpu):
         command.add_parser(subparsers)

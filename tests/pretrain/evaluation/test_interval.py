@@ -61,9 +61,15 @@ def test_the_interval_covers(draw: Draw, num: int) -> None:
     assert 181 <= holds(draw, num, 200) <= 199
 
 
+SMALL = [
+    (draw, num)
+    for draw in (geometric, uniform, longer_is_easier, with_chance)
+    for num in (10, 12, 15, 20, 30, 60)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("num", [10, 12, 15, 20, 30, 60, 300, 1500])
-@pytest.mark.parametrize("draw", [geometric, uniform, longer_is_easier, with_chance])
+@pytest.mark.parametrize(("draw", "num"), [*SMALL, (with_chance, 300), (geometric, 1500)])
 def test_the_interval_covers_at_every_size(draw: Draw, num: int) -> None:
     """Within about three standard deviations of 95%; large samples take long, and vary little."""
     times, least, most = (1000, 925, 985) if num <= 60 else (200, 181, 199)
