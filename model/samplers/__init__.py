@@ -52,8 +52,10 @@ class Job:
         model: the network's configuration.
         network: the network.
         state: the objective's state.
+        valid_BL: bool, false at padding; None if there is none.
         source_BS, source_valid_BS: int64 ids of the text to condition on, and bool, false at its
             padding; None if there is no source.
+        end: the id by which texts end, if the model decides where; a sampler may stop there.
         on_step: called with the ids ``[B, L]`` after every step; positions may still hold noise.
 
     Attributes:
@@ -68,8 +70,10 @@ class Job:
     model: ModelConfig
     network: SampledNetwork
     state: State = field(default_factory=lambda: NO_STATE)
+    valid_BL: Tensor | None = None
     source_BS: Tensor | None = None
     source_valid_BS: Tensor | None = None
+    end: int | None = None
     on_step: Callable[[Tensor], object] = _unseen
     evaluations: int = field(default=0, init=False)
 
@@ -96,6 +100,7 @@ class Job:
                 ids_BL=ids_BL,
                 level_BK=torch.full((len(ids_BL), 1), level, device=ids_BL.device),
                 predict_mask_BL=self.free_BL,
+                valid_BL=self.valid_BL,
                 source_BS=self.source_BS,
                 source_valid_BS=self.source_valid_BS,
             )
@@ -111,6 +116,10 @@ class Sampler(ABC):
     lays_out: ClassVar[bool] = False
     """Whether it uses the attention layout of objectives that set one
     (:attr:`model.needs.Need.OWN_LAYOUT`)."""
+
+    any_length: ClassVar[bool] = False
+    """Whether it writes texts longer than those of training, which the network need not see
+    whole."""
 
     @property
     def name(self) -> str:
@@ -137,6 +146,10 @@ class Sampler(ABC):
 
     def within(self, objective: Any) -> "Sampler":
         """The sampler with its defaults limited to what the objective supports."""
+        return self
+
+    def trained_on(self, length: int) -> "Sampler":
+        """The sampler with defaults for a network trained on texts of ``length`` positions."""
         return self
 
     def check_free(self, free_BL: Tensor, objective: Any) -> None:  # noqa: B027 - few say no

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--length",
         type=command.positive,
-        help="positions, BOS and EOS included (default: as trained)",
+        help="positions, BOS and EOS included (default: as trained; some samplers write more)",
     )
     parser.add_argument("--seed", type=command.seed, default=0, help="of the draws (default 0)")
     parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
@@ -65,12 +65,13 @@ def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
         )
     if is_seq2seq and arguments.choose == "oracle":
         raise UserError("--choose oracle needs references; it belongs to tools.evaluate")
-    sampler_of(arguments.sampler, config)
+    sampler = sampler_of(arguments.sampler, config)
     notes = [] if is_seq2seq else hints(arguments.prompt)
     if arguments.length is not None:
         if arguments.length < 1:
             raise UserError(f"--length must be at least 1, not {arguments.length}")
-        notes += length_hints(arguments.length, config)
+        if not sampler.any_length:
+            notes += length_hints(arguments.length, config)
     if os.environ.get("RANK", "0") == "0":
         for note in notes:
             print(f"note: {note}", file=sys.stderr)

@@ -32,6 +32,7 @@ def draw_samples(
     length: int,
     seed: int,
     batch: int,
+    end: int | None = None,
 ) -> list[Drawn]:
     """All samples by their numbers, on every rank; the same whatever the batch and the ranks.
 
@@ -39,6 +40,7 @@ def draw_samples(
         start: what the samples of these numbers start from.
         order: the numbers, from 0 on, in the order in which they are put into batches.
         length: positions of a sample.
+        end: the id by which texts end, if the model decides where.
     """
     total, share = len(order), loaded.share
     draws = Draws(seed=seed, split="sample", batch=total)
@@ -58,6 +60,7 @@ def draw_samples(
                 model=loaded.config.model,
                 network=loaded.network,
                 state=loaded.state,
+                end=end,
                 on_step=lambda ids_BL: bar.update(len(ids_BL) * share.size),
             )
             rows = sampler.run(job).tolist()

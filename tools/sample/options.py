@@ -78,6 +78,7 @@ def sampler_of(words: Sequence[str], config: RunConfig) -> Sampler:
 def _made(block: Mapping[str, Any], config: RunConfig) -> Sampler:
     """Build the sampler; ValueError for a wrong setting, or one that does not suit the model."""
     sampler: Sampler = SAMPLERS.build(block)
+    sampler = sampler.trained_on(config.data.sequence_length)
     if "steps" not in block and config.objective.noise in sampler.undoes:
         sampler = sampler.within(config.objective)
     sampler.suits(config.objective, config.model)

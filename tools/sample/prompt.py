@@ -95,7 +95,8 @@ def length_hints(length: int, config: RunConfig) -> list[str]:
         return []
     return [
         f"the model was trained on {trained:,} positions, and --length is {length:,}: what comes "
-        "beyond is like nothing that it has seen"
+        "beyond is like nothing that it has seen; the sampler of any length of --sampler help "
+        "shows it no more than it was trained on"
     ]
 
 

@@ -57,7 +57,14 @@ def sample(
         }
 
     drawn = draw_samples(
-        loaded, sampler, start, order=range(num), length=length, seed=seed, batch=batch
+        loaded,
+        sampler,
+        start,
+        order=range(num),
+        length=length,
+        seed=seed,
+        batch=batch,
+        end=tokenizer.eos_id if ends else None,
     )
     kept = [template.text(one.ids, tokenizer.eos_id) if ends else one.ids for one in drawn]
     return Samples(

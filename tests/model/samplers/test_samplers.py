@@ -62,6 +62,8 @@ OUT_OF_RANGE: dict[str, tuple[float, ...]] = {
     "clamp_below": (-0.1, 1.1),
     "guidance": (-0.1,),
     "block_length": (0,),
+    "window": (0,),
+    "stride": (0,),
 }
 """Values that each setting of a sampler refuses."""
 NUMBERS = [

@@ -89,6 +89,7 @@ def test_every_sampler_is_taken_along_with_its_settings(
         "confidence": {"steps": 3, "block_length": 4, "criterion": "margin", "guidance": 1.0},
         "first_hitting": {"temperature": 0.8},
         "remasking": {"steps": STEPS, "eta": 0.5, "schedule": "rescale"},
+        "semi_autoregressive": {"steps": 3, "window": 8, "stride": 3},
     }.items():
         words = {"sampling_steps" if key == "steps" else key: x for key, x in settings.items()}
         found = model.generate(

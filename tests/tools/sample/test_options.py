@@ -1,14 +1,18 @@
 """``--sampler [NAME] [key=value ...]``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs.errors import UserError
 from configs.load import load
+from configs.words import parse
+from model.architectures.transformer import Transformer
 from model.samplers.ancestral import Ancestral
 from model.samplers.ddim import Ddim
 from model.samplers.ddpm import Ddpm
+from model.samplers.semi_autoregressive import SemiAutoregressive
 from pretrain.config import RunConfig
 from tools.evaluate import __main__ as evaluate
 from tools.sample import __main__ as sample
@@ -45,6 +49,7 @@ def test_a_name_settings_or_both(mdlm: RunConfig, genie: RunConfig) -> None:
         (["stps=3"], "--sampler: stps: unknown key; did you mean 'steps'?"),
         (["steps=x"], "--sampler: steps: input should be a valid integer, not 'x'"),
         (["steps=0"], "--sampler: steps must be at least 1, not 0"),
+        (["top_p=0"], "--sampler: top_p must lie in (0, 1], not 0.0"),
         (["steps=99999999"], "--sampler: steps must be at most 16,777,216, not 99999999"),
         (["temperature=.nan"], "--sampler: temperature: must be finite"),
         (["steps", "3"], "a setting is one word: write steps=3"),
@@ -61,6 +66,28 @@ def test_what_does_not_fit_is_said(mdlm: RunConfig, words: list[str], message: s
     with pytest.raises(UserError) as caught:
         sampler_of(words, mdlm)
     assert message in str(caught.value)
+
+
+def test_some_samplers_write_longer_texts_than_those_of_training(
+    mdlm: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Transformer(vocab_size=1024, num_positions=mdlm.data.sequence_length)
+    learned = replace(mdlm, model=model)
+    words = ["runs/any", "--length", "4096"]
+    plain = parse(sample._parser(), words)
+    by_windows = parse(sample._parser(), [*words, "--sampler", "semi_autoregressive"])
+    for config in (mdlm, learned):
+        sample._check(by_windows, config)
+        assert capsys.readouterr().err == ""
+    sample._check(plain, mdlm)
+    assert "the sampler of any length of --sampler help" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--length 4096: this model has positions for 64"):
+        sample._check(plain, learned)
+    assert sampler_of(["semi_autoregressive"], mdlm) == SemiAutoregressive(window=64)
+    with pytest.raises(UserError, match="window must be at most 64"):
+        sampler_of(["semi_autoregressive", "window=65"], learned)
+    with pytest.raises(UserError, match="stride must be at most the window of 64, not 65"):
+        sampler_of(["semi_autoregressive", "stride=65"], mdlm)
 
 
 def test_steps_beyond_the_process_are_refused_where_they_are_asked_for(genie: RunConfig) -> None:

@@ -5,7 +5,7 @@ window as in training, BOS and EOS around it; a model of padded texts that decid
 they end (``config.open_end``) puts the EOS.
 """
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,8 +13,6 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerateDecoderOnlyOutput
 
-from model.prediction import Answer, Read
-from model.query import Query
 from model.samplers import Sampler
 from tools.convert.huggingface.generation_settings import (
     Settings,
@@ -96,6 +94,8 @@ class InfillingGenerationMixin(GenerationMixin):
         if "steps" in names:
             settings["steps"] = asked.get("sampling_steps")
         made: Sampler = kind(**{name: x for name, x in settings.items() if x is not None})
+        trained = getattr(self.config, "max_position_embeddings", None)
+        made = made if trained is None else made.trained_on(trained)
         made.suits(objective, self.model_config)
         return made
 
@@ -195,29 +195,11 @@ class InfillingGenerationMixin(GenerationMixin):
         job = job_of(
             self.model_config,
             objective_of(self.config.objective),
-            _Padded(self.denoiser, place.valid_BL),
+            self.denoiser,
             asked,
             ids_BL=ids_BL,
             free_BL=free_BL,
+            valid_BL=place.valid_BL,
         )
         drawn_BL = place.back(sampler.run(job))
         return drawn_BL if valid_BL is None else torch.where(valid_BL, drawn_BL, start_BL)
-
-
-class _Padded:
-    """A network that reads texts with their padding."""
-
-    def __init__(self, denoiser: Any, valid_BL: Tensor | None) -> None:
-        self._denoiser, self._valid_BL = denoiser, valid_BL
-
-    def ask(self, query: Query, read: Read[Answer]) -> Answer:
-        """Ask the denoiser with the padding hidden; returns ``read(prediction)``."""
-        valid_BL = self._valid_BL
-        if valid_BL is not None:
-            valid_BL = valid_BL.repeat(len(query.ids_BL) // len(valid_BL), 1)
-        answer: Answer = self._denoiser.ask(replace(query, valid_BL=valid_BL), read)
-        return answer
-
-    def encode(self, query: Query) -> Query:
-        """The query itself: there is no source to encode."""
-        return query
