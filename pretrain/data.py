@@ -16,6 +16,7 @@ from data_pipeline.loader import Stream
 from data_pipeline.packing import Packing, pack
 from data_pipeline.pairs import Pairs
 from data_pipeline.paragraphs import Paragraphs
+from data_pipeline.reverse_complement import ReverseComplements
 from data_pipeline.shards import Split, open_split
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from data_pipeline.windows import Windows, held_out
@@ -116,7 +117,7 @@ def open_corpus(config: RunConfig, draws: Draws) -> Corpus:
             f"'{config.data.valid_split}'; make one with `python -m data_pipeline tokenize`, "
             "or set eval.every=0"
         )
-    samples = _samples(config, train, draws)
+    samples = _training_samples(config, train, tokenizer, draws)
     stream, notes = Stream(samples, draws.key("permutation")), _notes(samples)
     opened = partial(
         Corpus, path=path, tokenizer=tokenizer, train=train, stream=stream, valid=valid
@@ -144,6 +145,17 @@ def _documents(samples: Samples, stream: Stream) -> np.ndarray:
 
 def _notes(samples: Samples) -> tuple[str, ...]:
     return tuple(samples.notes) if isinstance(samples, Pairs) else ()
+
+
+def _training_samples(
+    config: RunConfig, split: Split, tokenizer: Tokenizer, draws: Draws
+) -> Samples:
+    """The samples of the training split, some of them from the other strand of DNA if asked for."""
+    samples = _samples(config, split, draws)
+    rate = config.data.reverse_complement
+    if not rate or isinstance(samples, Paragraphs | Pairs):
+        return samples
+    return ReverseComplements(samples, split, tokenizer, rate=rate, uniforms=draws)
 
 
 def _samples(config: RunConfig, split: Split, draws: Draws) -> Samples:

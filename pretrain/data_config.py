@@ -23,6 +23,8 @@ class DataConfig(Checked):
             ``paragraphs`` masks spans of them, ``pairs`` reads sources and targets: both of
             these are for an encoder-decoder, whose target has ``sequence_length`` positions.
         document_mask: let no position attend to another document that shares its sample (wrap).
+        reverse_complement: probability that a training sample is replaced by its reverse
+            complement, the other strand of DNA (wrap and pad, tokenizer of characters ``dna``).
         source_length: S, positions of the source.
         paragraphs: how spans are masked (continuous paragraph denoise).
         train_split: name of the corpus's split to train on.
@@ -34,6 +36,7 @@ class DataConfig(Checked):
     sequence_length: int
     packing: Literal["wrap", "pad", "paragraphs", "pairs"] = "wrap"
     document_mask: bool = False
+    reverse_complement: float = 0.0
     source_length: int | None = None
     paragraphs: ParagraphConfig = ParagraphConfig()
     train_split: str = "train"
@@ -48,6 +51,12 @@ class DataConfig(Checked):
             yield f"source_length: packing {self.packing} needs source_length"
         if not self.has_source and self.source_length is not None:
             yield f"source_length: packing {self.packing} has no source: leave source_length out"
+
+    def _check_reverse_complement(self) -> Iterator[str]:
+        if not 0.0 <= self.reverse_complement <= 1.0:
+            yield f"reverse_complement must lie in [0, 1], not {self.reverse_complement}"
+        if self.reverse_complement and self.has_source:
+            yield f"reverse_complement: packing {self.packing} has no strands: leave it out"
 
     def _check_document_mask(self) -> Iterator[str]:
         if self.document_mask and self.packing != "wrap":
