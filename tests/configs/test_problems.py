@@ -69,8 +69,8 @@ def test_a_wrong_value_makes_no_further_problems() -> None:
     assert problems("model.width=x") == ["model.width: input should be a valid integer, not 'x'"]
     assert problems("data=3") == [
         "data: expected a block of settings, not 3; its keys are: corpus, demo_dir, "
-        "sequence_length, packing, document_mask, source_length, paragraphs, train_split, "
-        "valid_split",
+        "sequence_length, packing, document_mask, reverse_complement, source_length, paragraphs, "
+        "train_split, valid_split",
     ]
     assert problems("global_batch=0", "parallel.data=2") == [
         "global_batch must be at least 1, not 0"

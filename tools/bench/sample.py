@@ -16,17 +16,20 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from configs.build import Plugin
 from model.draws import Draws
 from model.networks.base import Network
-from model.objectives.mdlm import Mdlm
 from model.samplers import Job
-from model.samplers.ancestral import Ancestral
 from pretrain.launch.host_memory import keep_freed_memory
 from tools.bench.measure import interleaved, machine_facts, ratio
 from tools.bench.options import TICK, Shape, conclude, new_parser
 from tools.bench.reference_sampling import cached_sample
+from tools.bench.steps import OBJECTIVE
 from tools.bench.train import SHAPE, device_named, moved_weights, synchronize
 from tools.command import positive
+
+SAMPLER: Any = Plugin("model.samplers").resolve(OBJECTIVE.sampler)
+"""The sampler that is timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +126,11 @@ def _ours(denoiser: Network, case: Case, steps: int, seed: int) -> int:
         free_BL=torch.ones_like(ids_BL, dtype=torch.bool),
         position_B=torch.arange(case.batch, device=device),
         draws=Draws(seed=seed, split="sample", batch=case.batch),
-        objective=Mdlm(),
+        objective=OBJECTIVE,
         model=denoiser.config,
         network=denoiser,
     )
-    Ancestral(steps=steps).run(job)
+    SAMPLER(steps=steps).run(job)
     return job.evaluations
 
 
