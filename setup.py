@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HARNESS = "lm_eval>=0.4.9,<0.5"
+HARNESS = "lm_eval>=0.4.13,<0.5"
 PACKAGES = ("configs", "data_pipeline", "model", "pretrain", "slurm", "tools")
 
 setup(

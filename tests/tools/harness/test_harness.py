@@ -179,7 +179,7 @@ def test_greedy_is_what_the_sampler_writes(tokenizer: Tokenizer) -> None:
 
 
 def test_texts_end_at_until_or_eos(tokenizer: Tokenizer) -> None:
-    network = by_column({2: 4, 3: 5, 4: 6, 5: 4})
+    network = by_column({2: 4, 3: 5, 4: 6, 5: 4, 7: 5})
     model = Palimpsest(loaded(tokenizer, network, Mdlm(), length=10))
     asked = [{}, {"until": ["c"]}, {"until": "b"}, {"until": [], "max_gen_toks": 2}]
     found = model.generate_until([request("a", settings) for settings in asked])
@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_cut_from_the_left_and_said_once(
 
     model = Palimpsest(loaded(tokenizer, Known(logits), Mdlm()), samples=1)
     for _ in range(2):
-        model.loglikelihood([request("aaaab", "c"), request("ab", "c")])
+        model.loglikelihood([request("aaaab", "c"), request("b", "ca")])
     assert [BOS, 4, 5, 7, EOS] in seen
     told = capsys.readouterr().err
     assert told.count("cut from the left") == 1
