@@ -1,8 +1,10 @@
 """Unmasking by confidence (Chang et al. 2022, MaskGIT; Nie et al. 2025, LLaDA, algorithm 5).
 
 In every step all masked tokens of a block are predicted, and those of which the network is most
-confident are kept; the others are masked again. It is fast and greedy: unlike ancestral sampling,
-the order depends on the predictions, and the samples have not the distribution of the model.
+confident are kept; the others are masked again. By ``probability`` likely tokens are favoured: the
+samples have not the distribution of the model. The other criteria do not depend on the token
+drawn, and change no distribution as long as a step keeps one token.
+
 Blocks are written from left to right; a block is a number of free positions.
 """
 

@@ -64,6 +64,29 @@ def test_the_surest_token_is_kept_first(
     assert chi_square(counts_of(three_tokens, sampled[-1]), law.flatten()) < 4.5
 
 
+@pytest.mark.parametrize(
+    ("criterion", "first"), [("margin", 0), ("entropy", 1), ("probability", 2)]
+)
+def test_each_criterion_has_its_own_surest_position(criterion: Any, first: int) -> None:
+    """With margins .4, .1, .28, entropies 1.50, .69, 1.10 and likeliest ids of .5, .55, .58."""
+    p_3V = torch.tensor([
+        [0.5, *[0.1] * 5, 0.0], [0.55, 0.45, *[0.0] * 5], [0.58, 0.3, *[0.03] * 4, 0.0],
+    ])  # fmt: skip
+    where, seen = torch.ones(1, 3, dtype=torch.bool), list[Tensor]()
+    job = Job(
+        ids_BL=torch.zeros(1, 3, dtype=torch.int64),
+        free_BL=where,
+        position_B=torch.arange(1),
+        draws=Draws(seed=0, split="sample", batch=1),
+        objective=Mdlm(),
+        model=DiT(vocab_size=6),
+        network=Known(lambda query: p_3V[query.predict_mask_BL[0]].log()),
+        on_step=seen.append,
+    )
+    Confidence(steps=3, temperature=0.0, criterion=criterion).run(job)
+    assert (seen[0][0] != 6).nonzero().tolist() == [[first]]
+
+
 def test_one_at_a_time_in_random_order_the_joint_is_sampled(
     three_tokens: Any, chi_square: ChiSquare
 ) -> None:

@@ -138,6 +138,7 @@ def test_texts_stop_in_the_window_in_which_they_end() -> None:
     drawn = sampler.run(job_of(start, ending, 3, end=END))
     assert torch.equal(drawn[:, :30], plain[:, :30])
     assert (drawn[:, 30] == 0).all()
+    assert (drawn[:, 31:33] != END).any(dim=1).double().mean() > 0.6  # 0.91 expected
 
 
 def test_padding_is_cut_with_the_window() -> None:
