@@ -149,6 +149,10 @@ class Objective(ABC):
     sampler: ClassVar[str]
     """Name of the default sampler: a file of :mod:`model.samplers`."""
 
+    estimators: ClassVar[tuple[str, ...]] = ()
+    """Names of the estimators of the held-out bound, values of the field ``estimator``; empty
+    where there is only one. All have one mean."""
+
     @property
     def needs(self) -> frozenset[Need]:
         """Features needed from network and data: by default that the network predicts ids."""

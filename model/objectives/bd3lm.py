@@ -30,7 +30,7 @@ from model.networks.attention_layouts import FULL, AttentionLayout, Blocks
 from model.networks.config import ModelConfig
 from model.objectives import NO_STATE, Batch, Noisy, State
 from model.objectives.mdlm import Mdlm
-from model.processes.absorbing import some_of
+from model.processes.masked_bound import bound_mask, bound_times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class Bd3lm(Mdlm):
             integrates over all times.
         padding: as in MDLM, per block: ``masked``, ``generated`` or ``visible``. A block does not
             attend to later ones, so visible padding reveals only where the block itself ends.
+        estimator: of the held-out bound, as in MDLM, per block.
     """
 
     summary: ClassVar[str] = (
@@ -114,7 +115,8 @@ class Bd3lm(Mdlm):
     ) -> Noisy:
         """As MDLM's, per block: mask a random number of the block's hidden tokens.
 
-        A single hidden token is always masked, so that no randomness is left.
+        A single hidden token is always masked where the number is drawn first, so that no
+        randomness is left.
         """
         noisy = super().bound_corrupt(batch, draws, model, state)
         return noisy if self._num_blocks(batch["tokens"].shape[1]) == 1 else self._with_copy(noisy)
@@ -141,8 +143,8 @@ class Bd3lm(Mdlm):
             F.pad(x, (0, missing)).view(samples * num, self.block_size)
             for x in (hidden_BL, draws.uniform("mask", position_B, length))
         )
-        times = draws.times(position_B, num=num).view(-1, 1)
-        masked, *others = some_of(hidden, times, uniform)
+        time_N1 = bound_times(self.estimator, draws, position_B, num).view(-1, 1)
+        masked, *others = bound_mask(self.estimator, hidden, time_N1, uniform)
         t_BL, weight_BL = (self._at_positions(x.view(samples, num), length) for x in others)
         return masked.view(samples, -1)[:, :length], t_BL, weight_BL
 

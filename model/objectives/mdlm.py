@@ -25,7 +25,8 @@ from model.draws import Draws
 from model.networks.config import ModelConfig
 from model.objectives import LOSS, NO_STATE, Batch, Noisy, Objective, Scope, State, check_t_min
 from model.prediction import Prediction
-from model.processes.absorbing import bound_weight, corrupt, log_uniform, some_of, step_weight
+from model.processes.absorbing import bound_weight, corrupt, log_uniform, step_weight
+from model.processes.masked_bound import ESTIMATORS, Estimator, bound_mask, bound_times
 from model.schedules.loglinear import LogLinear
 
 try:  # noqa: SIM105 - marks the import as optional for exported files
@@ -49,6 +50,9 @@ class Mdlm(Objective):
             code: masked like text, and left out of the loss. ``generated``: treated as text,
             in the loss too, so that the model learns where texts end and its bound includes
             the length. ``visible``: never masked, so that the length is given.
+        estimator: of the held-out bound, all of one mean: ``exact-k`` draws how many tokens are
+            masked first, stratified; ``stratified-time`` the time first, as in the authors' code,
+            whose variance is infinite; ``fixed-l`` the number, not stratified (LLaDA, eq. 14).
     """
 
     summary: ClassVar[str] = (
@@ -58,12 +62,14 @@ class Mdlm(Objective):
     trial: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     noise = "mask"
     sampler = "ancestral"
+    estimators: ClassVar[tuple[str, ...]] = ESTIMATORS
 
     schedule: Annotated[Any, Plugin("model.schedules")] = LogLinear()
     t_min: float = 1e-3
     times: Literal["uniform", "importance"] = "uniform"
     num_steps: int | None = None
     padding: Literal["masked", "generated", "visible"] = "masked"
+    estimator: Estimator = "exact-k"
 
     def __post_init__(self) -> None:
         check_t_min(self.t_min)
@@ -145,10 +151,9 @@ class Mdlm(Objective):
     def bound_corrupt(
         self, batch: Batch, draws: Draws, model: ModelConfig, state: State = NO_STATE
     ) -> Noisy:
-        """Mask some of the hidden tokens (:func:`model.processes.absorbing.some_of`).
+        """Mask some of the hidden tokens by an estimator of :mod:`model.processes.masked_bound`.
 
-        Hidden are the free tokens and, unless padding stays visible, the end of each text. The
-        number masked is stratified over ``draws.batch``.
+        Hidden are the free tokens and, unless padding stays visible, the end of each text.
         """
         tokens, position = batch["tokens"], batch["position"]
         counted_BL = self.counted(batch, model)
@@ -175,7 +180,8 @@ class Mdlm(Objective):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Choose the hidden tokens to mask ``[B, L]``, with their rate and weight ``[B, K]``."""
         uniform_BL = draws.uniform("mask", position_B, hidden_BL.shape[1])
-        return some_of(hidden_BL, draws.times(position_B), uniform_BL)
+        time_B1 = bound_times(self.estimator, draws, position_B)
+        return bound_mask(self.estimator, hidden_BL, time_B1, uniform_BL)
 
     def losses(self, prediction: Prediction, noisy: Noisy) -> Mapping[str, Tensor]:
         """The integrand of the NELBO at the noise level of each sample, ``[M]`` float32."""

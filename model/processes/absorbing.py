@@ -46,29 +46,3 @@ def log_uniform(uniform: Tensor, least: Tensor, most: Tensor) -> tuple[Tensor, T
     """
     ratio = torch.log(most / least)
     return least * torch.exp(uniform * ratio), ratio.expand_as(uniform)
-
-
-def some_of(
-    hidden_BL: Tensor, time_B1: Tensor, uniform_BL: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask k of the n hidden tokens of each row, k uniform on 1..n, with weight n / k.
-
-    The NELBO integrates (1/t) Binomial(k; n, t) over t in (0, 1]; that mass is
-    (1/k) Beta(t; k, n-k+1). So k can be drawn first, uniformly, and then t as the k-th
-    smallest of n uniforms, which also selects the masked tokens. The estimate is unbiased
-    over all t in (0, 1], and its variance is finite: with t drawn first, the weights 1/t
-    make it infinite.
-
-    Args:
-        time_B1: uniform in (0, 1), which determines k.
-
-    Returns:
-        The mask ``[B, L]``, the rate t ``[B, 1]`` and the weight ``[B, 1]``.
-    """
-    num_B1 = hidden_BL.sum(dim=1, keepdim=True)
-    masked_B1 = (time_B1 * num_B1).long() + 1
-    masked_B1 = torch.minimum(masked_B1, num_B1)
-    uniform_BL = uniform_BL.masked_fill(~hidden_BL, 2.0)
-    sorted_BL = uniform_BL.sort(dim=1).values
-    t_B1 = sorted_BL.gather(1, (masked_B1 - 1).clamp(min=0)).clamp(max=1.0)
-    return (uniform_BL <= t_B1) & hidden_BL, t_B1, num_B1 / masked_B1.clamp(min=1)

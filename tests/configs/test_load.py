@@ -100,6 +100,7 @@ def test_plain_data_holds_every_field_in_order_and_names_the_plugins() -> None:
         "times": "uniform",
         "num_steps": None,
         "padding": "masked",
+        "estimator": Mdlm().estimator,
     }
 
 
