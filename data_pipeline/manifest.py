@@ -47,7 +47,8 @@ class Shard:
 class Manifest:
     """Manifest of a split: tokenizer, contents, files.
 
-    `tokens` counts one EOS for each document, `bytes` the UTF-8 of the documents' text.
+    `tokens` counts one EOS for each document, `bytes` the UTF-8 of the documents' text,
+    `characters` its code points (None in manifests of earlier versions).
     `mask_id` is None where the tokenizer has no mask token: then it is V. `lossless` is
     whether all documents that were tried survived encoding and decoding, `round_trips` how many
     were, `first_loss` which did not. `pairs`: documents come in twos, a source and its
@@ -75,6 +76,7 @@ class Manifest:
     round_trips: Count = 0
     first_loss: Count | None = None
     sidecar_sha256: Sha256 | None = None
+    characters: Count | None = None
 
     @property
     def files(self) -> set[str]:

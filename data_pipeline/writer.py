@@ -91,6 +91,7 @@ def write_split(
             round_trips=writer.round_trips.tried,
             first_loss=writer.round_trips.first_loss,
             sidecar_sha256=file_sha256(sidecar) if sidecar.is_file() else None,
+            characters=writer.num_characters,
         )
         if wrong := miscounted(manifest, writer.counts):
             raise UserError(f"{directory}: {wrong}")
@@ -131,7 +132,7 @@ class _ShardWriter:
         self._shards: list[Shard] = []
         self._open()
         self.counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-        self.num_bytes = 0
+        self.num_bytes = self.num_characters = 0
         self.round_trips = RoundTrips(tokenizer)
 
     def add(self, texts: list[str]) -> int:
@@ -150,6 +151,7 @@ class _ShardWriter:
         stream = np.concatenate(documents)
         self.counts += np.bincount(stream, minlength=len(self.counts))
         self.num_bytes += sum(len(text.encode("utf-8")) for text in texts)
+        self.num_characters += sum(map(len, texts))
         return len(stream)
 
     def close(self) -> list[Shard]:

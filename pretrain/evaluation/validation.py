@@ -6,9 +6,10 @@ from model.objectives import State
 from pretrain.config import RunConfig
 from pretrain.data import Corpus
 from pretrain.ema import Ema
-from pretrain.evaluation.bound import document_losses, summarise
+from pretrain.evaluation.bound import document_losses
 from pretrain.evaluation.evaluator import Evaluator, Share
 from pretrain.evaluation.losses import mean_losses
+from pretrain.evaluation.summary import summarise
 from pretrain.launch import preemption
 from pretrain.launch.watchdog import Watchdog
 from pretrain.parallel.engine import Engine

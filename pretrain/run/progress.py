@@ -145,6 +145,10 @@ class Counter:
                 f"{left} left"
             )
 
+    def expect(self, total: int) -> None:
+        """Expect this many items in all: the job has turned out to be of another size."""
+        self._total = self._bar.total = total
+
     def __enter__(self) -> Self:
         return self
 

@@ -17,6 +17,7 @@ import zstandard
 
 from configs.errors import UserError
 from data_pipeline.__main__ import main
+from data_pipeline.manifest import read_manifest
 from data_pipeline.packing import pack
 from data_pipeline.shards import open_split, verify_split
 from data_pipeline.sources import Documents
@@ -147,11 +148,12 @@ def test_manifests_of_earlier_versions_open(
     own = Path(shutil.copytree(corpora[0], tmp_path / "corpus"))
     path = own / "train/manifest.json"
     fields = json.loads(path.read_text())
-    for name in SIGNED:
+    for name in (*SIGNED, "characters"):
         del fields[name]
     path.write_text(json.dumps(fields))
     assert main(["verify", str(own)]) == 0
     assert "manifest holds no checksum of its own" in capsys.readouterr().out
+    assert read_manifest(own / "train").characters is None
 
 
 # What a hand, a broken disk or another program may have made of a file.

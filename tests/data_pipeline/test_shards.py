@@ -26,6 +26,7 @@ def test_the_stream_is_the_documents(corpus: Path, documents: list[str], stream:
     assert split.num_tokens == len(stream)
     assert split.num_documents == len(documents)
     assert split.manifest.bytes == sum(len(text.encode()) for text in documents)
+    assert split.manifest.characters == sum(map(len, documents))
     assert split.manifest.lossless
     tokens = split.tokens(0, split.num_tokens)
     assert tokens.dtype == np.int64

@@ -32,7 +32,7 @@ def evaluated(loaded: Loaded) -> dict[str, Any]:
     config = loaded.config
     summary = held_out_bound(
         loaded, config.data.valid_split, which="ema", samples=4, batch=32, seed=config.seed
-    )
+    ).summary
     ends = summary["nelbo_ci95"]
     spread = summary["interval"] + (f", {ends[0]:.3f} to {ends[1]:.3f}" if ends else "")
     return {**summary, "spread": spread}

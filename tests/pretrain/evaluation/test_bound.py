@@ -23,9 +23,10 @@ from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
 from model.prediction import Ask, Prediction
 from model.query import Query
-from pretrain.evaluation.bound import GIVEN_LENGTH, Tally, document_losses, summarise, unigram_nats
+from pretrain.evaluation.bound import Tally, document_losses
 from pretrain.evaluation.evaluator import Evaluator
 from pretrain.evaluation.interval import ratio_interval
+from pretrain.evaluation.summary import GIVEN_LENGTH, summarise, unigram_nats
 from tools.evaluate.summary import plain
 
 BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
@@ -48,7 +49,7 @@ class Documents:
         self.directory = "in memory"
         self.num_documents, self.num_tokens = len(documents), len(self._stream)
         self.manifest = SimpleNamespace(
-            bos_id=BOS, eos_id=EOS, pad_id=PAD, bytes=sum(map(len, documents))
+            bos_id=BOS, eos_id=EOS, pad_id=PAD, bytes=sum(map(len, documents)), characters=None
         )
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
