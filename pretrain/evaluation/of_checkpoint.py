@@ -93,7 +93,9 @@ def held_out_bound(
     samples = 1 if scope.exact else samples or convention.samples
 
     with _counter(loaded, len(windows), "window") as counter:
-        evaluator = _evaluator(loaded, Networks(loaded.network.ask), objective, seed, batch, counter)
+        evaluator = _evaluator(
+            loaded, Networks(loaded.network.ask), objective, seed, batch, counter
+        )
 
         def losses(number: int = 0, *, samples: int = 1) -> Tally:
             tally = document_losses(evaluator, windows, samples=samples, number=number)

@@ -81,7 +81,7 @@ def _nelbo(tally: Tally) -> float:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half the width of the 95% interval of the mean of independent values; NaN if any is not finite.
+    """Half the width of the 95% interval of the mean of independent values; NaN unless finite.
 
     Student's t, by the expansion of its quantile in 1 / degrees of freedom (Abramowitz & Stegun
     1964, 26.7.5); from seven degrees on it is right to 0.001.

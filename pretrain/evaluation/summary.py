@@ -122,7 +122,7 @@ def summarise(tally: Tally, train: Split, valid: Split, scope: Scope) -> dict[st
 
 def with_intervals(summary: dict[str, Any], interval: Interval, units: Units) -> dict[str, Any]:
     """The summary with ``NAME_ci95`` behind ``nelbo`` and behind each of its other units."""
-    ends = [{"nelbo": end} | units.of(end) for end in interval.bounds or ()]
+    ends = [{"nelbo": end, **units.of(end)} for end in interval.bounds or ()]
     found: dict[str, Any] = {}
     for name, value in summary.items():
         found[name] = value

@@ -22,17 +22,22 @@ loss, loss_ci95     of an objective without a bound (GENIE): its training loss a
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs.errors import UserError, exit_code
 from configs.words import parse
+from pretrain.checkpoint.weights import configuration
 from pretrain.config import RunConfig
+from pretrain.launch.local import external_world
 from tools import command
+from tools.evaluate.held_out import add_held_out_options, check_held_out
 from tools.evaluate.summary import print_summary
+from tools.evaluate.text import add_text_options, text_corpus
 from tools.sample.candidates import add_candidate_options
-from tools.sample.options import add_sampler_option, sampler_of, with_sampler
+from tools.sample.options import add_sampler_option, asks_for_help, listing, sampler_of
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,14 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", help="split of the run's corpus (default: its held-out one)")
     parser.add_argument(
-        "--samples", type=command.positive, default=4, help="corruptions of each window (default 4)"
-    )
-    parser.add_argument(
         "--batch", type=command.positive, default=32, help="windows per forward pass (default 32)"
     )
     parser.add_argument(
         "--seed", type=command.seed, default=0, help="of the corruptions (default 0)"
     )
+    add_held_out_options(parser)
+    add_text_options(parser)
     add_candidate_options(parser)
     add_sampler_option(parser)
     options = parser.add_argument_group("the task seq2seq")
@@ -83,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
     """UserError for options that do not fit, before a model is loaded."""
     command.check_output("--out", arguments.out)
+    check_held_out(arguments, config)
     is_seq2seq = config.model.reads_source
     if arguments.task == "seq2seq":
         if not is_seq2seq:
@@ -97,7 +102,19 @@ def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = parse(_parser(), argv)
-    return exit_code(lambda: with_sampler(print_summary, _check, arguments))
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = configuration(arguments.run)
+    if asks_for_help(arguments.sampler):
+        print(listing(config))
+        return 0
+    _check(arguments, config)
+    world = external_world(os.environ)
+    with text_corpus(arguments, shown=world is None or world.rank == 0) as corpus:
+        arguments.corpus = corpus
+        return command.with_model(print_summary, arguments)
 
 
 if __name__ == "__main__":

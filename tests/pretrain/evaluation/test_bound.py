@@ -5,32 +5,26 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from letters import EOS, MASK, PAD, A, B, Documents, evaluator, leaning, letters
 from torch import Tensor
 
 from data_pipeline.windows import held_out
 from model.architectures.dit import DiT
-from model.categorical import Categorical
-from model.networks.config import ModelConfig
 from model.objectives import Bounded
 from model.objectives.bd3lm import Bd3lm
 from model.objectives.genie import Genie
 from model.objectives.mdlm import Mdlm
-from model.prediction import Ask, Prediction
 from model.query import Query
 from pretrain.evaluation.bound import Tally, document_losses
-from pretrain.evaluation.evaluator import Evaluator
 from pretrain.evaluation.interval import ratio_interval
 from pretrain.evaluation.summary import GIVEN_LENGTH, summarise, unigram_nats
 from tools.evaluate.summary import plain
 
-BOS, EOS, PAD, A, B, MASK = 0, 1, 2, 3, 4, 5
-MODEL = DiT(vocab_size=5, width=2, num_heads=1)
 MOST = 30
 LENGTHS = [1 + number % MOST for number in range(100 * MOST)]
 MEAN = sum(LENGTHS) / len(LENGTHS)
@@ -38,36 +32,6 @@ WITH_LENGTH = (MEAN * math.log(2) + math.log(MOST)) / (MEAN + 1)
 """Nats a token of texts of n ~ U{1..30} letters, a or b evenly, the EOS being a token."""
 
 Padding = Literal["masked", "generated", "visible"]
-
-
-class Documents:
-    """A split in memory."""
-
-    def __init__(self, documents: list[list[int]]) -> None:
-        self._stream = np.array([token for text in documents for token in [*text, EOS]])
-        self._starts = np.cumsum([0, *(len(text) + 1 for text in documents)])
-        self.directory = "in memory"
-        self.num_documents, self.num_tokens = len(documents), len(self._stream)
-        self.manifest = SimpleNamespace(
-            bos_id=BOS, eos_id=EOS, pad_id=PAD, bytes=sum(map(len, documents)), characters=None
-        )
-
-    def tokens(self, start: int, stop: int) -> np.ndarray:
-        return self._stream[start:stop]
-
-    def document_of(self, start: int, stop: int) -> np.ndarray:
-        return np.searchsorted(self._starts, np.arange(start, stop), side="right") - 1
-
-    def document_starts(self) -> np.ndarray:
-        return self._starts
-
-    def counts(self) -> np.ndarray:
-        return np.bincount(self._stream, minlength=5)
-
-
-def letters(lengths: list[int]) -> Any:
-    random = np.random.default_rng(0)
-    return Documents([random.choice([A, B], num).tolist() for num in lengths])
 
 
 def best(query: Query) -> Tensor:
@@ -92,23 +56,6 @@ def best(query: Query) -> Tensor:
     none_M = torch.zeros_like(text_M)
     columns = [none_M, ends_M, after_M, text_M / 2, text_M / 2, none_M]
     return torch.stack(columns, dim=1).log()
-
-
-def told(logits_of: Callable[[Query], Tensor]) -> Ask:
-    """A network that has these logits."""
-    return lambda query, read: read(Prediction(logits=Categorical(logits_of(query))))
-
-
-def evaluator(
-    logits_of: Callable[[Query], Tensor],
-    objective: Any,
-    *,
-    batch: int,
-    model: ModelConfig | None = None,
-    seed: int = 0,
-) -> Evaluator:
-    ask, model = told(logits_of), model or MODEL
-    return Evaluator(ask=ask, objective=objective, model=model, seed=seed, batch=batch)
 
 
 def found(
@@ -250,16 +197,6 @@ def test_the_number_does_not_depend_on_the_batch(batch: int) -> None:
 def test_genie_claims_no_bound() -> None:
     assert not isinstance(Genie(), Bounded)
     assert isinstance(Mdlm(), Bounded)
-
-
-def leaning(query: Query) -> Tensor:
-    """Surer of an A the more is visible: how much is masked, and where, decides the loss."""
-    share_B = (query.ids_BL == MASK).double().mean(dim=1)
-    row_M, _ = query.predict_mask_BL.nonzero(as_tuple=True)
-    lean_M = 0.9 * (1 - share_B[row_M])
-    rest_M = 0.1 * torch.ones_like(lean_M)
-    columns = [0 * rest_M, rest_M, 0 * rest_M, (0.9 + lean_M) / 2, (0.9 - lean_M) / 2, 0 * rest_M]
-    return torch.stack(columns, dim=1).log()
 
 
 @pytest.mark.slow
