@@ -39,6 +39,10 @@ SMALLER = {
     r"(configs/genie/\w+\.yaml)": r"\1 model.vocab_size=400",
     r"--length (64|128)": "--length 32",
     r"(tools\.evaluate runs/[\w-]+)(?=\s*(?:#|$))": r"\1 --samples 1",
+    r"tools\.evaluate runs/demo --(samples-out|estimator|convention|text)": r"tools.evaluate "
+    r"runs/demo --samples 1 --\1",
+    r"--text held-out\.jsonl --field text": "--text test.jsonl --field target",
+    r"--most-samples 16": "--most-samples 8",
     r"tools\.bench train": "tools.bench train --case fp32 --steps 1 --repeats 1 "
     "--width 64 --layers 2 --heads 2 --batch 2 --length 32",
     r"tools\.bench sample": "tools.bench sample --case default --steps 4 --repeats 1 "

@@ -1,12 +1,15 @@
 """``python -m tools.evaluate RUN``: held-out numbers of a run or checkpoint, as JSON.
 
     python -m tools.evaluate runs/demo
+    python -m tools.evaluate runs/demo --text wiki.txt --detokenize wikitext --target-ci 0.005
     python -m tools.evaluate runs/e2e --task seq2seq --data test.jsonl --train-data train.jsonl
 
 nelbo, nelbo_ci95   nats per counted token, and its 95% interval; "interval" names what
                     it is over, or why it is null: below 10 documents
 perplexity          exp(nelbo)
 bits_per_byte       the same bound per byte of text: no tokenizer can flatter it
+bits_per_character  and per character; null for splits that were made before they were counted.
+                    Each of the three has its interval, NAME_ci95: that of nelbo, mapped
 unigram, ratio      cross-entropy of the training unigram on the same tokens (without EOS where
                     that is given); nelbo / unigram
 bound_on            what nelbo is a bound on: the texts and their ends, or, with
@@ -14,9 +17,15 @@ length_given        true, each text given its length (packing pad; objective.pad
                     or visible). Then EOS is given too, and is neither predicted nor counted
 exact               whether nelbo is -log p itself: then one corruption is scored
 documents_cut       padded documents longer than a window: how many windows each fills is given
-tokens, eos_counted, padding_counted, padding
-                    how many tokens nelbo is divided by, how many of these are EOS or padding,
-                    and what becomes of padding
+tokens, eos_counted, frame_counted, padding_counted, padding
+                    how many tokens nelbo is divided by, how many of these are EOS of documents,
+                    BOS and EOS around windows, or padding, and what becomes of padding
+convention, counted, estimator, windows, window_tokens
+                    what is scored, by name and in words; how; in how many windows of how
+                    many tokens
+samples, corruptions_half_width
+                    corruptions of each window; with --target-ci, half the width of the 95%
+                    interval of nelbo over corruptions of these documents
 loss, loss_ci95     of an objective without a bound (GENIE): its training loss at even times,
                     padding counted since it is generated; a bound on nothing
 """
