@@ -19,7 +19,10 @@ setup(
     packages=find_packages(
         include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]
     ),
-    package_data={"configs": ["*.yaml", "*/*.yaml", "slurm/examples/*.sbatch"]},
+    package_data={
+        "configs": ["*.yaml", "*/*.yaml", "slurm/examples/*.sbatch"],
+        "tools.report": ["*.html"],
+    },
     install_requires=[
         # The upper bound keeps pip from replacing an installed CPU build by a CUDA one.
         "torch>=2.8,<=2.13.0",
@@ -32,6 +35,7 @@ setup(
         "sentencepiece>=0.2,<0.3",
         "wandb>=0.30,<1",
         "submitit>=1.5,<2",
+        "jinja2>=3.1.2,<4",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "protobuf>=6.31.1,<8",

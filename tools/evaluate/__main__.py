@@ -3,6 +3,7 @@
     python -m tools.evaluate runs/demo
     python -m tools.evaluate runs/demo --text wiki.txt --detokenize wikitext --target-ci 0.005
     python -m tools.evaluate runs/e2e --task seq2seq --data test.jsonl --train-data train.jsonl
+    python -m tools.evaluate runs/demo --task samples --sweep steps=8,16,32
 
 nelbo, nelbo_ci95   nats per counted token, and its 95% interval; "interval" names what
                     it is over, or why it is null: below 10 documents
@@ -43,6 +44,7 @@ from pretrain.config import RunConfig
 from pretrain.launch.local import external_world
 from tools import command
 from tools.evaluate.held_out import add_held_out_options, check_held_out
+from tools.evaluate.samples import TASK, add_sample_options, check_samples
 from tools.evaluate.summary import print_summary
 from tools.evaluate.text import add_text_options, text_corpus
 from tools.sample.candidates import add_candidate_options
@@ -53,17 +55,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.model_parser("evaluate", __doc__)
     parser.add_argument(
         "--task",
-        choices=("held-out", "seq2seq"),
+        choices=("held-out", "seq2seq", TASK),
         default="held-out",
         help="held-out (default): the bound, or the loss where there is none; seq2seq: texts and "
-        "their BLEU and ROUGE",
+        "their BLEU and ROUGE; samples: perplexity and diversity of free texts, beside held-out "
+        "ones",
     )
     parser.add_argument("--split", help="split of the run's corpus (default: its held-out one)")
     parser.add_argument(
-        "--batch", type=command.positive, default=32, help="windows per forward pass (default 32)"
+        "--batch",
+        type=command.positive,
+        default=32,
+        help="windows or texts per forward pass (default 32)",
     )
     parser.add_argument(
-        "--seed", type=command.seed, default=0, help="of the corruptions (default 0)"
+        "--seed", type=command.seed, default=0, help="of corruptions and draws (default 0)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="seq2seq: write all texts as JSON lines; samples: what is printed, as JSON, which "
+        "tools.report shows where it is RUN/*.json",
     )
     add_held_out_options(parser)
     add_text_options(parser)
@@ -89,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="REGEX",
         help="count the outputs that hold what its group captures in their source",
     )
-    options.add_argument("--out", type=Path, metavar="FILE", help="write all texts as JSON lines")
+    add_sample_options(parser)
     return parser
 
 
@@ -106,6 +119,8 @@ def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
         if arguments.must_say and arguments.train_data is None:
             raise UserError("--must-say tells seen from unseen: it needs --train-data FILE")
         sampler_of(arguments.sampler, config)
+    if arguments.task == TASK:
+        check_samples(arguments, config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

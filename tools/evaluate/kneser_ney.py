@@ -46,13 +46,13 @@ class Order:
     discounts: tuple[float, float, float]
 
     @cached_property
-    def totals_C(self) -> np.ndarray:
-        """N(c.) of each context."""
+    def totals(self) -> np.ndarray:
+        """N(c.) of each context: ``[C]``."""
         return np.bincount(self.context_G, self.counts_G, minlength=self.num_contexts)
 
     @cached_property
-    def left_over_C(self) -> np.ndarray:
-        """What the discounts take from each context's total."""
+    def left_over(self) -> np.ndarray:
+        """What the discounts take from each context's total: ``[C]``."""
         taken_G = discount(self.counts_G, self.discounts)
         return np.bincount(self.context_G, taken_G, minlength=self.num_contexts)
 
@@ -76,15 +76,15 @@ class KneserNey:
         """
         assert ((ids_L >= 0) & (ids_L < self.vocab_size)).all()
         unigrams = self.orders[0]
-        total = unigrams.totals_C[0]
-        p_L = (_discounted(unigrams, ids_L) + unigrams.left_over_C[0] / self.vocab_size) / total
+        total = unigrams.totals[0]
+        p_L = (_discounted(unigrams, ids_L) + unigrams.left_over[0] / self.vocab_size) / total
         numbers_L = ids_L
         for length, order in enumerate(self.orders[1:], 2):
             context_L = np.concatenate([[ABSENT], numbers_L[:-1]])
             numbers_L = self._numbers(order, numbers_L, ids_L, length)
-            total_L = np.where(context_L == ABSENT, 0.0, order.totals_C[context_L])
+            total_L = np.where(context_L == ABSENT, 0.0, order.totals[context_L])
             seen_L = total_L > 0
-            interpolated_L = _discounted(order, numbers_L) + order.left_over_C[context_L] * p_L
+            interpolated_L = _discounted(order, numbers_L) + order.left_over[context_L] * p_L
             p_L = np.where(seen_L, interpolated_L / np.where(seen_L, total_L, 1.0), p_L)
         return np.asarray(p_L)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pretrain.checkpoint.weights import Loaded
 from tools.evaluate.choose import choose
+from tools.evaluate.diversity import distinct
 from tools.evaluate.pairs import (
     References,
     count_mentions,
@@ -20,7 +21,7 @@ from tools.sample.options import sampler_of
 
 def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str, Any]:
     """Scores of the chosen candidates, and of baselines that need no model."""
-    from tools.evaluate.text_scores import bleu, distinct, rouge, self_bleu
+    from tools.evaluate.text_scores import bleu, rouge, self_bleu
 
     references = read_references(arguments.data, arguments.pairs)
     training = (
@@ -49,6 +50,7 @@ def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str,
     ]
     if arguments.out:
         _write(arguments.out, references, drawn.texts, chosen)
+    words = [text.split() for text in chosen]
     score, signature = bleu(chosen, references.targets)
     summary: dict[str, Any] = {
         "bleu": score,
@@ -58,8 +60,8 @@ def evaluate_seq2seq(loaded: Loaded, arguments: argparse.Namespace) -> dict[str,
         if arguments.choose == "oracle"
         else arguments.choose,
         "candidates": arguments.candidates,
-        "distinct1": distinct(chosen, 1),
-        "distinct2": distinct(chosen, 2),
+        "distinct1": distinct(words, 1),
+        "distinct2": distinct(words, 2),
         "self_bleu": self_bleu(drawn.texts),
         "evaluations_per_candidate": drawn.evaluations,
         "evaluations_per_text": drawn.evaluations * arguments.candidates,

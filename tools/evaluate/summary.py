@@ -8,6 +8,8 @@ from typing import Any
 
 from pretrain.checkpoint.weights import Loaded
 from tools.evaluate.held_out import held_out, in_words
+from tools.evaluate.sample_scores import table
+from tools.evaluate.samples import TASK, evaluate_samples, names_of
 from tools.evaluate.seq2seq import evaluate_seq2seq
 
 
@@ -15,11 +17,15 @@ def print_summary(loaded: Loaded, arguments: argparse.Namespace) -> int:
     """Evaluate on every rank, and print a JSON object on the first."""
     if arguments.task == "seq2seq":
         summary = evaluate_seq2seq(loaded, arguments)
+    elif arguments.task == TASK:
+        summary = evaluate_samples(loaded, arguments)
     else:
         summary = held_out(loaded, arguments)
     if loaded.is_first:
         if arguments.task == "held-out":
             print(in_words(summary), file=sys.stderr)
+        if arguments.task == TASK:
+            print(table(names_of(summary)), file=sys.stderr)
         print(json.dumps(plain(summary), indent=2, allow_nan=False))
     return 0
 

@@ -1,4 +1,4 @@
-"""BLEU (sacrebleu), ROUGE (rouge-score) and diversity of generated texts.
+"""BLEU (sacrebleu), ROUGE (rouge-score) and self-BLEU of generated texts.
 
 BLEU does not tokenise again: texts are compared as they are, split at spaces, since the
 corpora here are tokenised already; the printed signature records it.
@@ -41,16 +41,6 @@ def rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str
         scorer.score_multi(list(own), text) for text, own in zip(texts, references, strict=True)
     ]
     return {name: 100 * sum(one[name].fmeasure for one in found) / len(found) for name in ROUGE}
-
-
-def distinct(texts: Sequence[str], n: int) -> float:
-    """Distinct-n: the share of n-grams that are different (Li et al. 2016)."""
-    grams = [gram for text in texts for gram in _grams(text.split(), n)]
-    return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _grams(words: list[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
 
 
 def self_bleu(candidates: Sequence[Sequence[str]]) -> float | None:

@@ -19,24 +19,32 @@ from matplotlib.ticker import EngFormatter
 from configs.hints import plain
 from tools.report.curves import Run, by_level, smooth
 
-SIZE = (7, 4.2)
+Size = tuple[float, float]
+SIZE: Size = (7, 4.2)
+"""Inches."""
+
 TOKENS = EngFormatter(sep="")
 """250k, 1.5M, 2G."""
+
+MOST_VECTORS = 1000
+"""Most points that are drawn one by one in a picture of vectors."""
 
 MOST_INSIDE = 8
 """Most entries of a legend inside a plot; a longer one stands beside it."""
 
 
-def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path:
+def draw_loss(
+    runs: list[Run], path: Path, unigram: float | None = None, *, size: Size = SIZE
+) -> Path:
     """Training loss, every point and a smoothed line, and the held-out numbers, over tokens."""
-    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
     tops, lows = [], []
     for run, color in zip(runs, _colors(runs), strict=True):
         tokens, loss = run.curve("train/loss")
         if not len(loss):
             continue
         line = smooth(loss)
-        axes.plot(tokens, loss, ".", color=color, alpha=0.4, markersize=4, markeredgewidth=0)
+        _points(axes, tokens, loss, color)
         label = "training, smoothed by a median" if len(runs) == 1 else _text(run)
         axes.plot(tokens, line, _style(line), color=color, label=label)
         tops += [line.max(), np.quantile(loss, 0.995)]
@@ -62,9 +70,9 @@ def draw_loss(runs: list[Run], path: Path, unigram: float | None = None) -> Path
     return _finish(figure, [axes], path)
 
 
-def draw_levels(runs: list[Run], path: Path) -> Path:
+def draw_levels(runs: list[Run], path: Path, *, size: Size = SIZE) -> Path:
     """Mean loss of each range of the noise level, over the first and last tenth of the rows."""
-    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
     for run, color in zip(runs, _colors(runs), strict=True):
         rows, part = run.training, max(1, len(run.training) // 10)
         for which, chosen, style in (("first", rows[:part], ":"), ("last", rows[-part:], "-")):
@@ -83,9 +91,9 @@ def draw_levels(runs: list[Run], path: Path) -> Path:
     return _finish(figure, [axes], path)
 
 
-def draw_training(runs: list[Run], path: Path) -> Path:
+def draw_training(runs: list[Run], path: Path, *, size: Size = (7, 7.5)) -> Path:
     """Gradient norm, learning rate and tokens per second over tokens."""
-    figure, panels = plt.subplots(3, 1, figsize=(7, 7.5), layout="constrained", sharex=True)
+    figure, panels = plt.subplots(3, 1, figsize=size, layout="constrained", sharex=True)
     for axes, key, unit in zip(
         panels,
         ("train/grad_norm", "train/lr", "perf/tokens_per_second"),
@@ -101,7 +109,7 @@ def draw_training(runs: list[Run], path: Path) -> Path:
             noisy = key != "train/lr"
             line = smooth(values) if noisy else values
             if noisy:
-                axes.plot(tokens, values, ".", color=color, alpha=0.4, markersize=3)
+                _points(axes, tokens, values, color)
             axes.plot(tokens, line, _style(line), color=color, label=_text(run))
         axes.set_ylabel(unit)
         if key != "train/grad_norm":
@@ -112,6 +120,12 @@ def draw_training(runs: list[Run], path: Path) -> Path:
     panels[-1].set_xlabel("tokens seen")
     panels[-1].xaxis.set_major_formatter(TOKENS)
     return _finish(figure, list(panels), path, legend=len(runs) > 1)
+
+
+def _points(axes: Axes, tokens: np.ndarray, values: np.ndarray, color: Any) -> None:
+    """Every point; many of them are one image in a picture of vectors."""
+    look: dict[str, Any] = {"alpha": 0.4, "markersize": 4, "markeredgewidth": 0}
+    axes.plot(tokens, values, ".", color=color, rasterized=len(values) > MOST_VECTORS, **look)
 
 
 def _text(run: Run) -> str:

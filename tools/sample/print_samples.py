@@ -29,7 +29,8 @@ def print_samples(loaded: Loaded, arguments: argparse.Namespace) -> int:
     if not loaded.is_first:
         return 0
     if arguments.json:
-        print(json.dumps({**vars(samples), "seed": arguments.seed, "step": loaded.step}))
+        found = {"texts": samples.texts, "evaluations": samples.evaluations}
+        print(json.dumps(found | {"seed": arguments.seed, "step": loaded.step}))
         return 0
     for number, text in enumerate(samples.texts, 1):
         print(f"--- sample {number} of {len(samples.texts)}\n{text}")

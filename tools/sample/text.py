@@ -9,14 +9,21 @@ from configs.errors import UserError
 from data_pipeline.tokenizer import Tokenizer
 from model.samplers import Sampler
 from pretrain.checkpoint.weights import Loaded
+from pretrain.config import RunConfig
 from tools.sample.loop import Start, draw_samples
-from tools.sample.prompt import parse
+from tools.sample.prompt import Template, parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Texts, and evaluations of the network (NFE) for each of them."""
+    """Samples, and evaluations of the network (NFE) for each of them.
 
+    Args:
+        ids: their tokens, without the frame and up to the EOS by which they end.
+        texts: the same decoded.
+    """
+
+    ids: list[list[int]]
     texts: list[str]
     evaluations: list[int]
 
@@ -40,8 +47,7 @@ def sample(
         UserError: the prompt does not fit, or the sampler cannot write where its blanks are.
     """
     config = loaded.config
-    ends = config.objective.scope(padded=config.data.packing == "pad").end_masked
-    template = parse(prompt, tokenizer, length, config.model.mask, open_end=ends)
+    template = template_of(prompt, tokenizer, length, config)
     try:
         sampler.check_free(torch.tensor([template.blank]), config.objective)
     except ValueError as error:
@@ -66,8 +72,30 @@ def sample(
         batch=batch,
         end=tokenizer.eos_id if ends else None,
     )
-    kept = [template.text(one.ids, tokenizer.eos_id) if ends else one.ids for one in drawn]
+    ids = [_without_frame(one.ids, template, tokenizer, config) for one in drawn]
     return Samples(
-        texts=[tokenizer.decode(ids) for ids in kept],
+        ids=ids,
+        texts=[tokenizer.decode(own) for own in ids],
         evaluations=[one.evaluations for one in drawn],
     )
+
+
+def template_of(prompt: str, tokenizer: Tokenizer, length: int, config: RunConfig) -> Template:
+    """The template of a prompt for a model, whose end is a blank where the model decides on it.
+
+    Raises:
+        UserError: the prompt does not fit.
+    """
+    return parse(prompt, tokenizer, length, config.model.mask, open_end=_end_masked(config))
+
+
+def _end_masked(config: RunConfig) -> bool:
+    return config.objective.scope(padded=config.data.packing == "pad").end_masked
+
+
+def _without_frame(
+    ids: list[int], template: Template, tokenizer: Tokenizer, config: RunConfig
+) -> list[int]:
+    kept = template.text(ids, tokenizer.eos_id) if _end_masked(config) else ids
+    framed = len(kept) == len(ids) and not template.blank[-1]
+    return kept[1:-1] if framed else kept[1:]

@@ -1,11 +1,13 @@
 """Scores and choices, against numbers that can be worked out by hand."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from configs.errors import UserError
 from tools.evaluate.choose import choose
+from tools.evaluate.diversity import distinct, entropy
 from tools.evaluate.pairs import (
     Mentions,
     References,
@@ -14,7 +16,7 @@ from tools.evaluate.pairs import (
     random_targets,
     read_references,
 )
-from tools.evaluate.text_scores import bleu, distinct, rouge, self_bleu
+from tools.evaluate.text_scores import bleu, rouge, self_bleu
 
 TRAINING = References(
     sources=["name : A B | food : fish", "name : C | food : meat"],
@@ -40,9 +42,12 @@ def test_rouge_takes_the_best_reference() -> None:
 
 
 def test_diversity() -> None:
-    assert distinct(["a b a b", "a b"], 1) == pytest.approx(2 / 6)
-    assert distinct(["a b a b", "a b"], 2) == pytest.approx(2 / 4)
-    assert distinct([""], 2) == 0.0
+    assert distinct([list("abab"), list("ab")], 1) == pytest.approx(2 / 6)
+    assert distinct([list("abab"), list("ab")], 2) == pytest.approx(2 / 4)
+    assert distinct([[]], 2) == 0.0
+    assert entropy([3, 3, 5, 7]) == pytest.approx(1.5 * math.log(2))
+    assert entropy(range(9)) == pytest.approx(math.log(9))
+    assert entropy([]) == 0.0
     assert self_bleu([["a b c d e"] * 3]) == pytest.approx(100.0)
     assert self_bleu([["a b c d"], ["x"]]) is None
 
