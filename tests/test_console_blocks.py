@@ -49,6 +49,7 @@ SMALLER = {
     "--width 64 --layers 2 --heads 2 --batch 2 --length 32",
     r"tools\.bench parallel": "tools.bench parallel --case dp2 --precisions fp32 --steps 1 "
     "--repeats 1",
+    r"--num 16": "--num 2",
     r"--kills 2": "--kills 1",
     r"-m mypy": "-m mypy --package configs",
     r"tools\.verify --ranks \d": "tools.verify --only oracles",
