@@ -5,6 +5,8 @@ are good where they are near to theirs, not where they are low.
 """
 
 import argparse
+import os
+import sys
 from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
@@ -74,11 +76,13 @@ def check_samples(arguments: argparse.Namespace, config: RunConfig) -> None:
             f"--task {TASK}: {arguments.run} is an encoder-decoder, which writes about a source; "
             "use --task seq2seq"
         )
-    if arguments.length is not None:
-        length_hints(arguments.length, config)
-    for _ in _samplers(arguments, config):
-        pass
+    samplers = [sampler for _, sampler in _samplers(arguments, config)]
     check_judge(arguments.judge)
+    if arguments.length is not None and not all(sampler.any_length for sampler in samplers):
+        notes = length_hints(arguments.length, config)
+        if os.environ.get("RANK", "0") == "0":
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
 
 
 def _samplers(

@@ -70,7 +70,7 @@ def sample(
         length=length,
         seed=seed,
         batch=batch,
-        end=tokenizer.eos_id if ends else None,
+        end=tokenizer.eos_id if _end_masked(config) else None,
     )
     ids = [_without_frame(one.ids, template, tokenizer, config) for one in drawn]
     return Samples(

@@ -43,6 +43,9 @@ def test_a_model_that_ends_its_texts_is_asked_no_longer(corpus: Path, packing: s
         )
 
     assert drawn(1).texts == drawn(4).texts
+    lengths = [len(ids) for ids in drawn(4).ids]  # without the frame, or the EOS and what follows
+    assert lengths == [58] * 4 if packing == "wrap" else max(lengths) < 58
+    assert drawn(4).texts == [tokenizer.decode(ids) for ids in drawn(4).ids]
     (most,) = set(drawn(4).evaluations)
     windows = SemiAutoregressive(steps=1, window=12).num_steps(60)
     assert (most < 2 * windows) == (packing == "pad")
