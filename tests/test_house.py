@@ -133,3 +133,4 @@ def test_only_our_packages_are_installed(root: Path, tmp_path: Path) -> None:
     assert top == set(ALLOWED)
     assert "configs/tiny.yaml" in names
     assert "configs/mdlm/owt.yaml" in names
+    assert "tools/report/page.html" in names

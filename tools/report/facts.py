@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from configs.errors import UserError
@@ -9,7 +10,6 @@ from configs.json_files import read_json
 from pretrain.checkpoint import store
 from pretrain.run.directory import RunDirectory
 from pretrain.run.metrics import number
-from pretrain.run.progress import clock
 from tools.report.curves import Run
 
 
@@ -44,7 +44,7 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
         yield "tokens seen", f"{tokens:,.0f}"
     seconds = [number(row.get("perf/elapsed_s")) for row in run.rows]
     if known := [value for value in seconds if value is not None]:
-        yield "time", clock(max(known))
+        yield "time", str(timedelta(seconds=round(max(known))))
     if hardware := _hardware(origin):
         yield "hardware", hardware
     packages = origin.get("packages")
