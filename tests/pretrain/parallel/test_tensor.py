@@ -1,5 +1,6 @@
 """Tensor and sequence parallelism against one process: log p, every gradient, every draw."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -89,13 +90,19 @@ def answers(denoiser: Network, inputs: Query, tensor_rank: int) -> dict[str, Any
     }
 
 
-def sharded(world: World, model: ModelConfig, sequence: bool, per_token: bool) -> dict[str, Any]:
+Case = tuple[bool, bool]
+"""Whether the sequence is parallel, too, and whether every token has a level of its own."""
+
+
+def sharded(world: World, model: ModelConfig, cases: list[Case]) -> list[dict[str, Any]]:
+    """A rank's answers in each case."""
     mesh = Mesh(world, tensor=world.size)
-    layout = ParallelConfig(tensor=world.size, sequence_parallel=sequence, recompute_every=2)
-    denoiser = local_denoiser(model, layout, LENGTH, mesh, seed=0)
-    perturb(denoiser, mesh.tensor_rank)
-    inputs = given(model, per_token)
-    found = answers(denoiser, inputs, mesh.tensor_rank)
+    found = []
+    for sequence, per_token in cases:
+        layout = ParallelConfig(tensor=world.size, sequence_parallel=sequence, recompute_every=2)
+        denoiser = local_denoiser(model, layout, LENGTH, mesh, seed=0)
+        perturb(denoiser, mesh.tensor_rank)
+        found.append(answers(denoiser, given(model, per_token), mesh.tensor_rank))
     mesh.close()
     return found
 
@@ -116,11 +123,10 @@ def test_shared_heads_under_sizes_that_do_not_divide_them(
     pool: Pool, size: int, heads: int, groups: int
 ) -> None:
     settings = {"num_heads": heads, "num_kv_heads": groups, "head_size": 4, "mlp_width": 96}
-    compare(pool, size, config(**settings, vocab_size=300, qkv_bias=True, qk_norm=True))
+    model = config(**settings, vocab_size=300, qkv_bias=True, qk_norm=True)
+    compare(pool, size, model, [(False, False)])
 
 
-@pytest.mark.parametrize("per_token", [False, True], ids=["level", "levels"])
-@pytest.mark.parametrize("sequence", [False, True], ids=["", "sequence"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -134,20 +140,22 @@ def test_shared_heads_under_sizes_that_do_not_divide_them(
     ids=["plain", "tied", "llama", "grouped", "qwen", "bert"],
 )
 @pytest.mark.parametrize("size", [2, 4])
-def test_shards_answer_like_the_whole(
-    pool: Pool, size: int, settings: dict[str, Any], sequence: bool, per_token: bool
-) -> None:
-    compare(pool, size, config(**settings), sequence=sequence, per_token=per_token)
+def test_shards_answer_like_the_whole(pool: Pool, size: int, settings: dict[str, Any]) -> None:
+    """With the sequence parallel, too, or not; with a level for each token, or one for all."""
+    compare(pool, size, config(**settings), list(itertools.product([False, True], repeat=2)))
 
 
-def compare(
-    pool: Pool, size: int, model: ModelConfig, *, sequence: bool = False, per_token: bool = False
-) -> None:
-    whole = build(model)
-    perturb(whole, 0)
-    inputs = given(model, per_token)
-    truth = answers(whole, inputs, 0)
-    found = pool.run(size, sharded, model, sequence, per_token)
+def compare(pool: Pool, size: int, model: ModelConfig, cases: list[Case]) -> None:
+    ranks = pool.run(size, sharded, model, cases)
+    for number, (_, per_token) in enumerate(cases):
+        whole = build(model)
+        perturb(whole, 0)
+        truth = answers(whole, given(model, per_token), 0)
+        assert_alike([found[number] for found in ranks], truth)
+
+
+def assert_alike(found: list[dict[str, Any]], truth: dict[str, Any]) -> None:
+    """The ranks' answers are those of one process."""
     for one in found:
         torch.testing.assert_close(one["log_prob"], truth["log_prob"], rtol=1e-5, atol=2e-5)
         assert torch.equal(one["drawn"], truth["drawn"])
