@@ -55,13 +55,13 @@ class Query:
 
     def rows(self, index_N: Tensor) -> Self:
         """The same for some of the samples: those with indices ``index_N``, int64."""
-        return self._each(lambda name, x: x[index_N])
+        return self.each_tensor(lambda name, x: x[index_N])
 
     def joined(self, other: Self) -> Self:
         """The samples of this query, and those of another one behind them."""
-        return self._each(lambda name, x: torch.cat([x, getattr(other, name)]))
+        return self.each_tensor(lambda name, x: torch.cat([x, getattr(other, name)]))
 
-    def _each(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+    def each_tensor(self, change: Callable[[str, Tensor], Tensor]) -> Self:
         """The query with every tensor that has an axis of samples changed."""
         changed: dict[str, Any] = {
             name: change(name, x)

@@ -82,13 +82,9 @@ def stacked(views: Sequence[Noisy]) -> Noisy:
     All views are of the same text, so ``tokens`` counts only the first one.
     """
     first = views[0]
-    tensors: dict[str, Any] = {
-        name: torch.cat([getattr(view, name) for view in views])
-        for name, value in vars(first).items()
-        if isinstance(value, Tensor) and value.dim()
-    }
+    joined = first.each_tensor(lambda name, _: torch.cat([getattr(view, name) for view in views]))
     tokens = first.over_BL.sum() if first.tokens is None else first.tokens
-    return replace(first, **tensors, tokens=tokens)
+    return replace(joined, tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from tools.bench.measure import interleaved, machine_facts, ratio
 from tools.bench.options import TICK, Shape, conclude, new_parser
 from tools.bench.reference_sampling import cached_sample
 from tools.bench.steps import OBJECTIVE
-from tools.bench.train import SHAPE, device_named, moved_weights, synchronize
+from tools.bench.train import SHAPE, add_case_options, device_named, moved_weights, synchronize
 from tools.command import positive
 
 SAMPLER: Any = Plugin("model.samplers").resolve(OBJECTIVE.sampler)
@@ -50,15 +50,7 @@ CASES = (
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
     parser = new_parser(subparsers, run, __doc__, steps=None)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", action="append", choices=names, help="default: all of them")
-    for name in SHAPE:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=positive,
-            metavar="N",
-            help="of the shape, in place of the cases' own",
-        )
+    add_case_options(parser, [case.name for case in CASES])
     parser.add_argument(
         "--steps", type=positive, nargs="+", metavar="N", help="numbers of steps of both samplers"
     )

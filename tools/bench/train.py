@@ -8,7 +8,7 @@ targets then do not apply.
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
@@ -59,15 +59,7 @@ SHAPE = ("vocab_size", "width", "layers", "heads", "batch", "length")
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the subcommand and its options."""
     parser = new_parser(subparsers, run, __doc__, steps=2)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", action="append", choices=names, help="default: all of them")
-    for name in SHAPE:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=positive,
-            metavar="N",
-            help="of the shape, in place of the cases' own",
-        )
+    add_case_options(parser, [case.name for case in CASES])
     parser.add_argument(
         "--precisions",
         nargs="+",
@@ -81,6 +73,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "does; the loss is the same without, and the reference faster",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+
+
+def add_case_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Which cases are measured, and a shape in place of theirs."""
+    parser.add_argument("--case", action="append", choices=names, help="default: all of them")
+    for name in SHAPE:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=positive,
+            metavar="N",
+            help="of the shape, in place of the cases' own",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
