@@ -12,6 +12,7 @@ itself; when one rank fails the others are ended and its traceback is printed fi
 """
 
 import contextlib
+import gc
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -230,6 +231,7 @@ def _rank_main(
     console.survive()
     preemption.install()
     threading.Thread(target=leave_with_parent, args=(alive,), daemon=True).start()
+    gc.freeze()  # what is imported stays: a collection that walks it takes half a second
     try:
         code = exit_code(
             lambda: target(world, *args),

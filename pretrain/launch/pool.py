@@ -22,7 +22,7 @@ from pretrain.launch import preemption
 from pretrain.launch.local import World
 
 WORN_OUT = 100
-"""Threads above which a rank is replaced: DeepSpeed's engines keep process groups alive, whose
+"""Threads above which a rank is replaced: DeepSpeed's ZeRO 3 keeps process groups alive, whose
 threads go on polling and slow down every later call."""
 
 
@@ -124,6 +124,7 @@ def _serve(connection: Connection, alive: Connection) -> None:
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, preemption.SIGNALS)
     threading.Thread(target=launch.leave_with_parent, args=(alive,), daemon=True).start()
+    gc.freeze()  # what is imported stays: a collection that walks it takes half a second
     while True:
         try:
             target, world, args = connection.recv()

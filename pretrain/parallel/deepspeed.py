@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,10 +51,15 @@ def quiet() -> Iterator[None]:
         yield
 
 
+_ENGINES: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
 def initialize(**arguments: Any) -> Any:
     """Call ``deepspeed.initialize``; returns the engine."""
     with quiet():
-        return deepspeed.initialize(**arguments)[0]
+        engine = deepspeed.initialize(**arguments)[0]
+    _ENGINES.add(engine)
+    return engine
 
 
 def init_distributed(backend: str) -> None:
@@ -68,12 +74,19 @@ _MODULE_COUNT = (
 
 
 def destroy() -> None:
-    """Destroy all process groups, and undo DeepSpeed's changes to the process.
+    """Destroy all engines and process groups, and undo DeepSpeed's changes to the process.
 
+    An engine hangs on hooks of tensors that it holds, a cycle that the garbage collector cannot
+    see: with it would stay the weights, the moments and the process groups, whose threads go on.
     ZeRO 3 numbers parameters and modules over the life of a process, and replaces
     PyTorch's linear function by one whose gradients come in another order. Ranks that join a new
     group after different runs would disagree, in ZeRO 2 without an error.
     """
+    with quiet():
+        for engine in list(_ENGINES):
+            engine.destroy()
+            vars(engine).clear()
+    _ENGINES.clear()
     deepspeed.comm.destroy_process_group()
     deepspeed.comm.comm.cdb = None
     p2p._grid = p2p._groups = None

@@ -1,5 +1,6 @@
 """Live ranks: they meet anew at every call, and a failure ends them with the true traceback."""
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -9,10 +10,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from pretrain.config import RunConfig
 from pretrain.launch import local as launch
 from pretrain.launch.local import World
 from pretrain.launch.pool import Pool, RankError
+from pretrain.parallel.engine import Engine
 from pretrain.parallel.mesh import Mesh
+from pretrain.trial import run_config
+from tools.verify import layouts
 
 
 def sum_of_ranks(world: World) -> tuple[int, int]:
@@ -108,3 +113,22 @@ def test_the_mesh_has_the_order_of_megatron(pool: Pool) -> None:
     assert [f["at"] for f in found] == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]
     assert found[2]["data"] == [2, 3]
     assert all(f["gathered"] == [0, 1] for f in found)
+
+
+def left_of_a_run(world: World, config: RunConfig) -> tuple[int, int]:
+    """Engines, and parameters with their moments, of a run that has ended."""
+    layouts.train(world, config, 1)
+    gc.collect()
+    alive = gc.get_objects()
+    return (
+        sum(isinstance(one, Engine) for one in alive),
+        sum(isinstance(one, torch.nn.Parameter) for one in alive),
+    )
+
+
+@pytest.mark.parametrize("layout", [{"zero_stage": 1}, {"tensor": 2}, {"pipeline": 2}])
+def test_a_run_leaves_nothing_on_its_ranks(pool: Pool, layout: dict[str, int]) -> None:
+    """Where its engine stayed, so would its process groups, whose threads slow the ranks down."""
+    pool.close_ranks()
+    config = run_config("mdlm", parallel=layout)
+    assert pool.run(2, left_of_a_run, config) == [(0, 0)] * 2
