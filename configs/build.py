@@ -12,6 +12,7 @@ The folder is the registry, and only the named module is imported.
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import math
 import pkgutil
@@ -41,11 +42,11 @@ class Plugin:
     default: str | None = None
 
     def names(self) -> list[str]:
-        """Names of the package's public modules."""
-        package = importlib.import_module(self.package)
-        return sorted(
-            m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")
-        )
+        """Names of the package's public modules, none of which is imported for it."""
+        spec = importlib.util.find_spec(self.package)
+        assert spec is not None, f"there is no package {self.package}"
+        modules = pkgutil.iter_modules(spec.submodule_search_locations)
+        return sorted(m.name for m in modules if not m.name.startswith("_"))
 
     def resolve(self, name: object) -> type:
         """The dataclass of module ``name``; ValueError lists the known names."""

@@ -1,4 +1,4 @@
-"""A command imports no heavy package that it does not use, and its help imports next to nothing.
+"""A command imports no heavy package that it does not use, and its help imports none.
 
 One process runs several commands, lightest first: what each of them imports is what is new in
 ``sys.modules`` after it.
@@ -25,12 +25,22 @@ HEAVY = (
     "sacrebleu",
     "rouge_score",
     "nltk",
+    "lm_eval",
+    "accelerate",
+    "peft",
     "pandas",
     "scipy",
 )
 
 LIGHT: dict[str, set[str]] = {
     "pretrain --help": set(),
+    "tools.crash --help": set(),
+    "tools.verify --help": set(),
+    "tools.convert --help": set(),
+    "tools.convert to-hf --help": set(),
+    "tools.plan --help": set(),
+    "tools.sample --help": set(),
+    "tools.harness --help": set(),
     "slurm --help": set(),
     "slurm submit --help": set(),
     "data_pipeline --help": set(),
@@ -46,19 +56,15 @@ LIGHT: dict[str, set[str]] = {
 """Commands, and the heavy packages that each may import."""
 
 WITH_TORCH: dict[str, set[str]] = {
-    "tools.crash --help": {"torch"},
-    "tools.verify --help": {"torch"},
     "tools.bench --help": {"torch"},
-    "tools.convert --help": {"torch"},
-    "tools.plan --help": {"torch"},
-    "tools.sample --help": {"torch"},
     "tools.evaluate --help": {"torch"},
-    "tools.harness --help": {"torch"},
+    "pretrain --help optim.lr": {"torch"},
     "pretrain --keys": {"torch"},
     "pretrain configs/tiny.yaml --dry-run": {"torch"},
     "tools.plan configs/tiny.yaml --nodes 1": {"torch"},
 }
-"""Commands whose own files compute with tensors."""
+"""Commands that compute with tensors or list the fields of their classes, and two whose options
+stand in files that do."""
 
 RUNNER = """
 import contextlib, importlib, io, json, os, sys

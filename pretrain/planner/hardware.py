@@ -18,6 +18,8 @@ from configs.errors import UserError
 GIB = 2**30
 LINK_SHARE = 0.8
 """Share of a link's data-sheet rate that collectives reach (NCCL bus bandwidth, large messages)."""
+DEFAULT_MFU = 0.4
+"""Share of its peak that a GPU is taken to reach while it computes."""
 
 
 @dataclass(frozen=True, kw_only=True)

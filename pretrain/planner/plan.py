@@ -9,9 +9,9 @@ from model.networks.flops import training_flops_per_token
 from pretrain.config import RunConfig
 from pretrain.parallel.batch import data_size, micro_batch
 from pretrain.parallel.config import ParallelConfig
-from pretrain.planner.hardware import GIB, Cluster
+from pretrain.planner.hardware import DEFAULT_MFU, GIB, Cluster
 from pretrain.planner.memory import Memory, memory
-from pretrain.planner.speed import DEFAULT_MFU, Speed, bubble, speed
+from pretrain.planner.speed import Speed, bubble, speed
 from pretrain.planner.stages import Stage, stages
 from pretrain.planner.traffic import Traffic, traffic
 

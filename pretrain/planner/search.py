@@ -15,9 +15,9 @@ from pretrain.config import RunConfig
 from pretrain.parallel.batch import divisors, micro_batch
 from pretrain.parallel.config import ParallelConfig
 from pretrain.parallel.misfits import misfits
-from pretrain.planner.hardware import GIB, GPUS, Cluster
+from pretrain.planner.hardware import DEFAULT_MFU, GIB, GPUS, Cluster
 from pretrain.planner.plan import Plan, lay_out
-from pretrain.planner.speed import DEFAULT_MFU, Speed
+from pretrain.planner.speed import Speed
 
 USABLE = 0.9
 """Usable share of a GPU's memory; the rest is for CUDA, NCCL and fragmentation."""

@@ -16,7 +16,6 @@ from pretrain.planner.memory import Memory, num_recomputed
 from pretrain.planner.stages import Stage
 from pretrain.planner.traffic import Traffic
 
-DEFAULT_MFU = 0.4
 _TOUCHED = 40 / 16
 """Bytes read and written per byte of master weights, moments and EMA: each is read and written,
 the gradient is read, and the master is read again for the EMA."""

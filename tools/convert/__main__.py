@@ -15,24 +15,16 @@ or the tokenizers' ids differ, 2 wrong input.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.build import Plugin
 from configs.errors import exit_code
 from configs.hints import plain
-from pretrain.checkpoint import store
 from tools import command
-from tools.convert.average import average
-from tools.convert.card import About
-from tools.convert.format import Options
-from tools.convert.formats import FORMATS
-from tools.convert.from_hf import from_hf
-from tools.convert.parity import summary
-from tools.convert.strip import strip_checkpoint, strip_file, to_safetensors
-from tools.convert.to_hf import to_hf
 
+FORMATS = Plugin("tools.convert.formats").names()
 CKPT, OUT = "checkpoint or run directory", "where to write; must not exist"
 WEIGHTS = "averaged over training (default), or as they were last"
 
@@ -43,22 +35,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_to_hf(commands)
     _add_from_hf(commands)
     _add_average(commands)
-    for name, run, text in (
-        ("to-safetensors", _to_safetensors, "a checkpoint's weights as one plain file"),
-        ("strip", _strip, "weights only, of a checkpoint or of a pickled file"),
+    for name, text in (
+        ("to-safetensors", "a checkpoint's weights as one plain file"),
+        ("strip", "weights only, of a checkpoint or of a pickled file"),
     ):
-        added = _command(commands, name, run, text)
+        added = _command(commands, name, text)
         added.add_argument("source", type=Path, metavar="CKPT", help=CKPT)
         added.add_argument("out", type=Path, metavar="OUT", help=OUT)
         added.add_argument("--weights", choices=("ema", "raw"), default=None, help=WEIGHTS)
     return parser
 
 
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], str], text: str
-) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    added.set_defaults(run=run)
     added.add_argument(
         "--shard-mib",
         type=command.number(1, 2**20),
@@ -78,13 +67,13 @@ def _refuse_layout(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_to_hf(commands: Any) -> None:
-    added = _command(commands, "to-hf", _to_hf, "a checkpoint of ours to a Hugging Face directory")
+    added = _command(commands, "to-hf", "a checkpoint of ours to a Hugging Face directory")
     added.add_argument("source", type=Path, metavar="CKPT", help=CKPT)
     added.add_argument("out", type=Path, metavar="OUT", help=OUT)
     added.add_argument("--weights", choices=("ema", "raw"), default="ema", help=WEIGHTS)
     added.add_argument(
         "--format",
-        choices=sorted(FORMATS),
+        choices=FORMATS,
         default="palimpsest",
         help="whose names and shapes to write (default: our own, with its code beside it)",
     )
@@ -100,10 +89,10 @@ def _add_to_hf(commands: Any) -> None:
 
 def _add_from_hf(commands: Any) -> None:
     text = "a Hugging Face directory, .safetensors, .bin or .ckpt to a checkpoint of ours"
-    added = _command(commands, "from-hf", _from_hf, text)
+    added = _command(commands, "from-hf", text)
     added.add_argument("source", type=Path, metavar="SOURCE", help="directory or file to read")
     added.add_argument("out", type=Path, metavar="OUT", help=OUT)
-    added.add_argument("--format", choices=sorted(FORMATS), help="where no config.json has it")
+    added.add_argument("--format", choices=FORMATS, help="where no config.json has it")
     _refuse_layout(added)
     added.add_argument(
         "--weights", choices=("ema", "raw"), default="raw", help="of a .ckpt (default raw)"
@@ -140,7 +129,7 @@ def _add_from_hf(commands: Any) -> None:
 
 
 def _add_average(commands: Any) -> None:
-    added = _command(commands, "average", _average, "the mean of several checkpoints' weights")
+    added = _command(commands, "average", "the mean of several checkpoints' weights")
     added.add_argument("sources", type=Path, nargs="+", metavar="CKPT", help=CKPT)
     added.add_argument("--out", type=Path, required=True, help=OUT)
     added.add_argument("--weights", choices=("ema", "raw"), default="ema", help=WEIGHTS)
@@ -149,90 +138,18 @@ def _add_average(commands: Any) -> None:
     )
 
 
-def _to_hf(arguments: argparse.Namespace) -> str:
-    report = to_hf(
-        arguments.source,
-        arguments.out,
-        weights=arguments.weights,
-        format_name=arguments.format,
-        tokenizer=arguments.tokenizer,
-        no_tokenizer=arguments.no_tokenizer,
-        shard_bytes=_shard_bytes(arguments),
-        about=About(license=arguments.license, repository=arguments.repository),
-    )
-    line = summary(report)
-    if not report["tokenizer"] and not arguments.no_tokenizer:
-        line += "; no tokenizer is here: name one with --tokenizer"
-    return line
-
-
-def _from_hf(arguments: argparse.Namespace) -> str:
-    given = vars(arguments)
-    options = Options(**{f.name: given[f.name] for f in fields(Options) if f.name in given})
-    report = from_hf(
-        arguments.source,
-        arguments.out,
-        format_name=arguments.format,
-        options=options,
-        ema=arguments.weights == "ema",
-        tokenizer=arguments.tokenizer,
-        shard_bytes=_shard_bytes(arguments),
-    )
-    line = summary(report)
-    if report["left_out"]:
-        line += f"; left out {report['left_out']:,} rows that the tokenizer has no ids for"
-    if not report["length_known"]:
-        line += (
-            "; how long its training sequences were is not known: recorded as "
-            f"{report['length']:,}, and --length N changes that"
-        )
-    return line
-
-
-def _average(arguments: argparse.Namespace) -> str:
-    report = average(
-        arguments.sources,
-        arguments.out,
-        shares=arguments.shares,
-        shard_bytes=_shard_bytes(arguments),
-        weights=arguments.weights,
-    )
-    return summary(report)
-
-
-def _to_safetensors(arguments: argparse.Namespace) -> str:
-    return summary(
-        to_safetensors(arguments.source, arguments.out, weights=arguments.weights or "ema")
-    )
-
-
-def _strip(arguments: argparse.Namespace) -> str:
-    source: Path = arguments.source
-    if source.is_file() and source.name != store.MANIFEST:
-        names = strip_file(source, arguments.out, ema=arguments.weights == "ema")
-        return f"left behind: {', '.join(names) or 'nothing but plain data'}"
-    report = strip_checkpoint(
-        source,
-        arguments.out,
-        shard_bytes=_shard_bytes(arguments),
-        weights=arguments.weights or "ema",
-    )
-    return summary(report)
-
-
-def _shard_bytes(arguments: argparse.Namespace) -> int:
-    return int(arguments.shard_mib) * 2**20
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
 
-    def convert() -> int:
-        print(f"{arguments.out}: {arguments.run(arguments)}")
-        return 0
+    return exit_code(lambda: _run(arguments))
 
-    return exit_code(convert)
+
+def _run(arguments: argparse.Namespace) -> int:
+    from tools.convert.commands import COMMANDS
+
+    print(f"{arguments.out}: {COMMANDS[arguments.command](arguments)}")
+    return 0
 
 
 if __name__ == "__main__":

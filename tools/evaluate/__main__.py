@@ -47,8 +47,13 @@ from tools.evaluate.held_out import add_held_out_options, check_held_out
 from tools.evaluate.samples import TASK, add_sample_options, check_samples
 from tools.evaluate.summary import print_summary
 from tools.evaluate.text import add_text_options, text_corpus
-from tools.sample.candidates import add_candidate_options
-from tools.sample.options import add_sampler_option, asks_for_help, listing, sampler_of
+from tools.sample.options import (
+    add_candidate_options,
+    add_sampler_option,
+    asks_for_help,
+    listing,
+    sampler_of,
+)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,6 @@ from typing import Any
 
 from configs.errors import UserError, exit_code
 from configs.words import parse
-from pretrain.checkpoint.weights import configuration
 from tools import command
 from tools.sample.options import add_sampler_option, asks_for_help, listing, sampler_of
 
@@ -63,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pretrain.checkpoint.weights import configuration
+
     config = configuration(arguments.run)
     if asks_for_help(arguments.sampler):
         print(listing(config))

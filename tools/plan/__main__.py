@@ -5,24 +5,13 @@ for models and clusters that no machine here has. The corpus need not exist.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from configs.errors import UserError, exit_code
-from configs.load import load
-from configs.words import parse, split
-from pretrain.config import RunConfig
-from pretrain.parallel.config import ParallelConfig
-from pretrain.planner import plan
-from pretrain.planner import search as recommend
-from pretrain.planner.hardware import GPUS, Cluster, find
-from pretrain.planner.search import Candidate
-from pretrain.planner.speed import DEFAULT_MFU
-from pretrain.run.stored_config import read_file
+from configs.errors import exit_code
+from configs.words import parse
+from pretrain.planner.hardware import DEFAULT_MFU, GPUS
 from tools import command
-from tools.plan import table as layout_table
-from tools.plan.recommendation import as_json, facts, recommendation
 
 EPILOG = f"""\
 examples:
@@ -75,51 +64,13 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = parse(_parser(), argv)
-    return exit_code(lambda: _plan(arguments))
+    return exit_code(lambda: _run(arguments))
 
 
-def _plan(arguments: argparse.Namespace) -> int:
-    files, overrides = split(arguments.words)
-    if not files:
-        raise UserError("name a configuration file, such as configs/mdlm/owt.yaml")
-    if not 0 < arguments.mfu <= 1:
-        raise UserError(f"--mfu must lie in (0, 1], not {arguments.mfu}")
-    config = load(RunConfig, files, overrides, read_file)
-    cluster = Cluster(
-        gpu=find(arguments.gpu),
-        ranks=arguments.nodes * arguments.gpus_per_node,
-        ranks_per_node=arguments.gpus_per_node,
-    )
-    ordered = recommend.candidates(config, cluster, arguments.mfu)
-    chosen = recommend.choose(ordered)
-    if arguments.json:
-        print(json.dumps(as_json(config, cluster, arguments.mfu, ordered, chosen), indent=2))
-        return 0 if chosen else 1
-    own, remark = _configured(config, cluster, arguments.mfu)
-    print(facts(config, cluster, arguments.mfu, ordered[0]))
-    print()
-    print(layout_table.table(ordered, chosen, own, cluster, everything=arguments.all))
-    if remark:
-        print(f"\nyour layout: {remark}")
-    print()
-    if chosen is None:
-        print(f"error: {recommend.shortage(config, cluster, ordered[0])}", file=sys.stderr)
-        return 1
-    print(recommendation(config, cluster, chosen))
-    return 0
+def _run(arguments: argparse.Namespace) -> int:
+    from tools.plan.print_plan import print_plan
 
-
-def _configured(
-    config: RunConfig, cluster: Cluster, mfu: float
-) -> tuple[Candidate | None, str | None]:
-    """The configuration's own layout, where it names one; or why it cannot run here."""
-    if config.parallel == ParallelConfig():
-        return None, None
-    try:
-        layout = plan.plan(config, cluster.ranks).layout
-    except UserError as error:
-        return None, str(error)
-    return recommend.assess(config, layout, cluster, mfu), None
+    return print_plan(arguments)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,21 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError, exit_code
 from configs.words import parse
-from pretrain.config import RunConfig
 from tools import command
-from tools.sample.candidates import add_candidate_options
-from tools.sample.options import add_sampler_option, sampler_of, with_sampler
-from tools.sample.print_samples import print_samples
+from tools.sample.options import (
+    add_candidate_options,
+    add_sampler_option,
+    sampler_of,
+    with_sampler,
+)
 from tools.sample.prompt import hints, length_hints
+
+if TYPE_CHECKING:
+    from pretrain.config import RunConfig
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
+def _check(arguments: argparse.Namespace, config: "RunConfig") -> None:
     """UserError for options that do not fit, before a model is loaded."""
     is_seq2seq = config.model.reads_source
     if is_seq2seq != (arguments.source is not None):
@@ -80,7 +86,13 @@ def _check(arguments: argparse.Namespace, config: RunConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = parse(_parser(), argv)
-    return exit_code(lambda: with_sampler(print_samples, _check, arguments))
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from tools.sample.print_samples import print_samples
+
+    return with_sampler(print_samples, _check, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Candidates of an encoder-decoder: several targets for each source."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,7 +11,6 @@ from data_pipeline.source_target import padded
 from data_pipeline.tokenizer import Tokenizer
 from model.samplers import Sampler
 from pretrain.checkpoint.weights import Loaded
-from tools import command
 from tools.sample.loop import Start, draw_samples
 
 
@@ -22,21 +20,6 @@ class Candidates:
 
     texts: list[list[str]]
     evaluations: float
-
-
-def add_candidate_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--candidates`` and ``--choose``."""
-    options = parser.add_argument_group("encoder-decoders (seq2seq)")
-    options.add_argument(
-        "--candidates", type=command.positive, default=5, help="for each source (default 5)"
-    )
-    options.add_argument(
-        "--choose",
-        choices=("mbr", "single", "oracle"),
-        default="mbr",
-        help="which candidate counts: mbr, the one most like the others (default); the first; "
-        "oracle, the one most like the references, which is no result of a model",
-    )
 
 
 def draw_candidates(

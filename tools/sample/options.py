@@ -1,18 +1,23 @@
-"""The option ``--sampler [NAME] [key=value ...]``: a sampler of the registry, and its settings."""
+"""Options of commands that sample.
+
+``--sampler [NAME] [key=value ...]`` is a sampler of the registry, and its settings; an
+encoder-decoder draws several candidates for each source.
+"""
 
 import argparse
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.documentation import keys, without_markup
 from configs.errors import UserError
 from configs.load import Plugin, merged
 from configs.words import split
-from model.samplers import Sampler
-from pretrain.checkpoint.weights import configuration
-from pretrain.config import RunConfig
 from tools import command
+
+if TYPE_CHECKING:
+    from model.samplers import Sampler
+    from pretrain.config import RunConfig
 
 SAMPLERS = Plugin("model.samplers")
 HELP = "help"
@@ -20,16 +25,32 @@ INDENT = " " * 15
 
 
 def add_sampler_option(parser: argparse.ArgumentParser) -> None:
-    """``--sampler``, and all samplers at the end of the help."""
+    """``--sampler``, and the names of all samplers at the end of the help."""
     parser.add_argument(
         "--sampler",
         nargs="*",
         default=[],
         metavar="NAME | key=value",
         help="a sampler, its settings, or both, as in --sampler steps=16; by default that of the "
-        "objective. `RUN --sampler help` lists those that suit a model",
+        "objective. `RUN --sampler help` lists their settings, and which of them suit a model",
     )
-    parser.epilog = f"samplers and their settings:\n{listing()}"
+    names = ", ".join(SAMPLERS.names())
+    parser.epilog = textwrap.fill(f"samplers: {names}", 80, subsequent_indent="  ")
+
+
+def add_candidate_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--candidates`` and ``--choose``."""
+    options = parser.add_argument_group("encoder-decoders (seq2seq)")
+    options.add_argument(
+        "--candidates", type=command.positive, default=5, help="for each source (default 5)"
+    )
+    options.add_argument(
+        "--choose",
+        choices=("mbr", "single", "oracle"),
+        default="mbr",
+        help="which candidate counts: mbr, the one most like the others (default); the first; "
+        "oracle, the one most like the references, which is no result of a model",
+    )
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
@@ -39,7 +60,7 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 def with_sampler(
     work: command.Work,
-    check: Callable[[argparse.Namespace, RunConfig], None],
+    check: Callable[[argparse.Namespace, "RunConfig"], None],
     arguments: argparse.Namespace,
 ) -> int:
     """Run a command that samples: list the samplers if asked, else check and load the model.
@@ -48,6 +69,8 @@ def with_sampler(
         work: see :func:`tools.command.with_model`.
         check: raises UserError for options that do not fit, before a model is loaded.
     """
+    from pretrain.checkpoint.weights import configuration
+
     config = configuration(arguments.run)
     if asks_for_help(arguments.sampler):
         print(listing(config))
@@ -56,7 +79,7 @@ def with_sampler(
     return command.with_model(work, arguments)
 
 
-def sampler_of(words: Sequence[str], config: RunConfig) -> Sampler:
+def sampler_of(words: Sequence[str], config: "RunConfig") -> "Sampler":
     """The sampler that the words of ``--sampler`` ask for, or the objective's own.
 
     Raises:
@@ -75,7 +98,7 @@ def sampler_of(words: Sequence[str], config: RunConfig) -> Sampler:
         raise UserError(f"--sampler: {'; '.join(str(error).splitlines())}") from error
 
 
-def _made(block: Mapping[str, Any], config: RunConfig) -> Sampler:
+def _made(block: Mapping[str, Any], config: "RunConfig") -> "Sampler":
     """Build the sampler; ValueError for a wrong setting, or one that does not suit the model."""
     sampler: Sampler = SAMPLERS.build(block)
     sampler = sampler.trained_on(config.data.sequence_length)
@@ -85,17 +108,17 @@ def _made(block: Mapping[str, Any], config: RunConfig) -> Sampler:
     return sampler
 
 
-def suiting(config: RunConfig) -> list[str]:
+def suiting(config: "RunConfig") -> list[str]:
     """The samplers that suit a model."""
     return [name for name in SAMPLERS.names() if _misfit(name, config) is None]
 
 
-def listing(config: RunConfig | None = None) -> str:
+def listing(config: "RunConfig | None" = None) -> str:
     """Every sampler with its settings and their defaults; for a model, which of them suit it."""
     return "\n".join(line for name in SAMPLERS.names() for line in _described(name, config))
 
 
-def _described(name: str, config: RunConfig | None) -> Iterator[str]:
+def _described(name: str, config: "RunConfig | None") -> Iterator[str]:
     kind: Any = SAMPLERS.resolve(name)
     first = without_markup((kind.__doc__ or "").strip().partition("\n")[0])
     width = max(map(len, SAMPLERS.names()))
@@ -106,7 +129,7 @@ def _described(name: str, config: RunConfig | None) -> Iterator[str]:
         yield from _filled(f"{key.name}={key.default}  ({key.type}) {key.meaning}", INDENT)
 
 
-def _misfit(name: str, config: RunConfig) -> str | None:
+def _misfit(name: str, config: "RunConfig") -> str | None:
     try:
         _made({"name": name}, config)
     except ValueError as error:
@@ -114,7 +137,7 @@ def _misfit(name: str, config: RunConfig) -> str | None:
     return None
 
 
-def _suits(name: str, config: RunConfig) -> str:
+def _suits(name: str, config: "RunConfig") -> str:
     misfit = _misfit(name, config)
     if misfit is not None:
         return f"(does not suit this model: {misfit})"

@@ -6,10 +6,13 @@ without a blank is a beginning: a blank follows it.
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError
-from data_pipeline.tokenizer import Tokenizer
-from pretrain.config import RunConfig
+
+if TYPE_CHECKING:
+    from data_pipeline.tokenizer import Tokenizer
+    from pretrain.config import RunConfig
 
 _BLANK = re.compile(r"___(?:\{(\d+)\})?")
 
@@ -32,7 +35,7 @@ class Template:
 
 
 def parse(
-    prompt: str, tokenizer: Tokenizer, length: int, mask: int, *, open_end: bool = False
+    prompt: str, tokenizer: "Tokenizer", length: int, mask: int, *, open_end: bool = False
 ) -> Template:
     """The template of ``length`` positions that a prompt stands for.
 
@@ -82,7 +85,7 @@ def hints(prompt: str) -> list[str]:
     return found
 
 
-def length_hints(length: int, config: RunConfig) -> list[str]:
+def length_hints(length: int, config: "RunConfig") -> list[str]:
     """A hint if more positions are asked for than the model was trained on.
 
     Raises:

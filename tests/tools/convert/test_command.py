@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_leaves_nothing(saved, tmp_path: Path, capsys, monk
         whole(values, path, **rest)
 
     monkeypatch.setattr(write, "save_file", second_fails)
-    monkeypatch.setattr("tools.convert.__main__._shard_bytes", lambda arguments: 20_000)
+    monkeypatch.setattr("tools.convert.commands._shard_bytes", lambda arguments: 20_000)
     assert main(["to-hf", str(checkpoint), str(tmp_path / "out")]) == 2
     assert "could not be written: No space left on device" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
