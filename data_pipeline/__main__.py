@@ -8,7 +8,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from configs.command_line import describe_commands, make_parser
 from configs.errors import UserError, exit_code
@@ -16,9 +15,9 @@ from data_pipeline import demo
 from data_pipeline.adopt import adopt_tokenizer, make_character_tokenizer, train_tokenizer
 from data_pipeline.atomic_directory import leftovers
 from data_pipeline.characters import ALPHABETS
-from data_pipeline.forms import Form
 from data_pipeline.manifest import FILE_NAME, Manifest, read_manifest, verify_manifest
-from data_pipeline.sources import Documents, Unit
+from data_pipeline.reading_options import add_reading_options, documents_of
+from data_pipeline.sources import Documents
 from data_pipeline.special_tokens import SIDECAR
 from data_pipeline.tokenizer import FILE_NAMES, Tokenizer, load_tokenizer, tokenizer_file
 
@@ -126,27 +125,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_source_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--field", default="text", help="field or column of the text (default: text)"
-    )
-    command.add_argument(
-        "--format",
-        choices=get_args(Form),
-        help="what the files hold, where names and first bytes leave it open",
-    )
+    add_reading_options(command)
     command.add_argument(
         "--pairs",
         nargs=2,
         metavar=("SOURCE", "TARGET"),
         help="two fields of every record: a source and its target, for sequence to sequence",
     )
-    command.add_argument(
-        "--documents",
-        choices=get_args(Unit),
-        default="line",
-        help="what a document is in a text file; paragraphs end at blank lines (default: line)",
-    )
-    command.add_argument("--skip-bad", action="store_true", help="count bad lines and go on")
     command.add_argument(
         "--longest",
         type=int,
@@ -158,14 +143,8 @@ def _add_source_options(command: argparse.ArgumentParser) -> None:
 def _documents(arguments: argparse.Namespace, files: Sequence[str]) -> Documents:
     if arguments.longest is not None and arguments.longest < 1:
         raise UserError(f"--longest must be at least 1, not {arguments.longest}")
-    return Documents(
-        files,
-        fields=arguments.pairs or [arguments.field],
-        unit=arguments.documents,
-        form=arguments.format,
-        skip_bad=arguments.skip_bad,
-        longest=arguments.longest,
-    )
+    pairs = arguments.pairs or ()
+    return documents_of(arguments, files, fields=pairs, longest=arguments.longest)
 
 
 def _tokenizer(arguments: argparse.Namespace) -> None:

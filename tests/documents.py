@@ -5,6 +5,7 @@ source sees: ``<!-- not run: needs a GPU -->``.
 """
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,3 +99,18 @@ def shows(expected: str, printed: str) -> bool:
     """Whether lines of an output are among what was printed; ``...`` stands for any text."""
     parts = (re.escape(part) for part in expected.strip().split("..."))
     return re.search(".*?".join(parts), printed, re.DOTALL) is not None
+
+
+def copy_project(copy: Path, demo_dir: Path, *parts: str) -> None:
+    """Copy the project as it is committed or about to be, and the demo corpus where runs have it.
+
+    Args:
+        parts: files and folders of the project; all of it by default.
+    """
+    listed = ["git", "ls-files", "-co", "--exclude-standard", *parts]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in names.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    shutil.copytree(demo_dir, copy / "runs" / "corpora")

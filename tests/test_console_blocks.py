@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import ROOT, Block, Command, blocks, commands, documents, shows
+from documents import ROOT, Block, Command, blocks, commands, copy_project, documents, shows
 
 from data_pipeline import __main__ as data_pipeline
 from pretrain import __main__ as pretrain
@@ -95,13 +95,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, demo_dir: Path) -> Path:
     pairs; and a configuration of the reader's own.
     """
     copy = tmp_path_factory.mktemp("copy") / "palimpsest"
-    listed = ["git", "ls-files", "-co", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in names.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
-    shutil.copytree(demo_dir, copy / "runs" / "corpora")
+    copy_project(copy, demo_dir)
     (copy / ".venv").symlink_to(sys.prefix)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy)

@@ -6,7 +6,6 @@ evaluate, sample and verify it, and refuse to export it with a line that says wh
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from documents import blocks
+from documents import blocks, copy_project
 
 import model.objectives
 import model.samplers
@@ -99,15 +98,9 @@ def test_verify_names_the_oracle_that_is_missing(method: Any) -> None:
 class Reader:
     """Who copies the files into a copy of the project and starts its commands."""
 
-    def __init__(self, root: Path, copy: Path, demo_dir: Path) -> None:
+    def __init__(self, copy: Path, demo_dir: Path) -> None:
         self.copy = copy
-        listed = ["git", "ls-files", "-co", "--exclude-standard", "configs", *PACKAGES]
-        names = subprocess.run(listed, cwd=root, capture_output=True, text=True, check=True)
-        for name in names.stdout.splitlines():
-            if (root / name).is_file():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(root / name, copy / name)
-        shutil.copytree(demo_dir, copy / "runs" / "corpora")
+        copy_project(copy, demo_dir, "configs", *PACKAGES)
         text = f"objective: {{name: {NAME}, share: 0.3}}\nrun_dir: runs/mine\n"
         (copy / "mine.yaml").write_text(text, encoding="utf-8")
 
@@ -133,8 +126,8 @@ def environment(copy: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_reader_finds_it_everywhere(root: Path, tmp_path: Path, demo_dir: Path) -> None:
-    reader = Reader(root, tmp_path / "copy", demo_dir)
+def test_a_reader_finds_it_everywhere(tmp_path: Path, demo_dir: Path) -> None:
+    reader = Reader(tmp_path / "copy", demo_dir)
     train = ("pretrain", "configs/tiny.yaml", "mine.yaml")
     status, printed = reader.starts(*train)
     assert status == 2

@@ -88,13 +88,30 @@ def model_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         metavar="parallel.key=value",
         help="spread the model over ranks: parallel.tensor=T, pipeline=P, data=D (default 1 each)",
     )
+    add_weights_option(made)
+    return made
+
+
+def add_weights_option(made: argparse.ArgumentParser) -> None:
+    """``--weights``, for a command that loads a model."""
     made.add_argument(
         "--weights",
         choices=("ema", "raw"),
         default="ema",
         help="averaged over training (default), or as they were last",
     )
-    return made
+
+
+def add_batch_and_seed(made: argparse.ArgumentParser, batch: int, *, of: str, draws: str) -> None:
+    """``--batch`` and ``--seed``, for a command that draws from a model.
+
+    Args:
+        batch: the default; of: what there are so many of in a pass; draws: what the seed is of.
+    """
+    made.add_argument(
+        "--batch", type=positive, default=batch, help=f"{of} per forward pass (default {batch})"
+    )
+    made.add_argument("--seed", type=seed, default=0, help=f"of {draws} (default 0)")
 
 
 Work = Callable[["Loaded", argparse.Namespace], int]

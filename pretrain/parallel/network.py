@@ -6,7 +6,6 @@ and sent to the others: samplers and the evaluator run alike on all ranks.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -149,11 +148,6 @@ def _read_head(head: Tensor) -> list[tuple[torch.dtype, list[int]]]:
 
 def _pieces(query: Query, num: int) -> list[Query]:
     """A query by samples, in at most ``num`` of them."""
-    values = {field.name: getattr(query, field.name) for field in fields(query)}
-    # What has no axis of samples is of the whole.
-    given = {name: x for name, x in values.items() if isinstance(x, Tensor) and x.dim()}
-    chunks = [value.chunk(min(num, len(query.ids_BL))) for value in given.values()]
-    return [
-        replace(query, **dict(zip(given, parts, strict=True)))
-        for parts in zip(*chunks, strict=True)
-    ]
+    batch = len(query.ids_BL)
+    rows_N = torch.arange(batch, device=query.ids_BL.device)
+    return [query.rows(piece) for piece in rows_N.chunk(min(num, batch))]

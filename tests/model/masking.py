@@ -1,6 +1,7 @@
 """Batches of text and their losses under MDLM, for its tests."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,3 +47,15 @@ def row_losses(denoise: Callable[..., Tensor], noisy: Noisy) -> Tensor:
 def constant(logits_V: Tensor) -> Callable[..., Tensor]:
     padded = torch.nn.functional.pad(logits_V, (0, 1), value=-torch.inf)
     return lambda ids, level, where: padded.expand(int(where.sum()), -1)
+
+
+def senseless(joint: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A network that is wrong: its logits depend on all it sees, in no sensible way."""
+
+    def denoise(ids_BL: Tensor, level_BK: Tensor, predict_mask_BL: Tensor) -> Tensor:
+        code_B = (ids_BL * 5 ** torch.arange(ids_BL.shape[1])).sum(1)
+        place_LV = torch.arange(ids_BL.shape[1] * joint.vocab).view(-1, joint.vocab)
+        logits_BLV = torch.sin(code_B[:, None, None] + 1.7 * place_LV).double()
+        return torch.nn.functional.pad(logits_BLV[predict_mask_BL], (0, 1), value=-torch.inf)
+
+    return denoise

@@ -67,15 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "ones",
     )
     parser.add_argument("--split", help="split of the run's corpus (default: its held-out one)")
-    parser.add_argument(
-        "--batch",
-        type=command.positive,
-        default=32,
-        help="windows or texts per forward pass (default 32)",
-    )
-    parser.add_argument(
-        "--seed", type=command.seed, default=0, help="of corruptions and draws (default 0)"
-    )
+    command.add_batch_and_seed(parser, 32, of="windows or texts", draws="corruptions and draws")
     parser.add_argument(
         "--out",
         type=Path,

@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from configs.errors import UserError
 from data_pipeline.detokenize import DETOKENIZERS
-from data_pipeline.forms import Form
+from data_pipeline.reading_options import add_reading_options, documents_of
 from data_pipeline.shards import write_split
-from data_pipeline.sources import Documents, Unit
+from data_pipeline.sources import Documents
 from data_pipeline.special_tokens import SIDECAR
 from data_pipeline.tokenizer import load_tokenizer, tokenizer_file
 from pretrain.checkpoint.weights import config_of, open_reader
@@ -34,21 +34,7 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         help="score this file in the place of a split: text, JSON lines, CSV, TSV, Parquet or "
         "Arrow, or a quoted pattern of such files; by the run's tokenizer, in a temporary corpus",
     )
-    options.add_argument(
-        "--field", default="text", help="field or column of the text (default: text)"
-    )
-    options.add_argument(
-        "--format",
-        choices=get_args(Form),
-        help="what the file holds, where its name and first bytes leave it open",
-    )
-    options.add_argument(
-        "--documents",
-        choices=get_args(Unit),
-        default="line",
-        help="what a document is in a text file; paragraphs end at blank lines (default: line)",
-    )
-    options.add_argument("--skip-bad", action="store_true", help="count bad lines and go on")
+    add_reading_options(options)
     options.add_argument(
         "--detokenize",
         choices=sorted(DETOKENIZERS),
@@ -71,13 +57,7 @@ def check_text(arguments: argparse.Namespace) -> None:
 
 def _documents(arguments: argparse.Namespace) -> Documents:
     try:
-        return Documents(
-            [arguments.text],
-            fields=[arguments.field],
-            unit=arguments.documents,
-            form=arguments.format,
-            skip_bad=arguments.skip_bad,
-        )
+        return documents_of(arguments, [arguments.text])
     except UserError as error:
         raise UserError(f"--text {error}") from error
 

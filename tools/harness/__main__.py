@@ -38,24 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=command.positive, help="only this many documents of each task"
     )
-    parser.add_argument(
-        "--weights",
-        choices=("ema", "raw"),
-        default="ema",
-        help="averaged over training (default), or as they were last",
-    )
+    command.add_weights_option(parser)
     parser.add_argument(
         "--samples",
         type=command.positive,
         default=128,
         help="corruptions of each continuation (default 128); one where the likelihood is exact",
     )
-    parser.add_argument(
-        "--batch", type=command.positive, default=32, help="texts per forward pass (default 32)"
-    )
-    parser.add_argument(
-        "--seed", type=command.seed, default=0, help="of the corruptions and texts (default 0)"
-    )
+    command.add_batch_and_seed(parser, 32, of="texts", draws="the corruptions and texts")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every answer as JSON too")
     add_sampler_option(parser)
     return parser

@@ -43,11 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         type=command.positive,
         help="positions, BOS and EOS included (default: as trained; some samplers write more)",
     )
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the draws (default 0)")
     parser.add_argument("--prompt", default="", help="fixed text, with ___ where more is wanted")
-    parser.add_argument(
-        "--batch", type=command.positive, default=16, help="texts per forward pass (default 16)"
-    )
+    command.add_batch_and_seed(parser, 16, of="texts", draws="the draws")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument(
         "--source", metavar="TEXT|FILE", help="what an encoder-decoder writes a target for"

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from masking import MODEL, SCHEDULES, VOCAB, batch, constant, draws, row_losses, some_tokens
+from masking import (
+    MODEL,
+    SCHEDULES,
+    VOCAB,
+    batch,
+    constant,
+    draws,
+    row_losses,
+    senseless,
+    some_tokens,
+)
 from torch import Tensor
 
 from model.objectives import Noisy
@@ -52,18 +62,6 @@ def enumerated_bound(joint: Any, denoise: Callable[..., Tensor], x_L: Tensor, fr
     return torch.stack(per_size).mean()
 
 
-def arbitrary_denoise(joint: Any) -> Callable[..., Tensor]:
-    """A network that is wrong: its logits depend on all it sees, in no sensible way."""
-
-    def denoise(ids_BL: Tensor, level_BK: Tensor, predict_mask_BL: Tensor) -> Tensor:
-        code_B = (ids_BL * 5 ** torch.arange(ids_BL.shape[1])).sum(1)
-        place_LV = torch.arange(ids_BL.shape[1] * joint.vocab).view(-1, joint.vocab)
-        logits_BLV = torch.sin(code_B[:, None, None] + 1.7 * place_LV).double()
-        return torch.nn.functional.pad(logits_BLV[predict_mask_BL], (0, 1), value=-torch.inf)
-
-    return denoise
-
-
 def test_the_bound_with_the_true_conditionals_is_the_likelihood_of_every_sequence(
     three_tokens: Any, two_tokens: Any
 ) -> None:
@@ -76,7 +74,7 @@ def test_the_bound_with_the_true_conditionals_is_the_likelihood_of_every_sequenc
 
 def test_the_bound_of_a_wrong_network_is_loose_on_average(three_tokens: Any) -> None:
     bounds = [
-        enumerated_bound(three_tokens, arbitrary_denoise(three_tokens), x_L, [0, 1, 2])
+        enumerated_bound(three_tokens, senseless(three_tokens), x_L, [0, 1, 2])
         for x_L in three_tokens.outcomes
     ]
     p = three_tokens.p.flatten()
@@ -126,7 +124,7 @@ def test_the_integral_over_time_is_the_same_under_every_schedule(three_tokens: A
     )
     time_T = (node + 1) / 2
     weight_T = node_weight[0] ** 2
-    denoise = arbitrary_denoise(three_tokens)
+    denoise = senseless(three_tokens)
     x_L = torch.tensor([2, 0, 1])
     where = torch.tensor(list(itertools.product([False, True], repeat=3)))
     masked = where.sum(1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from masking import MODEL, batch, draws, row_losses, some_tokens
+from masking import MODEL, batch, draws, row_losses, senseless, some_tokens
 from torch import Tensor
 
 from model.draws import Draws
@@ -63,18 +63,6 @@ def expected(
     return float((share_W * row_losses(denoise, noisy)).sum())
 
 
-def wrong(joint: Any) -> Denoise:
-    """A network whose logits depend on all that it sees, in no sensible way."""
-
-    def denoise(ids_BL: Tensor, level_BK: Tensor, predict_mask_BL: Tensor) -> Tensor:
-        code_B = (ids_BL * 5 ** torch.arange(ids_BL.shape[1])).sum(1)
-        place_LV = torch.arange(ids_BL.shape[1] * joint.vocab).view(-1, joint.vocab)
-        logits_BLV = torch.sin(code_B[:, None, None] + 1.7 * place_LV).double()
-        return torch.nn.functional.pad(logits_BLV[predict_mask_BL], (0, 1), value=-torch.inf)
-
-    return denoise
-
-
 FREE = pytest.mark.parametrize(
     "free", [[True] * 3, [True, False, True], [False, True, False]], ids=["3", "2", "1"]
 )
@@ -95,7 +83,7 @@ def test_with_the_true_conditionals_the_mean_is_the_likelihood(
 
 @FREE
 def test_of_a_wrong_network_all_have_the_same_mean(three_tokens: Any, free: list[bool]) -> None:
-    denoise, free_L = wrong(three_tokens), torch.tensor(free)
+    denoise, free_L = senseless(three_tokens), torch.tensor(free)
     for x_L in three_tokens.outcomes[::4]:
         exact, *others = (
             expected(estimator, three_tokens, denoise, x_L, free_L) for estimator in ESTIMATORS

@@ -1,7 +1,7 @@
 """Small random models, and checkpoints of them written as training writes them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from tools.convert import write
 from tools.convert.tensors import of_dict
 
 MODEL: dict[str, Any] = {"vocab_size": 90, "width": 32, "num_layers": 2, "num_heads": 4}
+M = TypeVar("M", bound=torch.nn.Module)
 ARCHITECTURES = Plugin("model.architectures", default="dit")
 
 
@@ -26,13 +27,13 @@ def configured(**fields: Any) -> Any:
     return ARCHITECTURES.build({**MODEL, **fields})
 
 
-def random_weights(denoiser: Network, seed: int = 0) -> Network:
+def random_weights(model: M, seed: int = 0) -> M:
     """Every weight moved, so that no branch is closed and no two conversions look alike."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in denoiser.parameters():
+        for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return denoiser.eval()
+    return model.eval()
 
 
 def run_of(model: ModelConfig, corpus: Path | str = "unknown", **blocks: Any) -> RunConfig:

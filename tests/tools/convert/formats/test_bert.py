@@ -7,6 +7,7 @@ import pytest
 import torch
 from asking import logits_of
 from safetensors.torch import load_file, save_file
+from small_models import random_weights
 from transformers import BertConfig, BertForMaskedLM
 
 from configs.errors import UserError
@@ -28,11 +29,7 @@ MASK = Options(mask_id=4)
 
 
 def bert(folder: Path, **settings: Any) -> BertForMaskedLM:
-    model = BertForMaskedLM(BertConfig(**{**SIZES, **settings})).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    model = random_weights(BertForMaskedLM(BertConfig(**{**SIZES, **settings})))
     model.save_pretrained(folder)
     return model
 

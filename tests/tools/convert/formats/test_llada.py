@@ -8,6 +8,7 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from small_models import random_weights
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
@@ -65,12 +66,9 @@ class Bidirectional(torch.nn.Module):
             rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
             attn_implementation="eager",
         )
-        self.body = LlamaModel(config).eval()
+        self.body = LlamaModel(config)
         self.head = torch.nn.Linear(32, 70, bias=False)
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+        random_weights(self)
 
     @torch.no_grad()
     def forward(self, ids: Tensor) -> Tensor:

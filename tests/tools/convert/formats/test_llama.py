@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_models import random_weights
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -57,11 +58,7 @@ CAUSAL: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 def causal_model(name: str, folder: Path, **more: Any) -> Any:
     """A random model with every branch open, saved."""
     kind, config, settings = CAUSAL[name]
-    model = kind(config(**{**SIZES, **settings, **more})).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    model = random_weights(kind(config(**{**SIZES, **settings, **more})))
     model.save_pretrained(folder)
     return model
 
