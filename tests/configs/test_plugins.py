@@ -76,6 +76,7 @@ def test_the_folder_is_the_registry_and_only_the_named_module_is_imported(
     monkeypatch.syspath_prepend(tmp_path)
     plugin = Plugin(package.name)
     assert plugin.names() == ["broken", "fine"]
+    assert package.name not in sys.modules
     built = plugin.build({"name": "fine", "size": 4})
     assert (type(built).__name__, built.size) == ("Fine", 4)
     assert f"{package.name}.broken" not in sys.modules
