@@ -16,6 +16,7 @@ from mutations import tame, word
 from test_configurations import FOLDER, KEYS, status_of, survive
 
 from configs.load import load
+from model.verification.check import Check, Comparison
 from pretrain.checkpoint import weights
 from pretrain.config import RunConfig
 from pretrain.launch import local as launch
@@ -23,13 +24,15 @@ from tools import inspect
 from tools.bench import __main__ as bench
 from tools.convert import __main__ as convert
 from tools.crash import __main__ as crash
+from tools.crash import print_result
 from tools.demo import __main__ as demo
 from tools.evaluate import __main__ as evaluate
 from tools.plan import __main__ as plan
 from tools.report import __main__ as report
 from tools.sample import __main__ as sample
-from tools.sample import options
+from tools.sample import print_samples
 from tools.verify import __main__ as verify
+from tools.verify import print_checks
 
 Main = Callable[[Sequence[str]], int]
 
@@ -88,15 +91,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
     (tmp_path / "full" / "metrics.jsonl").mkdir()
     config = load(RunConfig, [FOLDER / "tiny.yaml"])
     nothing = SimpleNamespace(close=lambda: None)
-    monkeypatch.setattr(options, "configuration", lambda run: config)
+    monkeypatch.setattr(weights, "configuration", lambda run: config)
     monkeypatch.setattr(weights, "check_layout", lambda run, layout: None)
     monkeypatch.setattr(weights, "load_denoiser", lambda *a, **k: nothing)
     monkeypatch.setattr(launch, "run_local", lambda *a, **k: 0)
     monkeypatch.setattr(launch, "preload", lambda **k: None)
-    monkeypatch.setattr(sample, "print_samples", lambda loaded, arguments: 0)
+    monkeypatch.setattr(print_samples, "print_samples", lambda loaded, arguments: 0)
     monkeypatch.setattr(evaluate, "print_summary", lambda loaded, arguments: 0)
-    monkeypatch.setattr(verify, "_checks", _one_check)
-    monkeypatch.setattr(crash, "_survive", lambda *a: None)
+    monkeypatch.setattr(print_checks, "_checks", _one_check)
+    monkeypatch.setattr(print_result, "_survive", lambda *a: None)
     monkeypatch.setattr(demo, "pretrain", lambda words: 2)
     for one in (bench.train, bench.parallel, bench.checkpoint, bench.gpu):
         monkeypatch.setattr(one, "run", lambda arguments: 0)
@@ -104,7 +107,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
 
 
 def _one_check(only: str | None, ranks: int, steps: int):
-    yield verify.Check(name="one", compare=lambda: [verify.Comparison(what="x", deviation=0)])
+    yield Check(name="one", compare=lambda: [Comparison(what="x", deviation=0)])
 
 
 def arguments(name: str, rng: random.Random) -> list[str]:

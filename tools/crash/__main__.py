@@ -61,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from tools.crash.crash import crash
+    from tools.crash.print_result import print_result
 
-    return crash(arguments)
+    return print_result(arguments)
 
 
 def _leave(number: int, frame: object) -> None:

@@ -22,7 +22,7 @@ from tools.crash.setting import MOST_RANKS, Setting
 from tools.crash.start import Violation
 
 
-def crash(arguments: argparse.Namespace) -> int:
+def print_result(arguments: argparse.Namespace) -> int:
     """Crash runs, and print or write what is left of them; 1 if something was lost."""
     _check(arguments)
     again = f"python -m tools.crash --kills {arguments.kills} --seed {arguments.seed}"
