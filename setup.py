@@ -7,6 +7,14 @@ from setuptools import find_packages, setup
 HARNESS = "lm_eval>=0.4.13,<0.5"
 PACKAGES = ("configs", "data_pipeline", "model", "pretrain", "slurm", "tools")
 
+# Tried together, on CPUs; each of the other packages was at its lower bound where `low` stands, and
+# else the newest that its range allowed:
+#
+#   Python  torch   megatron-core  deepspeed  transformers  others
+#   3.11    2.8.0   0.16.1         0.19.8     5.23.0        low
+#   3.11    2.13.0  0.16.1         0.19.8     5.24.0        newest
+#   3.12    2.11.0  0.19.2         0.19.8     5.24.0        newest
+
 setup(
     name="palimpsest",
     version="0.1.0",
@@ -26,7 +34,9 @@ setup(
     install_requires=[
         # The upper bound keeps pip from replacing an installed CPU build by a CUDA one.
         "torch>=2.8,<=2.13.0",
-        "deepspeed>=0.19,<0.20",
+        # Before 0.19.8 it holds on to process groups that are destroyed, and the second run of one
+        # process fails: `tools.verify`, and the tests' ranks.
+        "deepspeed>=0.19.8,<0.20",
         # The newest for Python 3.11 is 0.16.1. From 0.18 on megatron-core imports Triton, which
         # it does not declare and a CPU build of torch does not bring.
         "megatron-core>=0.16.1,<0.20",
