@@ -7,8 +7,8 @@ from setuptools import find_packages, setup
 HARNESS = "lm_eval>=0.4.13,<0.5"
 PACKAGES = ("configs", "data_pipeline", "model", "pretrain", "slurm", "tools")
 
-# Tried together, on CPUs; each of the other packages was at its lower bound where `low` stands, and
-# else the newest that its range allowed:
+# Tried together, on CPUs. `low` is each other package at its lower bound (lm_eval, mypy and ruff
+# apart), `newest` the newest of its range:
 #
 #   Python  torch   megatron-core  deepspeed  transformers  others
 #   3.11    2.8.0   0.16.1         0.19.8     5.23.0        low
