@@ -228,7 +228,7 @@ class Categorical:
 
         In float64, a few rows at a time: a low-precision draw silently lowers the temperature
         (Zheng et al. 2024, "Masked diffusion models are secretly time-agnostic masked models",
-        section 4).
+        section 5).
 
         Args:
             uniform_M: float64 in (0, 1).

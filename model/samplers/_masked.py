@@ -28,7 +28,7 @@ def even_times(steps: int) -> Tensor:
 
 
 def reveal_evenly(job: Job, hidden_BL: Tensor, steps: int) -> Iterator[Step]:
-    """Steps evenly spaced in time (Sahoo et al. 2024, eq. 7).
+    """Steps evenly spaced in time (Sahoo et al. 2024, section 4.1 and eq. 7).
 
     From t to s a hidden token stays masked with probability (1 - alpha_s) / (1 - alpha_t).
     """
@@ -45,7 +45,8 @@ def reveal_one_by_one(job: Job, hidden_BL: Tensor) -> Iterator[Step]:
     """One hidden token of each text per step, at the time at which the next one is revealed.
 
     Mask rates at which the tokens are revealed are i.i.d. uniform; the next one is the largest
-    that remains (Zheng et al. 2024, first-hitting sampler).
+    that remains. It is distributed as in Zheng et al. 2024, proposition 4.1, which draws the
+    largest of those below the last one.
     """
     schedule = job.objective.schedule.exact()
     rate_BL = job.draws.uniform("reveal", job.position_B, hidden_BL.shape[1])
@@ -57,21 +58,18 @@ def reveal_one_by_one(job: Job, hidden_BL: Tensor) -> Iterator[Step]:
         yield reveal_BL, level_B1.float()
 
 
-def ask_guided(
-    job: Job, query: Query, free_BL: Tensor, guidance: float, read: Read[Answer]
-) -> Answer:
-    """Apply ``read`` to the prediction, moved away from what it is without the given text.
+def ask_texts(job: Job, query: Query, read: Read[Answer], guidance: float = 0.0) -> Answer:
+    """Apply ``read`` to the prediction for the texts with positions to predict, and only for them.
 
-    Nie et al. 2025 (LLaDA), appendix on classifier-free guidance: log p is that given the text plus
-    ``guidance`` times its difference from that of the same ids with all given positions masked.
-    This is another evaluation, in the same pass.
-
-    Args:
-        free_BL: bool, false at given positions of the query's samples.
+    With guidance it is moved away from what it is without the given text (Nie et al. 2025, LLaDA,
+    appendix A.2): log p is that given the text plus ``guidance`` times its difference from that of
+    the same ids with all given positions masked. This is another evaluation, in the same pass.
     """
+    row_N = query.predict_mask_BL.any(dim=1).nonzero()[:, 0]
+    query = query.rows(row_N)
     if guidance == 0.0:
         return job.ask(query, read)
-    alone = replace(query, ids_BL=torch.where(free_BL, query.ids_BL, job.model.mask))
+    alone = replace(query, ids_BL=torch.where(job.free_BL[row_N], query.ids_BL, job.model.mask))
     return job.ask(query.joined(alone), partial(_read_guided, guidance, read), texts=2)
 
 
@@ -127,10 +125,8 @@ class MaskedSampler(Sampler):
         There is none if the step reveals nothing.
         """
         reveal_BL, level_B1 = step
-        row_N = reveal_BL.any(dim=1).nonzero()[:, 0]
-        if len(row_N) == 0:
+        if not bool(reveal_BL.any()):
             return ids_BL
         query = replace(query, ids_BL=ids_BL, level_BK=level_B1, predict_mask_BL=reveal_BL)
-        query, free_BL = query.rows(row_N), job.free_BL[row_N]
         drawn = partial(self.draw, job, reveal_BL, f"token/{number}")
-        return ids_BL.masked_scatter(reveal_BL, ask_guided(job, query, free_BL, guidance, drawn))
+        return ids_BL.masked_scatter(reveal_BL, ask_texts(job, query, drawn, guidance))

@@ -1,11 +1,12 @@
-"""Ancestral sampling for masked diffusion (Sahoo et al. 2024, eq. 7 and appendix).
+"""Ancestral sampling for masked diffusion (Sahoo et al. 2024, section 4.1 and eq. 7).
 
 From t to s a masked token stays masked with probability (1 - alpha_s) / (1 - alpha_t),
 else it is drawn from the prediction; a visible token never changes. Which tokens are
 revealed does not depend on the prediction, so it is drawn first: the head runs at those
 positions only, and a step that reveals nothing costs no evaluation of the network. So this is the
 paper's cached sampler (``ddpm_cache``) as well, but exact for networks that see the time too. Under
-the log-linear schedule a text of L tokens takes T (1 - (1 - 1/T)^L) evaluations on average.
+the log-linear schedule a text of L tokens takes T (1 - (1 - 1/T)^L) evaluations on average
+(Zheng et al. 2024, section 4.1).
 """
 
 from dataclasses import dataclass

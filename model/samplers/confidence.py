@@ -1,7 +1,8 @@
 """Unmasking by confidence (Chang et al. 2022, MaskGIT; Nie et al. 2025, LLaDA, algorithm 5).
 
 In every step all masked tokens of a block are predicted, and those of which the network is most
-confident are kept; the others are masked again. By ``probability`` likely tokens are favoured: the
+confident are kept; the others are masked again. Texts that are complete, or in which a step keeps
+nothing, are not evaluated. By ``probability`` likely tokens are favoured: the
 samples have not the distribution of the model. The other criteria do not depend on the token
 drawn, and change no distribution as long as a step keeps one token.
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from model.categorical import Categorical
 from model.prediction import Prediction
 from model.samplers import Job, check_guidance, check_steps
-from model.samplers._masked import MaskedSampler, ask_guided
+from model.samplers._masked import MaskedSampler, ask_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class Confidence(MaskedSampler):
                 predict_mask_BL=asked_BL,
             )
             read = partial(self._drawn, job, asked_BL, number)
-            drawn_M, sure_M = ask_guided(job, query, job.free_BL, self.guidance, read)
+            drawn_M, sure_M = ask_texts(job, query, read, self.guidance)
             kept_BL = self._surest(asked_BL, sure_M, count_B1)
             ids_BL = torch.where(kept_BL, ids_BL.masked_scatter(asked_BL, drawn_M), ids_BL)
             job.on_step(ids_BL)

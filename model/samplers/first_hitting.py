@@ -1,4 +1,4 @@
-"""First-hitting sampling for masked diffusion (Zheng et al. 2024, section 4).
+"""First-hitting sampling for masked diffusion (Zheng et al. 2024, section 4.2 and eq. 11).
 
 Ancestral sampling in the limit of many steps: tokens are revealed one by one, in random order, each
 at the time at which the next one is revealed. Of n masked tokens that is the largest of n uniform

@@ -17,7 +17,7 @@ from torch import Tensor
 from model.networks.config import ModelConfig
 from model.query import Query
 from model.samplers import Job, Sampler, check_steps
-from model.samplers._masked import MaskedSampler, reveal_evenly
+from model.samplers._masked import MaskedSampler, ask_texts, reveal_evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class SemiAutoregressive(MaskedSampler):
                     predict_mask_BL=reveal_BL[:, window],
                 )
                 drawn = partial(self.draw, job, reveal_BL, f"token/{number}")
-                ids_BL = ids_BL.masked_scatter(reveal_BL, job.ask(query, drawn))
+                ids_BL = ids_BL.masked_scatter(reveal_BL, ask_texts(job, query, drawn))
             if number == self.steps - 1:
                 ids_BL = self._ended(job, ids_BL)
             job.on_step(ids_BL)
@@ -116,6 +116,7 @@ class SemiAutoregressive(MaskedSampler):
         """Fill what is left of texts that have ended, after all that was given, with the end."""
         if job.end is None:
             return ids_BL
-        tail_BL = job.free_BL.flip(1).long().cumprod(dim=1).flip(1).bool()
+        open_BL = job.free_BL if job.valid_BL is None else job.free_BL | ~job.valid_BL
+        tail_BL = job.free_BL & open_BL.flip(1).long().cumprod(dim=1).flip(1).bool()
         ended_B1 = (tail_BL & (ids_BL == job.end)).any(dim=1, keepdim=True)
         return torch.where(ended_B1 & tail_BL & (ids_BL == job.model.mask), job.end, ids_BL)

@@ -1,6 +1,8 @@
-"""ReMDM's sampler: its chain by enumeration, its marginals, and ancestral sampling at eta 0."""
+"""ReMDM's sampler: its chain by enumeration, its marginals, what it masks again, and when."""
 
 import itertools
+import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from model.samplers.ancestral import Ancestral
 from model.samplers.remasking import Remasking
 from model.schedules.cosine import Cosine
 from model.schedules.loglinear import LogLinear
+from model.verification.joint import Joint
 
 ChiSquare = Callable[[Tensor, Tensor], float]
 
@@ -134,3 +137,137 @@ def test_given_tokens_are_never_masked(
     sampled, _ = states(three_tokens, start, Remasking(steps=steps, eta=1.0))
     assert all((ids[:, 1] == 2).all() for ids in sampled)
     assert not (sampled[-1] == three_tokens.mask).any()
+
+
+PAPER = {"remask_from": 0.55, "remask_until": 0.05, "hold_alpha": 0.9}
+"""ReMDM-loop on OpenWebText."""
+
+
+def test_alpha_stands_still_in_a_loop() -> None:
+    """Steps from t to s: as by the paper before and after it, and at 0.9 in between."""
+    times = torch.tensor([1.0, 0.775, 0.55, 0.3, 0.05, 0.025, 0.0], dtype=torch.float64)
+    for schedule in (LogLinear(), Cosine()):
+        exact = schedule.exact()
+        levels = Remasking(**PAPER)._levels(times, exact)
+        alpha = exact.alpha(levels)
+        torch.testing.assert_close(alpha[2:5], torch.full((3,), 0.9, dtype=torch.float64))
+        assert (float(alpha[0]), float(alpha[-1])) == pytest.approx((0.0, 1.0), abs=1e-12)
+        assert float(levels[1]) == pytest.approx((1 + float(levels[2])) / 2)
+    # Log-linear: (1 - t) 0.9 / (1 - t_on) before, 1 - t 0.1 / t_off after.
+    alpha = LogLinear().exact().alpha(Remasking(**PAPER)._levels(times, LogLinear().exact()))
+    expected = [0.0, 0.225 * 2, 0.9, 0.9, 0.9, 0.95, 1.0]
+    torch.testing.assert_close(alpha, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"remask_from": 0.6}, {"remask_until": 0.4}, {"remask_from": 0.7, "remask_until": 0.2}, PAPER],
+)
+def test_tokens_are_masked_again_between_two_times(
+    three_tokens: Any, settings: dict[str, Any]
+) -> None:
+    rows, steps = 1500, 20
+    sampler = Remasking(steps=steps, eta=0.4, **settings)
+    start = masks(three_tokens, rows)
+    sampled, _ = states(three_tokens, start, sampler)
+    exact = LogLinear().exact()
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    shares = exact.alpha(sampler._levels(times, exact)).tolist()
+    for number, (before, after) in enumerate(itertools.pairwise([start, *sampled])):
+        gone = (before != three_tokens.mask) & (after == three_tokens.mask)
+        inside = sampler.remask_until < float(times[number]) <= sampler.remask_from
+        assert bool(gone.any()) == (inside and 0 < number < steps - 1)
+        share, alpha = float((after != three_tokens.mask).double().mean()), shares[number + 1]
+        assert abs(share - alpha) <= 4.5 * (alpha * (1 - alpha) / (3 * rows)) ** 0.5 + 1e-12
+
+
+def test_the_least_likely_tokens_are_masked_again_most() -> None:
+    p_BL = torch.tensor([[0.9, 0.1, 0.5, 0.3], [0.2, 0.2, 0.9, 0.2], [0.5, 0.5, 0.5, 0.5]])
+    visible_BL = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]]).bool()
+    shares = Remasking(by_confidence=True)._shares(p_BL, visible_BL)
+    weight = torch.tensor([0.9, 0.1, 0.5], dtype=torch.float64).neg().exp()
+    expected = torch.zeros(3, 4, dtype=torch.float64)
+    expected[0, :3], expected[1, :2], expected[2, 3] = weight / weight.sum(), 0.5, 1.0
+    torch.testing.assert_close(shares, expected, rtol=1e-6, atol=1e-8)
+
+
+Remembered = tuple[tuple[int, float], ...]
+"""A text of (id, probability with which it was last drawn), 0 at [MASK]s."""
+
+
+def number_of(joint: Any, state: Remembered) -> int:
+    """The number of the text (:func:`states_of`)."""
+    return int(states_of(joint, torch.tensor([[token for token, _ in state]])))
+
+
+def moved(joint: Any, state: Remembered, alpha_t: float, alpha_s: float, sigma: float) -> Any:
+    """ReMDM-conf's step from a state: the next ones and their probabilities."""
+    ids = [token for token, _ in state]
+    everywhere = torch.ones(1, len(ids), dtype=torch.bool)
+    p_LV = joint.denoise(torch.tensor([ids]), None, everywhere).exp().tolist()
+    total = sum(math.exp(-p) for token, p in state if token != joint.mask)
+    revealed = (alpha_s - alpha_t) / (1 - alpha_t)
+    ways = []
+    for place, (token, p) in enumerate(state):
+        if token == joint.mask:
+            drawn = [((x, p_LV[place][x]), revealed * p_LV[place][x]) for x in range(joint.vocab)]
+            ways.append([((joint.mask, 0.0), 1 - revealed), *drawn])
+        else:
+            again = sigma * math.exp(-p) / total
+            ways.append([((joint.mask, 0.0), again), ((token, p), 1 - again)])
+    for chosen in itertools.product(*ways):
+        yield tuple(x for x, _ in chosen), math.prod(p for _, p in chosen)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sigma_of"),
+    [
+        ({"eta": 1.0, "schedule": "rescale"}, lambda most: most),
+        ({"eta": 0.6}, lambda most: min(0.6, most)),
+    ],
+)
+def test_by_confidence_samples_follow_the_chain_of_the_formula(
+    chi_square: ChiSquare, settings: dict[str, Any], sigma_of: Callable[[float], float]
+) -> None:
+    joint = Joint(torch.tensor([[0.72, 0.08], [0.02, 0.18]], dtype=torch.float64))
+    steps, start = 6, masks(joint, 20_000)
+    law: dict[Remembered, float] = {((joint.mask, 0.0),) * 2: 1.0}
+    sampler = Remasking(steps=steps, by_confidence=True, **settings)
+    sampled, _ = states(joint, start, sampler)
+    texts = [states_of(joint, ids) for ids in (start, *sampled)]
+    alpha = LogLinear().exact().alpha(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+    pairs = zip(itertools.pairwise(texts), itertools.pairwise(alpha.tolist()), strict=True)
+    for (before, after), (t, s) in pairs:
+        sigma = sigma_of(1.0 if t <= 1 - s else (1 - s) / t)
+        expected, following = torch.zeros(9, 9, dtype=torch.float64), defaultdict[Any, float](float)
+        for state, p in law.items():
+            for new, q in moved(joint, state, t, s, sigma):
+                following[new] += p * q
+                expected[number_of(joint, state), number_of(joint, new)] += p * q
+        law = following
+        assert float(expected.sum()) == pytest.approx(1.0, abs=1e-9)
+        assert (
+            chi_square(torch.bincount(before * 9 + after, minlength=81), expected.flatten()) < 4.5
+        )
+
+
+def test_given_tokens_have_no_share_of_what_is_masked_again(two_tokens: Any) -> None:
+    """The only other token is masked again as without confidence: with probability sigma."""
+    rows, start = 2000, masks(two_tokens, 2000)
+    start[:, 1] = 1
+    sampled, _ = states(two_tokens, start, Remasking(steps=8, eta=1.0, by_confidence=True))
+    assert all((ids[:, 1] == 1).all() for ids in sampled)
+    before, after = (ids[:, 0] != two_tokens.mask for ids in sampled[5:7])  # alpha 6/8, then 7/8
+    share, sigma = float((before & ~after).sum() / before.sum()), (1 / 8) / (6 / 8)
+    assert abs(share - sigma) < 4.5 * (sigma * (1 - sigma) / (0.7 * rows)) ** 0.5
+
+
+@pytest.mark.parametrize("settings", [{}, PAPER])
+def test_by_confidence_each_text_is_on_its_own(three_tokens: Any, settings: Any) -> None:
+    start, kept = masks(three_tokens, 30), torch.tensor([17, 3, 29, 4, 0])
+    start[::3, 1] = 2
+    sampler = Remasking(steps=9, eta=1.0, by_confidence=True, **settings)
+    whole, _ = states(three_tokens, start, sampler)
+    part, _ = states(three_tokens, start[kept], sampler, position_B=kept)
+    assert torch.equal(whole[-1][kept], part[-1])
+    assert not (whole[-1] == three_tokens.mask).any()

@@ -64,6 +64,9 @@ OUT_OF_RANGE: dict[str, tuple[float, ...]] = {
     "block_length": (0,),
     "window": (0,),
     "stride": (0,),
+    "remask_from": (0.0, 1.1),
+    "remask_until": (-0.1, 1.0),
+    "hold_alpha": (0.0, 1.0, 0.5),  # the last for want of time before and after it
 }
 """Values that each setting of a sampler refuses."""
 NUMBERS = [
@@ -82,13 +85,14 @@ def test_numbers_out_of_range_are_refused(name: str, setting: str) -> None:
 
 
 class Counted:
-    """A network that counts for itself how often it is asked."""
+    """A network that counts for itself how often it is asked, and of how many texts."""
 
     def __init__(self, network: Network) -> None:
-        self.network, self.asked = network, 0
+        self.network, self.asked, self.texts = network, 0, 0
 
     def ask(self, query: Query, read: Read[Answer]) -> Answer:
         self.asked += 1
+        self.texts += len(query.ids_BL)
         return self.network.ask(query, read)
 
     def encode(self, query: Query) -> Query:
@@ -168,6 +172,30 @@ def test_what_is_given_stays_or_is_refused(name: str, objective: str) -> None:
     for ids in (*seen, drawn):
         assert bool((ids[~job.free_BL] == 3).all())
     assert not bool((drawn == job.model.mask).any())
+
+
+MASKED = [
+    (name, objective)
+    for name, objective in SUITED
+    if objective_of(objective).noise == "mask" and not SAMPLERS.resolve(name).lays_out
+]
+
+
+@pytest.mark.parametrize(("name", "objective"), MASKED)
+def test_only_texts_that_change_are_evaluated(name: str, objective: str) -> None:
+    """Texts with 1, 6 and 3 blanks: together as alone, at the price of each alone."""
+    sampler, free_BL = SAMPLERS.build(name), torch.arange(8) >= torch.tensor([[7], [2], [5]])
+    job = job_of(objective, [0, 1, 2])
+    job.free_BL = free_BL
+    drawn, texts = run(sampler, job), 0
+    for row in range(3):
+        alone = job_of(objective, [row])
+        alone.free_BL = free_BL[row : row + 1]
+        assert torch.equal(run(sampler, alone)[0], drawn[row])
+        assert isinstance(alone.network, Counted)
+        texts += alone.network.texts
+    assert isinstance(job.network, Counted)
+    assert job.network.texts == texts
 
 
 @pytest.mark.parametrize(("name", "objective"), sorted(set(PAIRS) - set(SUITED)))

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from configs.load import Plugin, validate
 from data_pipeline.tokenizer import Tokenizer, load_tokenizer
 from model.samplers.ancestral import Ancestral
+from model.samplers.semi_autoregressive import SemiAutoregressive
 from pretrain.checkpoint.weights import load_denoiser
 from pretrain.config import RunConfig
 from tools.sample.prompt import parse
@@ -130,24 +131,30 @@ def test_the_schedule_is_the_runs_own(tmp_path: Path, corpus: Path, tokenizer: T
     assert config.objective == validate(RunConfig, _plain(run), where="").objective
 
 
+def ending(folder: Path, corpus: Path, tokenizer: Tokenizer, padding: str) -> Any:
+    """An export, to ``out``, of a model of padded texts that ends them after a few tokens."""
+    from small_models import configured, random_weights, run_of, save_weights
+
+    from model.networks.build import build
+    from tools.convert.to_hf import to_hf
+
+    denoiser = random_weights(build(configured(vocab_size=1024)))
+    with torch.no_grad():
+        dict(denoiser.named_parameters())["layers.3.head.bias"][tokenizer.eos_id] += 9.0
+    objective = {"name": "mdlm", "padding": padding}
+    run = run_of(denoiser.config, corpus, objective=objective, data={"packing": "pad"})
+    save_weights(folder / "ckpt", denoiser, run, 2**20)
+    to_hf(folder / "ckpt", folder / "out")
+    return masked_lm(folder / "out")
+
+
 @pytest.mark.parametrize("padding", ["masked", "generated", "visible"])
 def test_a_model_of_padded_texts_ends_them_as_our_own_command_does(
     tmp_path: Path, corpus: Path, tokenizer: Tokenizer, padding: str
 ) -> None:
-    from small_models import configured, random_weights, run_of, save_weights
-
-    from model.networks.build import build
     from tools.convert.from_hf import from_hf
-    from tools.convert.to_hf import to_hf
 
-    denoiser = random_weights(build(configured(vocab_size=1024)))
-    with torch.no_grad():  # so that texts of a few tokens end
-        dict(denoiser.named_parameters())["layers.3.head.bias"][tokenizer.eos_id] += 9.0
-    objective = {"name": "mdlm", "padding": padding}
-    run = run_of(denoiser.config, corpus, objective=objective, data={"packing": "pad"})
-    save_weights(tmp_path / "ckpt", denoiser, run, 2**20)
-    to_hf(tmp_path / "ckpt", tmp_path / "out")
-    model = masked_lm(tmp_path / "out")
+    model = ending(tmp_path, corpus, tokenizer, padding)
     words = {"seed": 3, "sampling_steps": STEPS, "num_return_sequences": 3}
     prompt = "The assert statement"
     given = tokenizer.encode([prompt])
@@ -168,6 +175,32 @@ def test_a_model_of_padded_texts_ends_them_as_our_own_command_does(
     back: RunConfig = load_denoiser(tmp_path / "back", "ema").config
     assert (back.data.packing, back.objective.padding) == ("pad", padding)
     assert back.data.sequence_length == 32
+
+
+def test_texts_that_have_ended_are_not_gone_on_with(
+    tmp_path: Path, corpus: Path, tokenizer: Tokenizer
+) -> None:
+    """Beginnings of two lengths, so that one is padded: it ends all the same."""
+    model, seen = ending(tmp_path, corpus, tokenizer, "generated"), list[int]()
+    model.denoiser.register_forward_hook(lambda *_: seen.append(1))
+    sampler = SemiAutoregressive(steps=2, window=8, stride=4)
+    words = {"sampler": sampler.name, "sampling_steps": 2, "window": 8, "stride": 4, "seed": 3}
+    rows = tokenizer.encode(["x", "The assert statement"])
+    alone = [
+        model.generate(torch.tensor([row]), max_length=60, num_return_sequences=2, **words)[i]
+        for i, row in enumerate(rows)
+    ]
+    wanted, *_ = ours(tmp_path / "out", tokenizer, "x", 2, length=60, sampler=sampler)
+    assert tokenizer.decode(alone[0].tolist()) == wanted
+    ids, mask = padded(rows, tokenizer.pad_id, "right")
+    seen.clear()
+    found = model.generate(ids, attention_mask=mask, max_length=60, **words)
+    assert torch.equal(found, torch.stack(alone))
+    assert 2 <= len(seen) < sampler.num_steps(60) / 2
+    seen.clear()
+    new = model.generate(ids, attention_mask=mask, max_new_tokens=50, **words)
+    assert (new[:, 40:] == tokenizer.pad_id).all()
+    assert 2 <= len(seen) < sampler.num_steps(60) / 2
 
 
 def _plain(run: RunConfig) -> Any:

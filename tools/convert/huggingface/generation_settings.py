@@ -121,7 +121,7 @@ def job_of(
     Without the word ``seed`` that of the draws is taken from torch's generator.
 
     Args:
-        start: ``ids_BL`` and ``free_BL``, and padding and source where there are any.
+        start: ``ids_BL`` and ``free_BL``, and padding, source and end where there are any.
     """
     num, seed = len(start["ids_BL"]), asked.words.get("seed")
     seed = int(torch.randint(2**40, ())) if seed is None else seed

@@ -76,9 +76,10 @@ class InfillingGenerationMixin(GenerationMixin):
             raise ValueError("give inputs or input_ids, which are the same, and not both")
         given = input_ids if inputs is None else inputs
         start_BL, valid_BL = self._start(given, attention_mask, asked)
-        drawn_BL = self._drawn(sampler, start_BL, valid_BL, asked)
-        if self.config.open_end and start_BL is not given:
-            drawn_BL = self._ended(drawn_BL, start_BL, asked)
+        end = None if start_BL is given else self._end(asked)
+        drawn_BL = self._drawn(sampler, start_BL, valid_BL, asked, end)
+        if end is not None:
+            drawn_BL = self._padded(drawn_BL, start_BL, asked, end)
         return generated(drawn_BL, asked, GenerateDecoderOnlyOutput)
 
     def _sampler(self, asked: Settings) -> Sampler:
@@ -164,22 +165,29 @@ class InfillingGenerationMixin(GenerationMixin):
             )
         return [*text, *[self.model_config.mask] * num_new, *end]
 
-    def _ended(self, drawn_BL: Tensor, start_BL: Tensor, asked: Settings) -> Tensor:
+    def _end(self, asked: Settings) -> int | None:
+        """The EOS that ends a new text, if the model decides where."""
+        found = asked.special("eos_token_id") if self.config.open_end else []
+        return found[0] if found else None
+
+    def _padded(self, drawn_BL: Tensor, start_BL: Tensor, asked: Settings, end: int) -> Tensor:
         """Padding behind the EOS by which each new text ends."""
-        end = asked.special("eos_token_id")[:1]
-        if not end:
-            return drawn_BL
         copies = asked.get("num_return_sequences", 1)
         start_BL = start_BL.to(drawn_BL.device).repeat_interleave(copies, dim=0)
         new_BL = start_BL == self.model_config.mask
-        ends_BL = (new_BL & (drawn_BL == end[0])).long()
+        ends_BL = (new_BL & (drawn_BL == end)).long()
         behind_BL = new_BL & (ends_BL.cumsum(dim=1) > ends_BL)
-        return drawn_BL.masked_fill(behind_BL, (asked.special("pad_token_id") or end)[0])
+        return drawn_BL.masked_fill(behind_BL, (asked.special("pad_token_id") or [end])[0])
 
     # -- what is drawn --------------------------------------------------------------------
 
     def _drawn(
-        self, sampler: Sampler, start_BL: Tensor, valid_BL: Tensor | None, asked: Settings
+        self,
+        sampler: Sampler,
+        start_BL: Tensor,
+        valid_BL: Tensor | None,
+        asked: Settings,
+        end: int | None,
     ) -> Tensor:
         """The samples; padding stays as it is."""
         mask, copies = self.model_config.mask, asked.get("num_return_sequences", 1)
@@ -200,6 +208,7 @@ class InfillingGenerationMixin(GenerationMixin):
             ids_BL=ids_BL,
             free_BL=free_BL,
             valid_BL=place.valid_BL,
+            end=end,
         )
         drawn_BL = place.back(sampler.run(job))
         return drawn_BL if valid_BL is None else torch.where(valid_BL, drawn_BL, start_BL)
