@@ -152,13 +152,15 @@ def type_text(hint: Any) -> str:
         return f"list of {len(options)} {_plural(options[0])}"
     if typing.get_origin(hint) in (dict, Mapping):
         return f"block of {_plural(options[1])}"
-    return {int: "integer", float: "number", bool: "true | false", str: "text"}.get(hint, str(hint))
+    names = {int: "integer", float: "number", bool: "true | false", str: "text", Any: "setting"}
+    return names.get(hint, str(hint))
 
 
 def _plural(hint: Any) -> str:
-    return {"integer": "integers", "number": "numbers", "text": "texts"}.get(
-        type_text(hint), type_text(hint)
-    )
+    text = type_text(hint)
+    if text.startswith("block of "):
+        return f"blocks{text.removeprefix('block')}"
+    return f"{text}s" if text in ("integer", "number", "text", "setting") else text
 
 
 def _is_optional(hint: Any) -> bool:

@@ -110,7 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("demo", help="make the demo corpus (the Python reference)")
     command.set_defaults(run=_demo)
     command.add_argument("--out", type=Path, required=True, help="the corpus directory")
-    command.add_argument("--vocab-size", type=int, required=True, help="number of ids, e.g. 2048")
+    size = command.add_mutually_exclusive_group(required=True)
+    size.add_argument("--vocab-size", type=int, help="number of ids, e.g. 2048")
+    size.add_argument(
+        "--letters",
+        action="store_true",
+        help="the text in the 27 characters of text8, an id for each, instead of SentencePiece",
+    )
 
     command = commands.add_parser("verify", help="check every byte of a corpus")
     command.set_defaults(run=_verify)
@@ -221,7 +227,10 @@ def _check_split(name: str) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    corpus = demo.prepare_demo(arguments.out, arguments.vocab_size)
+    if arguments.letters:
+        corpus = demo.prepare_letters(arguments.out)
+    else:
+        corpus = demo.prepare_demo(arguments.out, arguments.vocab_size)
     _info(argparse.Namespace(corpus=corpus))
     print(f"next: python -m pretrain CONFIG.yaml data.corpus={corpus}")
 

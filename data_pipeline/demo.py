@@ -6,15 +6,18 @@ are kept once, or they would stand in training and validation both.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from configs.errors import UserError
 from data_pipeline.atomic_directory import atomic_directory
+from data_pipeline.characters import ALPHABETS, SPECIAL, write_character_tokenizer
 from data_pipeline.manifest import read_manifest
 from data_pipeline.tokenizer import load_tokenizer, train_sentencepiece
 from data_pipeline.writer import write_split
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+_NO_LETTERS = re.compile(r"[^a-z]+")
 _HELD_OUT_EVERY, _HELD_OUT_FIRST = 8, 4
 
 
@@ -47,6 +50,25 @@ def demo_documents() -> dict[str, list[str]]:
     return {"train": documents, "valid": valid}
 
 
+def in_letters(text: str) -> str:
+    """The text in the alphabet `text8`: in small letters, one space for all between two words."""
+    return _NO_LETTERS.sub(" ", text.lower()).strip()
+
+
+def prepare_letters(directory: Path) -> Path:
+    """As `prepare_demo`, of the documents `in_letters`, with the characters' tokenizer."""
+    documents = {
+        split: [letters for text in texts if (letters := in_letters(text))]
+        for split, texts in demo_documents().items()
+    }
+    alphabet = ALPHABETS["text8"]
+
+    def write_tokenizer(staging: Path) -> None:
+        write_character_tokenizer(staging / "tokenizer.json", alphabet)
+
+    return _prepare(directory, documents, len(SPECIAL) + len(alphabet), write_tokenizer)
+
+
 def prepare_demo(directory: Path, vocab_size: int) -> Path:
     """Make the demo corpus in `directory`, unless it is there; returns `directory`.
 
@@ -56,11 +78,24 @@ def prepare_demo(directory: Path, vocab_size: int) -> Path:
         UserError: `directory` holds something else, or the vocabulary does not fit the text.
     """
     documents = demo_documents()
+
+    def write_tokenizer(staging: Path) -> None:
+        train_sentencepiece(documents["train"], staging / "tokenizer.model", vocab_size)
+
+    return _prepare(directory, documents, vocab_size, write_tokenizer)
+
+
+def _prepare(
+    directory: Path,
+    documents: dict[str, list[str]],
+    vocab_size: int,
+    write_tokenizer: Callable[[Path], None],
+) -> Path:
     if _is_demo(directory, documents, vocab_size):
         return directory
     try:
         with atomic_directory(directory) as staging:
-            train_sentencepiece(documents["train"], staging / "tokenizer.model", vocab_size)
+            write_tokenizer(staging)
             tokenizer = load_tokenizer(staging)
             for split, texts in documents.items():
                 write_split(texts, tokenizer, staging / split, progress=False)

@@ -1,6 +1,7 @@
 """Plots of runs over each other: loss, loss by noise level, gradient norm, rate and speed."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,14 @@ def draw_loss(
 ) -> Path:
     """Training loss, every point and a smoothed line, and the held-out numbers, over tokens."""
     figure, axes = plt.subplots(figsize=size, layout="constrained")
+    loss_curves(axes, runs, unigram)
+    return finish(figure, [axes], path)
+
+
+def loss_curves(axes: Axes, runs: list[Run], unigram: float | None = None) -> None:
+    """The same, as a panel of a picture."""
     tops, lows = [], []
-    for run, color in zip(runs, _colors(runs), strict=True):
+    for run, color in zip(runs, colors(runs), strict=True):
         tokens, loss = run.curve("train/loss")
         if not len(loss):
             continue
@@ -67,13 +74,12 @@ def draw_loss(
     title = _text(runs[0]) if len(runs) == 1 else "training loss, and held-out numbers (points)"
     axes.set(xlabel="tokens seen", ylabel=unit, title=title)
     axes.xaxis.set_major_formatter(TOKENS)
-    return _finish(figure, [axes], path)
 
 
 def draw_levels(runs: list[Run], path: Path, *, size: Size = SIZE) -> Path:
     """Mean loss of each range of the noise level, over the first and last tenth of the rows."""
     figure, axes = plt.subplots(figsize=size, layout="constrained")
-    for run, color in zip(runs, _colors(runs), strict=True):
+    for run, color in zip(runs, colors(runs), strict=True):
         rows, part = run.training, max(1, len(run.training) // 10)
         for which, chosen, style in (("first", rows[:part], ":"), ("last", rows[-part:], "-")):
             if which == "first" and len(rows) == 1:
@@ -88,7 +94,7 @@ def draw_levels(runs: list[Run], path: Path, *, size: Size = SIZE) -> Path:
     )
     axes.set(xlabel="noise level", ylabel="loss per token", title=title, xlim=(0, 1))
     axes.set_xticks(np.linspace(0, 1, 11))
-    return _finish(figure, [axes], path)
+    return finish(figure, [axes], path)
 
 
 def draw_training(runs: list[Run], path: Path, *, size: Size = (7, 7.5)) -> Path:
@@ -100,7 +106,7 @@ def draw_training(runs: list[Run], path: Path, *, size: Size = (7, 7.5)) -> Path
         ("gradient norm", "learning rate", "tokens per second"),
         strict=True,
     ):
-        for run, color in zip(runs, _colors(runs), strict=True):
+        for run, color in zip(runs, colors(runs), strict=True):
             tokens, values = run.curve(key)
             if key == "train/grad_norm":
                 tokens, values = tokens[values > 0], values[values > 0]
@@ -119,7 +125,7 @@ def draw_training(runs: list[Run], path: Path, *, size: Size = (7, 7.5)) -> Path
     panels[0].set_title(_text(runs[0]) if len(runs) == 1 else "how training goes")
     panels[-1].set_xlabel("tokens seen")
     panels[-1].xaxis.set_major_formatter(TOKENS)
-    return _finish(figure, list(panels), path, legend=len(runs) > 1)
+    return finish(figure, list(panels), path, legend=len(runs) > 1)
 
 
 def _points(axes: Axes, tokens: np.ndarray, values: np.ndarray, color: Any) -> None:
@@ -134,7 +140,7 @@ def _text(run: Run) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
-def _colors(runs: list[Run]) -> list[Any]:
+def colors(runs: Sequence[object]) -> list[Any]:
     """A colour for each run, no two the same."""
     if len(runs) <= 10:
         return [f"C{number}" for number in range(len(runs))]
@@ -157,7 +163,7 @@ def _fit(axes: Axes, lows: list[float], tops: list[float]) -> None:
 def _mark_what_is_above(axes: Axes, runs: list[Run]) -> None:
     """Spikes that would flatten all else stand at the upper edge, with their height."""
     top = axes.get_ylim()[1]
-    for run, color in zip(runs, _colors(runs), strict=True):
+    for run, color in zip(runs, colors(runs), strict=True):
         tokens, loss = run.curve("train/loss")
         above = loss > top
         if not above.any():
@@ -167,7 +173,8 @@ def _mark_what_is_above(axes: Axes, runs: list[Run]) -> None:
         axes.plot(tokens[above], edge, "^", color=color, clip_on=False, markersize=6, label=label)
 
 
-def _finish(figure: Figure, panels: list[Axes], path: Path, *, legend: bool = True) -> Path:
+def finish(figure: Figure, panels: list[Axes], path: Path, *, legend: bool = True) -> Path:
+    """Add grids and the legend of the first panel, and write the picture."""
     for axes in panels:
         axes.grid(alpha=0.3)
     entries = len(panels[0].get_legend_handles_labels()[1])

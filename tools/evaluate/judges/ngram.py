@@ -59,11 +59,13 @@ class NgramJudge:
         return float(sum(one.sum() for one in seen) / total) if total else None
 
 
-def ngram_judge(train: Split, vocab_size: int, *, start: int | None) -> NgramJudge:
-    """Fit the judge to the training split, or to :data:`MOST_TOKENS` of it."""
+def ngram_judge(
+    train: Split, vocab_size: int, *, start: int | None, order: int = ORDER
+) -> NgramJudge:
+    """Fit n-grams up to an order to the training split, or to :data:`MOST_TOKENS` of it."""
     blocks = list(_blocks(train.num_tokens))
     return NgramJudge(
-        model=fit((train.tokens(*block) for block in blocks), order=ORDER, vocab_size=vocab_size),
+        model=fit((train.tokens(*block) for block in blocks), order=order, vocab_size=vocab_size),
         tokens=sum(stop - first for first, stop in blocks),
         of=train.num_tokens,
         start=start,

@@ -1,0 +1,1 @@
+"""``python -m tools.compare``: configurations trained on equal terms, and one table of them."""
