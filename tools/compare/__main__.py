@@ -5,8 +5,8 @@ all of them on the same held-out text, beside baselines that need no training, a
 samples of each. Every run lives in a directory of its own under OUT and goes on where it was
 when the command is started again; what is trained and scored already is not done again.
 
-OUT/NAME-seedN/    a run (python -m tools.report, tools.sample, ... take it); held-out.json
-                   and samples.json in it hold its numbers
+OUT/NAME-seedN/    a run, as python -m tools.sample and the like take it; held-out.json
+                   and samples.json in it hold its numbers (remove them to score it again)
 OUT/NAME-seedN.yaml    its complete configuration, as python -m pretrain takes it
 OUT/table.md, table.json, comparison.png    the result
 
@@ -101,8 +101,11 @@ def _compare(given: Sequence[str], *, dry_run: bool) -> int:
     from tools.compare.train import train
 
     status = train(found)
-    if status or not all(member.is_done for member in found):
+    if status:
         return status
+    if short := [member.title for member in found if not member.is_done]:
+        log_to_stderr(f"no table yet, stop_after ended {short[0]}; {preemption.GOES_ON} without it")
+        return 0
     try:
         with _signals_interrupt():
             _result(compare, found, out, given)
@@ -119,7 +122,7 @@ def _result(
     from configs.json_files import write_json
     from tools.compare import table
     from tools.compare.baselines import baselines
-    from tools.compare.evaluate import Evaluation
+    from tools.compare.evaluate import Evaluation, finite
     from tools.compare.picture import draw
 
     results = []
@@ -127,8 +130,8 @@ def _result(
         log_to_stderr(f"scoring run {place} of {len(found)}: {member.title}")
         numbers = Evaluation(compare, member)
         results.append(table.result(member, numbers.held_out(), numbers.samples()))
-    log_to_stderr("counting the baselines")
-    rows = baselines(compare.baselines, compare.evaluation, found[0].config)
+    file = out / "baselines.json"
+    rows = baselines(compare.baselines, compare.evaluation, found[0].config, file)
     commands = table.commands(compare.prepare, given)
     picture = draw(results, rows, out / "comparison.png")
     text = table.page(out.name, results, rows, commands, picture.name)
@@ -137,7 +140,7 @@ def _result(
         "runs": [vars(one) for one in results],
         "baselines": rows,
     }
-    write_json(out / "table.json", table.finite(whole))
+    write_json(out / "table.json", finite(whole))
     (out / "table.md").write_text(text, encoding="utf-8")
     print(text)
     print(f"written: {out}/table.md, {out}/table.json, {picture}", file=sys.stderr)

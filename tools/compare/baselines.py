@@ -7,16 +7,19 @@ documents and the EOS after each are predicted, in nats, summed by document.
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from configs.load import to_plain
 from data_pipeline.shards import Split, open_split
 from pretrain.config import RunConfig
 from pretrain.data import corpus_path
 from pretrain.evaluation.interval import ratio_interval
 from pretrain.evaluation.summary import Units, with_intervals
 from tools.compare.config import BaselinesConfig, EvaluationConfig
+from tools.compare.evaluate import kept, text_facts
 from tools.evaluate.judges.ngram import ngram_judge
 from tools.evaluate.kneser_ney import KneserNey
 
@@ -28,16 +31,33 @@ Nats = Callable[[np.ndarray], np.ndarray]
 
 
 def baselines(
-    asked: BaselinesConfig, how: EvaluationConfig, config: RunConfig
+    asked: BaselinesConfig, how: EvaluationConfig, config: RunConfig, file: Path
 ) -> list[dict[str, Any]]:
     """The numbers of each baseline, under the names that those of a run have.
 
     Args:
         config: of a run: its corpus, training split and packing.
+        file: where they are kept until what is asked changes.
     """
-    path, data = corpus_path(config), config.data
-    train, held_out = open_split(path, data.train_split), open_split(path, how.split)
+    data = config.data
     joined = data.packing == "wrap" and not data.document_mask
+    question = {
+        "text": text_facts(config, (data.train_split, how.split)),
+        "joined": joined,
+        "seed": how.seed,
+        **to_plain(asked),
+    }
+    found = kept(file, question, lambda: {"rows": _counted(asked, how, config, joined)})
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
+
+
+def _counted(
+    asked: BaselinesConfig, how: EvaluationConfig, config: RunConfig, joined: bool
+) -> list[dict[str, Any]]:
+    path = corpus_path(config)
+    train = open_split(path, config.data.train_split)
+    held_out = open_split(path, how.split)
     rows = []
     if asked.unigram:
         weight_V = train.counts() + 1.0

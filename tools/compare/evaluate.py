@@ -6,6 +6,7 @@ settings that they answer under ``asked``.
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,6 @@ from tools.compare.config import CompareConfig, EvaluationConfig
 from tools.compare.members import Member
 from tools.evaluate.judges.named import NGRAM
 from tools.evaluate.samples import check_samples, evaluate_samples
-from tools.evaluate.summary import plain
 from tools.sample.options import sampler_of
 
 if TYPE_CHECKING:
@@ -39,9 +39,18 @@ def kept(
     asked = json.loads(json.dumps(asked))
     found = read_json(file)
     if found.get("asked") != asked:
-        write_json(file, {"asked": asked, **plain(dict(make()))})
+        write_json(file, {"asked": asked, **finite(make())})
         found = read_json(file)
     return found
+
+
+def finite(value: Any) -> Any:
+    """Plain data with null for numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Evaluation:

@@ -32,7 +32,7 @@ def _intervals(
     axes: Axes, results: Sequence[Result], baselines: Sequence[Mapping[str, Any]]
 ) -> None:
     color = dict(zip((one.directory for one in results), colors(results), strict=True))
-    names = []
+    names: list[str] = []
     for own in by_name(results):
         for one in own:
             if one.held_out.get("nelbo") is not None:

@@ -1,6 +1,5 @@
 """The result of a comparison: rows by run, with mean and spread over seeds."""
 
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +150,7 @@ def samples_table(results: Sequence[Result]) -> str | None:
         found = [names_of(one.samples) for one in own if one.samples is not None]
         for same in zip(*found, strict=True):
             name, row = same[0][0], _mean([row for _, row in same])
-            if same is not None and row.get("evaluations") is None:
+            if row.get("evaluations") is None:
                 reference[name] = row
             else:
                 rows.append((f"{own[0].name}, {name}", row))
@@ -246,12 +245,3 @@ def _machine(facts: Mapping[str, Any]) -> str:
 def commands(prepare: Sequence[str], words: Sequence[str]) -> list[str]:
     """The commands that make the table, from the text on."""
     return [*prepare, shlex.join(["python", "-m", "tools.compare", *words])]
-
-
-def finite(value: Any) -> Any:
-    """Plain data with null for numbers that JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
