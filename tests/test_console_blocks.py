@@ -49,6 +49,9 @@ SMALLER = {
     "--width 64 --layers 2 --heads 2 --batch 2 --length 32",
     r"tools\.bench parallel": "tools.bench parallel --case dp2 --precisions fp32 --steps 1 "
     "--repeats 1",
+    r"(tools\.compare configs/compare/characters\.yaml)(?!.*--)": r"\1 base.steps=2 "
+    "base.model.width=16 base.model.num_layers=1 base.data.sequence_length=32 base.eval.every=0 "
+    "evaluation.samples=1 samples.num=2 samples.steps=[2]",
     r"--num 16": "--num 2",
     r"--kills 2": "--kills 1",
     r"-m mypy": "-m mypy --package configs",
@@ -57,7 +60,8 @@ SMALLER = {
 """What a command is replaced by: patterns in its text, all that match, in this order."""
 
 SLOW = (
-    "configs/genie/", "tools.verify", "tools.bench", "tools.crash", "tools.convert", "--local",
+    "configs/genie/", "tools.verify", "tools.bench", "tools.compare", "tools.crash",
+    "tools.convert", "--local",
     "make ", "pytest",
 )  # fmt: skip
 """A block with one of these in it is marked slow."""

@@ -14,14 +14,15 @@ from configs.load import load, to_plain
 from pretrain.__main__ import main
 from pretrain.config import RunConfig
 from slurm.settings import Settings
+from tools.compare.config import CompareConfig
 
 
-@pytest.mark.parametrize("schema", [RunConfig, Settings])
+@pytest.mark.parametrize("schema", [RunConfig, Settings, CompareConfig])
 def test_every_key_is_documented(schema: type) -> None:
     assert [key for key in keys(schema) if not key.meaning] == []
 
 
-@pytest.mark.parametrize("schema", [RunConfig, Settings])
+@pytest.mark.parametrize("schema", [RunConfig, Settings, CompareConfig])
 def test_no_meaning_holds_two_keys(schema: type) -> None:
     """A second entry on the line of the first would be read as part of its text."""
     names = {key.name.rpartition(".")[2] for key in keys(schema)}
@@ -36,7 +37,7 @@ def test_no_docstring_names_a_field_that_is_not_there() -> None:
         inner = [t for h in hints for t in (h, *typing.get_args(h)) if dataclasses.is_dataclass(t)]
         return [schema, *(b for i in inner for b in blocks(typing.cast(type, i)))]
 
-    for schema in [*blocks(RunConfig), Settings]:
+    for schema in [*blocks(RunConfig), Settings, *blocks(CompareConfig)]:
         unknown = field_texts(schema).keys() - {f.name for f in dataclasses.fields(schema)}
         assert not unknown, (schema, unknown)
 
@@ -91,6 +92,7 @@ class Outer:
     sizes: tuple[int, ...]
     inner: Inner = Inner()
     rest: dict[str, str | int] = dataclasses.field(default_factory=dict)
+    more: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def test_types_defaults_and_meanings_are_words() -> None:
@@ -104,6 +106,7 @@ def test_types_defaults_and_meanings_are_words() -> None:
         Key(name="sizes", type="list of integers", default=None, meaning="of each."),
         Key(name="inner.depth", type="integer", default="2", meaning="how deep."),
         Key(name="rest", type="block of text or integer", default="{}", meaning=""),
+        Key(name="more", type="block of blocks of settings", default="{}", meaning=""),
     ]  # fmt: skip
 
 

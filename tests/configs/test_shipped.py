@@ -10,7 +10,7 @@ from pretrain.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("*/*.yaml")])
-FILES = [path for path in FILES if path.parent.name != "slurm"]
+FILES = [path for path in FILES if path.parent.name not in ("compare", "slurm")]
 NAMES = [str(path.relative_to(FOLDER)) for path in FILES]
 
 

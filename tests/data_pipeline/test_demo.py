@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import UserError
 from data_pipeline import demo
-from data_pipeline.demo import demo_documents, prepare_demo
+from data_pipeline.demo import demo_documents, in_letters, prepare_demo, prepare_letters
 from data_pipeline.shards import open_split, verify_split
 from data_pipeline.tokenizer import load_tokenizer
 
@@ -66,6 +66,25 @@ def test_is_idempotent_and_refuses_another(made: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too large"):
         prepare_demo(tmp_path / "huge", 1_000_000)
     assert not (tmp_path / "huge").exists()
+
+
+def test_in_letters_it_is_text_of_27_characters(tmp_path: Path, made: Path) -> None:
+    assert in_letters("  The *if* statement,\n\n    x = 3 + y_2\n") == "the if statement x y"
+    directory = tmp_path / "letters"
+    assert prepare_letters(directory) == directory
+    before = snapshot(directory)
+    assert prepare_letters(directory) == directory
+    assert snapshot(directory) == before
+    tokenizer = load_tokenizer(directory)
+    for name, texts in demo_documents().items():
+        manifest = verify_split(directory, name)
+        assert (manifest.lossless, manifest.documents) == (True, len(texts))
+        split = open_split(directory, name, tokenizer=tokenizer)
+        assert not split.counts()[tokenizer.unk_id]
+        starts = split.document_starts().tolist()
+        assert tokenizer.decode(split.tokens(starts[2], starts[3])) == in_letters(texts[2])
+    with pytest.raises(UserError, match="holds another corpus"):
+        prepare_letters(made)
 
 
 def test_two_at_once(tmp_path: Path, made: Path) -> None:

@@ -5,7 +5,6 @@ import pytest
 from conftest import ROOT
 
 from configs.load import load
-from configs.words import split
 from data_pipeline import __main__ as data_pipeline
 from pretrain.planner.plan import count_parameters
 from tools.compare import __main__ as command
@@ -25,7 +24,6 @@ REFUSED = {
     "runs.causal.data.corpus=demo": "runs.causal.data.corpus: all runs share it: set corpus",
     "seeds=[]": "seeds must name at least one seed",
     "seeds=[1,1]": "seeds must differ, not [1, 1]",
-    "runs.a/b.steps=1": "'a/b' is no name",
     "samples.samplers.other.steps=2": "there is no run 'other'; runs: diffusion, causal",
     "samples.samplers.causal.steps=2": "causal, seed 0: --sampler: steps: unknown key",
     "evaluation.estimator=none-such": "diffusion, seed 0: --estimator none-such",
@@ -51,6 +49,13 @@ def test_the_commands_that_make_a_missing_corpus_are_shown(
     path = file(corpus="corpora/gone", prepare=["make one", "make two"])
     assert command.main([str(path)]) == 2
     assert "there is none; make it: make one && make two\n" in capsys.readouterr().err
+
+
+def test_names_of_runs_are_those_of_directories(
+    file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([str(file(runs={"a/b": {}, "c": {}}))]) == 2
+    assert "runs: 'a/b' is no name" in capsys.readouterr().err
 
 
 def test_settings_of_a_run_go_over_the_base_and_its_file(
@@ -82,7 +87,7 @@ def test_settings_of_a_run_go_over_the_base_and_its_file(
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_a_preset_compares_runs_of_one_size(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_compares_runs_of_one_size(path: Path) -> None:
     compare = load(CompareConfig, [path])
     found = members(compare, Path("out"))
     assert len({count_parameters(one.config.model) for one in found}) == 1 < len(found)
@@ -90,4 +95,3 @@ def test_a_preset_compares_runs_of_one_size(path: Path, monkeypatch: pytest.Monk
         python, _, module, *words = text.split()
         assert (python, module) == ("python", "data_pipeline")
         assert data_pipeline._parser().parse_args(words).run
-        assert split(words)[0]
