@@ -90,15 +90,17 @@ def _compare(given: Sequence[str], *, dry_run: bool) -> int:
     compare = load(CompareConfig, files, overrides)
     out = Path(compare.out) if compare.out else Path("runs/compare") / files[-1].stem
 
-    from tools.compare.members import check, members
+    from tools.compare.members import members
 
     found = members(compare, out)
     if dry_run:
         print(_plan(found, out))
         return 0
-    check(compare, found)
 
+    from tools.compare.checks import check
     from tools.compare.train import train
+
+    check(compare, found)
 
     status = train(found)
     if status:

@@ -1,4 +1,4 @@
-"""The runs of a comparison: their configurations, and checks before any of them starts."""
+"""The runs of a comparison: their configurations, and how far each has come."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.load import merge, to_plain, validate
+from configs.load import merge, validate
 from pretrain.config import RunConfig
 from pretrain.run.directory import RunDirectory
 from pretrain.run.metrics import number, read_rows
-from pretrain.run.stored_config import read_file, stored_config
+from pretrain.run.stored_config import read_file
 from tools.compare.config import CompareConfig
 
 FILE = "config"
 """The key of ``base`` and of a run that names a configuration file."""
-
-FIXED = ("steps", "precision", "fork_from", "fork_weights")
-"""Keys that may change when a run is resumed, but not under a comparison: numbers depend on them.
-The others are refused by the run directory itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,53 +137,6 @@ def _product(member: Member) -> str:
     config = member.config
     sizes = (config.steps, config.global_batch, config.data.sequence_length)
     return f"{' x '.join(map(str, sizes))} = {member.tokens:,}"
-
-
-def check(compare: CompareConfig, found: Sequence[Member]) -> None:
-    """Check corpus, layouts, directories and samplers, before anything is trained.
-
-    Raises:
-        UserError: the corpus or a split of it is missing, or a run cannot start, or go on.
-    """
-    from pretrain.launch import device, preflight
-    from pretrain.planner.plan import plan
-    from tools.compare.evaluate import check_evaluation
-
-    _check_corpus(compare)
-    for member in found:
-        try:
-            _check_unchanged(member)
-            preflight.check(member.config, member.path)
-            device.check(member.config.device, plan(member.config, None).ranks)
-            check_evaluation(compare, member)
-        except UserError as error:
-            raise UserError(f"{member.title}: {error}") from error
-
-
-def _check_corpus(compare: CompareConfig) -> None:
-    if compare.corpus == "demo" or Path(compare.corpus).is_dir():
-        return
-    commands = " && ".join(compare.prepare) or (
-        f"python -m data_pipeline tokenizer --train FILES --vocab-size N --out {compare.corpus} "
-        f"&& python -m data_pipeline tokenize FILES --corpus {compare.corpus} --split train"
-    )
-    raise UserError(f"corpus {compare.corpus}: there is none; make it: {commands}")
-
-
-def _check_unchanged(member: Member) -> None:
-    """UserError if the run has begun with other values of :data:`FIXED`."""
-    if not member.directory.config.exists():
-        return
-    plain = read_file(member.directory.config)
-    before, now = to_plain(stored_config(plain, str(member.path))), to_plain(member.config)
-    changed = [
-        f"{key}: was {before[key]}, is {now[key]}" for key in FIXED if before[key] != now[key]
-    ]
-    if changed:
-        raise UserError(
-            f"{member.path} has begun with another configuration ({'; '.join(changed)}); put it "
-            "back, remove that directory, or set out=DIR"
-        )
 
 
 def seconds_left(found: Sequence[Member]) -> float | None:
