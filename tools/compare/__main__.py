@@ -77,10 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="list the runs with their parameters, tokens and state, and stop",
     )
     arguments = words.parse(parser, argv)
-    return exit_code(
-        lambda: _compare(arguments.words, dry_run=arguments.dry_run),
-        user_errors=(UserError,),
-    )
+    return exit_code(lambda: _compare(arguments.words, dry_run=arguments.dry_run))
 
 
 def _compare(given: Sequence[str], *, dry_run: bool) -> int:
