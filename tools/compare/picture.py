@@ -43,10 +43,8 @@ def _intervals(
         names.append(row["name"])
     axes.set_yticks(range(len(names)), [plain(name).replace("$", r"\$") for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set(
-        xlabel="held-out nats per token, 95% interval",
-        title="held-out text after training (open: a bound)",
-    )
+    axes.margins(x=0.15)
+    axes.set(xlabel="nats per token, 95% interval", title="held-out text (open: upper bound)")
 
 
 def _point(axes: Axes, numbers: Mapping[str, Any], place: int, color: Any) -> None:
