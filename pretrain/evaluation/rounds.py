@@ -18,6 +18,9 @@ from pretrain.evaluation.bound import Tally
 LEAST = 8
 """Rounds that an estimate of their spread takes at least."""
 
+QUANTILES = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691)
+"""0.975 quantiles of Student's t with 1 to 6 degrees of freedom."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -83,16 +86,21 @@ def _nelbo(tally: Tally) -> float:
 def half_width(values: Sequence[float]) -> float:
     """Half the width of the 95% interval of the mean of independent values; NaN unless finite.
 
-    Student's t, by the expansion of its quantile in 1 / degrees of freedom (Abramowitz & Stegun
-    1964, 26.7.5); from seven degrees on it is right to 0.001.
+    Student's t: from a table below seven degrees of freedom; from there on by the expansion of its
+    quantile in 1 / degrees (Abramowitz & Stegun 1964, 26.7.5), which is right to 0.001.
     """
     if not all(map(math.isfinite, values)):
         return math.nan
-    z, free = NormalDist().inv_cdf(0.975), len(values) - 1
-    quantile = (
+    return _quantile(len(values) - 1) * stdev(values, fmean(values)) / math.sqrt(len(values))
+
+
+def _quantile(free: int) -> float:
+    if free <= len(QUANTILES):
+        return QUANTILES[free - 1]
+    z = NormalDist().inv_cdf(0.975)
+    return (
         z
         + (z**3 + z) / (4 * free)
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
     )
-    return quantile * stdev(values, fmean(values)) / math.sqrt(len(values))

@@ -30,6 +30,7 @@ COLUMNS = {
     "distinct2": "-2",
     "distinct3": "-3",
     "copied": "copied",
+    "mauve": "MAUVE",
 }
 """Columns of the printed table, and their heads."""
 

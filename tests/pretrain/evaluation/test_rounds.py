@@ -22,7 +22,9 @@ from pretrain.evaluation.rounds import LEAST, Rounds, Target, enough, half_width
 
 def test_the_quantile_is_students() -> None:
     """Two-sided 95% points of Student's t, from its tables."""
-    for free, quantile in ((7, 2.3646), (9, 2.2622), (15, 2.1314), (30, 2.0423), (120, 1.9799)):
+    low = ((1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (6, 2.4469))
+    high = ((7, 2.3646), (9, 2.2622), (15, 2.1314), (30, 2.0423), (120, 1.9799))
+    for free, quantile in (*low, *high):
         values = [0.0] * free + [1.0]
         error = float(np.std(values, ddof=1)) / math.sqrt(free + 1)
         assert half_width(values) / error == pytest.approx(quantile, abs=1e-3)

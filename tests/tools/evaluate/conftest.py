@@ -8,7 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from small_models import configured, random_weights, run_of, save_weights
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from data_pipeline.demo import demo_documents
 from data_pipeline.shards import write_split
@@ -64,3 +67,24 @@ def evaluated(capsys: pytest.CaptureFixture[str]) -> Any:
         return SimpleNamespace(status=status, summary=summary, err=err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal model of eight positions over single characters, with BOS."""
+    path = tmp_path_factory.mktemp("pretrained")
+    letters = {letter: number for number, letter in enumerate("^?abcdefgh \n")}
+    made = Tokenizer(models.WordLevel(letters, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=made, bos_token="^", unk_token="?").save_pretrained(
+        path
+    )
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(letters), n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0
+    )
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        model.transformer.wte.weight.mul_(50)  # far from uniform
+    model.save_pretrained(path)
+    return path

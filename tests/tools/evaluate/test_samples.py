@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from configs.load import load
 from data_pipeline.shards import open_split
@@ -191,27 +189,6 @@ def test_n_grams_of_a_long_split_are_of_blocks_all_over_it(
     text = [Text(ids=train.tokens(500, 540).tolist(), text="")]
     after = ngram_judge(train, 1024, start=2).nats(text)
     assert after[0, 1] == judge.nats(text)[0, 1] == 40
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A causal model of eight positions over single characters, with BOS."""
-    path = tmp_path_factory.mktemp("pretrained")
-    letters = {letter: number for number, letter in enumerate("^?abcdefgh \n")}
-    made = Tokenizer(models.WordLevel(letters, unk_token="?"))
-    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=made, bos_token="^", unk_token="?").save_pretrained(
-        path
-    )
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(letters), n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0
-    )
-    model = GPT2LMHeadModel(config)
-    with torch.no_grad():
-        model.transformer.wte.weight.mul_(50)  # far from uniform
-    model.save_pretrained(path)
-    return path
 
 
 def test_a_pretrained_model_judges_by_its_own_tokens(pretrained: Path) -> None:

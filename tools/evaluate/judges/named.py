@@ -21,7 +21,7 @@ NGRAM = "ngram"
 def check_judge(name: str) -> None:
     """UserError where ``--judge`` names none, before a model is loaded."""
     path = Path(name)
-    if name == NGRAM or _is_pretrained(path):
+    if name == NGRAM or is_pretrained(path):
         return
     if _is_run(path):
         check_run_judge(path)
@@ -43,7 +43,7 @@ def open_judge(
     Raises:
         UserError: it cannot be loaded.
     """
-    if _is_pretrained(Path(name)):
+    if is_pretrained(Path(name)):
         return pretrained_judge(Path(name), device, tokenizer.sha256)
     if name != NGRAM:
         return run_judge(Path(name), device, tokenizer.sha256, batch)
@@ -53,7 +53,8 @@ def open_judge(
     return ngram_judge(train, tokenizer.vocab_size, start=start)
 
 
-def _is_pretrained(path: Path) -> bool:
+def is_pretrained(path: Path) -> bool:
+    """Whether it is a directory of transformers."""
     return (path / CONFIG).is_file()
 
 

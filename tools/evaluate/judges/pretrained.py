@@ -53,23 +53,48 @@ class PretrainedJudge:
                 row += (-float(log_p_L.sum()), len(log_p_L))
         return rows
 
+    @torch.inference_mode()
+    def features(self, texts: Sequence[Text]) -> np.ndarray:
+        """Last hidden state of the last token of each text, float32 ``[N, D]``: MAUVE's features.
+
+        Texts are cut where the model's positions end; one without tokens has no row.
+        """
+        encoded = (self.tokenizer.encode(one.text)[: self._most] for one in texts)
+        rows = [
+            self.model(torch.tensor([ids], device=self.model.device), output_hidden_states=True)
+            .hidden_states[-1][0, -1]
+            .float()
+            .cpu()
+            .numpy()
+            for ids in encoded
+            if ids
+        ]
+        return np.array(rows, dtype=np.float32).reshape(len(rows), -1)
+
+    @property
+    def _most(self) -> int | None:
+        """Positions of the model; None where they have no end."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
     def _pieces(self, ids: list[int]) -> Iterator[list[int]]:
         """Ids in pieces that the model has positions for, at least two each."""
         bos = self.tokenizer.bos_token_id
         before = [] if bos is None else [bos]
-        most = getattr(self.model.config, "max_position_embeddings", None) or len(ids) + 1
-        size = most - len(before)
+        size = (self._most or len(ids) + 1) - len(before)
         for first in range(0, len(ids), size):
             piece = [*before, *ids[first : first + size]]
             if len(piece) > 1:
                 yield piece
 
 
-def pretrained_judge(path: Path, device: torch.device, tokenizer_sha256: str) -> PretrainedJudge:
+def pretrained_judge(
+    path: Path, device: torch.device, tokenizer_sha256: str, *, option: str = "--judge"
+) -> PretrainedJudge:
     """Load a model and its tokenizer; nothing is downloaded, and no code of the directory is run.
 
     Args:
         tokenizer_sha256: of the run's tokenizer.
+        option: that names the directory, for messages.
 
     Raises:
         UserError: transformers is not installed, or the directory holds no such model.
@@ -77,14 +102,14 @@ def pretrained_judge(path: Path, device: torch.device, tokenizer_sha256: str) ->
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise UserError("--judge DIR needs transformers: `pip install transformers`") from error
+        raise UserError(f"{option} DIR needs transformers: `pip install transformers`") from error
     here = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **here)
         model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **here)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"--judge {path}: no causal language model to load: {reason}") from error
+        raise UserError(f"{option} {path}: no causal language model to load: {reason}") from error
     files = [path / name for name in FILE_NAMES]
     same = any(file.is_file() and sha256(file) == tokenizer_sha256 for file in files)
     return PretrainedJudge(
