@@ -50,6 +50,7 @@ LIGHT: dict[str, set[str]] = {
     "tools.inspect --help": set(),
     "tools.demo --help": set(),
     "tools.report --help": set(),
+    "tools.classify --help": set(),
     "tools.compare --help": set(),
     "tools.report RUN": {"matplotlib"},
     "tools.pictures.architecture --help": {"matplotlib"},

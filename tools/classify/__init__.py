@@ -1,0 +1,1 @@
+"""Fine-tune classifiers from Hugging Face directories on labelled text, and compare them."""
