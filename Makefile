@@ -50,13 +50,13 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# Processes share the tests (tests/conftest.py says how); slow ones wait much, and take one more.
-# Those that time something run afterwards, one after the other, with the machine to themselves.
-SHARED := --dist loadscope --no-loadscope-reorder
+# Two processes share the tests (tests/conftest.py says how). Of the slow ones, those that time or
+# signal something run afterwards, one after the other, with the machine to themselves.
+TWO := -n 2 --dist loadscope --no-loadscope-reorder
 
 test: lint
-	$(RUN) -m pytest -n 2 $(SHARED) -m "not slow" $(ARGS)
-	$(if $(SLOW),$(RUN) -m pytest -n 3 $(SHARED) -m "slow and not alone" $(ARGS))
+	$(RUN) -m pytest $(TWO) -m "not slow" $(ARGS)
+	$(if $(SLOW),$(RUN) -m pytest $(TWO) -m "slow and not alone" $(ARGS))
 	$(if $(SLOW),$(RUN) -m pytest -m alone $(ARGS))
 
 clean:

@@ -35,23 +35,18 @@ pytest.register_assert_rewrite(
 
 
 RANKED = re.compile(r"def \w+\([^)]*\b(pool|train)\b[^)]*\)")
-FIRST = (
-    "tests/slurm/test_cluster.py",
-    "ranks",
-    "tests/pretrain/launch/test_signals.py",
-    "tests/test_console_blocks.py",
-    "tests/tools/convert/test_finetune.py",
-    "tests/tools/crash/test_crash.py",
-)
+FIRST = ("tests/slurm/test_cluster.py", "ranks", "tests/tools/convert/test_finetune.py")
 """What takes longest, and so is not to be begun last, when one process has nothing left."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first; what has the machine alone is slow."""
+    """What takes longest begins first; slow tests with live ranks have the machine alone."""
     for item in items:
         if item.get_closest_marker("alone"):
             item.add_marker("slow")
+        elif _share(item.nodeid) == "ranks" and item.get_closest_marker("slow"):
+            item.add_marker("alone")
     items.sort(key=lambda item: [_share(item.nodeid) != share for share in FIRST])
 
 

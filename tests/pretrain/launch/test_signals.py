@@ -122,8 +122,8 @@ def disposed(number: signal.Signals, how: signal.Handlers) -> Iterator[None]:
 def start(tiny, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     started: list[Run] = []
 
-    def start_run(*words: str, launcher: tuple[str, ...] = (), run: str = "run") -> Run:
-        started.append(Run(tmp_path / run, tiny(*LONG, *words, run=run), *launcher))
+    def start_run(*words: str, launcher: tuple[str, ...] = ()) -> Run:
+        started.append(Run(tmp_path / "run", tiny(*LONG, *words), *launcher))
         return started[-1]
 
     # Under nohup this process ignores it, and so would all that it starts.
@@ -145,7 +145,7 @@ def test_a_signal_to_the_group_saves(start) -> None:
     run.has_saved("SIGTERM")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_one_process_does_not_act_alone(start) -> None:
     run = start("parallel.data=2")
     run.until_step(2)
@@ -160,7 +160,7 @@ def test_one_process_does_not_act_alone(start) -> None:
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("target", "number"),
     [
@@ -187,7 +187,7 @@ def test_every_signal_to_every_process(start, target: str, number: signal.Signal
     run.has_saved(number.name)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("after_s", [0.3, 1, 3, 6])
 def test_while_it_starts(start, after_s: float) -> None:
     run = start("parallel.data=2")
@@ -198,7 +198,7 @@ def test_while_it_starts(start, after_s: float) -> None:
     assert ("saved at step" if saved else "stopped before its first step") in error
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_under_torchrun(start, number: signal.Signals) -> None:
     """To the ranks, as SLURM and torchrun itself pass it on; torchrun's own status is its own."""
@@ -211,7 +211,7 @@ def test_under_torchrun(start, number: signal.Signals) -> None:
     assert run.status["state"] == "stopped"
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_on_four_ranks(start) -> None:
     run = start("parallel.tensor=2", "parallel.pipeline=2")
     run.until_step(2)
@@ -219,7 +219,7 @@ def test_on_four_ranks(start) -> None:
     run.has_saved("SIGTERM")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_nohup_is_respected(start) -> None:
     with disposed(signal.SIGHUP, signal.SIG_IGN):
         run = start()
@@ -239,11 +239,11 @@ def held_out(run: Path) -> dict[int, float]:
 LENGTHY = ("eval.every=2", "eval.samples=1000", "eval.batch=1")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("last", [4, 2])
-def test_a_validation_gives_way_and_is_made_up_for(start, last: int) -> None:
+def test_a_validation_gives_way_and_is_made_up_for(start, train, tmp_path: Path, last: int) -> None:
     """A grace of a minute is no time to validate for an hour; be it that of the last step."""
-    uninterrupted = start("eval.every=2", f"steps={last}", run="uninterrupted")
+    train("eval.every=2", f"steps={last}", run="uninterrupted")
     run = start("parallel.data=2", *LENGTHY, f"steps={last}")
     run.until_step(2)
     run.process.send_signal(signal.SIGTERM)
@@ -254,11 +254,10 @@ def test_a_validation_gives_way_and_is_made_up_for(start, last: int) -> None:
     again = start("eval.every=2", f"steps={last}", "parallel.data=2")
     assert again.process.wait(timeout=240) == 0
     assert again.status["state"] == "done"
-    assert uninterrupted.process.wait(timeout=240) == 0
-    assert held_out(run.path) == pytest.approx(held_out(uninterrupted.path), rel=1e-5)
+    assert held_out(run.path) == pytest.approx(held_out(tmp_path / "uninterrupted"), rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_killed_run_is_known_to_be_dead_and_goes_on(start, tmp_path: Path) -> None:
     run = start("checkpoint.every=1")
     run.until_step(3)
@@ -281,7 +280,7 @@ def test_a_killed_run_is_known_to_be_dead_and_goes_on(start, tmp_path: Path) -> 
     assert "the last start ended at step" in error
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_killed_rank_ends_the_run_and_leaves_what_was_saved(start) -> None:
     run = start("parallel.data=2", "checkpoint.every=2")
     run.until_step(4)

@@ -129,7 +129,7 @@ def mountable(path: Path) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_nothing_committed_is_lost(demo_dir: Path, tmp_path: Path) -> None:
     words = ["--kills=3", f"--out={tmp_path / 'result.md'}", f"data.demo_dir={demo_dir}"]
