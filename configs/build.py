@@ -16,6 +16,7 @@ import importlib.util
 import json
 import math
 import pkgutil
+import sys
 import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -43,10 +44,15 @@ class Plugin:
 
     def names(self) -> list[str]:
         """Names of the package's public modules, none of which is imported for it."""
+        modules = pkgutil.iter_modules(self._path())
+        return sorted(m.name for m in modules if not m.name.startswith("_"))
+
+    def _path(self) -> list[str]:
+        if package := sys.modules.get(self.package):
+            return list(package.__path__)  # may have been extended
         spec = importlib.util.find_spec(self.package)
         assert spec is not None, f"there is no package {self.package}"
-        modules = pkgutil.iter_modules(spec.submodule_search_locations)
-        return sorted(m.name for m in modules if not m.name.startswith("_"))
+        return list(spec.submodule_search_locations or ())
 
     def resolve(self, name: object) -> type:
         """The dataclass of module ``name``; ValueError lists the known names."""

@@ -141,5 +141,7 @@ def sample_arguments(compare: CompareConfig, member: Member) -> argparse.Namespa
         sampler=words,
         sweep=[f"steps={number}" for number in texts.steps] if has_steps else None,
         judge=NGRAM,
+        mauve=None,
+        features=None,
         out=None,
     )
