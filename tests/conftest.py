@@ -1,6 +1,5 @@
 """What several tests need: a prepared corpus, and a configuration that trains in seconds."""
 
-import gc
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -48,11 +47,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif _share(item.nodeid) == "ranks" and item.get_closest_marker("slow"):
             item.add_marker("alone")
     items.sort(key=lambda item: [_share(item.nodeid) != share for share in FIRST])
-
-
-def pytest_collection_finish() -> None:
-    """What is imported by now stays: no collection is to walk through it again."""
-    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
