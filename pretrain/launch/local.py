@@ -230,8 +230,7 @@ def _rank_main(
     os.setsid()
     console.survive()
     preemption.install()
-    threading.Thread(target=leave_with_parent, args=(alive,), daemon=True).start()
-    gc.freeze()  # what is imported stays: a collection that walks it takes half a second
+    settle(alive)
     try:
         code = exit_code(
             lambda: target(world, *args),
@@ -252,7 +251,16 @@ def _write_report(scratch: Path, rank: int, text: str) -> None:
         (scratch / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
 
 
-def leave_with_parent(alive: Connection) -> None:
+def settle(alive: Connection) -> None:
+    """Prepare a rank's process: end it with its parent, and collect nothing that is imported.
+
+    A collection that walks through all imports takes half a second.
+    """
+    threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
+    gc.freeze()
+
+
+def _leave_with_parent(alive: Connection) -> None:
     """End this process once the other end of ``alive`` is closed."""
     with contextlib.suppress(EOFError, OSError):
         alive.recv_bytes()

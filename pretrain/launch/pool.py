@@ -9,7 +9,6 @@ import itertools
 import os
 import signal
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -123,8 +122,7 @@ def _serve(connection: Connection, alive: Connection) -> None:
     """Main function of a rank: serve calls until the pool is gone, even in the middle of one."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, preemption.SIGNALS)
-    threading.Thread(target=launch.leave_with_parent, args=(alive,), daemon=True).start()
-    gc.freeze()  # what is imported stays: a collection that walks it takes half a second
+    launch.settle(alive)
     while True:
         try:
             target, world, args = connection.recv()
